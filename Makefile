@@ -1,0 +1,38 @@
+# Everything a newcomer needs: `make demo` and `make test` on a fresh clone.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint claims bench clean
+.DELETE_ON_ERROR:
+
+# timm is a peer of the parity tests only; its dependency torchvision has no CPU build and is not needed for them.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt timm
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/papertrial look breast_cancer
+	$(BIN)/papertrial compare rtdl --data breast_cancer --seeds 5 --total 2m --out runs/demo
+	@echo
+	@echo "next: papertrial compare YOUR_PAPER --data YOUR_FILE   (source $(VENV)/bin/activate first, or call $(BIN)/papertrial)"
+
+test: $(STAMP)
+	OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+claims: $(STAMP)
+	$(BIN)/python -m pytest tests/test_every_paper.py -k claims
+
+bench: $(STAMP)
+	$(BIN)/python bench/loop.py
+
+clean:
+	rm -rf $(VENV) build dist

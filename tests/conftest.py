@@ -1,0 +1,29 @@
+"""Shared fixtures: one thread per test process, real data where it is at hand, caches of their own."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet_machine(tmp_path_factory):
+    import torch
+
+    torch.set_num_threads(1)
+    os.environ["PAPERTRIAL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets beside the checkout; tests that need it skip with a reason when it is absent."""
+    folder = Path(os.environ.get("PAPERTRIAL_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+    if not (folder / "manifest.json").exists():
+        pytest.skip(f"needs the real data sets, which are not in {folder} (set PAPERTRIAL_DATA)")
+    return folder

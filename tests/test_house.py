@@ -1,0 +1,163 @@
+"""The rules of the house, each a test (docs/architecture.md)."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import papertrial
+from papertrial.core import registry
+from papertrial.core.recipe import Optim
+
+ROOT = Path(papertrial.__file__).parent
+TESTS = Path(__file__).parent
+LAYERS = {
+    name: level
+    for level, names in enumerate(
+        [
+            ["core"],
+            ["nn"],
+            ["data"],
+            ["tasks"],
+            ["train"],
+            ["papers", "baselines"],
+            ["study", "use"],
+            ["testing", "app"],
+        ]
+    )
+    for name in names
+}
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def imports(file: Path, top_level_only: bool = False) -> set[str]:
+    """Modules of the package that a file imports, as dotted paths below `papertrial`."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    found = set()
+    for node in tree.body if top_level_only else ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def layer(module: str) -> str:
+    return module.split(".")[1] if module.startswith("papertrial.") else ""
+
+
+def own_layer(file: Path) -> str:
+    parts = file.relative_to(ROOT).parts
+    return parts[0] if len(parts) > 1 else file.stem
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if own_layer(file) in LAYERS], ids=lambda file: str(file.relative_to(ROOT))
+)
+def test_imports_go_one_way(file):
+    level = LAYERS[own_layer(file)]
+    wrong = {name for name in imports(file) if layer(name) in LAYERS and LAYERS[layer(name)] > level}
+    assert not wrong, f"{file.relative_to(ROOT)} imports upwards: {sorted(wrong)}"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["-c", "import papertrial"],
+        ["-m", "papertrial", "list"],
+        ["-m", "papertrial", "read", "mlp_mixer"],
+        ["-m", "papertrial", "--help"],
+    ],
+)
+def test_reading_imports_nothing_heavy(command):
+    heavy = "torch|numpy|pandas|sklearn|accelerate|pyarrow"
+    code = f"""
+import runpy, sys
+sys.argv = ['papertrial', *{command[2:]!r}]
+try:
+    {"import papertrial" if command[0] == "-c" else "runpy.run_module('papertrial', run_name='__main__')"}
+except SystemExit as stop:
+    assert not stop.code, stop.code
+loaded = [name for name in '{heavy}'.split('|') if name in sys.modules]
+assert not loaded, loaded
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_papers_import_only_what_they_cite():
+    graph = {}
+    for name, entry in registry.entries().items():
+        cited = {
+            module.split(".")[2]
+            for module in imports(entry.file, top_level_only=True)
+            if module.startswith(("papertrial.papers.", "papertrial.baselines."))
+        }
+        cited = {other for other in cited if other in registry.entries()}
+        assert cited <= set(entry.paper.builds_on), f"{name} imports {cited} but builds on {entry.paper.builds_on}"
+        graph[name] = set(entry.paper.builds_on)
+
+    def walk(name, path):
+        assert name not in path, f"citations go in a circle: {' -> '.join([*path, name])}"
+        for other in graph.get(name, ()):
+            walk(other, [*path, name])
+
+    for name in graph:
+        walk(name, [])
+
+
+def test_a_block_has_two_users():
+    """A block of nn/ is used by two methods, tasks or blocks that do; with one user it belongs in that user's file."""
+    for block in sorted((ROOT / "nn").glob("[!_]*.py")):
+        users = {
+            file
+            for file in FILES
+            if file != block and any(name.startswith(f"papertrial.nn.{block.stem}") for name in imports(file))
+        }
+        assert len(users) >= 2, f"nn/{block.name} has {len(users)} users: {[str(u.relative_to(ROOT)) for u in users]}"
+
+
+@pytest.mark.parametrize("name", sorted(registry.entries()))
+def test_names_agree(name):
+    entry = registry.entries()[name]
+    assert entry.file.stem in (name, "__init__")
+    folder = TESTS / entry.shelf
+    if entry.shelf == "papers":
+        assert (folder / f"test_{name}.py").exists(), f"tests/papers/test_{name}.py is missing"
+
+
+@pytest.mark.parametrize("name", sorted(registry.entries()))
+def test_settings_share_one_namespace(name):
+    module = registry.load(name)
+    clash = {field.name for field in dataclasses.fields(module.Config)} & {
+        field.name for field in dataclasses.fields(Optim)
+    }
+    if registry.find(name).paper.kind != "estimator":
+        assert not clash, f"{name}: Config and Optim both have {clash}"
+    for field in dataclasses.fields(module.Config):
+        assert field.metadata.get("where"), f"{name}: the default of {field.name} has no source"
+
+
+@pytest.mark.parametrize("name", sorted(registry.papers()))
+def test_a_paper_names_known_tasks_and_has_a_tiny_recipe(name):
+    paper = registry.papers()[name]
+    assert set(paper.tasks) & set(registry.tasks()) or paper.kind in ("technique", "analysis")
+    assert paper.authors and paper.year and paper.idea and paper.month, (
+        f"{name}: authors, year, month and idea are needed"
+    )
+    assert "tiny" in registry.load(name).recipes
+
+
+def test_nothing_unfinished_is_left():
+    marks = ("TO" + "DO", "FIX" + "ME", "XX" + "X")
+    for file in FILES:
+        text = file.read_text(encoding="utf-8")
+        assert not any(f"{mark}" in text.split() for mark in marks), file
+        assert "pickle.load" not in text and "allow_pickle=True" not in text and "weights_only=False" not in text, (
+            f"{file} loads pickles"
+        )
