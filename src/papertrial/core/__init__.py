@@ -1,0 +1,1 @@
+"""What things are: papers, tasks, recipes, budgets, runs, statistics. Imports no torch."""

@@ -1,0 +1,94 @@
+"""Budgets (what a run may spend) and meters (what it spent)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from papertrial.core.errors import PapertrialError
+
+_SECONDS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_SCALE = {"": 1, "k": 1_000, "m": 1_000_000}
+_HELP = "write it as 90s, 10m, 2h, 500steps, 200ksamples or 20trials, and join several with '+'"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one run may spend; tuning and pre-training count. None: no limit of that sort.
+
+    steps: optimiser steps.  samples: training examples seen.  seconds: training time on this machine; it is turned
+    into steps once, by timing a few, so that a run resumed after a kill ends with the same weights.
+    trials: configurations tried by methods that tune themselves.
+    """
+
+    steps: int | None = None
+    samples: int | None = None
+    seconds: float | None = None
+    trials: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value is not None and value < 0:
+                raise PapertrialError(f"a budget of {value} {name} is negative", _HELP)
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """`Budget.parse("10m")`; raises PapertrialError with the accepted forms."""
+        found: dict[str, Any] = {}
+        for part in str(text).replace(" ", "").replace("_", "").lower().split("+"):
+            match = re.fullmatch(r"(\d+(?:\.\d+)?)([a-z]*)", part)
+            name, value = cls._unit(float(match[1]), match[2]) if match else ("", 0.0)
+            if not name or name in found:
+                raise PapertrialError(f"cannot read the budget {text!r}", _HELP)
+            found[name] = value
+        return cls(**found)
+
+    @staticmethod
+    def _unit(number: float, unit: str) -> tuple[str, float | int]:
+        if unit in _SECONDS:
+            return "seconds", number * _SECONDS[unit]
+        counted = re.fullmatch(r"([km]?)(steps?|samples?|trials?)", unit)
+        if counted is None:
+            return "", 0.0
+        return counted[2].rstrip("s") + "s", int(number * _SCALE[counted[1]])
+
+    def __str__(self) -> str:
+        words = []
+        if self.seconds is not None:
+            words.append(duration(self.seconds))
+        words += [
+            f"{getattr(self, name):,} {name}".replace(",", " ")
+            for name in ("steps", "samples", "trials")
+            if getattr(self, name) is not None
+        ]
+        return " and ".join(words) or "no limit"
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass
+class Meter:
+    """What a run spent. seconds: training time, all sittings together. peak_bytes: None where it was not measured."""
+
+    steps: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+    trials: int = 0
+    peak_bytes: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def duration(seconds: float) -> str:
+    """`8 s`, `2 min 05 s`, `3 h 10 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s".replace(".0 s", " s")
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s" if whole % 60 else f"{whole // 60} min"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

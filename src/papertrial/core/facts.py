@@ -1,0 +1,35 @@
+"""What methods are told about the data: a few numbers that `auto` rules, `supports` and `build` read."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Facts of a prepared data set. Zero or empty: not there or not known.
+
+    kind: `images` or `table`.  examples: training examples; labelled: how many of them carry a target.
+    channels, height, width: of the images as the model sees them.  numeric: number of numeric columns.
+    cardinalities: categories seen in training per categorical column (code `cardinality` means unseen).
+    classes: number of classes, 0 for regression or without labels.  outputs: width of a supervised model's last layer.
+    """
+
+    kind: str
+    examples: int
+    labelled: int = 0
+    channels: int = 0
+    height: int = 0
+    width: int = 0
+    numeric: int = 0
+    cardinalities: tuple[int, ...] = ()
+    classes: int = 0
+    outputs: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Facts:
+        return cls(**{**content, "cardinalities": tuple(content.get("cardinalities", ()))})

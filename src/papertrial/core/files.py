@@ -1,0 +1,109 @@
+"""Writing files so that nothing is ever half-written: a temporary name in the same folder, flush to disk, rename."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from papertrial.core.errors import PapertrialError
+
+
+@contextmanager
+def disk_errors(path: Path | str) -> Iterator[None]:
+    """Turn a full disk, a read-only folder or a missing right into one clear line that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise PapertrialError(
+                f"no space left on the disk while writing {path}", "free some room and run the same command again"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
+            raise PapertrialError(
+                f"cannot write {path}: {os.strerror(error.errno).lower()}", "choose another place with --out"
+            ) from error
+        raise
+
+
+def write_with(path: Path | str, write: Callable[[Path], None]) -> Path:
+    """Call `write(temporary)`, then move the temporary file or folder to `path` in one step.
+
+    A failure leaves what stood at `path` before and removes the temporary. Raises PapertrialError when the disk is
+    full or the place cannot be written.
+    """
+    path = Path(path)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            write(temporary)
+            with open(temporary, "rb+") as stream:
+                os.fsync(stream.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return path
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_bytes(path: Path | str, content: bytes) -> Path:
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(content)
+
+    return write_with(path, write)
+
+
+def write_text(path: Path | str, content: str) -> Path:
+    return write_bytes(path, content.encode())
+
+
+def write_json(path: Path | str, content: Any) -> Path:
+    return write_text(path, to_json(content, indent=2) + "\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """Raises PapertrialError when the file is missing or is not JSON."""
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise PapertrialError(f"{path} is not there", "check the path") from None
+    except (OSError, ValueError) as error:
+        raise PapertrialError(
+            f"{path} cannot be read as JSON ({error})", "it may be damaged; run the command that wrote it again"
+        ) from None
+
+
+def to_json(content: Any, indent: int | None = None) -> str:
+    """JSON with numpy scalars and arrays, paths and `to_json` objects; a non-finite number becomes null (JSON has none)."""
+    return json.dumps(_plain(content), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "to_json"):
+        return _plain(value.to_json())
+    if isinstance(value, dict):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(entry) for entry in value]
+    if hasattr(value, "tolist"):  # numpy arrays and scalars, torch tensors
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int | bool):
+        return value
+    return str(value)

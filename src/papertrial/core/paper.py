@@ -1,0 +1,87 @@
+"""What a paper is to papertrial: a literal with its facts, and claims that can be run.
+
+`PAPER = Paper(...)` in a paper's file holds literals only, so the registry reads it with `ast` and imports nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from types import ModuleType
+from typing import Any
+
+KINDS = ("architecture", "objective", "technique", "analysis", "system", "estimator")
+CLAIM_KINDS = ("identity", "property", "trend", "number")
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A method and where it comes from.
+
+    id: file name, command-line name and test name.  kind: one of KINDS; `estimator` is for baselines that are not
+    trained by gradient steps.  method: the public class of the file.  month: when the reading list selected it.
+    tasks: names of the tasks it can be compared on.  needs: extras of the package that must be installed.
+    builds_on: ids of the papers whose code it imports.  caveats: what the text hides, what failed, each with its source.
+    """
+
+    id: str
+    title: str
+    kind: str
+    idea: str
+    authors: str = ""
+    year: int = 0
+    arxiv: str = ""
+    month: str = ""
+    method: str = ""
+    tasks: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    baselines: tuple[str, ...] = ()
+    builds_on: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    official: str = ""
+    licence: str = ""
+    caveats: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"paper {self.id!r}: kind is {self.kind!r}, not one of {', '.join(KINDS)}")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper with a function that tries it: `function(scale, seed) -> (held, measured)`."""
+
+    name: str
+    text: str
+    where: str
+    kind: str
+    function: Callable[[str, int], tuple[bool, dict[str, float]]]
+    cost: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, scale: str = "tiny", seed: int = 0) -> tuple[bool, dict[str, float]]:
+        return self.function(scale, seed)
+
+
+def claim(
+    text: str, *, where: str, kind: str, cost: dict[str, str] | None = None
+) -> Callable[[Callable[..., Any]], Claim]:
+    """Turn a function `(scale, seed) -> (held, measured)` of a paper's file into one of its claims.
+
+    kind: `identity` (exact), `property` (for any weights or data), `trend` (A above B at equal budget, over seeds),
+    `number` (the paper's own figure, on its own data).  Raises ValueError for another kind.
+    """
+    if kind not in CLAIM_KINDS:
+        raise ValueError(f"claim kind {kind!r} is not one of {', '.join(CLAIM_KINDS)}")
+
+    def wrap(function: Callable[..., Any]) -> Claim:
+        return Claim(function.__name__, text, where, kind, function, cost or {})
+
+    return wrap
+
+
+def claims_of(module: ModuleType) -> list[Claim]:
+    """The claims defined in a paper's module, in the order of the file."""
+    return [value for value in vars(module).values() if isinstance(value, Claim)]

@@ -1,0 +1,193 @@
+"""Finds papers without importing them: the literals on the shelf are read with `ast`, other packages by entry point.
+
+The shelf is `papers/`, what papers are compared with is `baselines/`; both hold one file per method with the same
+contract. The reading list names the papers that are not on the shelf yet.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from papertrial.core.errors import PapertrialError, did_you_mean, missing_extra
+from papertrial.core.paper import Paper
+
+_ROOT = Path(__file__).resolve().parent.parent
+_ENTRY_POINTS = "papertrial.papers"
+_TASK_ENTRY_POINTS = "papertrial.tasks"
+#: extra -> the module that shows it is installed
+EXTRA_MODULES = {"tabular": ("xgboost", "lightgbm", "catboost", "optuna"), "hub": ("datasets",)}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method that can be loaded: its facts, the module that holds it, and where it was found (papers, baselines, or a package)."""
+
+    paper: Paper
+    module: str
+    file: Path
+    shelf: str
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A line of the reading list: the facts, and whether the paper is on the shelf."""
+
+    paper: Paper
+    on_shelf: bool
+
+
+def literal(file: Path) -> Paper | None:
+    """The `PAPER = Paper(...)` of a file, read without running it; None when the file has none.
+
+    Raises PapertrialError when the file cannot be parsed or a value is not a literal.
+    """
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise PapertrialError(f"{file} cannot be read as a paper ({error})", "mend the file") from None
+    for node in tree.body:
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Call)
+            and any(isinstance(t, ast.Name) and t.id == "PAPER" for t in node.targets)
+        ):
+            try:
+                return Paper(**{str(word.arg): ast.literal_eval(word.value) for word in node.value.keywords})
+            except (ValueError, TypeError) as error:
+                raise PapertrialError(
+                    f"PAPER in {file} must hold literals only ({error})", "write plain strings and tuples"
+                ) from None
+    return None
+
+
+@cache
+def entries() -> dict[str, Entry]:
+    """Every method by id: the shelf, the baselines, and papers of other packages (which cannot take an id of ours)."""
+    found: dict[str, Entry] = {}
+    for shelf in ("papers", "baselines"):
+        folder = _ROOT / shelf
+        files = [*folder.glob("[!_]*.py"), *folder.glob("[!_]*/__init__.py")]
+        for file in sorted(files):
+            name = file.parent.name if file.name == "__init__.py" else file.stem
+            paper = literal(file)
+            if paper is not None:
+                found[paper.id] = Entry(paper, f"papertrial.{shelf}.{name}", file, shelf)
+    for point in entry_points(group=_ENTRY_POINTS):
+        spec = importlib.util.find_spec(point.value)
+        if spec is None or not spec.origin:
+            continue
+        paper = literal(Path(spec.origin))
+        if paper is not None and paper.id not in found:
+            shelf = point.dist.name if point.dist else "elsewhere"
+            found[paper.id] = Entry(paper, point.value, Path(spec.origin), shelf)
+    return found
+
+
+def papers() -> dict[str, Paper]:
+    """The papers that can be used now, by id; baselines not among them."""
+    return {name: entry.paper for name, entry in entries().items() if entry.shelf != "baselines"}
+
+
+def reading_list() -> list[Listed]:
+    """The whole list in the order it was selected; a paper's own literal wins once it is on the shelf."""
+    here = papers()
+    rows = [Paper(**row) for row in json.loads((_ROOT / "core" / "reading_list.json").read_text(encoding="utf-8"))]
+    listed = [Listed(here.get(row.id, row), row.id in here) for row in rows]
+    known = {row.id for row in rows}
+    return listed + [Listed(paper, True) for name, paper in here.items() if name not in known]
+
+
+def find(name: str) -> Entry:
+    """The method called `name`; raises PapertrialError with a suggestion, or says that it is not on the shelf yet."""
+    known = entries()
+    if name in known:
+        return known[name]
+    waiting = [row.paper for row in reading_list() if not row.on_shelf]
+    if any(paper.id == name for paper in waiting):
+        raise PapertrialError(
+            f"{name} is on the reading list but not on the shelf yet: it cannot be trained", "type: papertrial list"
+        )
+    raise PapertrialError(
+        f"there is no paper or baseline called {name!r}", did_you_mean(name, [*known, *(paper.id for paper in waiting)])
+    )
+
+
+def missing_package(paper: Paper) -> tuple[str, str] | None:
+    """(package, extra) that `paper` needs and this machine lacks, or None."""
+    for extra in paper.needs:
+        for module in EXTRA_MODULES.get(extra, (extra,)):
+            if importlib.util.find_spec(module) is None:
+                return module, extra
+    return None
+
+
+def load(name: str) -> ModuleType:
+    """Import a method's module; raises PapertrialError when it is unknown or an extra it needs is missing."""
+    entry = find(name)
+    missing = missing_package(entry.paper)
+    if missing is not None:
+        raise missing_extra(entry.paper.id, *missing)
+    return importlib.import_module(entry.module)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method as the user names it: `mlp_mixer` or `mlp_mixer:B/16`."""
+
+    id: str
+    variant: str
+    module: ModuleType
+    paper: Paper
+
+    @property
+    def name(self) -> str:
+        return f"{self.id}:{self.variant}" if self.variant else self.id
+
+    @property
+    def slug(self) -> str:
+        """The name as a folder name."""
+        return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in self.name)
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        return dict(self.module.variants[self.variant]) if self.variant else {}
+
+
+def method(name: str) -> Method:
+    """Load `id` or `id:variant`; raises PapertrialError with a suggestion for an unknown id or variant."""
+    key, _, variant = name.partition(":")
+    module = load(key)
+    variants = getattr(module, "variants", {})
+    if variant and variant not in variants:
+        raise PapertrialError(f"{key} has no variant {variant!r}", did_you_mean(variant, variants))
+    return Method(key, variant, module, entries()[key].paper)
+
+
+@cache
+def tasks() -> dict[str, Any]:
+    """Every task by name: the files of `tasks/` that define TASK, and the tasks of other packages."""
+    found = {}
+    for file in sorted((_ROOT / "tasks").glob("[!_]*.py")):
+        task = getattr(importlib.import_module(f"papertrial.tasks.{file.stem}"), "TASK", None)
+        if task is not None:
+            found[task.name] = task
+    for point in entry_points(group=_TASK_ENTRY_POINTS):
+        task = point.load()
+        found.setdefault(task.name, task)
+    return found
+
+
+def task(name: str) -> Any:
+    """The task called `name`; raises PapertrialError with a suggestion."""
+    if name not in tasks():
+        raise PapertrialError(f"there is no task called {name!r}", did_you_mean(name, tasks()))
+    return tasks()[name]

@@ -1,0 +1,144 @@
+"""The contract between data and method. A task owns columns, split, metric, protocol, baselines and budget, and has a version.
+
+Arrays travel as `Split`s: named numpy columns of equal length. Metrics of one run on the test examples are a `Scores`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from papertrial.core.budget import Budget
+from papertrial.core.facts import Facts
+
+
+@dataclass(frozen=True)
+class Supports:
+    """Whether something is accepted, and why not. Truthy when it is."""
+
+    ok: bool
+    why: str = ""
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+
+class Split(Mapping[str, np.ndarray]):
+    """Named columns of equal length; memory-mapped arrays stay on disk until rows are taken."""
+
+    def __init__(self, columns: Mapping[str, np.ndarray]) -> None:
+        self.columns = dict(columns)
+        lengths = {name: len(column) for name, column in self.columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"columns of different length: {lengths}")
+        self.examples = next(iter(lengths.values()), 0)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.columns[name]
+
+    def __iter__(self) -> Any:
+        return iter(self.columns)
+
+    def __len__(self) -> int:
+        """Number of columns, as for any mapping; `examples` is the number of rows."""
+        return len(self.columns)
+
+    def take(self, rows: np.ndarray | slice) -> Split:
+        return Split({name: column[rows] for name, column in self.columns.items()})
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data made ready for one task and one seed.
+
+    train, valid, test: the rows a method may learn from, choose with, and is judged on.  state: JSON-able facts that
+    turn new raw data into the same columns (class names, categories, image size), kept in the artifact.
+    notes: lines worth saying (what was moved, dropped, guessed).  origin: name and fingerprint of the data, the
+    options of the split, and the numbers of its facts page, for the run's record and the artifact's card.
+    """
+
+    train: Split
+    valid: Split
+    test: Split
+    facts: Facts
+    state: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    origin: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Metrics of one model. per_example: one number per test example whose mean is the primary metric; paired
+    differences of these give the interval of a comparison."""
+
+    metrics: dict[str, float]
+    per_example: np.ndarray
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Estimator(Protocol):
+    """A method that is not trained by gradient steps (boosted trees, linear models, majority).
+
+    `fit` may keep its progress with `run`; `save` writes files into a folder without pickling, `load` reads them back.
+    """
+
+    def fit(self, train: Split, valid: Split, facts: Facts, budget: Budget, seed: int, run: Any) -> Any: ...
+    def outputs(self, split: Split) -> np.ndarray: ...
+    def save(self, folder: Any) -> None: ...
+    def load(self, folder: Any) -> Any: ...
+
+
+class Task(Protocol):
+    """What every file in `tasks/` offers as `TASK`.
+
+    kind: of the data it takes (images | table).  inputs: columns a model is called with, in order.  references: baselines a verdict may be measured against;
+    floors: baselines shown as the floor.  budget: of one run, when the user names none.
+    """
+
+    name: str
+    version: int
+    kind: str
+    inputs: tuple[str, ...]
+    references: tuple[str, ...]
+    floors: tuple[str, ...]
+    budget: Budget
+
+    def primary_for(self, state: dict[str, Any]) -> tuple[str, bool]:
+        """The metric a verdict speaks of, and whether higher is better."""
+
+    def supports(self, look: Any) -> Supports:
+        """Whether data that looks like `look` fits, and why not."""
+
+    def prepare(self, data: Any, seed: int = 0, **options: Any) -> Prepared:
+        """Split and encode. The test rows depend on the data alone, never on `seed`, so that seeds are paired."""
+
+    def encode(self, state: dict[str, Any], data: Any) -> Split:
+        """New raw data as the columns a model was trained on; the target column is there only if the data has it."""
+
+    def build(self, method: Any, config: Any, optim: Any, prepared: Prepared, backbone: Any = None) -> Any:
+        """What is trained: an nn.Module with `loss(batch)`, or an Estimator. Raises Declined with the reason."""
+
+    def training(self, model: Any, prepared: Prepared) -> Split:
+        """The rows `model` may learn from: labelled ones for supervised models, all for objectives without labels."""
+
+    def finish(self, model: Any, prepared: Prepared, seed: int) -> dict[str, np.ndarray]:
+        """What is fitted after training and kept in the artifact (a linear probe); empty for supervised models."""
+
+    def outputs(self, model: Any, head: dict[str, np.ndarray], split: Split) -> np.ndarray:
+        """Probabilities (N, classes) or values (N,), float64."""
+
+    def embed(self, model: Any, split: Split) -> np.ndarray:
+        """Features (N, width), float32. Raises Declined for a model without features."""
+
+    def score(self, outputs: np.ndarray, split: Split, state: dict[str, Any]) -> Scores:
+        """Metrics, each with a 95 % interval over test examples."""
+
+    def extra_scores(self, model: Any, prepared: Prepared, seed: int) -> dict[str, float]:
+        """Further figures of the protocol that no verdict rests on (k-NN, probes at other label fractions)."""
+
+    def answers(self, outputs: np.ndarray, state: dict[str, Any]) -> dict[str, np.ndarray]:
+        """Outputs as named columns a person reads: prediction, and a probability per class."""
