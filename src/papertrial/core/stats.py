@@ -1,0 +1,377 @@
+"""Paired intervals and verdicts: does a method differ from its baseline, and if that cannot be told, what would tell.
+
+The data of one comparison are differences D (seeds x test examples), method minus baseline, on a test set that is the
+same for every seed: a crossed design,
+
+    D[i, j] = difference + seed[i] + example[j] + interaction[i, j].
+
+Its mean squares are A (seeds; expects interaction + examples * seed variance), B (test examples; expects
+interaction + seeds * example variance) and E (expects the interaction alone), and the variance of the grand mean is
+(E[A] + E[B] - E[E]) / (seeds * examples).
+
+The interval is mean +- h with
+
+    h^2 = max( t_A^2 A + t_B^2 (B - E)+ , t_B^2 B ) / (seeds * examples),     t_A, t_B: Student, seeds-1 and examples-1
+
+Each part keeps the Student factor of its own degrees of freedom. For independent mean squares a sum of this kind
+covers at least its level whatever the variances are (Banerjee 1961, Sankhya A 23). Pooled degrees of freedom (Welch
+1947, Satterthwaite 1946) do not: with 2 or 3 seeds the seed part is small by chance too often, and with no true
+difference they spoke up in as many as 11 % of simulated comparisons at a nominal 5 %. The interaction, which A and B
+both contain, is counted once (B - E); the second argument of max is there because B never overstates the variance.
+
+Two margins keep the promise of 5 %. For scores that are 0 or 1 and for few test examples, B is computed as if two more
+examples had been seen, one as far above and one as far below the mean as the furthest one (the "plus two" rule of
+Agresti and Caffo 2000, for any score). And levels are multiplied by 0.6, which leaves 3 % where seeds decide everything
+and less elsewhere: room for seeds that are not normal and for looking again. Whoever adds seeds because nothing could
+be told gives chance a second chance; so each further look is tested at half the level of the one before, and the
+advice on more seeds counts with that. `tests/core/test_stats.py` holds the simulations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from papertrial.core.errors import PapertrialError
+
+HELPS, HURTS, CANNOT_TELL = "helps", "hurts", "cannot tell"
+#: more seeds, or a test set so many times larger, is not a plan anybody follows
+MOST_SEEDS, MOST_EXAMPLES = 200, 20
+FEWEST_EXAMPLES = 10
+LEVEL, POWER = 0.05, 0.8
+NEXT_LOOK = 0.5
+_MARGIN = 0.6
+_NODES = 256
+
+
+@dataclass(frozen=True)
+class MeanSquares:
+    """Analysis of variance of differences (..., seeds, examples); fields are arrays of the leading shape, or floats.
+
+    mean: the grand mean.  by_seed, by_example, rest: the mean squares A, B, E above.  furthest: the largest distance
+    of an example (averaged over seeds) from the mean.
+    """
+
+    mean: Any
+    by_seed: Any
+    by_example: Any
+    rest: Any
+    furthest: Any
+    seeds: int
+    examples: int
+
+
+@dataclass(frozen=True)
+class Variances:
+    """Of the effects of seeds, of test examples, and of their interaction; furthest: see MeanSquares (0: not known)."""
+
+    seed: float
+    example: float
+    interaction: float
+    furthest: float = 0.0
+
+
+def mean_squares(differences: np.ndarray) -> MeanSquares:
+    """Analyse `differences` (..., seeds >= 2, examples >= 2), any real dtype; leading axes are separate comparisons."""
+    d = np.asarray(differences, dtype=np.float64)
+    seeds, examples = d.shape[-2:]
+    mean = d.mean((-2, -1))
+    seed = d.mean(-1) - mean[..., None]
+    example = d.mean(-2) - mean[..., None]
+    rest = d - mean[..., None, None] - seed[..., :, None] - example[..., None, :]
+    return MeanSquares(
+        mean=mean,
+        by_seed=examples * np.square(seed).sum(-1) / (seeds - 1),
+        by_example=seeds * np.square(example).sum(-1) / (examples - 1),
+        rest=np.square(rest).sum((-2, -1)) / ((seeds - 1) * (examples - 1)),
+        furthest=np.abs(example).max(-1),
+        seeds=seeds,
+        examples=examples,
+    )
+
+
+def half_width(squares: MeanSquares, level: float = LEVEL) -> Any:
+    """h of the interval mean +- h, which misses the true difference with probability `level` at most."""
+    from scipy.special import stdtrit
+
+    t_seed = stdtrit(squares.seeds - 1, _MARGIN * level / 2) ** 2
+    t_example = stdtrit(squares.examples - 1, _MARGIN * level / 2) ** 2
+    by_example = squares.by_example + 2 * squares.seeds * np.square(squares.furthest) / (squares.examples - 1)
+    both = t_seed * squares.by_seed + t_example * np.maximum(by_example - squares.rest, 0)
+    return np.sqrt(np.maximum(both, t_example * by_example) / (squares.seeds * squares.examples))
+
+
+def p_value(squares: MeanSquares) -> float:
+    """The smallest level at which the interval of one comparison leaves out zero; 1 when none does."""
+    size = abs(float(squares.mean))
+    if size <= half_width(squares, 1.0):
+        return 1.0
+    low, high = -40.0, 0.0  # log10 of the level; Student's quantiles are finite down to here
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (low, middle) if size > half_width(squares, 10.0**middle) else (middle, high)
+    return float(10.0**high)
+
+
+def variances(squares: MeanSquares) -> Variances:
+    """Unbiased estimates of the variances of one comparison, cut off at zero."""
+    return Variances(
+        seed=max(0.0, float(squares.by_seed - squares.rest) / squares.examples),
+        example=max(0.0, float(squares.by_example - squares.rest) / squares.seeds),
+        interaction=float(squares.rest),
+        furthest=float(squares.furthest),
+    )
+
+
+def power(
+    difference: float,
+    seeds: int,
+    examples: int,
+    spread: Variances,
+    *,
+    level: float = LEVEL,
+    same_examples: bool = False,
+) -> float:
+    """Chance that a comparison finds `difference` (says helps, or hurts when it is negative).
+
+    same_examples: the test set is the one `difference` was seen on, so its examples add no chance of their own; this
+    is the question "what would more seeds do". Otherwise seeds and test examples are drawn anew.
+    The chance in the seeds' mean square is integrated over; the other mean squares are taken at their expectations.
+    """
+    from scipy.special import chdtri, ndtr
+
+    if seeds < 2 or examples < FEWEST_EXAMPLES or difference == 0:
+        return 0.0
+    chance = (np.arange(_NODES) + 0.5) / _NODES
+    expected = spread.interaction + examples * spread.seed
+    squares = MeanSquares(
+        mean=difference,
+        by_seed=expected * chdtri(seeds - 1, chance) / (seeds - 1),
+        by_example=spread.interaction + seeds * spread.example,
+        rest=spread.interaction,
+        furthest=spread.furthest,
+        seeds=seeds,
+        examples=examples,
+    )
+    variance = (expected + (0.0 if same_examples else seeds * spread.example)) / (seeds * examples)
+    beyond = abs(difference) - half_width(squares, level)
+    return float(ndtr(beyond / math.sqrt(variance)).mean() if variance > 0 else (beyond > 0).mean())
+
+
+def seeds_needed(
+    difference: float,
+    examples: int,
+    spread: Variances,
+    *,
+    level: float = LEVEL,
+    wanted: float = POWER,
+    most: int = MOST_SEEDS,
+) -> int | None:
+    """Fewest seeds with which the same test set shows `difference` with probability `wanted`; None beyond `most`."""
+    return _fewest(
+        2, most, lambda seeds: power(difference, seeds, examples, spread, level=level, same_examples=True) >= wanted
+    )
+
+
+def examples_needed(
+    difference: float, seeds: int, spread: Variances, *, level: float = LEVEL, wanted: float = POWER, most: int
+) -> int | None:
+    """Fewest test examples with which as many seeds show `difference` with probability `wanted`; None beyond `most`."""
+    return _fewest(
+        FEWEST_EXAMPLES, most, lambda examples: power(difference, seeds, examples, spread, level=level) >= wanted
+    )
+
+
+def _fewest(low: int, high: int, enough: Callable[[int], bool]) -> int | None:
+    """Smallest integer in [low, high] that is enough, by bisection; None when `high` is not."""
+    if not enough(high):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle + 1, high)
+    return low
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of one comparison. Positive differences are better, whatever the metric.
+
+    word: helps | hurts | cannot tell.  low, high: the 95 % interval (NaN with one seed).  p: smallest level at which
+    the word is not `cannot tell`.  level: the one it was tested at, less than 0.05 when several methods were compared
+    or seeds were added.  power: chance of such a comparison to find a difference as large as the one seen.
+    more_seeds, more_examples: what would settle it with 80 % probability if the difference seen is the true one;
+    None: no reasonable number, or settled.  reason: why nothing can be said, where that is not chance.
+    """
+
+    word: str
+    difference: float
+    low: float
+    high: float
+    seeds: int
+    examples: int
+    p: float
+    level: float
+    power: float
+    more_seeds: int | None = None
+    more_examples: int | None = None
+    reason: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def change(self, digits: int = 3, higher_is_better: bool = True) -> str:
+        """`+0.031 [+0.010, +0.052]`, in the metric's own direction."""
+        sign = 1.0 if higher_is_better else -1.0
+        ends = sorted((sign * self.low, sign * self.high))
+        shown = f"{sign * self.difference + 0.0:+.{digits}f}"
+        return shown if math.isnan(self.low) else f"{shown} [{ends[0] + 0.0:+.{digits}f}, {ends[1] + 0.0:+.{digits}f}]"
+
+    @property
+    def advice(self) -> str:
+        """What would settle it, as half a sentence; empty when it is settled."""
+        if self.word != CANNOT_TELL:
+            return ""
+        if self.reason:
+            return self.reason
+        if self.more_seeds is not None:
+            return f"about {self.more_seeds} more {_plural('seed', self.more_seeds)} would settle it"
+        if self.more_examples is not None:
+            return f"more seeds would not settle it, about {self.more_examples} more test examples would"
+        return (
+            f"so small a difference is not settled by any reasonable number of seeds (up to {MOST_SEEDS}) or examples"
+        )
+
+    def sentence(
+        self,
+        method: str,
+        reference: str,
+        metric: str,
+        *,
+        higher_is_better: bool = True,
+        budget: str = "",
+        digits: int = 3,
+    ) -> str:
+        """The verdict in words, one sentence."""
+        change = f"{metric} {self.change(digits, higher_is_better)}" + (
+            "" if higher_is_better else ", lower is better,"
+        )
+        terms = (f" at an equal {budget}" if budget else "") + f", {self.seeds} {_plural('seed', self.seeds)}"
+        if self.word != CANNOT_TELL:
+            over = "over" if self.word == HELPS else "against"
+            return f"{method} {self.word} on this data: {change} {over} {reference}{terms}."
+        return f"{method}: cannot tell; {change} against {reference}{terms}; {self.advice}."
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else word + "s"
+
+
+def verdict(differences: np.ndarray, *, looks: int = 0) -> Verdict:
+    """Judge one comparison from `differences` (seeds, examples), positive where the method is better.
+
+    looks: how often the same comparison was judged before, with fewer seeds.
+    Raises PapertrialError for another shape and for values that are not finite.
+    """
+    return verdicts([differences], looks=looks)[0]
+
+
+def verdicts(comparisons: Sequence[np.ndarray], *, looks: int = 0) -> list[Verdict]:
+    """Judge several comparisons at once: intervals are 95 % each, the words err in 5 % for all together (Holm 1979).
+
+    Arguments and errors as for `verdict`.
+    """
+    checked = [_checked(differences) for differences in comparisons]
+    analysed = [None if _reason(d) else mean_squares(d) for d in checked]
+    p_values = [1.0 if squares is None else p_value(squares) for squares in analysed]
+    levels = holm(p_values, LEVEL * NEXT_LOOK**looks)
+    return [
+        _unjudged(d, own) if squares is None else _judge(squares, p, own)
+        for d, squares, p, own in zip(checked, analysed, p_values, levels, strict=True)
+    ]
+
+
+def holm(p_values: Sequence[float], level: float = LEVEL) -> list[float]:
+    """Holm's step-down procedure as one level per hypothesis, rejected exactly when its p-value is at most that."""
+    levels = [0.0] * len(p_values)
+    current = 0.0
+    open_ = True
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        if open_:
+            current = level / (len(p_values) - rank)
+            open_ = p_values[index] <= current
+        levels[index] = current
+    return levels
+
+
+def _checked(differences: np.ndarray) -> np.ndarray:
+    d = np.asarray(differences, dtype=np.float64)
+    if d.ndim != 2 or 0 in d.shape:
+        raise PapertrialError(f"differences of shape {d.shape} are not (seeds, test examples)", "give one row per seed")
+    if not np.isfinite(d).all():
+        raise PapertrialError("some scores of a comparison are not finite", "look for a run that diverged")
+    return d
+
+
+def _reason(d: np.ndarray) -> str:
+    seeds, examples = d.shape
+    if seeds < 2:
+        return "with one seed nobody knows how much chance moves the result; 3 seeds are the least, 5 are better"
+    if examples < FEWEST_EXAMPLES:
+        return (
+            f"{examples} test {_plural('example', examples)} are too few to judge by; {FEWEST_EXAMPLES} are the least"
+        )
+    if not d.any():
+        return "both score the same on every test example"
+    return ""
+
+
+def _unjudged(d: np.ndarray, level: float) -> Verdict:
+    seeds, examples = d.shape
+    end = 0.0 if min(d.shape) > 1 and not d.any() else math.nan
+    return Verdict(CANNOT_TELL, float(d.mean()), end, end, seeds, examples, 1.0, level, 0.0, reason=_reason(d))
+
+
+def _judge(squares: MeanSquares, p: float, level: float) -> Verdict:
+    seeds, examples, mean = squares.seeds, squares.examples, float(squares.mean)
+    h, spread = float(half_width(squares)), variances(squares)
+    chance = power(mean, seeds, examples, spread, level=level)
+    if p <= level:
+        return Verdict(HELPS if mean > 0 else HURTS, mean, mean - h, mean + h, seeds, examples, p, level, chance)
+    total = seeds_needed(mean, examples, spread, level=NEXT_LOOK * level)
+    larger = (
+        None
+        if total is not None
+        else examples_needed(mean, seeds, spread, level=NEXT_LOOK * level, most=MOST_EXAMPLES * examples)
+    )
+    return Verdict(
+        CANNOT_TELL, mean, mean - h, mean + h, seeds, examples, p, level, chance,
+        more_seeds=None if total is None else max(1, total - seeds),
+        more_examples=None if larger is None else max(1, larger - examples),
+    )  # fmt: skip
+
+
+def mean_interval(per_example: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
+    """95 % interval of one model's mean score over test examples: Wilson (1927) for 0 and 1, Student otherwise.
+
+    per_example: (N,), any real dtype. The interval speaks of other test examples, not of other seeds; NaN when N < 2.
+    """
+    from scipy.special import ndtri, stdtrit
+
+    x = np.asarray(per_example, dtype=np.float64)
+    n = len(x)
+    if n < 2:
+        return math.nan, math.nan
+    mean = float(x.mean())
+    if ((x == 0) | (x == 1)).all():
+        z2 = float(ndtri(1 - level / 2)) ** 2
+        centre, h = (
+            (mean + z2 / (2 * n)) / (1 + z2 / n),
+            math.sqrt(z2 * (mean * (1 - mean) / n + z2 / (4 * n * n))) / (1 + z2 / n),
+        )
+        return max(0.0, centre - h), min(1.0, centre + h)
+    h = float(stdtrit(n - 1, 1 - level / 2)) * float(x.std(ddof=1)) / math.sqrt(n)
+    return mean - h, mean + h
