@@ -1,0 +1,160 @@
+"""What every kind of data offers, the facts page, and the cache that decoded arrays live in."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from papertrial.core.errors import DataError, PapertrialError
+from papertrial.core.files import write_with
+
+#: set to False to keep progress bars off the error stream
+show_progress = True
+
+
+@dataclass
+class Look:
+    """The facts page of a data set: what a person wants to know before training. Nothing here prints.
+
+    facts: (label, words) in reading order.  notes: lines worth saying (what was skipped, moved, guessed).
+    numbers: the raw values behind the words, JSON-able; every kind fills `examples` and `labelled`, other keys
+    belong to the kind (`classes`, `channels`, `target_kind`, ...).
+    """
+
+    name: str
+    kind: str
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "facts": dict(self.facts),
+            "notes": self.notes,
+            "numbers": self.numbers,
+        }
+
+    def __str__(self) -> str:
+        width = max((len(label) for label, _ in self.facts), default=0)
+        lines = [f"{self.name} ({self.kind})", *(f"{label:{width}}  {words}" for label, words in self.facts)]
+        return "\n".join([*lines, *(f"- {note}" for note in self.notes)])
+
+
+class Data:
+    """Data of one kind. `fingerprint` changes with the content; `notes` are lines worth telling the user."""
+
+    kind = ""
+
+    def __init__(self, name: str, fingerprint: str, notes: Iterable[str] = ()) -> None:
+        self.name = name
+        self.fingerprint = fingerprint
+        self.notes = list(notes)
+
+    def look(self) -> Look:
+        """The facts page."""
+        raise NotImplementedError
+
+    def note(self, line: str) -> None:
+        """Add a line to `notes` once."""
+        if line not in self.notes:
+            self.notes.append(line)
+
+
+def fingerprint(*pieces: object) -> str:
+    """A short hash of strings, numbers and arrays (their type, shape and bytes)."""
+    digest = hashlib.blake2b(digest_size=12)
+    for piece in pieces:
+        if isinstance(piece, np.ndarray):
+            digest.update(f"{piece.dtype.str}{piece.shape}".encode())
+            content = piece.astype("U") if piece.dtype.kind == "O" else piece
+            digest.update(np.ascontiguousarray(content).reshape(-1).view(np.uint8).data)
+        else:
+            digest.update(str(piece).encode("utf-8", "surrogateescape"))
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
+def cache_folder() -> Path:
+    """$PAPERTRIAL_CACHE, else $XDG_CACHE_HOME/papertrial, else ~/.cache/papertrial. Everything in it can be deleted."""
+    chosen = os.environ.get("PAPERTRIAL_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "papertrial"
+
+
+def cached_array(
+    name: str, shape: tuple[int, ...], dtype: Any, fill: Callable[[np.ndarray], None], note: Callable[[str], None]
+) -> np.ndarray:
+    """The array kept in the cache under `name`, memory-mapped read-only; `fill(array)` makes it the first time.
+
+    Where the cache cannot be written or the disk is full, the array is made in memory, and `note` is told. Raises
+    DataError when it does not fit there either.
+    """
+    path = cache_folder() / f"{name}.npy"
+    with contextlib.suppress(OSError, ValueError):
+        held = np.load(path, mmap_mode="r", allow_pickle=False)
+        if held.shape == shape and held.dtype == np.dtype(dtype):
+            return held
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+
+    def write(temporary: Path) -> None:
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+        _reserve(temporary)
+        fill(array)
+        array.flush()
+
+    try:
+        write_with(path, write)
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except PapertrialError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        note(f"not cached, kept in memory: {error.problem}")
+    available = psutil.virtual_memory().available
+    if size > 0.8 * available:
+        raise DataError(
+            f"{size / 1e9:.1f} GB are needed, the cache {path.parent} cannot take them and memory has {available / 1e9:.1f} GB",
+            "set PAPERTRIAL_CACHE to a folder with room",
+        )
+    array = np.empty(shape, dtype)
+    fill(array)
+    return array
+
+
+def _reserve(path: Path) -> None:
+    """Claim the disk space of a sparse file now: writing to a memory map on a full disk would kill the process."""
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "rb+") as stream:
+            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+
+
+def track(steps: Iterable[Any], total: int | None, what: str) -> Iterator[Any]:
+    """Pass `steps` on; after two seconds a bar on the error stream says how far it is (only on a terminal)."""
+    started, bar = time.monotonic(), None
+    try:
+        for done, step in enumerate(steps, 1):
+            yield step
+            if bar is None and show_progress and time.monotonic() - started > 2:
+                from rich.console import Console
+                from rich.progress import Progress
+
+                console = Console(stderr=True)
+                bar = Progress(console=console, transient=True, disable=not console.is_terminal)
+                bar.start()
+                bar.add_task(what, total=total)
+            if bar is not None:
+                bar.update(bar.task_ids[0], completed=done)
+    finally:
+        if bar is not None:
+            bar.stop()

@@ -1,0 +1,63 @@
+"""What folders of images mean: which folder is a class, which is a part of the split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+#: the words for the parts of a split, as folders, keys of arrays and splits of the hub write them
+PARTS = {
+    **dict.fromkeys(("train", "training"), 0),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), 1),
+    **dict.fromkeys(("test", "testing"), 2),
+}
+_UNLABELLED = ("unlabelled", "unlabeled")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """labels: int64 (N,), -1 = unlabelled.  part: int8 (N,), 0 train or free, 1 valid, 2 test."""
+
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    part: np.ndarray
+    notes: tuple[str, ...]
+
+
+def layout(names: Sequence[str]) -> Layout:
+    """Read labels and split off the paths of N image files ('/' between folders).
+
+    A folder is a class and its name the label, however deep the files lie below it. Folders called train, test and
+    val (or the like) are parts when there is train and another one, and nothing else beside them but a folder of
+    unlabelled images. A single folder around everything else is passed over.
+    """
+    notes: list[str] = []
+    paths = [name.split("/") for name in names]
+    while len({path[0] for path in paths}) == 1 and all(len(path) > 2 for path in paths):
+        paths = [path[1:] for path in paths]
+    part = np.zeros(len(paths), np.int8)
+    heads = {path[0].lower() if len(path) > 1 else "" for path in paths}
+    parts = {PARTS[head] for head in heads if head in PARTS}
+    if 0 in parts and len(parts) > 1 and all(head in PARTS or head in _UNLABELLED for head in heads):
+        part = np.array([PARTS.get(path[0].lower(), 0) for path in paths], np.int8)
+        paths = [path[1:] if path[0].lower() in PARTS else path for path in paths]
+        if 2 not in parts:
+            part[part == 1] = 2
+            notes.append("the validation folder serves as the test part, as there is none")
+    classes = [path[0] if len(path) > 1 and path[0].lower() not in _UNLABELLED else None for path in paths]
+    class_names = tuple(sorted({name for name in classes if name is not None}))
+    code = {name: number for number, name in enumerate(class_names)}
+    labels = np.array([-1 if name is None else code[name] for name in classes], np.int64)
+    stray = sum(name is None and len(path) == 1 for name, path in zip(classes, paths, strict=True))
+    if class_names and stray:
+        notes.append(f"{stray:,} images beside the class folders have no label")
+    if (part == 2).any() and class_names and not (labels[part == 2] >= 0).any():
+        part[part == 2] = 0
+        notes.append("the test folder has no labels: its images count as unlabelled ones to learn from")
+    seen = set(labels[(part == 0) & (labels >= 0)].tolist())
+    unseen = [name for number, name in enumerate(class_names) if number not in seen]
+    if unseen:
+        notes.append(f"classes without training images: {', '.join(unseen[:5])}{', ...' if len(unseen) > 5 else ''}")
+    return Layout(labels, class_names, part, tuple(notes))

@@ -1,0 +1,434 @@
+"""Tables: columns with a meaning, a target, parts, and the arrays a task asks for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from papertrial.core.errors import DataError, did_you_mean
+from papertrial.core.files import read_json, write_json
+from papertrial.data.base import Data, Look, cache_folder, cached_array, fingerprint
+from papertrial.data.columns import CATEGORIES, Column, Texts, convert, describe, hash_text, reread_numbers, see
+from papertrial.data.layout import PARTS
+from papertrial.data.rows import combined, spread_over_parts
+from papertrial.data.tablefiles import Frame, Source, is_table, source_of
+
+IN_MEMORY = 256 << 20  # bytes of an array that stays in memory; larger ones are memory-mapped from the cache
+_CACHE_VERSION = 1
+_PART_COLUMN = r"(?i)^(split|part|partition|fold|subset|set)$"
+_TARGET_NAMES = ("target", "label", "labels", "class", "y", "outcome", "response")
+_MOST_CLASSES = 20  # whole numbers are classes up to here ...
+_ROWS_PER_CLASS = 5  # ... with this many rows for each on average
+
+
+class Table(Data):
+    """A table read from files or taken from frames and arrays.
+
+    columns: {name: Column} in their order, target and split column included (with `use` False).  target, target_kind:
+    the column to predict and `binary` | `multiclass` | `regression`; None without a target, or where it has one value
+    only.  rows: how many.  part: int8 (rows,), 0 = train or free, 1 = validation, 2 = test; moved: how many rows were
+    put in an earlier part because they equal a row there.  given_split: whether the data came with test rows.
+    """
+
+    kind = "table"
+
+    def __init__(self, sources: Sequence[tuple[int, Source]], target: str | None, name: str) -> None:
+        """`sources`: (part, source) pairs whose rows follow each other. Raises DataError (see `from_file`)."""
+        super().__init__(name, "", ())
+        self._sources = [source for _, source in sources]
+        for source in self._sources:
+            for line in source.notes:
+                self.note(line)
+        self._read()
+        self._file_parts = np.repeat([part for part, _ in sources], self._source_rows).astype(np.int8)
+        self.fingerprint = fingerprint(*self.columns, *self._forms.values(), self._array, self._file_parts)
+        self._split_column = None if self._file_parts.any() else self._find_split_column(target)
+        self.target = self._choose_target(target)
+        self.target_kind = self._kind_of_target()
+        if self.target is not None:
+            self.columns[self.target] = self.columns[self.target].unused("the target")
+            self._tell_about_target()
+        self.part, self.moved = self._settle_parts()
+
+    @classmethod
+    def from_file(cls, path: Any, target: str | None = None) -> Table:
+        """A table from a file, a folder, or {part: file}.
+
+        Files: .csv .tsv .txt .json .jsonl (each also .gz) and .parquet. A folder holds one file, files of one table
+        in pieces, or train.*, test.* (and valid.*) files. Raises DataError for what cannot be read, an empty table
+        or an unknown target, naming the file and the line.
+        """
+        if isinstance(path, Mapping):
+            return cls.from_parts(path, target)
+        path = Path(path)
+        if not path.is_dir():
+            return cls([(0, source_of(path))], target, path.name)
+        files = sorted(entry for entry in path.iterdir() if is_table(entry) and not entry.name.startswith("."))
+        if not files:
+            raise DataError(f"{path} holds no table", "known: csv, tsv, json, jsonl, parquet")
+        parts = [_part_of_file(file) for file in files]
+        if 0 in parts and (1 in parts or 2 in parts):
+            chosen = [(part, source_of(file)) for part, file in zip(parts, files, strict=True) if part is not None]
+        elif len({file.suffix for file in files}) == 1:
+            chosen = [(0, source_of(file)) for file in files]
+        else:
+            raise DataError(
+                f"{path} holds several tables ({', '.join(file.name for file in files[:5])})", "name one of the files"
+            )
+        return cls(chosen, target, path.name)
+
+    @classmethod
+    def from_frame(cls, frame: Any, target: str | None = None, name: str = "table") -> Table:
+        """A table from a pandas or polars frame, an Arrow table, or what `pandas.DataFrame` accepts."""
+        return cls([(0, Frame(frame))], target, name)
+
+    @classmethod
+    def from_arrays(cls, X: Any, y: Any = None, names: Iterable[str] | None = None) -> Table:
+        """A table from an array (rows, columns) and a target (rows,), which becomes the column `target`.
+
+        Raises DataError when the lengths differ or X has not two dimensions.
+        """
+        import pandas as pd
+
+        if isinstance(X, pd.DataFrame):
+            frame = X.reset_index(drop=True)
+        else:
+            X = np.asarray(X)
+            if X.ndim != 2:
+                raise DataError(f"a table has two dimensions, not {X.ndim}", "pass an array of shape (rows, columns)")
+            labels = [f"c{index}" for index in range(X.shape[1])] if names is None else list(names)
+            if len(labels) != X.shape[1]:
+                raise DataError(f"{len(labels)} names for {X.shape[1]} columns", "pass one name per column")
+            frame = pd.DataFrame(X, columns=labels).infer_objects()
+        if y is None:
+            return cls.from_frame(frame)
+        if len(y) != len(frame):
+            raise DataError(f"X has {len(frame)} rows and y has {len(y)}", "pass one target per row")
+        if "target" in frame.columns:
+            raise DataError("X has a column called 'target' and y is given too", "rename that column")
+        return cls.from_frame(frame.assign(target=np.asarray(y)), "target")
+
+    @classmethod
+    def from_parts(cls, parts: Mapping[str, Any], target: str | None = None) -> Table:
+        """A table from {"train": ..., "test": ...} (also "valid"): each a file or a frame."""
+        sources = []
+        for key, content in parts.items():
+            if str(key).lower() not in PARTS:
+                raise DataError(f"there is no part {key!r}", did_you_mean(str(key), PARTS))
+            source = source_of(content) if isinstance(content, str | Path) else Frame(content)
+            sources.append((PARTS[str(key).lower()], source))
+        return cls(sources, target, " + ".join(map(str, parts)))
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        """Set `columns` and the array of their values, from the cache where an earlier reading is kept there."""
+        key = "tables/" + fingerprint(_CACHE_VERSION, *(source.key for source in self._sources))
+        facts = cache_folder() / f"{key}.json"
+        kept = all(source.key for source in self._sources) and facts.exists()
+        content = read_json(facts) if kept else {}
+        self._texts: dict[str, Texts] = {}
+        if kept:
+            self._forms, self._source_rows = content["forms"], content["rows"]
+            for line in content["notes"]:
+                self.note(line)
+        else:
+            self._forms, self._source_rows, present = see(self._sources, self.note)
+            for name, there in present.items():
+                if there < sum(self._source_rows) and len(self._sources) > 1:
+                    self.note(f"column {name!r} is not in every file: missing where it is not")
+        self.rows = sum(self._source_rows)
+        if not self.rows or not self._forms:
+            raise DataError(f"{self.name} has no rows", "check how it was made")
+        shape = (len(self._forms), self.rows)
+
+        def fill(array: np.ndarray) -> None:
+            self._texts = convert(self._sources, self._forms, array)
+
+        if 8 * self.rows * len(self._forms) <= IN_MEMORY:
+            self._array = np.empty(shape, np.uint64)
+            fill(self._array)
+        else:
+            if not kept:
+                (cache_folder() / f"{key}.npy").unlink(missing_ok=True)
+            self._array = cached_array(key, shape, np.uint64, fill, self.note)
+        if kept and not self._texts:
+            self.columns = {entry["name"]: Column.from_json(entry) for entry in content["columns"]}
+            return
+        self.columns = {
+            name: describe(name, form, bits, self._texts.get(name))
+            for (name, form), bits in zip(self._forms.items(), self._array, strict=True)
+        }
+        if isinstance(self._array, np.memmap):
+            columns = [column.to_json() for column in self.columns.values()]
+            write_json(
+                facts, {"forms": self._forms, "rows": self._source_rows, "notes": self.notes, "columns": columns}
+            )
+
+    # -- columns ------------------------------------------------------------------------------------------------
+
+    def column(self, name: str) -> Column:
+        """Raises DataError with a suggestion when there is no such column."""
+        if name not in self.columns:
+            raise DataError(f"{self.name} has no column {name!r}", did_you_mean(name, self.columns))
+        return self.columns[name]
+
+    def bits(self, name: str) -> np.ndarray:
+        """A column's values as uint64 (rows,): equal bits for equal values. Text: a hash, 0 for missing; else float64."""
+        return self._array[list(self.columns).index(self.column(name).name)]
+
+    def floats(self, name: str) -> np.ndarray:
+        """A column as float64 (rows,), NaN for missing: booleans 0 and 1, dates as days since 1970.
+
+        Raises DataError naming the first value that is not a number.
+        """
+        if self.column(name).form == "text":
+            return reread_numbers(self._sources, name, self.rows)
+        return self.bits(name).view(np.float64)
+
+    def numeric(self, names: Sequence[str]) -> np.ndarray:
+        """Columns as float32 (rows, len(names)), NaN for missing; memory-mapped when large.
+
+        Any column whose values are numbers, dates or booleans will do, whatever its type here. Raises DataError for a
+        column that is not there or holds text, naming the first such value and its line.
+        """
+        absent = [name for name in names if name not in self.columns]
+        if absent:
+            what = f"column {absent[0]!r}" if len(absent) == 1 else f"{len(absent)} columns ({', '.join(absent[:8])})"
+            raise DataError(f"{self.name} lacks {what}", did_you_mean(absent[0], self.columns))
+
+        def fill(array: np.ndarray) -> None:
+            for index, name in enumerate(names):
+                array[:, index] = self.floats(name)
+
+        shape = (self.rows, len(names))
+        if 4 * self.rows * len(names) > IN_MEMORY:
+            key = f"tables/{self.fingerprint}-{fingerprint(*names)}"
+            return cached_array(key, shape, np.float32, fill, self.note)
+        array = np.empty(shape, np.float32)
+        fill(array)
+        return array
+
+    def codes(self, name: str, categories: Sequence[str] | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
+        """A column as codes int32 (rows,) into the returned categories; -1 for a missing value or another category.
+
+        categories: those of the training table; left out, the column's own (at most the 1000 most common, sorted).
+        Numbers are taken as the text that stands in the file. Raises DataError when there is no such column.
+        """
+        column, bits = self.column(name), self.bits(name)
+        if column.form != "text":
+            array = np.empty((1, self.rows), np.uint64)
+            texts = convert(self._sources, {name: "text"}, array)
+            bits, column = array[0], replace(column, categories=texts[name].summary()[0])
+        kept = column.categories if categories is None else tuple(categories)
+        return _look_up(bits, hash_text(kept)), kept
+
+    # -- target -------------------------------------------------------------------------------------------------
+
+    def labels(
+        self, name: str | None = None, classes: Sequence[str] | None = None
+    ) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Classes of the target (or of column `name`): codes int64 (rows,), -1 for a missing value, and their names.
+
+        classes: names from training; a value that is none of them is -1 too. Left out, they are the sorted distinct
+        values. Raises DataError without a target, with one class only, or with more than 1000.
+        """
+        column = self._target_column(name)
+        if column.form == "text":
+            found = column.categories
+        else:
+            floats = self.floats(column.name)
+            known = np.unique(floats[~np.isnan(floats)]) if column.unique <= CATEGORIES else np.empty(0)
+            found = tuple(_class_name(value, column.form) for value in known.tolist())
+        if classes is None:
+            if column.unique > CATEGORIES:
+                raise DataError(
+                    f"{column.name!r} has {column.unique} different values: too many for classes",
+                    "name another --target",
+                )
+            if len(found) < 2:
+                raise DataError(
+                    f"{column.name!r} has {'one class only' if found else 'no values'}", "classes need at least two"
+                )
+            classes = found
+        if column.form == "text":
+            return _look_up(self.bits(column.name), hash_text(classes)).astype(np.int64), tuple(classes)
+        numbers = np.array([_class_value(one) for one in classes], dtype=np.float64) + 0.0
+        numbers[np.isnan(numbers)] = (
+            np.inf
+        )  # a name that is no number: in no row, and not what missing values look like
+        return _look_up(self.bits(column.name), numbers.view(np.uint64)).astype(np.int64), tuple(classes)
+
+    def values(self, name: str | None = None) -> np.ndarray:
+        """The target (or column `name`) as float32 (rows,), NaN for missing. Raises DataError when it holds text."""
+        return self.floats(self._target_column(name).name).astype(np.float32)
+
+    def _target_column(self, name: str | None) -> Column:
+        if name is None and self.target is None:
+            raise DataError(f"{self.name} has no target", "name the column to predict with --target")
+        return self.column(name or self.target or "")
+
+    def _choose_target(self, target: str | None) -> str | None:
+        if target is not None:
+            if target not in self.columns:
+                raise DataError(f"{self.name} has no column {target!r} to predict", did_you_mean(target, self.columns))
+            return target
+        able = [column.name for column in self.columns.values() if column.type not in ("id", "text", "empty")]
+        able = [name for name in able if name != self._split_column]
+        folded = {name.casefold(): name for name in reversed(able)}
+        named = [folded[name] for name in _TARGET_NAMES if name in folded]
+        if not able:
+            self.note("no column can be a target")
+            return None
+        chosen, why = (named[0], "by its name") if named else (able[-1], "last column")
+        self.note(f"target guessed: {chosen!r} ({why}); name another with --target")
+        return chosen
+
+    def _kind_of_target(self) -> str | None:
+        """Text and booleans are classes; numbers are, when there are two, or when they count from 0 or 1 without gaps."""
+        if self.target is None:
+            return None
+        column = self.columns[self.target]
+        values = self.rows - column.missing
+        if column.unique < 2:
+            return None
+        if column.form == "text":
+            if column.unique > 100 and column.unique > 0.5 * values:
+                raise DataError(
+                    f"target {column.name!r} has {column.unique} different texts in {values} rows: it looks like an id",
+                    "name another column with --target",
+                )
+            return "binary" if column.unique == 2 else "multiclass"
+        if column.unique == 2:
+            return "binary"
+        if column.form != "number" or column.unique > _MOST_CLASSES or values < _ROWS_PER_CLASS * column.unique:
+            return "regression"
+        floats = self.bits(column.name).view(np.float64)
+        known = np.unique(floats[~np.isnan(floats)])
+        if known[0] in (0.0, 1.0) and bool((np.diff(known) == 1.0).all()):
+            return "multiclass"
+        if bool((known == np.floor(known)).all()):
+            self.note(
+                f"target {column.name!r} holds {column.unique} different whole numbers with gaps: predicted as a number"
+            )
+        return "regression"
+
+    def _tell_about_target(self) -> None:
+        column = self.columns[self.target or ""]
+        if column.missing:
+            self.note(
+                f"{_count(column.missing, 'row')} without a target: not used to train or score supervised methods"
+            )
+        if column.unique < 2:
+            self.note(
+                f"target {column.name!r} has {'one value only' if column.unique else 'no values'}: nothing can be learned from it"
+            )
+        elif self.target_kind != "regression" and column.unique <= CATEGORIES:
+            codes, classes = self.labels()
+            counts = np.bincount(codes[codes >= 0], minlength=len(classes))
+            rare = [name for name, count in zip(classes, counts, strict=True) if count < 2]
+            if rare:
+                self.note(f"classes with one row only: {', '.join(rare[:5])}{' ...' if len(rare) > 5 else ''}")
+
+    # -- parts --------------------------------------------------------------------------------------------------
+
+    def _find_split_column(self, target: str | None) -> str | None:
+        """A column called split, part or fold whose values are train and test (and validation)."""
+        for column in self.columns.values():
+            if column.name == target or column.form != "text" or not re.match(_PART_COLUMN, column.name):
+                continue
+            parts = {PARTS.get(value.lower()) for value in column.categories}
+            if None not in parts and 0 in parts and len(parts) > 1 and not column.missing:
+                self.columns[column.name] = column.unused("holds the given split")
+                self.note(f"column {column.name!r} says which rows are for training and which for testing")
+                return column.name
+        return None
+
+    def _settle_parts(self) -> tuple[np.ndarray, int]:
+        """The part of each row, and how many rows were moved so that equal rows are in one part."""
+        part = self._file_parts
+        if self._split_column is not None:
+            codes, names = self.codes(self._split_column)
+            part = np.array([PARTS[name.lower()] for name in names], np.int8)[codes]
+        if not part.any() or self.repeats_expected:
+            return part, 0
+        joined = spread_over_parts(self.row_hashes, part)
+        if (part == 2).any() and not (joined == 2).any():
+            self.note("every test row is also a training row: the given split is not used")
+            return np.zeros_like(part), 0
+        return joined, int(np.count_nonzero(joined != part))
+
+    @property
+    def names(self) -> np.ndarray:
+        """(N,) int64: the rows as people count them, from 1."""
+        return np.arange(1, self.rows + 1)
+
+    @property
+    def given_split(self) -> bool:
+        return bool((self.part == 2).any())
+
+    @property
+    def used(self) -> list[Column]:
+        """The columns a model sees."""
+        return [column for column in self.columns.values() if column.use]
+
+    @property
+    def repeats_expected(self) -> bool:
+        """Whether the columns have so few possible rows that equal rows are no sign of copying."""
+        combinations = sum(np.log(column.unique + (column.missing > 0)) for column in self.used)
+        return bool(combinations < np.log(100.0 * self.rows))
+
+    @cached_property
+    def row_hashes(self) -> np.ndarray:
+        """uint64 (rows,): equal for rows whose used columns are equal, so that a split can keep them together."""
+        return combined([self.bits(column.name) for column in self.used], self.rows)
+
+    def look(self) -> Look:
+        """The facts page (see `tablelook.look` for its numbers); worked out once."""
+        page = deepcopy(self._facts_page)
+        return replace(page, name=self.name, notes=[*page.notes, *self.notes])
+
+    @cached_property
+    def _facts_page(self) -> Look:
+        from papertrial.data.tablelook import look
+
+        return look(self)
+
+
+def _look_up(bits: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Positions int32 in `known` of each entry of `bits`, -1 where it is not there."""
+    if not len(known):
+        return np.full(len(bits), -1, np.int32)
+    order = np.argsort(known)
+    found = order[np.minimum(np.searchsorted(known[order], bits), len(known) - 1)]
+    return np.where(known[found] == bits, found, -1).astype(np.int32)
+
+
+def _class_name(value: float, form: str) -> str:
+    if form == "boolean":
+        return "true" if value else "false"
+    return str(int(value)) if value.is_integer() else repr(value)
+
+
+def _class_value(name: str) -> float:
+    if name in ("true", "false"):
+        return float(name == "true")
+    try:
+        return float(name)
+    except ValueError:
+        return np.nan
+
+
+def _part_of_file(path: Path) -> int | None:
+    return PARTS.get(path.name.split(".")[0].lower())
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}".replace(",", " ") + ("" if number == 1 else "s")

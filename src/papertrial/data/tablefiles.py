@@ -1,0 +1,401 @@
+"""Where tables come from: CSV, JSON, Parquet and frames, all as pieces of Arrow columns that can be read again.
+
+Nothing here decides what a column means: CSV values stay text, typed sources keep their types. A source offers
+`pieces(names)`, an iterator that may be asked for twice (once to settle the types, once to convert), `place(row)`,
+which names a data row the way its reader would look for it, and `key`, which changes when the file does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import io
+import json
+import re
+import zlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from papertrial.core.errors import DataError
+
+PIECE_BYTES = 16 << 20  # of text read at a time; no row may be longer
+PIECE_ROWS = 1 << 16  # of typed sources
+NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(inf|Inf|INF)(inity)?$"
+SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".parquet", ".pq", ".jsonl", ".ndjson", ".json")
+_DELIMITERS = ",;\t|"
+
+
+class Piece(NamedTuple):
+    """Some rows in a row. loose: columns whose text may stand for numbers (all of a CSV, none of a Parquet file)."""
+
+    columns: dict[str, pa.Array]
+    rows: int
+    loose: Collection[str]
+
+
+class Source(Protocol):
+    key: str
+    notes: list[str]
+    delimiter: str
+
+    def pieces(self, names: Sequence[str] | None = None) -> Iterator[Piece]: ...
+    def place(self, row: int) -> str: ...
+
+
+def is_table(path: Path) -> bool:
+    """Whether the name says that the file holds a table."""
+    return _kind(path) in SUFFIXES
+
+
+def source_of(path: Path | str) -> Source:
+    """The source for a file, by its suffix. Raises DataError for a missing, empty or unknown file."""
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path} is not there", "check the path")
+    kind = _kind(path)
+    if path.stat().st_size == 0:
+        raise DataError(f"{path} is empty", "check how it was made")
+    if kind in (".parquet", ".pq"):
+        return ParquetFile(path)
+    if kind in (".jsonl", ".ndjson", ".json"):
+        return JsonFile(path)
+    if kind in SUFFIXES:
+        return CsvFile(path)
+    raise DataError(f"{path} is not a table papertrial knows", f"known: {', '.join(SUFFIXES)}, text also as .gz")
+
+
+def _kind(path: Path) -> str:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def _file_key(path: Path) -> str:
+    status = path.stat()
+    return f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+
+
+def _open_bytes(path: Path) -> Any:
+    return gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb")
+
+
+def unique_names(raw: Iterable[Any]) -> tuple[list[str], list[str]]:
+    """Column names as distinct, non-empty strings, and notes on what had to be changed."""
+    names: list[str] = []
+    notes = []
+    taken = Counter[str]()
+    for position, value in enumerate(raw):
+        name = str(value).strip() if value is not None else ""
+        if not name:
+            name = f"unnamed_{position}"
+            notes.append(f"column {position + 1} has no name and is called {name!r}")
+        if name in taken:
+            first = name
+            while name in taken:
+                taken[first] += 1
+                name = f"{first}_{taken[first]}"
+            notes.append(f"two columns are called {first!r}: the later one is called {name!r}")
+        taken[name] += 1
+        names.append(name)
+    if len(notes) > 5:
+        notes = [*notes[:5], f"{len(notes) - 5} more columns had no name or a name used twice"]
+    return names, notes
+
+
+class CsvFile:
+    """Text with a delimiter, found from the first rows. Values stay text; quoted values may hold line breaks."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.key = _file_key(path)
+        self.notes: list[str] = []
+        self.encoding = self._find_encoding()
+        rows = self._sniff()
+        self._blank = next(index for index, row in enumerate(rows) if row)
+        header = rows[self._blank]
+        self._headed = not all(re.match(NUMBER, cell.strip()) for cell in header)
+        if self._headed:
+            self.names, notes = unique_names(header)
+            self.notes += notes
+        else:
+            self.names = [f"c{index}" for index in range(len(header))]
+            self.notes.append(f"{path.name} has no header line: columns are called c0 to c{len(header) - 1}")
+
+    def _find_encoding(self) -> str:
+        """UTF-8 where the whole file is, else what a byte-order mark says, else the Western encodings."""
+        with _readable(self.path), _open_bytes(self.path) as stream:
+            start = stream.read(4096)
+        if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+            return "utf-16"
+        if b"\0" in start:
+            raise DataError(f"{self.path} holds binary data, not text", f"known: {', '.join(SUFFIXES)}")
+        for encoding in ("utf-8", "cp1252"):
+            try:
+                with _readable(self.path), _open_bytes(self.path) as stream:
+                    text = io.TextIOWrapper(stream, encoding=encoding, newline="")
+                    while text.read(PIECE_BYTES):
+                        pass
+            except UnicodeDecodeError:
+                continue
+            if encoding != "utf-8":
+                self.notes.append(f"{self.path.name} is not UTF-8; it was read as Windows-1252")
+            return encoding
+        self.notes.append(f"{self.path.name} is not UTF-8; it was read as Latin-1")
+        return "latin-1"
+
+    def _records(self, delimiter: str, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
+        """(line on which the record ends, fields) for every record, blank lines included."""
+        encoding = "utf-8-sig" if self.encoding == "utf-8" else self.encoding
+        with _readable(self.path), _open_bytes(self.path) as stream:
+            reader = csv.reader(
+                io.TextIOWrapper(stream, encoding=encoding, newline=""), delimiter=delimiter, strict=strict
+            )
+            for record in reader:
+                yield reader.line_num, record
+
+    def _sniff(self) -> list[list[str]]:
+        """Set `delimiter` to the one that cuts the first rows most evenly into most fields; return those rows."""
+        best: tuple[tuple[float, int], str, list[list[str]]] | None = None
+        for delimiter in _DELIMITERS:
+            rows: list[list[str]] = []
+            with contextlib.suppress(
+                csv.Error
+            ):  # a field longer than Python's reader takes: judge by the rows before it
+                rows.extend(record for _, record in islice(self._records(delimiter), 60))
+            counts = Counter(len(row) for row in rows if row)
+            if not counts:
+                continue
+            fields, times = counts.most_common(1)[0]
+            score = (times / counts.total() if fields > 1 else 0.0, fields)
+            if best is None or score > best[0]:
+                best = (score, delimiter, rows)
+        if best is None:
+            raise DataError(f"{self.path} holds no rows", "check how it was made")
+        self.delimiter = best[1]
+        return best[2]
+
+    def pieces(self, names: Sequence[str] | None = None) -> Iterator[Piece]:
+        wanted = set(self.names if names is None else names)
+        kept = [name for name in self.names if name in wanted]
+        read = pa.csv.ReadOptions(
+            column_names=self.names,
+            skip_rows_after_names=self._blank + self._headed,
+            block_size=PIECE_BYTES,
+            encoding="utf8" if self.encoding == "utf-8" else self.encoding,
+        )
+        parse = pa.csv.ParseOptions(
+            delimiter=self.delimiter, newlines_in_values=True, ignore_empty_lines=len(self.names) > 1
+        )
+        convert = pa.csv.ConvertOptions(column_types={name: pa.string() for name in kept}, include_columns=kept)
+        last = None
+        try:
+            with pa.input_stream(str(self.path), compression="detect") as stream:
+                for batch in pa.csv.open_csv(stream, read, parse, convert):
+                    if batch.num_rows:
+                        last = batch
+                        yield Piece(dict(zip(kept, batch.columns, strict=True)), batch.num_rows, kept)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise self._explained(error) from error
+        if last is not None and any("\n" in (column[-1].as_py() or "") for column in last.columns):
+            self._check_quotes()
+
+    def _explained(self, error: Exception) -> DataError:
+        """One line for what Arrow refused: the first row with another number of fields, where that is the reason."""
+        if "columns" in str(error):
+            try:
+                for line, record in self._records(self.delimiter):
+                    if record and len(record) != len(self.names):
+                        return DataError(
+                            f"{self.path}, line {line}: {_count(len(record), 'value')}, but there are {_count(len(self.names), 'column')}",
+                            "mend that line (a missing delimiter, or a quote that was never closed?)",
+                        )
+            except csv.Error:
+                pass
+        if "straddl" in str(error):
+            return DataError(f"{self.path}: a row is longer than {PIECE_BYTES >> 20} MB", "is a quote never closed?")
+        return DataError(f"{self.path} cannot be read ({_first_line(error)})", "is it complete, and a table?")
+
+    def _check_quotes(self) -> None:
+        """A quote that is never closed swallows the rest of the file into one value; Arrow does not mind, we do."""
+        closed = 0
+        try:
+            for line, _ in self._records(self.delimiter, strict=True):
+                closed = line
+        except csv.Error as error:
+            if "unexpected end" in str(error):
+                raise DataError(f"{self.path}, line {closed + 1}: a quote is never closed", "mend that line") from None
+
+    def place(self, row: int) -> str:
+        """`line 17` of the file for data row `row` (quoted line breaks and blank lines counted)."""
+        skipped = row + self._headed
+        try:
+            filled = (line for line, record in self._records(self.delimiter) if record or len(self.names) == 1)
+            return f"line {next(islice(filled, skipped, None))}"
+        except (csv.Error, StopIteration):
+            return f"row {row + 1}"
+
+
+class ParquetFile:
+    """A Parquet file, read by row groups."""
+
+    delimiter = ""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.key = _file_key(path)
+        with _readable(path), pa.parquet.ParquetFile(path) as file:
+            self._stored = file.schema_arrow.names
+        self.names, self.notes = unique_names(self._stored)
+
+    def pieces(self, names: Sequence[str] | None = None) -> Iterator[Piece]:
+        wanted = set(self.names if names is None else names)
+        with _readable(self.path), pa.parquet.ParquetFile(self.path) as file:
+            columns = [old for old, new in zip(self._stored, self.names, strict=True) if new in wanted]
+            kept = [new for new in self.names if new in wanted]
+            for batch in file.iter_batches(PIECE_ROWS, columns=columns):
+                yield Piece(dict(zip(kept, batch.columns, strict=True)), batch.num_rows, ())
+
+    def place(self, row: int) -> str:
+        return f"row {row + 1}"
+
+
+class JsonFile:
+    """One JSON object per line, or one list of objects."""
+
+    delimiter = ""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.key = _file_key(path)
+        self.notes: list[str] = []
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        with _readable(self.path), _open_bytes(self.path) as stream:
+            text = io.TextIOWrapper(stream, encoding="utf-8-sig")
+            try:
+                if text.read(4096).lstrip().startswith("["):
+                    text.seek(0)
+                    records: Iterable[Any] = json.load(text)
+                    yield from (self._checked(record, f"item {index + 1}") for index, record in enumerate(records))
+                    return
+                text.seek(0)
+                for line, content in enumerate(text, 1):
+                    if content.strip():
+                        yield self._checked(self._parsed(content, line), f"line {line}")
+            except UnicodeDecodeError:
+                raise DataError(
+                    f"{self.path} is not UTF-8", "JSON is UTF-8 by its standard: convert the file"
+                ) from None
+            except json.JSONDecodeError as error:
+                raise DataError(f"{self.path}, line {error.lineno}: not JSON ({error.msg})", "mend that line") from None
+
+    def _parsed(self, content: str, line: int) -> Any:
+        try:
+            return json.loads(content)
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"{self.path}, line {line}: not JSON ({error.msg})", "each line must be an object"
+            ) from None
+
+    def _checked(self, record: Any, where: str) -> dict[str, Any]:
+        if not isinstance(record, dict):
+            raise DataError(f"{self.path}, {where}: not an object", 'write rows as {"column": value, ...}')
+        return record
+
+    def pieces(self, names: Sequence[str] | None = None) -> Iterator[Piece]:
+        wanted = None if names is None else set(names)
+        records = self._records()
+        while chunk := list(islice(records, PIECE_ROWS // 4)):
+            found = dict.fromkeys(name for record in chunk for name in record)
+            kept = [name for name in found if wanted is None or name in wanted]
+            yield _piece({name: [record.get(name) for record in chunk] for name in kept}, len(chunk))
+
+    def place(self, row: int) -> str:
+        return f"record {row + 1}"
+
+
+class Frame:
+    """A pandas frame, an Arrow table, or anything `pandas.DataFrame` accepts."""
+
+    delimiter = ""
+
+    def __init__(self, frame: Any) -> None:
+        if hasattr(frame, "to_arrow"):  # polars
+            frame = frame.to_arrow()
+        self.key = ""
+        if isinstance(frame, pa.Table):
+            self.names, self.notes = unique_names(frame.column_names)
+            self._piece = Piece(
+                {name: column.combine_chunks() for name, column in zip(self.names, frame.columns, strict=True)},
+                frame.num_rows,
+                (),
+            )
+            return
+        import pandas as pd
+
+        frame = frame if isinstance(frame, pd.DataFrame) else pd.DataFrame(frame)
+        self.names, self.notes = unique_names(frame.columns)
+        columns = {name: frame.iloc[:, index] for index, name in enumerate(self.names)}
+        self._piece = _piece(columns, len(frame))
+
+    def pieces(self, names: Sequence[str] | None = None) -> Iterator[Piece]:
+        columns, rows, loose = self._piece
+        wanted = set(columns if names is None else names)
+        kept = {name: column for name, column in columns.items() if name in wanted}
+        for start in range(0, rows, PIECE_ROWS):
+            sliced = {name: column.slice(start, PIECE_ROWS) for name, column in kept.items()}
+            yield Piece(sliced, min(PIECE_ROWS, rows - start), loose)
+
+    def place(self, row: int) -> str:
+        return f"row {row + 1}"
+
+
+def _piece(columns: Mapping[str, Any], rows: int) -> Piece:
+    """Columns of Python objects or pandas series as Arrow arrays; mixed ones become text that may stand for numbers."""
+    arrays: dict[str, pa.Array] = {}
+    loose = []
+    for name, values in columns.items():
+        try:
+            array = pa.array(values, from_pandas=True)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
+            array = pa.array([as_text(value) for value in values], pa.string())
+            loose.append(name)
+        arrays[name] = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    return Piece(arrays, rows, loose)
+
+
+def as_text(value: Any) -> str | None:
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return None
+    if isinstance(value, bool | np.bool_):
+        return str(bool(value)).lower()
+    if isinstance(value, dict | list | tuple):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" + ("" if number == 1 else "s")
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turns what a damaged or unreadable file raises into one line that names it."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error, pa.ArrowInvalid) as error:
+        raise DataError(f"{path} cannot be read ({_first_line(error)})", "is it complete?") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
