@@ -1,0 +1,117 @@
+"""The last good state of a training in one safetensors file: tensors, and the rest as JSON. Nothing is pickled.
+
+Names: `model/<parameter or buffer>`, `optimizer/<index>/<entry>`, `ema/<index>`, `best/<parameter or buffer>`.
+The file is written beside the old one and renamed, so a kill at any moment leaves one of the two whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from papertrial.core.errors import PapertrialError
+from papertrial.core.files import to_json, write_with
+
+_FORMAT = 1
+
+
+def model_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and all buffers, non-persistent ones too, each once."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+@torch.no_grad()
+def load_model_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy `tensors` into the model. Raises PapertrialError when names or shapes differ."""
+    held = model_tensors(model)
+    differing = sorted(held.keys() ^ tensors.keys())
+    differing += [name for name in held.keys() & tensors.keys() if held[name].shape != tensors[name].shape]
+    if differing:
+        raise PapertrialError(
+            f"the checkpoint is of another model (it differs in {differing[0]})", "choose another --out"
+        )
+    for name, tensor in held.items():
+        tensor.copy_(tensors[name])
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{index}/{entry}": value
+        for index, parameter in enumerate(_parameters(optimizer))
+        for entry, value in optimizer.state.get(parameter, {}).items()
+        if isinstance(value, Tensor)
+    }
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Replace the optimiser's state, in the memory layout of its parameters."""
+    parameters = _parameters(optimizer)
+    optimizer.state.clear()
+    for name, value in tensors.items():
+        index, _, entry = name.partition("/")
+        parameter = parameters[int(index)]
+        if value.shape == parameter.shape:
+            value = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+        elif optimizer.defaults.get("fused"):  # its step counters live beside the parameters
+            value = value.to(parameter.device)
+        optimizer.state[parameter][entry] = value
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> None:
+    """Raises PapertrialError when the disk is full or the place cannot be written; the old file then stays."""
+    ready = {name: _own_memory(tensor) for name, tensor in tensors.items()}
+    metadata = {"papertrial": to_json({"format": _FORMAT, **state})}
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file(ready, temporary, metadata=metadata)
+        except SafetensorError as error:  # safetensors hides the OSError in its text
+            raise OSError(errno.ENOSPC if "os error 28" in str(error) else errno.EIO, str(error)) from error
+
+    write_with(path, write)
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors on the CPU, and the state. Raises PapertrialError for a file that is damaged or of another format."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = json.loads((file.metadata() or {})["papertrial"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise PapertrialError(
+            f"{path} is damaged ({error})", "remove it, and the run starts over with the same command"
+        ) from None
+    if state.pop("format") != _FORMAT:
+        raise PapertrialError(f"{path} was written by another version of papertrial", "add --fresh to start over")
+    return tensors, state
+
+
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries under `prefix/`, without it."""
+    return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}/")}
+
+
+def sweep(path: Path) -> None:
+    """Remove the half-written files that a killed process left beside `path`."""
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        with contextlib.suppress(OSError):
+            leftover.unlink()
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _own_memory(tensor: Tensor) -> Tensor:
+    """On the CPU, contiguous, and not a window on a larger tensor, which safetensors refuses."""
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.clone() if tensor.untyped_storage().nbytes() != tensor.nbytes else tensor

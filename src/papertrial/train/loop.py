@@ -1,0 +1,518 @@
+"""The training loop: budgets, batches, updates, logs, validation, checkpoints and alarms for any model with a `loss`.
+
+A run killed at any moment goes on from its last checkpoint and ends with the same weights, bit for bit: the order of
+the rows, the random numbers of a step, and the learning rate are functions of (seed, step), and the number of steps is
+settled before the first one. Under `torchrun` the same call trains on all processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from papertrial.core.budget import Budget, Meter, duration
+from papertrial.core.errors import PapertrialError, TrainingStopped
+from papertrial.core.files import read_json, write_json
+from papertrial.core.recipe import Optim
+from papertrial.core.run import Run
+from papertrial.core.task import Split
+from papertrial.data.batches import Batches
+from papertrial.train import checkpoint
+from papertrial.train.device import PeakMemory, accelerator, evaluating, from_main, repeatable, seed_step
+from papertrial.train.optim import Ema, make_optimizer, rate, set_rate
+from papertrial.train.progress import Display
+from papertrial.train.watch import CollapseWatch, explain_nonfinite
+
+_WARM, _TIMED = 3, 20  # steps a budget in seconds is measured with
+_MEASURING = 0.05  # share of that budget the measuring may take
+
+
+def train(
+    model: nn.Module,
+    split: Split,
+    optim: Optim,
+    budget: Budget,
+    run: Run,
+    *,
+    seed: int,
+    validate: Callable[[], float] | None = None,
+    progress: bool = True,
+    device: str | torch.device | None = None,
+    log_every: int | None = None,
+    checkpoint_seconds: float = 30.0,
+    techniques: Sequence[Any] = (),
+) -> Meter:
+    """Train `model` in place on `split`, within `budget`, in the folder of `run`; it ends in `eval()`.
+
+    model: offers `loss(batch) -> Tensor | dict` (the dict has "loss", the rest is logged) and, if it likes,
+    `views(batch, draw)`, `after_step(progress)`, `parameter_groups(optim)`, `no_decay()`, `encoder`.  What it carries
+    from step to step must be parameters or buffers.
+    validate: higher is better; called every epoch when `optim.patience` is set, on the weights that would be kept
+    (the average with `optim.ema`); the best ones are restored at the end.
+    optim.batch: rows per step over all processes and micro-batches; a smaller data set is one batch.
+    Batch norm sees the global batch on GPUs; with several CPU processes each has statistics of its own.
+    techniques: objects with any of `prepare(model)`, `parameters(model)` (only these are trained),
+    `before_step(model)` (gradients are there, not yet clipped), `after_step(model)`, `finish(model)`.
+
+    When `run` holds a checkpoint the training goes on from it.  An empty budget, or a model without trainable
+    parameters, returns at once.  Raises TrainingStopped (values not finite, collapse; the last good checkpoint stays),
+    and PapertrialError for settings that cannot work, a full disk, or a damaged checkpoint.
+    """
+    for technique in techniques:
+        _call(technique, "prepare", model)
+    _choose_parameters(model, techniques)
+    nothing = 0 in (budget.steps, budget.samples, budget.seconds)
+    if nothing or not any(parameter.requires_grad for parameter in model.parameters()):
+        _finish(model, techniques)
+        return Meter()
+    training = _Training(model, split, optim, run, seed, validate, device, techniques)
+    try:
+        with repeatable(training.device):
+            training.fit(budget, progress, log_every, checkpoint_seconds)
+    finally:
+        training.batches.close()
+        run.close()
+    _finish(model, techniques)
+    return training.meter()
+
+
+@dataclass
+class _State:
+    """What a checkpoint holds beside tensors. score: best validation so far; stale: epochs since."""
+
+    step: int = 0
+    total: int = 0
+    seconds: float = 0.0
+    peak: int = 0
+    score: float | None = None
+    stale: int = 0
+    complete: bool = False
+    watch: dict[str, Any] = field(default_factory=dict)
+
+
+class _Objective(nn.Module):
+    """`model.loss` as a forward pass, which is what DDP, autocast and torch.compile hook into."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Mapping[str, Any]) -> Tensor | dict[str, Any]:
+        return self.model.loss(batch)
+
+
+@dataclass
+class _Outcome:
+    """One update. loss, norm: on the device; parts: share of the batch and numbers to log, per micro-batch."""
+
+    loss: Tensor
+    norm: Tensor
+    parts: list[tuple[float, Mapping[str, Any]]]
+    waited: float
+
+    def extras(self) -> dict[str, float]:
+        """Averages of the numbers a loss returned beside "loss"."""
+        return {name: sum(share * float(part[name]) for share, part in self.parts) for name in self.parts[0][1]}
+
+
+class _Training:
+    def __init__(
+        self,
+        model: nn.Module,
+        split: Split,
+        optim: Optim,
+        run: Run,
+        seed: int,
+        validate: Callable[[], float] | None,
+        device: str | torch.device | None,
+        techniques: Sequence[Any],
+    ) -> None:
+        self.accelerate = accelerator(optim.precision, device)
+        self.device, self.main = self.accelerate.device, self.accelerate.is_main_process
+        self.rank, world = self.accelerate.process_index, self.accelerate.num_processes
+        if optim.batch < 1 or optim.accumulate < 1:
+            raise PapertrialError("batch and accumulate must be at least 1", "type --set batch=... or accumulate=...")
+        if optim.batch % world:
+            near = math.ceil(optim.batch / world) * world
+            raise PapertrialError(
+                f"a batch of {optim.batch} does not divide over {world} processes", f"use --set batch={near}"
+            )
+        self.optim, self.run, self.seed, self.techniques = optim, run, seed, techniques
+        self.validate = validate if optim.patience else None
+        self.batches = Batches(split, optim.batch, seed, self.rank, world, self.device)
+        self.split = split
+        self.path = run.path("checkpoint.safetensors")
+
+        model.to(self.device)
+        if optim.channels_last:
+            model.to(memory_format=torch.channels_last)
+        if world > 1 and self.device.type == "cuda":
+            nn.SyncBatchNorm.convert_sync_batchnorm(model)  # statistics of the global batch; the CPU has no such layer
+        model.train()
+        self.model = model
+        self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        objective = _Objective(model)
+        if optim.compile:
+            objective.compile()
+        self.objective = self.accelerate.prepare_model(objective)
+        self.optimizer = make_optimizer(model, optim)
+        self.ema = Ema(model, optim.ema) if optim.ema else None
+
+        self.state = _State()
+        self.best: dict[str, Tensor] = {}
+        self.earlier = 0.0  # seconds of the sittings before this one
+        self.peak = PeakMemory(self.device)
+        self.watch: CollapseWatch | None = None
+        # A look at the values costs nothing on a CPU; on a GPU it would wait for the device at every step, so they
+        # are looked at now and then, and the steps since the checkpoint taken again one by one when something is wrong.
+        self.every_step = self.device.type == "cpu"
+        self.alarm = torch.zeros((), dtype=torch.bool, device=self.device)
+        self.begun = time.monotonic()
+
+    # ---------------------------------------------------------------------------------------------- the whole training
+
+    def fit(self, budget: Budget, progress: bool, log_every: int | None, checkpoint_seconds: float) -> None:
+        total = self._begin(budget)
+        self.watch = CollapseWatch(self.model, self.split, self.device, total)
+        self.watch.state.update(self.state.watch)
+        every = log_every or max(1, min(100, total // 50))
+        if self.state.complete:
+            return self._keep_best()
+        if self.main:
+            self.run.tensorboard()
+        mark, marked_step, waited, saved = time.monotonic(), self.state.step, 0.0, time.monotonic()
+        with Display(total, self.state.step, progress and self.main) as display:
+            while self.state.step < total and not self.state.complete:
+                outcome = self.update(self.state.step, total)
+                self.state.step += 1
+                step, waited = self.state.step, waited + outcome.waited
+                log, look = step % every == 0 or step == total, self.watch.due(step)
+                judge = self.validate is not None and (step % self.batches.per_epoch == 0 or step == total)
+                if (log or judge) and self._alarmed():
+                    self._restore()
+                    self.every_step = True
+                    continue
+                if log or look or judge:
+                    row = {}
+                    if log:
+                        row, mark = self._row(outcome, step - marked_step, mark, waited), time.monotonic()
+                        marked_step, waited = step, 0.0
+                        display.show(step, loss=row["loss"], rate=row["examples_per_second"])
+                    if look:
+                        row.update(self.watch.look(step))
+                    if judge:
+                        row["validation"] = self._judge()
+                    if self.main:
+                        self.run.log(step, **row)
+                display.show(step)
+                if self.main and time.monotonic() - saved >= checkpoint_seconds and not bool(self.alarm):
+                    self._save()
+                    saved = time.monotonic()
+        self.state.complete = True
+        if self.main:
+            self._save()
+        self.accelerate.wait_for_everyone()
+        self._keep_best()
+
+    def update(self, step: int, total: int) -> _Outcome:
+        """One optimiser step on the global batch."""
+        begun = time.perf_counter()
+        batch = self.batches.at(step)
+        waited = time.perf_counter() - begun
+        if self.optim.channels_last:
+            batch = {name: _channels_last(tensor) for name, tensor in batch.items()}
+        seed_step(self.seed, step, self.rank, self.device)
+        set_rate(self.optimizer, rate(step, total, self.optim))
+        self._forget_gradients()
+        loss, parts = self._gradients(batch, step)
+        for technique in self.techniques:
+            _call(technique, "before_step", self.model)
+        norm = nn.utils.get_total_norm([parameter.grad for parameter in self.trained if parameter.grad is not None])
+        if not self.every_step:
+            self.alarm |= ~torch.isfinite(loss + norm)
+        elif not math.isfinite(float(loss) + float(norm)):
+            self._stop(batch, step, float(loss), float(norm))
+        if self.optim.clip:
+            nn.utils.clip_grads_with_norm_(self.trained, self.optim.clip, norm)
+        self.optimizer.step()
+        for technique in self.techniques:
+            _call(technique, "after_step", self.model)
+        if hasattr(self.model, "after_step"):
+            self.model.after_step((step + 1) / total)
+        if self.ema is not None:
+            self.ema.update(step + 1)
+        return _Outcome(loss, norm, parts, waited)
+
+    def _gradients(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, list[tuple[float, Mapping[str, Any]]]]:
+        """Back-propagate the mean loss over the micro-batches of this process; DDP averages over processes."""
+        rows = self.batches.count
+        pieces = min(self.optim.accumulate, rows)
+        bounds = [rows * piece // pieces for piece in range(pieces + 1)]
+        parts, loss = [], torch.zeros((), device=self.device)
+        for first, last in itertools.pairwise(bounds):
+            micro = self._views(_rows(batch, first, last), step, first, last)
+            waiting = contextlib.nullcontext() if last == rows else self.accelerate.no_sync(self.objective)
+            with waiting, self._compiling():
+                result = self.objective(micro)
+                found = result if isinstance(result, Mapping) else {"loss": result}
+                share = (last - first) / rows
+                self.accelerate.backward(found["loss"] * share if pieces > 1 else found["loss"])
+            loss = loss + found["loss"].detach() * share
+            parts.append((share, {name: _number(value) for name, value in found.items() if name != "loss"}))
+        return loss, parts
+
+    def _forget_gradients(self) -> None:
+        for parameter in self.trained:
+            parameter.grad = None
+
+    def _views(self, batch: dict[str, Tensor], step: int, first: int, last: int) -> dict[str, Any]:
+        if not hasattr(self.model, "views"):
+            return batch
+        from papertrial.data.views import Draw
+
+        with torch.no_grad():
+            begin = self.batches.start + first
+            return self.model.views(batch, Draw(self.seed, step, self.batches.total, begin, last - first, self.device))
+
+    @contextlib.contextmanager
+    def _compiling(self) -> Any:
+        try:
+            yield
+        except Exception as error:
+            if self.optim.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+                raise PapertrialError(
+                    f"torch.compile cannot compile this model ({first})", "use --set compile=false"
+                ) from error
+            raise
+
+    # -------------------------------------------------------------------------------------------- how long, from where
+
+    def _begin(self, budget: Budget) -> int:
+        """Steps to take. Goes on from the checkpoint, or writes the first one, which also finds a full disk early."""
+        if self.main:
+            checkpoint.sweep(self.path)
+        if from_main(self.accelerate, self.path.exists()):
+            self._restore()
+            self.earlier = self.state.seconds
+            return self.state.total
+        if self.main:
+            self.run.rewind(-1)
+        self.state.total = self._plan(budget)
+        if self.main:
+            self._save()
+        self.accelerate.wait_for_everyone()
+        return self.state.total
+
+    def _plan(self, budget: Budget) -> int:
+        """The smallest of all limits, in steps; at least 1. Raises PapertrialError when there is none."""
+        limits = []
+        if budget.steps is not None:
+            limits.append(budget.steps)
+        if budget.samples is not None:
+            limits.append(budget.samples // self.batches.total)
+        if self.optim.epochs:
+            limits.append(self.optim.epochs * self.batches.per_epoch)
+        if budget.seconds is not None:
+            limits.append(self._steps_in(budget.seconds))
+        if not limits:
+            raise PapertrialError("this training has no end", "give it one with --budget, such as --budget 10m")
+        return max(1, min(limits))
+
+    def _steps_in(self, seconds: float) -> int:
+        """Steps that fit, from timing some; written to plan.json once, so that a resumed run keeps the number."""
+        file = self.run.path("plan.json")
+        if from_main(self.accelerate, file.exists()):
+            return int(from_main(self.accelerate, read_json(file)["steps"] if self.main else 0))
+        each, check = self._time_steps(seconds)
+        left = seconds - (time.monotonic() - self.begun)
+        steps = int(from_main(self.accelerate, max(1, int(left / (each + check / self.batches.per_epoch)))))
+        if self.main:
+            facts = {"steps": steps, "seconds": seconds, "seconds_per_step": each, "seconds_per_validation": check}
+            write_json(file, facts)
+            words = f"{duration(seconds)} on this machine are {steps} steps of {1000 * each:.3g} ms"
+            self.run.log(0, planned_steps=steps, note=words)
+        return steps
+
+    def _time_steps(self, seconds: float) -> tuple[float, float]:
+        """Median seconds of a step and seconds of a validation. Model, optimiser and average end as they began."""
+        before = {name: tensor.detach().clone() for name, tensor in checkpoint.model_tensors(self.model).items()}
+        times: list[float] = []
+        begun = time.monotonic()
+        enough = False
+        while not enough:
+            start = time.perf_counter()
+            self.update(len(times), total=10**6)
+            self._synchronize()
+            times.append(time.perf_counter() - start)
+            late = time.monotonic() - begun > _MEASURING * seconds
+            enough = from_main(self.accelerate, (late and len(times) > 1) or len(times) == _WARM + _TIMED)
+        check = 0.0
+        if self.validate is not None:
+            start = time.perf_counter()
+            with evaluating(self.model):
+                if self.main:
+                    self.validate()
+            check = time.perf_counter() - start
+        checkpoint.load_model_tensors(self.model, before)
+        self._forget_gradients()
+        self.optimizer.state.clear()
+        self.alarm.zero_()
+        if self.ema is not None:
+            self.ema = Ema(self.model, self.optim.ema)
+        return statistics.median(times[min(_WARM, len(times) - 1) :]), check
+
+    def _synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    # ------------------------------------------------------------------------------------- validation and what is kept
+
+    def _judge(self) -> float:
+        """Validate the weights that would be kept; every process learns the main one's score."""
+        with evaluating(self.model), self.ema.loaded() if self.ema else contextlib.nullcontext():
+            score = from_main(self.accelerate, float(self.validate()) if self.main else 0.0)
+            better = math.isfinite(score) and (self.state.score is None or score > self.state.score)
+            if better:
+                held = checkpoint.model_tensors(self.model)
+                self.best = {name: tensor.detach().to("cpu", copy=True) for name, tensor in held.items()}
+        self.state.score, self.state.stale = (score, 0) if better else (self.state.score, self.state.stale + 1)
+        if self.state.stale >= self.optim.patience:
+            self.state.complete = True
+        return score
+
+    def _keep_best(self) -> None:
+        if self.best:
+            checkpoint.load_model_tensors(self.model, self.best)
+        elif self.ema is not None:
+            self.ema.load()
+
+    # ------------------------------------------------------------------------------------------------------ checkpoint
+
+    def _save(self) -> None:
+        tensors = {f"model/{name}": tensor for name, tensor in checkpoint.model_tensors(self.model).items()}
+        self._refuse_nonfinite(tensors)
+        tensors.update({f"optimizer/{k}": v for k, v in checkpoint.optimizer_tensors(self.optimizer).items()})
+        tensors.update({f"ema/{index}": v for index, v in enumerate(self.ema.average if self.ema else ())})
+        tensors.update({f"best/{name}": tensor for name, tensor in self.best.items()})
+        self._measure()
+        self.state.watch = dict(self.watch.state) if self.watch else {}
+        checkpoint.save(self.path, tensors, asdict(self.state))
+
+    def _refuse_nonfinite(self, tensors: Mapping[str, Tensor]) -> None:
+        """Weights that are not finite never replace a good checkpoint."""
+        for name in [f"model/{name}" for name, _ in self.model.named_parameters()]:
+            if not bool(torch.isfinite(tensors[name]).all()):
+                raise TrainingStopped(
+                    f"the weights {name[6:]} are not finite after step {self.state.step}", self._what_to_try()
+                )
+
+    def _restore(self) -> None:
+        tensors, state = checkpoint.load(self.path)
+        checkpoint.load_model_tensors(self.model, checkpoint.part(tensors, "model"))
+        checkpoint.load_optimizer_tensors(self.optimizer, checkpoint.part(tensors, "optimizer"))
+        self.best = checkpoint.part(tensors, "best")
+        if self.ema is not None:
+            for index, average in enumerate(self.ema.average):
+                average.copy_(tensors[f"ema/{index}"])
+        self.state = _State(**state)
+        if self.watch is not None:
+            self.watch.state.update(self.state.watch)
+        self.alarm.zero_()
+        if self.main:
+            self.run.rewind(self.state.step)
+
+    # -------------------------------------------------------------------------------------------------- logs and alarms
+
+    def _row(self, outcome: _Outcome, steps: int, mark: float, waited: float) -> dict[str, Any]:
+        self._measure()
+        passed = max(time.monotonic() - mark, 1e-9)
+        loss = outcome.loss
+        if self.accelerate.num_processes > 1:
+            loss = self.accelerate.reduce(loss, "mean")
+        return {
+            "loss": float(loss),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "gradient_norm": float(outcome.norm),
+            "examples_per_second": steps * self.batches.total / passed,
+            "seconds": self.state.seconds,
+            "waiting_for_data": min(1.0, waited / passed),
+            **outcome.extras(),
+        }
+
+    def _measure(self) -> None:
+        self.state.seconds = self.earlier + time.monotonic() - self.begun
+        self.state.peak = max(self.state.peak, self.peak.read())
+
+    def _alarmed(self) -> bool:
+        """Whether a value since the last look was not finite, on any process."""
+        if self.every_step:
+            return False
+        alarm = self.alarm.float()
+        return bool(self.accelerate.reduce(alarm, "sum") if self.accelerate.num_processes > 1 else alarm)
+
+    def _stop(self, batch: dict[str, Tensor], step: int, loss: float, norm: float) -> None:
+        """Explain and raise; the weights are still those before the step."""
+
+        def again() -> Any:
+            seed_step(self.seed, step, self.rank, self.device)
+            with self.accelerate.autocast():
+                return self.model.loss(self._views(batch, step, 0, self.batches.count))
+
+        what = "loss" if not math.isfinite(loss) else "gradient"
+        why = explain_nonfinite(self.model, batch, again)
+        raise TrainingStopped(f"the {what} is not finite at step {step + 1}: {why}", self._what_to_try())
+
+    def _what_to_try(self) -> str:
+        precise = "" if self.accelerate.mixed_precision == "no" else " or --set precision=fp32"
+        lower = f"try --set lr={self.optim.lr / 3:.2g}{precise} with another --out"
+        return f"{lower}; the last good state is in {self.path}" if self.path.exists() else lower
+
+    def meter(self) -> Meter:
+        return Meter(
+            steps=self.state.step,
+            samples=self.state.step * self.batches.total,
+            seconds=self.state.seconds,
+            peak_bytes=self.state.peak,
+        )
+
+
+def _choose_parameters(model: nn.Module, techniques: Sequence[Any]) -> None:
+    """Freeze all that no technique asks to train, if any of them asks."""
+    asked = [technique.parameters(model) for technique in techniques if hasattr(technique, "parameters")]
+    if asked:
+        chosen = {id(parameter) for parameters in asked for parameter in parameters}
+        for parameter in model.parameters():
+            parameter.requires_grad_(id(parameter) in chosen)
+
+
+def _finish(model: nn.Module, techniques: Sequence[Any]) -> None:
+    model.eval()
+    for technique in techniques:
+        _call(technique, "finish", model)
+
+
+def _call(technique: Any, name: str, model: nn.Module) -> None:
+    if hasattr(technique, name):
+        getattr(technique, name)(model)
+
+
+def _number(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+def _rows(batch: dict[str, Tensor], first: int, last: int) -> dict[str, Tensor]:
+    return {name: tensor[first:last] for name, tensor in batch.items()}
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
