@@ -1,0 +1,1 @@
+"""The contract between data and method, one file per task; each offers `TASK`."""

@@ -1,0 +1,464 @@
+"""The image tasks: one implementation, which differs between tasks in how many labels are revealed.
+
+Protocol, version 1
+    Split       The test rows are those given, or a fifth of the labelled rows of each class, the same for every seed.
+                The validation rows are those given, or a tenth of the rest, drawn by the seed.
+    Labels      Of each class `labels` training rows keep their label, drawn by the seed, and no more of them are used for
+                validation (but for duplicates, which stay together): no method may choose with labels that the user is said not to have.
+    Supervised  Architectures are trained on the labelled rows alone, all with the same augmentation (shifts; mirror
+                images for colour photographs only, since a mirrored digit is another sign), and judged by their own head.
+    Probe       Objectives may learn from all training rows without labels. They are judged by a logistic regression
+                (L2, C = 1) on frozen features, standardised on the labelled rows it is fitted to.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from papertrial.core.budget import Budget
+from papertrial.core.errors import DataError, Declined, PapertrialError
+from papertrial.core.facts import Facts
+from papertrial.core.task import Prepared, Scores, Split, Supports
+from papertrial.data.batches import forward_batches
+from papertrial.data.views import Draw, flip, shift
+from papertrial.nn.heads import Supervised
+from papertrial.nn.normalize import Normalized
+from papertrial.tasks._metrics import classification_scores
+
+TEST_SHARE, VALID_SHARE, SPLIT_SEED = 0.2, 0.1, 20_210_100
+#: most training rows that k-NN and the probes of `extra_scores` look at
+BANK = 10_000
+_CHUNK = 512
+
+
+class Rows:
+    """Some rows of an array, which may be memory-mapped, copied only when asked for. Reads like an array."""
+
+    def __init__(self, array: np.ndarray, rows: np.ndarray) -> None:
+        self.array, self.rows = array, rows
+        self.shape, self.dtype, self.ndim = (len(rows), *array.shape[1:]), array.dtype, array.ndim
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return self.array[self.rows[index]]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.array[self.rows], dtype=dtype)
+
+
+class SupervisedImages(Supervised):
+    """A supervised image model with the augmentation that all of them share."""
+
+    def __init__(self, backbone: nn.Module, outputs: int, flips: bool, label_smoothing: float = 0.0) -> None:
+        super().__init__(backbone, outputs, "classes", ("image",), label_smoothing)
+        self.flips = flips
+
+    def views(self, batch: Mapping[str, Tensor], draw: Draw) -> dict[str, Tensor]:
+        image = batch["image"]
+        image = shift(image, draw, max(1, min(image.shape[-2:]) // 12))
+        return {**batch, "image": flip(image, draw) if self.flips else image}
+
+
+class ImageTask:
+    """What `image_classification` and `image_representation` share. `labels`: per class, None for all."""
+
+    version = 1
+    kind = "images"
+    inputs = ("image",)
+    floors = ("random_features", "majority")
+    budget = Budget(seconds=60)
+
+    def __init__(self, name: str, references: tuple[str, ...], labels: int | None, needs_labels: bool) -> None:
+        self.name, self.references, self.labels, self.needs_labels = name, references, labels, needs_labels
+
+    def primary_for(self, state: Mapping[str, Any]) -> tuple[str, bool]:
+        return "accuracy", True
+
+    def supports(self, look: Any) -> Supports:
+        if look.kind != self.kind:
+            return Supports(False, f"it takes images, and {look.name} is a {look.kind}")
+        if look.numbers.get("labelled", 0) == 0:
+            return Supports(not self.needs_labels, "there are no labels" if self.needs_labels else "")
+        if look.numbers.get("classes", 2) < 2:
+            return Supports(False, "all labels are the same class")
+        return Supports(True)
+
+    def prepare(
+        self,
+        data: Any,
+        seed: int = 0,
+        labels: int | str | None = None,
+        fraction: float = 1.0,
+        size: int | tuple[int, int] | None = None,
+    ) -> Prepared:
+        """labels: how many per class are revealed, or "all".  fraction: share of the training rows that is used.
+        size: side of the images in pixels, or (height, width).
+
+        Without any labels everything is for training, and valid and test are empty. Raises DataError for a single class,
+        or too few labels to hold some out, PapertrialError for an option out of range.
+        """
+        revealed = self._revealed(labels)
+        if not 0 < float(fraction) <= 1:
+            raise PapertrialError(f"fraction is {fraction}, not above 0 and at most 1", "write it as fraction=0.1")
+        target = np.asarray(data.labels, dtype=np.int64)
+        notes: list[str] = []
+        train, valid, test = self._split(
+            target, np.asarray(data.part), data.groups, seed, revealed, float(fraction), notes
+        )
+        kept = train[
+            _pick(
+                target[train],
+                lambda count: count if revealed is None else np.minimum(count, revealed),
+                np.random.default_rng([seed, 2]),
+                target[train] >= 0,
+            )
+        ]
+        shown = np.full(len(target), -1, dtype=np.int64)
+        shown[kept] = target[kept]
+        if len(np.unique(target[kept])) < 2 and (target >= 0).any():
+            raise DataError(
+                f"the labelled training images of {data.name} are of one class only",
+                "label at least two images of each class",
+            )
+        if len(kept) < (target[train] >= 0).sum():
+            notes.append(f"{revealed} labels a class are revealed: {len(kept)} of {len(train)} training images")
+
+        pixels = data.pixels(*self._size(size))
+        state = self._state(pixels, train, data)
+        pixels = _as_trained(pixels, state)
+
+        def rows(index: np.ndarray, label: np.ndarray, **more: np.ndarray) -> Split:
+            return Split({"image": Rows(pixels, index), "label": label[index], **more})  # type: ignore[dict-item]
+
+        count = len(state["class_names"])
+        facts = Facts(
+            "images",
+            len(train),
+            len(kept),
+            state["channels"],
+            state["height"],
+            state["width"],
+            classes=count,
+            outputs=count,
+        )
+        # "hidden" holds all labels for the figures of `extra_scores`; `training` never hands it on
+        return Prepared(
+            rows(train, shown, hidden=target[train]),
+            rows(valid, target),
+            rows(test, target),
+            facts,
+            state,
+            tuple(notes),
+        )
+
+    def _revealed(self, labels: int | str | None) -> int | None:
+        if labels is None:
+            return self.labels
+        if str(labels).lower() == "all":
+            return None
+        if not str(labels).isdigit() or int(labels) < 1:
+            raise PapertrialError(
+                f"labels is {labels!r}, not a number of labels per class", "write it as labels=10 or labels=all"
+            )
+        return int(labels)
+
+    @staticmethod
+    def _size(size: int | tuple[int, int] | None) -> tuple[int | None, int | None]:
+        try:
+            height, width = (size, size) if size is None or isinstance(size, int | str) else size
+            if height is None or width is None:
+                return None, None
+            height, width = int(height), int(width)
+        except (TypeError, ValueError):
+            height = width = 0
+        if min(height, width) < 4:
+            raise PapertrialError(f"size is {size!r}, not a side of 4 pixels or more", "write it as size=32")
+        return height, width
+
+    def _split(
+        self,
+        target: np.ndarray,
+        part: np.ndarray,
+        groups: np.ndarray,
+        seed: int,
+        revealed: int | None,
+        fraction: float,
+        notes: list[str],
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        labelled = target >= 0
+        if not labelled.any():
+            if self.needs_labels:
+                raise DataError("there are no labels", "put the images of each class into a folder of its own")
+            notes.append("no labels: a method can learn, but nothing can be judged")
+            part = np.zeros_like(part)
+        elif len(np.unique(target[labelled])) < 2:
+            raise DataError("all labels are the same class", "two classes or more are needed")
+        _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+        leads = np.zeros(len(target), dtype=bool)
+        leads[first] = True
+
+        def draw(among: np.ndarray, wanted: Any, rng: np.random.Generator) -> np.ndarray:
+            """Rows of some groups of duplicates as a whole, chosen by the first row of each."""
+            return _pick(target, wanted, rng, among & leads)[first][group]
+
+        testing = part == 2
+        if labelled.any() and not (testing & labelled).any():
+            part = np.where(testing, 0, part)
+            testing = draw(
+                labelled & (part == 0), lambda count: _share(count, TEST_SHARE), np.random.default_rng(SPLIT_SEED)
+            )
+            notes.append(
+                f"test: {(testing & labelled).sum()} of {labelled.sum()} labelled images, the same for every seed"
+            )
+            if not testing.any():
+                raise DataError(
+                    "there are too few labelled images to hold some out for the test",
+                    "label at least 3 images of each class",
+                )
+        free = ~testing
+        given = free & (part == 1) & labelled
+        most = np.inf if revealed is None else revealed
+        rng = np.random.default_rng([seed, 0])
+        if given.any():
+            valid = _pick(target, lambda count: np.minimum(count, most), rng, given)
+        else:
+            valid = draw(free & labelled, lambda count: np.minimum(_share(count, VALID_SHARE), most), rng)
+        # given validation rows that are too many to choose with are there to learn from
+        train = np.flatnonzero(free & ~valid)
+        if fraction < 1:
+            train = train[
+                _pick(
+                    target[train],
+                    partial(_at_least_one, share=fraction),
+                    np.random.default_rng([seed, 1]),
+                )
+            ]
+        return train, np.flatnonzero(valid & labelled), np.flatnonzero(testing & labelled)
+
+    @staticmethod
+    def _state(pixels: np.ndarray, train: np.ndarray, data: Any) -> dict[str, Any]:
+        some = np.asarray(pixels[train[:: max(1, len(train) // 10_000)]], dtype=np.float32)
+        if pixels.dtype == np.uint8:
+            some /= 255
+            low, high = 0.0, 1.0
+        else:
+            low, high = float(some.min()), float(some.max())
+            if not np.isfinite([low, high]).all():
+                raise DataError(f"{data.name} has pixels that are not finite numbers", "remove or mend these images")
+            high = high if high > low else low + 1.0
+        some = (some - low) / (high - low)
+        return {
+            "class_names": [str(name) for name in data.class_names],
+            "height": int(pixels.shape[1]),
+            "width": int(pixels.shape[2]),
+            "channels": int(pixels.shape[3]),
+            "bytes": pixels.dtype == np.uint8,
+            "low": low,
+            "high": high,
+            "mean": some.mean((0, 1, 2), dtype=np.float64).tolist(),
+            "std": some.std((0, 1, 2), dtype=np.float64).tolist(),
+        }
+
+    def encode(self, state: Mapping[str, Any], data: Any) -> Split:
+        """New images at the size and with the channels of the model. Labels are kept where their class is known to the
+        model, and -1 elsewhere. Raises DataError when the channels cannot be converted."""
+        columns = {"image": _as_trained(data.pixels(state["height"], state["width"], state["channels"]), state)}
+        known = {name: index for index, name in enumerate(state["class_names"])}
+        codes = np.array([known.get(str(name), -1) for name in data.class_names] + [-1], dtype=np.int64)
+        label = codes[np.asarray(data.labels, dtype=np.int64)]
+        if (label >= 0).any():
+            columns["label"] = label
+        return Split(columns)
+
+    def build(self, method: Any, config: Any, optim: Any, prepared: Prepared, backbone: nn.Module | None = None) -> Any:
+        """Raises Declined when the method is not for this task, or needs labels or a backbone that are not there."""
+        kind, facts, state = method.paper.kind, prepared.facts, prepared.state
+        if not {"image_classification", "image_representation"} & set(method.paper.tasks):  # the columns are the same
+            raise Declined(f"{method.id} is not made for the task {self.name}", "type: papertrial list")
+        if kind != "objective" and facts.labelled == 0:
+            raise Declined(f"{method.id} learns from labels, and there are none")
+        if kind == "estimator":
+            return method.module.build(config, facts)
+        if kind == "architecture":
+            inner = Normalized(method.module.build(config, facts), state["mean"], state["std"])
+            return SupervisedImages(inner, facts.outputs, facts.channels == 3, optim.label_smoothing)
+        if kind == "objective":
+            if backbone is None:
+                raise Declined(f"{method.id} trains a backbone, and none was given", "name one with --backbone")
+            return method.module.build(config, facts, Normalized(backbone, state["mean"], state["std"]))
+        raise Declined(f"{method.id} is of the kind {kind}, which the task {self.name} cannot train")
+
+    def training(self, model: Any, prepared: Prepared) -> Split:
+        train = prepared.train
+        if not hasattr(model, "encoder") or isinstance(model, Supervised):
+            labelled = np.flatnonzero(train["label"] >= 0)
+            return Split({"image": _only(train["image"], labelled), "label": train["label"][labelled]})
+        return Split({"image": train["image"], "label": train["label"]})
+
+    def finish(self, model: Any, prepared: Prepared, seed: int) -> dict[str, np.ndarray]:
+        """The linear probe of an objective as arrays: mean, std (width,), weight (classes, width), bias (classes,)."""
+        if not isinstance(model, nn.Module) or isinstance(model, Supervised) or prepared.facts.labelled == 0:
+            return {}
+        labelled = np.flatnonzero(prepared.train["label"] >= 0)
+        features = self.embed(model, Split({"image": _only(prepared.train["image"], labelled)}))
+        return fit_probe(features, prepared.train["label"][labelled], prepared.facts.classes)
+
+    def outputs(self, model: Any, head: Mapping[str, np.ndarray], split: Split) -> np.ndarray:
+        """Probabilities (N, classes). Raises Declined for an objective that met no labels."""
+        if not isinstance(model, nn.Module):
+            return np.asarray(model.outputs(split), dtype=np.float64)
+        if isinstance(model, Supervised):
+            return _softmax(_through(model, model, split["image"]).astype(np.float64))
+        if not head:
+            raise Declined("this model was trained without labels, so it has features but no predictions", "use embed")
+        return probe_outputs(head, self.embed(model, split))
+
+    def embed(self, model: Any, split: Split) -> np.ndarray:
+        if not hasattr(model, "encoder"):
+            raise Declined("this model has no features to give")
+        features = _through(model, model.encoder, split["image"])
+        if not np.isfinite(features).all():
+            raise PapertrialError(
+                "the features of the model are not all finite numbers", "train again with a smaller --set lr="
+            )
+        return features
+
+    def score(self, outputs: np.ndarray, split: Split, state: Mapping[str, Any]) -> Scores:
+        judged = split["label"] >= 0
+        return classification_scores(outputs[judged], split["label"][judged], state["class_names"])
+
+    def extra_scores(self, model: Any, prepared: Prepared, seed: int) -> dict[str, float]:
+        """For `image_representation`: accuracy of weighted k-NN (k = 20, T = 0.07, cosine) and of probes on 10 labels a
+        class and on 1, 10 and 100 % of the labels, from at most 10 000 training rows with all their labels."""
+        if self.needs_labels or not hasattr(model, "encoder") or prepared.facts.classes == 0:
+            return {}
+        rng = np.random.default_rng([seed, 3])
+        known = np.flatnonzero(prepared.train["hidden"] >= 0)
+        bank = np.sort(rng.permutation(known)[:BANK])
+        label, truth, classes = prepared.train["hidden"][bank], prepared.test["label"], prepared.facts.classes
+        features = self.embed(model, Split({"image": _only(prepared.train["image"], bank)}))
+        tested = self.embed(model, prepared.test)
+        found = {"knn": float((nearest(features, label, tested, classes).argmax(1) == truth).mean())}
+        wanted = {"probe_10_per_class": lambda count: np.minimum(count, 10)}
+        for percent in (1, 10, 100):
+            wanted[f"probe_{percent}%"] = partial(_at_least_one, share=percent / 100)
+        for name, count in wanted.items():
+            rows = _pick(label, count, rng)
+            probe = fit_probe(features[rows], label[rows], classes)
+            found[name] = float((probe_outputs(probe, tested).argmax(1) == truth).mean())
+        return found
+
+    def answers(self, outputs: np.ndarray, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        names = np.asarray(state["class_names"])
+        return {
+            "prediction": names[outputs.argmax(1)],
+            **{f"p({name})": outputs[:, index] for index, name in enumerate(names)},
+        }
+
+
+def fit_probe(features: np.ndarray, labels: np.ndarray, classes: int) -> dict[str, np.ndarray]:
+    """Logistic regression (L2, C = 1) on standardised features (N, width); a class without examples gets probability 0."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    mean, std = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
+    std = np.where(std > 1e-6 * (np.abs(mean) + 1e-6), std, 1.0)
+    weight, bias = np.zeros((classes, features.shape[1])), np.full(classes, -100.0)
+    present = np.unique(labels)
+    if len(present) == 1:
+        bias[present] = 0.0
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # a probe stopped early is still a probe
+            found = LogisticRegression(C=1.0, max_iter=300).fit((features - mean) / std, labels)
+        two = len(present) == 2
+        weight[present] = np.concatenate([0 * found.coef_, found.coef_]) if two else found.coef_
+        bias[present] = np.concatenate([[0.0], found.intercept_]) if two else found.intercept_
+    return {
+        name: value.astype(np.float32)
+        for name, value in (("mean", mean), ("std", std), ("weight", weight), ("bias", bias))
+    }
+
+
+def probe_outputs(probe: Mapping[str, np.ndarray], features: np.ndarray) -> np.ndarray:
+    """Probabilities (N, classes), float64."""
+    standardised = (features.astype(np.float64) - probe["mean"]) / probe["std"]
+    return _softmax(standardised @ probe["weight"].T.astype(np.float64) + probe["bias"])
+
+
+def nearest(
+    bank: np.ndarray, labels: np.ndarray, queries: np.ndarray, classes: int, k: int = 20, temperature: float = 0.07
+) -> np.ndarray:
+    """Weighted k-NN votes (N, classes): each of the k nearest by cosine votes with exp(cosine / temperature) (1805.01978)."""
+    keys = torch.nn.functional.normalize(torch.from_numpy(np.asarray(bank, dtype=np.float32)), dim=1)
+    asked = torch.nn.functional.normalize(torch.from_numpy(np.asarray(queries, dtype=np.float32)), dim=1)
+    owners, votes = torch.from_numpy(np.asarray(labels)), torch.zeros(len(asked), classes)
+    for start in range(0, len(asked), _CHUNK):
+        cosine, index = (asked[start : start + _CHUNK] @ keys.T).topk(min(k, len(keys)), dim=1)
+        votes[start : start + _CHUNK].scatter_add_(1, owners[index], (cosine / temperature).exp())
+    return votes.numpy()
+
+
+def _pick(groups: np.ndarray, wanted: Any, rng: np.random.Generator, among: np.ndarray | None = None) -> np.ndarray:
+    """A mask with `wanted(counts)` random rows of each group, out of the rows `among`."""
+    rows = rng.permutation(len(groups) if among is None else np.flatnonzero(among))
+    rows = rows[np.argsort(groups[rows], kind="stable")]
+    _, starts, counts = np.unique(groups[rows], return_index=True, return_counts=True)
+    place = np.arange(len(rows)) - np.repeat(starts, counts)
+    mask = np.zeros(len(groups), dtype=bool)
+    mask[rows[place < np.repeat(wanted(counts), counts)]] = True
+    return mask
+
+
+def _share(count: np.ndarray, share: float) -> np.ndarray:
+    return np.floor(count * share + 0.5)
+
+
+def _at_least_one(count: np.ndarray, share: float) -> np.ndarray:
+    return np.maximum(_share(count, share), 1)
+
+
+def _only(images: Any, rows: np.ndarray) -> Any:
+    if len(rows) == len(images):
+        return images
+    return Rows(images.array, images.rows[rows]) if isinstance(images, Rows) else images[rows]
+
+
+def _as_trained(pixels: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
+    """Bytes as they are where the model was trained on bytes; otherwise float32 in [0, 1], as the training images were."""
+    if pixels.dtype == np.uint8 and state["bytes"]:
+        return pixels
+    values = np.asarray(pixels, dtype=np.float32) / (255 if pixels.dtype == np.uint8 else 1)
+    return np.clip((values - state["low"]) / (state["high"] - state["low"]), 0, 1, dtype=np.float32)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Any:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def _through(model: nn.Module, part: nn.Module, images: Any) -> np.ndarray:
+    """`part` of the model, in `eval()`, on all images: float32 (N, width)."""
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    with _evaluating(model):
+        return forward_batches(part, Split({"image": images}), ("image",), _CHUNK, device)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    raised = np.exp(logits - logits.max(1, keepdims=True))
+    return raised / raised.sum(1, keepdims=True)

@@ -1,0 +1,129 @@
+"""Metrics of the supervised tasks, each with a 95 % interval over the test examples.
+
+A metric that is a smooth function of means has an influence value per example: how far one example moves it. Their
+standard error gives the interval (the infinitesimal jackknife, which for the AUC is DeLong's). Shares near 0 or 1 get
+Wilson's interval instead, so that a perfect score on few examples does not look certain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import norm, rankdata, t
+
+from papertrial.core.errors import DataError
+from papertrial.core.task import Scores
+
+_Z = float(norm.ppf(0.975))
+
+
+def classification_scores(probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> Scores:
+    """Accuracy, balanced accuracy, AUC and log loss.
+
+    probabilities: (N, classes) float.  labels: (N,) int in [0, classes).  The AUC is that of the second class where
+    there are two, and the mean over one-against-the-rest otherwise; it is left out where the test has one class only.
+    Balanced accuracy is the mean over the classes that occur.  per_example: 1.0 where the answer is right.
+    Raises DataError without examples or with outputs that are not finite, ValueError for shapes that disagree.
+    """
+    probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
+    _check(probabilities, labels, (len(labels), len(class_names)))
+    if labels.min() < 0 or labels.max() >= len(class_names):
+        raise ValueError(f"labels reach from {labels.min()} to {labels.max()}, outside of {len(class_names)} classes")
+    right = (probabilities.argmax(axis=1) == labels).astype(np.float64)
+    metrics = {"accuracy": float(right.mean())}
+    intervals = {"accuracy": _wilson(right.mean(), len(right))}
+
+    counts = np.bincount(labels, minlength=len(class_names))
+    present = counts > 0
+    recall = np.bincount(labels, weights=right, minlength=len(class_names))[present] / counts[present]
+    metrics["balanced_accuracy"] = float(recall.mean())
+    intervals["balanced_accuracy"] = _mean_of_shares(recall, counts[present])
+
+    loss = -np.log(np.clip(probabilities[np.arange(len(labels)), labels], np.finfo(np.float64).eps, 1.0))
+    _add(metrics, intervals, "log_loss", float(loss.mean()), loss - loss.mean(), low=0.0)
+
+    positives = [1] if len(class_names) == 2 else list(np.flatnonzero(present))
+    if present.sum() > 1:
+        curves = [_auc(probabilities[:, index], labels == index) for index in positives]
+        influence = np.mean([influence for _, influence in curves], axis=0)
+        _add(metrics, intervals, "auc", float(np.mean([area for area, _ in curves])), influence, low=0.0, high=1.0)
+    return Scores(metrics, right, intervals)
+
+
+def regression_scores(values: np.ndarray, targets: np.ndarray) -> Scores:
+    """RMSE, MAE and R2 of `values` (N,) against `targets` (N,).
+
+    per_example: rmse + (e^2 - mse) / (2 rmse), with e the error of the example: their mean is the RMSE, and their
+    spread is that of the RMSE to first order.  R2 is left out where all targets are equal.
+    Raises DataError without examples or with outputs that are not finite, ValueError for shapes that disagree.
+    """
+    values, targets = np.asarray(values, dtype=np.float64), np.asarray(targets, dtype=np.float64)
+    _check(values, targets, (len(targets),))
+    error = values - targets
+    squared = error**2
+    mse = squared.mean()
+    rmse = float(np.sqrt(mse))
+    influence = (squared - mse) / (2 * rmse) if rmse else np.zeros_like(squared)
+    metrics: dict[str, float] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    _add(metrics, intervals, "rmse", rmse, influence, low=0.0)
+    _add(metrics, intervals, "mae", float(np.abs(error).mean()), np.abs(error) - np.abs(error).mean(), low=0.0)
+    deviation = (targets - targets.mean()) ** 2
+    variance = deviation.mean()
+    if variance > 0:
+        of_r2 = (mse / variance * (deviation - variance) - (squared - mse)) / variance
+        _add(metrics, intervals, "r2", float(1 - mse / variance), of_r2, high=1.0)
+    return Scores(metrics, rmse + influence, intervals)
+
+
+def _check(outputs: np.ndarray, targets: np.ndarray, shape: tuple[int, ...]) -> None:
+    if not len(targets):
+        raise DataError("there are no examples to judge on", "give the test part more rows")
+    if outputs.shape != shape:
+        raise ValueError(f"outputs have the shape {outputs.shape}, not {shape}")
+    if not np.isfinite(outputs).all():
+        raise DataError("the model's outputs are not all finite numbers", "train again with a smaller --set lr=")
+
+
+def _add(
+    metrics: dict[str, float],
+    intervals: dict[str, tuple[float, float]],
+    name: str,
+    value: float,
+    influence: np.ndarray,
+    low: float = -np.inf,
+    high: float = np.inf,
+) -> None:
+    metrics[name] = value
+    count = len(influence)
+    if count > 1:
+        half = float(t.ppf(0.975, count - 1) * influence.std(ddof=1) / np.sqrt(count))
+        intervals[name] = (max(value - half, low), min(value + half, high))
+
+
+def _wilson(share: float, count: float) -> tuple[float, float]:
+    centre = (share + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
+    half = _Z / (1 + _Z**2 / count) * np.sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2))
+    return float(min(centre - half, share)), float(max(centre + half, share))
+
+
+def _mean_of_shares(shares: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+    """Interval of the mean of independent shares, from Wilson's interval of each (Zou and Donner 2008, MOVER)."""
+    low, high = np.array([_wilson(share, count) for share, count in zip(shares, counts, strict=True)]).T
+    mean = shares.mean()
+    below, above = (np.sqrt(((shares - end) ** 2).sum()) / len(shares) for end in (low, high))
+    return float(max(mean - below, 0.0)), float(min(mean + above, 1.0))
+
+
+def _auc(scores: np.ndarray, positive: np.ndarray) -> tuple[float, np.ndarray]:
+    """Area under the ROC curve, ties counting half, and its influence values (N,) (DeLong et al. 1988)."""
+    ranks = rankdata(scores)
+    within = np.empty_like(ranks)
+    for side in (positive, ~positive):
+        within[side] = rankdata(scores[side])
+    count, others = positive.sum(), (~positive).sum()
+    # share of the other side that an example is ranked on the right side of
+    placement = np.where(positive, (ranks - within) / others, 1 - (ranks - within) / count)
+    area = float(placement[positive].mean())
+    return area, (placement - area) * len(scores) / np.where(positive, count, others)

@@ -1,0 +1,272 @@
+"""Predict a column of a table from the others; papers are measured against boosted trees tuned within the same budget.
+
+Protocol, version 1
+    Split     The test rows are those given, or a fifth of the rows, the same for every seed. The validation rows are
+              those given, or a fifth of the rest, drawn by the seed. Classes keep their shares, and rows with equal
+              columns stay on one side (unless the columns have so few possible rows that repeats are to be expected).
+    Columns   Numbers, booleans and dates as numbers, NaN for missing; texts as the categories of the training rows.
+    Metric    Accuracy for classes, RMSE for numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import softmax
+from torch import nn
+
+from papertrial.core.budget import Budget
+from papertrial.core.errors import DataError, Declined, PapertrialError
+from papertrial.core.facts import Facts
+from papertrial.core.task import Prepared, Scores, Split, Supports
+from papertrial.data.batches import forward_batches
+from papertrial.nn.heads import Supervised
+from papertrial.tasks._metrics import classification_scores, regression_scores
+
+SPLIT_SEED = 20_210_600
+_NUMERIC = ("numeric", "boolean", "date")
+_CHUNK = 4096
+
+
+class TabularTask:
+    """Columns "numeric" float32 (N, F), "categorical" int64 (N, C) with code == cardinality for unseen and missing, and
+    "label" int64 (N,), -1 for missing, or "target" float32 (N,), NaN for missing."""
+
+    name = "tabular"
+    version = 1
+    kind = "table"
+    inputs = ("numeric", "categorical")
+    references = ("catboost", "xgboost", "lightgbm")
+    floors = ("linear", "majority")
+    budget = Budget(seconds=30)
+
+    def primary_for(self, state: Mapping[str, Any]) -> tuple[str, bool]:
+        return ("accuracy", True) if "class_names" in state else ("rmse", False)
+
+    def supports(self, look: Any) -> Supports:
+        if look.kind != self.kind:
+            return Supports(False, f"it takes a table, and {look.name} is {look.kind}")
+        if look.numbers.get("target") is None:
+            return Supports(False, "there is no column to predict; name it with --target")
+        if not look.numbers.get("labelled"):
+            return Supports(False, f"the target {look.numbers['target']!r} has no values")
+        if look.numbers.get("target_kind") is None:
+            return Supports(False, f"the target {look.numbers['target']!r} has one value only")
+        if not look.numbers.get("numeric") and not look.numbers.get("categorical"):
+            return Supports(False, "no column but the target can be used")
+        return Supports(True)
+
+    def prepare(
+        self, data: Any, seed: int = 0, fraction: float = 1.0, test_share: float = 0.2, valid_share: float = 0.2
+    ) -> Prepared:
+        """fraction: share of the rows outside of the test that is used.  test_share, valid_share: sizes of the parts that
+        the data does not give.
+
+        Raises DataError when there is no target, no column to predict from, or too few rows, PapertrialError for a share
+        out of range.
+        """
+        for name, share in (("fraction", fraction), ("test_share", test_share), ("valid_share", valid_share)):
+            if not 0 < float(share) < 1 + (name == "fraction"):
+                raise PapertrialError(f"{name} is {share}, not between 0 and 1", f"write it as {name}=0.2")
+        supports = self.supports(data.look())
+        if not supports:
+            raise DataError(f"{data.name} cannot be learned from: {supports.why}", "type: papertrial look DATA")
+        names = [column.name for column in data.used if column.type in _NUMERIC]
+        columns, class_names = self._target(data)
+        target = next(iter(columns.values()))
+        known = target >= 0 if class_names else np.isfinite(target)
+        strata = target if class_names else np.zeros(data.rows, dtype=np.int64)
+        train, valid, test, notes = self._split(data, strata, known, seed, fraction, test_share, valid_share)
+        categories, codes = {}, []
+        for column in data.used:
+            if column.type == "categorical":
+                code, listed = data.codes(column.name)
+                seen = np.unique(code[train])
+                seen = seen[seen >= 0]
+                categories[column.name] = [listed[index] for index in seen]
+                place = np.full(len(listed) + 1, len(seen), dtype=np.int64)  # the last entry is for code -1
+                place[seen] = np.arange(len(seen))
+                codes.append(place[code])
+        state: dict[str, Any] = {"numeric": names, "categories": categories, "target": data.target}
+        if class_names:
+            state["class_names"] = list(class_names)
+        else:
+            mean, std = float(target[train].mean(dtype=np.float64)), float(target[train].std(dtype=np.float64))
+            state |= {"target_mean": mean, "target_std": std or 1.0}
+        whole = Split({**self._inputs(data.numeric(names), codes, data.rows), **columns})
+        facts = Facts(
+            "table",
+            len(train),
+            len(train),
+            numeric=len(names),
+            cardinalities=tuple(len(listed) for listed in categories.values()),
+            classes=len(class_names),
+            outputs=len(class_names) or 1,
+        )
+        left_out = [f"{c.name} ({c.why})" for c in data.columns.values() if not c.use and c.name != data.target]
+        if left_out:
+            notes.append(
+                "not used: " + "; ".join(left_out[:6]) + (f"; and {len(left_out) - 6} more" if left_out[6:] else "")
+            )
+        judged = whole.take(test)
+        notes += unseen(state, judged)
+        return Prepared(whole.take(train), whole.take(valid), judged, facts, state, tuple(notes))
+
+    @staticmethod
+    def _target(data: Any) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+        if data.target_kind == "regression":
+            return {"target": data.values()}, ()
+        label, class_names = data.labels()
+        return {"label": label}, class_names
+
+    @staticmethod
+    def _split(
+        data: Any,
+        strata: np.ndarray,
+        known: np.ndarray,
+        seed: int,
+        fraction: float,
+        test_share: float,
+        valid_share: float,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+        groups = np.arange(data.rows) if data.repeats_expected else data.row_hashes
+        part = np.where(known, data.part, -1)
+        notes = []
+        if not known.all():
+            notes.append(f"{(~known).sum()} rows without a target are left out")
+        if not (part == 2).any():
+            free = np.flatnonzero(part == 0)
+            part[free[_pick(strata[free], groups[free], test_share, np.random.default_rng(SPLIT_SEED))]] = 2
+            notes.append(f"test: {(part == 2).sum()} of {known.sum()} rows, the same for every seed")
+        if not (part == 1).any():
+            free = np.flatnonzero(part == 0)
+            part[free[_pick(strata[free], groups[free], valid_share, np.random.default_rng([seed, 0]))]] = 1
+        for index in (0, 1):
+            rows = np.flatnonzero(part == index)
+            dropped = _pick(
+                strata[rows], np.arange(len(rows)), 1 - float(fraction), np.random.default_rng([seed, 1, index])
+            )
+            part[rows[dropped]] = -1
+        train, valid, test = (np.flatnonzero(part == index) for index in (0, 1, 2))
+        if not len(train) or not len(valid) or not len(test):
+            raise DataError(
+                f"{data.name} has too few rows ({known.sum()} with a target) for training, validation and test",
+                "give at least 10 rows, or a larger fraction",
+            )
+        return train, valid, test, notes
+
+    @staticmethod
+    def _inputs(numeric: np.ndarray, codes: list[np.ndarray], rows: int) -> dict[str, np.ndarray]:
+        categorical = np.stack(codes, axis=1) if codes else np.zeros((rows, 0), dtype=np.int64)
+        return {"numeric": numeric, "categorical": categorical}
+
+    def encode(self, state: Mapping[str, Any], data: Any) -> Split:
+        """The columns of a new table. Raises DataError naming a column that is missing or no longer holds numbers."""
+        codes = []
+        for name, categories in state["categories"].items():
+            code = data.codes(name, categories)[0].astype(np.int64)
+            codes.append(np.where(code < 0, len(categories), code))
+        columns = self._inputs(data.numeric(state["numeric"]), codes, data.rows)
+        if state["target"] in data.columns:
+            if "class_names" in state:
+                columns["label"] = data.labels(state["target"], state["class_names"])[0]
+            else:
+                columns["target"] = data.values(state["target"])
+        return Split(columns)
+
+    def build(self, method: Any, config: Any, optim: Any, prepared: Prepared, backbone: nn.Module | None = None) -> Any:
+        """Raises Declined when the method is not for tables."""
+        facts, state = prepared.facts, prepared.state
+        if self.name not in method.paper.tasks:
+            raise Declined(f"{method.id} is not made for tables", "type: papertrial list")
+        if method.paper.kind == "estimator":
+            return method.module.build(config, facts)
+        if method.paper.kind != "architecture":
+            raise Declined(f"{method.id} is of the kind {method.paper.kind}, which the task {self.name} cannot train")
+        return Supervised(
+            method.module.build(config, facts),
+            facts.outputs,
+            "classes" if facts.classes else "value",
+            self.inputs,
+            optim.label_smoothing,
+            state.get("target_mean", 0.0),
+            state.get("target_std", 1.0),
+        )
+
+    def training(self, model: Any, prepared: Prepared) -> Split:
+        return prepared.train
+
+    def finish(self, model: Any, prepared: Prepared, seed: int) -> dict[str, np.ndarray]:
+        return {}
+
+    def outputs(self, model: Any, head: Mapping[str, np.ndarray], split: Split) -> np.ndarray:
+        """Probabilities (N, classes) or values (N,), float64."""
+        if not isinstance(model, nn.Module):
+            return np.asarray(model.outputs(split), dtype=np.float64)
+        out = _through(model, model, split).astype(np.float64)
+        return softmax(out, axis=1) if model.kind == "classes" else out
+
+    def embed(self, model: Any, split: Split) -> np.ndarray:
+        """(N, width) float32. Raises Declined for trees and other methods without features."""
+        if not hasattr(model, "encoder"):
+            raise Declined("this model has no features to give")
+        return _through(model, model.encoder, split)
+
+    def score(self, outputs: np.ndarray, split: Split, state: Mapping[str, Any]) -> Scores:
+        """Rows without a target are left out."""
+        if "class_names" in state:
+            judged = split["label"] >= 0
+            return classification_scores(outputs[judged], split["label"][judged], state["class_names"])
+        judged = np.isfinite(split["target"])
+        return regression_scores(outputs[judged], split["target"][judged])
+
+    def extra_scores(self, model: Any, prepared: Prepared, seed: int) -> dict[str, float]:
+        return {}
+
+    def answers(self, outputs: np.ndarray, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """`prediction`, and `p(class)` for each class."""
+        if "class_names" not in state:
+            return {"prediction": outputs}
+        names = np.asarray(state["class_names"])
+        return {"prediction": names[outputs.argmax(1)], **{f"p({n})": outputs[:, i] for i, n in enumerate(names)}}
+
+
+TASK = TabularTask()
+
+
+def unseen(state: Mapping[str, Any], split: Split) -> list[str]:
+    """A line for each categorical column with values in `split` that training did not have, or that are missing."""
+    lines = []
+    for index, (name, categories) in enumerate(state["categories"].items()):
+        count = int((split["categorical"][:, index] == len(categories)).sum())
+        if count:
+            lines.append(
+                f"column {name!r}: {count} of {split.examples} rows have a missing value or a category unseen in training"
+            )
+    return lines
+
+
+def _pick(strata: np.ndarray, groups: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """A random mask (N,) with a share of each stratum, never all of it; rows of one group are taken together."""
+    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+    label = strata[first]
+    order = np.lexsort((rng.random(len(label)), label))
+    _, start, count = np.unique(label[order], return_index=True, return_counts=True)
+    wanted = np.minimum(np.floor(count * share + 0.5), count - 1)
+    chosen = np.zeros(len(label), dtype=bool)
+    chosen[order] = np.arange(len(label)) - np.repeat(start, count) < np.repeat(wanted, count)
+    return chosen[group]
+
+
+def _through(model: nn.Module, part: nn.Module, split: Split) -> np.ndarray:
+    """`part` of the model, in `eval()`, on all rows."""
+    training = model.training
+    model.eval()
+    try:
+        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+        return forward_batches(part, split, TabularTask.inputs, _CHUNK, device)
+    finally:
+        model.train(training)
