@@ -1,0 +1,1 @@
+"""What papers are compared with, under the same contract as the shelf."""

@@ -1,0 +1,338 @@
+"""MLP-Mixer - an all-MLP architecture for vision.
+
+Ilya Tolstikhin, Neil Houlsby, Alexander Kolesnikov, Lucas Beyer and others. NeurIPS 2021, arXiv 2105.01601.
+
+The idea
+    Cut the image into patches, embed each, and apply two kinds of perceptron in turn: one across patches, the same for
+    every channel, and one across channels, the same for every patch. No convolution beyond the patches, no attention,
+    no positions: with enough data, little of the usual structure is needed.
+
+The equation
+    U = X + (W2 gelu(W1 LN(X)^T))^T        over the tokens, per channel      (eq. 1)
+    Y = U + W4 gelu(W3 LN(U))              over the channels, per token      (eq. 1)
+    then LN, the mean over tokens, and a linear head that starts at zero.
+
+What matters
+    The token perceptron has one weight per position: the size of the images is part of the model. Its hidden width is
+    tied to the width of the model, not to the number of patches. The head starts at zero. On few images it overfits
+    where a convolutional network does not: augmentation and stochastic depth matter more than size.
+
+Requires / Offers
+    Requires images of one size that the patch divides. Offers embed (mean token), tokens (B, N, width), predict.
+
+Relations
+    ViT with attention replaced by a perceptron; later gMLP, ResMLP. Any objective can train it.
+
+Try
+    papertrial fit mlp_mixer --data photos/ --budget 10m
+
+Cost
+    tiny: seconds on a CPU. base: minutes on a CPU. paper: days on a machine with 8 GPUs.
+
+Notation
+    B batch, N tokens (patches), C channels of the model (`width`), D_S token_hidden, D_C channel_hidden.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from papertrial.core import registry
+from papertrial.core.budget import Budget
+from papertrial.core.facts import Facts
+from papertrial.core.paper import Paper, claim
+from papertrial.core.recipe import Optim, Recipe, resolve, sourced
+from papertrial.core.run import Run
+from papertrial.data import open as open_data
+from papertrial.nn.mlp import Mlp, StochasticDepth, depth_rates, lecun_
+from papertrial.nn.patch import Patches, suited_patch
+from papertrial.train.loop import train
+
+PAPER = Paper(
+    id="mlp_mixer",
+    title="MLP-Mixer: An all-MLP Architecture for Vision",
+    kind="architecture",
+    method="MlpMixer",
+    idea="Perceptrons across patches and across channels, in turn, are enough for images when there is enough data.",
+    authors="Ilya Tolstikhin, Neil Houlsby, Alexander Kolesnikov, Lucas Beyer, Xiaohua Zhai, Thomas Unterthiner, Jessica Yung, "
+    "Andreas Steiner, Daniel Keysers, Jakob Uszkoreit, Mario Lucic, Alexey Dosovitskiy",
+    year=2021,
+    arxiv="2105.01601",
+    month="2021-05",
+    tasks=("image_classification", "image_representation"),
+    tags=("vision", "mlp", "supervised"),
+    baselines=("resnet", "vit", "random_features", "majority"),
+    official="https://github.com/google-research/vision_transformer",
+    licence="Apache-2.0",
+    caveats=(
+        "The size of the images is fixed when the model is built: the token perceptron has one weight per position.",
+        "The text says nothing on learning rates and augmentation for small images (vision-transformers-cifar10#19): "
+        "the base recipe here was chosen by us on small images.",
+        "The authors' code uses the tanh form of GELU (the default of flax) and no dropout; timm uses the exact GELU.",
+        "The hidden width of the token perceptron follows the width, not the number of patches; a popular port had this "
+        "wrong until its version 0.3.0 (lucidrains/mlp-mixer-pytorch#16).",
+    ),
+)
+
+
+def _small(facts: Facts) -> bool:
+    """Images for which the published sizes are far too large."""
+    return 0 < max(facts.height, facts.width) <= 96
+
+
+@dataclass(frozen=True)
+class Config:
+    patch: int = sourced(
+        16, "table 1, B/16", auto=lambda facts: suited_patch(facts.height, facts.width) if facts.height else None
+    )
+    width: int = sourced(768, "table 1, B/16", auto=lambda facts: 64 if _small(facts) else None)
+    depth: int = sourced(12, "table 1, B/16", auto=lambda facts: 4 if _small(facts) else None)
+    token_hidden: int = sourced(384, "table 1, B/16", auto=lambda facts: 64 if _small(facts) else None)
+    channel_hidden: int = sourced(3072, "table 1, B/16", auto=lambda facts: 256 if _small(facts) else None)
+    dropout: float = sourced(0.0, "authors' code has none; the text uses it with extra data only")
+    stochastic_depth: float = sourced(
+        0.1, "appendix B, training on ImageNet alone", auto=lambda facts: 0.0 if _small(facts) else None
+    )
+
+
+class MixerBlock(nn.Module):
+    """Token mixing, then channel mixing, each on a normalised residual branch (eq. 1). (B, N, C) -> (B, N, C)."""
+
+    def __init__(
+        self,
+        tokens: int,
+        width: int,
+        token_hidden: int,
+        channel_hidden: int,
+        dropout: float = 0.0,
+        depth_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.norm_tokens = nn.LayerNorm(width, eps=1e-6)  # the default of flax, which the authors use
+        self.mix_tokens = Mlp(tokens, token_hidden, dropout)
+        self.norm_channels = nn.LayerNorm(width, eps=1e-6)
+        self.mix_channels = Mlp(width, channel_hidden, dropout)
+        self.depth = StochasticDepth(depth_rate)
+
+    def forward(self, x_BNC: Tensor) -> Tensor:
+        x_BNC = x_BNC + self.depth(self.mix_tokens(self.norm_tokens(x_BNC).transpose(1, 2)).transpose(1, 2))
+        return x_BNC + self.depth(self.mix_channels(self.norm_channels(x_BNC)))
+
+
+class MlpMixer(nn.Module):
+    """The backbone: images (B, channels, height, width) -> (B, width), the mean of the normalised tokens.
+
+    Raises PapertrialError when the patch does not tile the images.
+    """
+
+    def __init__(self, config: Config, channels: int, height: int, width: int) -> None:
+        super().__init__()
+        self.width = config.width
+        self.patches = Patches(channels, height, width, config.patch, config.width)
+        self.blocks = nn.Sequential(
+            *(
+                MixerBlock(
+                    self.patches.count, config.width, config.token_hidden, config.channel_hidden, config.dropout, rate
+                )
+                for rate in depth_rates(config.stochastic_depth, config.depth)
+            )
+        )
+        self.norm = nn.LayerNorm(config.width, eps=1e-6)
+        lecun_(self)
+
+    def tokens(self, image: Tensor) -> Tensor:
+        """(B, N, width), patches row by row, after the last norm."""
+        return self.norm(self.blocks(self.patches(image)))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.tokens(image).mean(1)
+
+    def make_head(self, outputs: int) -> nn.Linear:
+        head = nn.Linear(self.width, outputs)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        return head
+
+
+def build(config: Config, facts: Facts, backbone: nn.Module | None = None) -> MlpMixer:
+    return MlpMixer(config, facts.channels, facts.height, facts.width)
+
+
+def _size(patch: int, width: int, depth: int, token_hidden: int, channel_hidden: int) -> dict[str, int]:
+    return {
+        "patch": patch,
+        "width": width,
+        "depth": depth,
+        "token_hidden": token_hidden,
+        "channel_hidden": channel_hidden,
+    }
+
+
+#: table 1 of the paper
+variants = {
+    "S/32": _size(32, 512, 8, 256, 2048),
+    "S/16": _size(16, 512, 8, 256, 2048),
+    "B/32": _size(32, 768, 12, 384, 3072),
+    "B/16": _size(16, 768, 12, 384, 3072),
+    "L/32": _size(32, 1024, 24, 512, 4096),
+    "L/16": _size(16, 1024, 24, 512, 4096),
+    "H/14": _size(14, 1280, 32, 640, 5120),
+}
+
+# the patch stays with its rule, which is 16 at 224 pixels
+_BASE = {name: value for name, value in variants["B/16"].items() if name != "patch"}
+
+recipes = {
+    # DIFF: the paper trains with Adam and weight decay 0.1 at batch 4096; AdamW with decoupled decay stands in
+    "paper": Recipe(
+        "paper",
+        config={**_BASE, "stochastic_depth": 0.1},
+        optim={"lr": 1e-3, "weight_decay": 0.1, "batch": 4096, "clip": 1.0, "warmup": 0.1, "epochs": 300},
+        budget=Budget(samples=300 * 1_281_167),
+        source="sec. 3.1 and appendix B, ImageNet at 224",
+        cost="days on a machine with 8 GPUs",
+        expect="76.44 % on ImageNet after training on ImageNet alone (table 3)",
+    ),
+    "base": Recipe(
+        "base",
+        optim={"lr": 3e-3, "weight_decay": 0.05, "batch": 64, "warmup": 0.1},
+        source="chosen on MNIST and Fashion-MNIST",
+    ),
+    "tiny": Recipe(
+        "tiny",
+        config={"width": 32, "depth": 2, "token_hidden": 16, "channel_hidden": 64},
+        optim={"lr": 3e-3, "batch": 32},
+        budget=Budget(steps=100),
+        source="small enough for tests",
+        cost="seconds on a CPU",
+    ),
+}
+
+
+#: millions of weights without the head, table 1
+_PUBLISHED = {"S/32": 19, "S/16": 18, "B/32": 60, "B/16": 59, "L/32": 206, "L/16": 207, "H/14": 431}
+
+
+@claim("The published sizes have the published numbers of weights.", where="table 1", kind="identity")
+def sizes_are_as_published(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
+    measured = {}
+    for name, size in variants.items():
+        with torch.device("meta"):
+            model = MlpMixer(Config(**size), 3, 224, 224)
+        measured[name] = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    return all(round(measured[name]) == millions for name, millions in _PUBLISHED.items()), measured
+
+
+def _block(seed: int) -> tuple[MixerBlock, Tensor]:
+    """A block with random weights, biases and norms, and a table of tokens (B, N, C) for it, float64."""
+    generator = torch.Generator().manual_seed(seed)
+    block = MixerBlock(tokens=6, width=10, token_hidden=5, channel_hidden=14).double()
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    return block, torch.randn(3, 6, 10, generator=generator, dtype=torch.float64)
+
+
+def _gap(ours: Tensor, theirs: Tensor) -> float:
+    return float((ours - theirs).detach().abs().max() / theirs.detach().abs().max())
+
+
+@claim(
+    "Token mixing is channel mixing of the transposed table, with one perceptron for all channels.",
+    where="eq. 1",
+    kind="identity",
+)
+def token_mixing_is_channel_mixing_transposed(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
+    block, x_BNC = _block(seed)
+    columns = block.norm_tokens(x_BNC).unbind(2)
+    u_BNC = x_BNC + torch.stack([block.mix_tokens(column_BN) for column_BN in columns], 2)
+    rows = block.norm_channels(u_BNC).unbind(1)
+    gap = _gap(block(x_BNC), u_BNC + torch.stack([block.mix_channels(row_BC) for row_BC in rows], 1))
+    return gap < 1e-12, {"relative_gap": gap}
+
+
+@claim(
+    "Without positions the order of the patches is a convention: permuted patches with permuted token weights give permuted tokens.",
+    where="sec. 2",
+    kind="property",
+)
+def order_of_patches_is_a_convention(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
+    block, x_BNC = _block(seed)
+    before = block(x_BNC)
+    order = torch.randperm(6, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        block.mix_tokens.up.weight.copy_(block.mix_tokens.up.weight[:, order])
+        block.mix_tokens.down.weight.copy_(block.mix_tokens.down.weight[order])
+        block.mix_tokens.down.bias.copy_(block.mix_tokens.down.bias[order])
+    gap = _gap(block(x_BNC[:, order]), before[:, order])
+    return gap < 1e-12, {"relative_gap": gap}
+
+
+def _accuracies(method_name: str, fractions: tuple[float, ...], samples: int, seed: int) -> list[float]:
+    """Test accuracy on scikit-learn's digits after equally many samples, by share of the training images."""
+    task, method = registry.task("image_classification"), registry.method(method_name)
+    found = []
+    for fraction in fractions:
+        prepared = task.prepare(open_data("digits"), seed, fraction=fraction)
+        recipe = method.module.recipes["base"]
+        config, _ = resolve(method.module.Config, prepared.facts, {"base": recipe.config, "claim": {"patch": 2}})
+        optim, _ = resolve(Optim, prepared.facts, {"base": recipe.optim, "claim": {"batch": 32}})
+        torch.manual_seed(seed)
+        model = task.build(method, config, optim, prepared)
+        with tempfile.TemporaryDirectory() as folder:
+            train(
+                model,
+                task.training(model, prepared),
+                optim,
+                Budget(steps=samples // optim.batch),
+                Run(folder),
+                seed=seed,
+                progress=False,
+            )
+        scores = task.score(task.outputs(model, {}, prepared.test), prepared.test, prepared.state)
+        found.append(scores.metrics["accuracy"])
+    return found
+
+
+def _effort(scale: str) -> tuple[tuple[float, ...], int]:
+    """Shares of the training images, and samples per model."""
+    return ((0.1, 1.0), 20_000) if scale == "tiny" else ((0.05, 0.25, 1.0), 100_000)
+
+
+@claim(
+    "The gap to a convolutional network shrinks as training images are added.",
+    where="fig. 2 and 3, there on JFT-300M, here on digits",
+    kind="trend",
+    cost={"tiny": "1 minute", "base": "10 minutes"},
+)
+def gap_to_a_convnet_shrinks_with_data(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
+    fractions, samples = _effort(scale)
+    pairs = zip(
+        _accuracies("resnet", fractions, samples, seed), _accuracies("mlp_mixer", fractions, samples, seed), strict=True
+    )
+    gaps = [convolutional - mixer for convolutional, mixer in pairs]
+    measured = {f"gap_at_{share:.0%}": gap for share, gap in zip(fractions, gaps, strict=True)}
+    return all(later < earlier for earlier, later in itertools.pairwise(gaps)), measured
+
+
+@claim(
+    "It stays within three points of a Vision Transformer of the same size, or above it.",
+    where="table 2 and 3, there on ImageNet, here on digits",
+    kind="trend",
+    cost={"tiny": "1 minute", "base": "10 minutes"},
+)
+def within_three_points_of_a_transformer(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
+    fractions, samples = _effort(scale)
+    pairs = zip(
+        _accuracies("vit", fractions, samples, seed), _accuracies("mlp_mixer", fractions, samples, seed), strict=True
+    )
+    measured = {
+        f"deficit_at_{share:.0%}": transformer - mixer
+        for share, (transformer, mixer) in zip(fractions, pairs, strict=True)
+    }
+    return max(measured.values()) <= 0.03, measured
