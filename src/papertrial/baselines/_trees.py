@@ -1,0 +1,214 @@
+"""Boosted trees tuned within a budget: what xgboost, lightgbm and catboost share.
+
+Every trial trains with early stopping on the validation rows; Optuna's TPE proposes the next one. A trial is judged as
+the paper does, by accuracy or RMSE on the validation rows; the log loss decides between equal accuracies.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import optuna
+import torch
+from optuna.distributions import BaseDistribution
+
+import papertrial
+from papertrial.core.budget import Budget, Meter
+from papertrial.core.errors import DataError
+from papertrial.core.facts import Facts
+from papertrial.core.files import disk_errors, to_json, write_text
+from papertrial.core.run import Run
+from papertrial.core.task import Split
+
+#: trials when the budget names neither trials nor seconds (the paper's number, supplement)
+TRIALS = 100
+
+
+class Library(Protocol):
+    """One boosting library. `model` is its own booster; `rows` are what `matrix` makes of a split.
+
+    space: what is tuned.  first: the settings of the first trial.
+    """
+
+    space: Mapping[str, BaseDistribution]
+    first: Mapping[str, Any]
+
+    def matrix(self, split: Split) -> Any:
+        """The columns (and the target, where the split has it) in the library's own form."""
+
+    def train(self, params: Mapping[str, Any], train: Any, valid: Any, seed: int, spent: Callable[[], bool]) -> Any:
+        """A booster cut back to its best round; stops early once `spent()` is true."""
+
+    def outputs(self, model: Any, rows: Any) -> np.ndarray:
+        """Probabilities (N, classes) or values (N,)."""
+
+    def save(self, model: Any, folder: Path) -> None: ...
+
+    def load(self, folder: Path) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A finished trial, one line of trials.jsonl. error: share of wrong answers, or RMSE, on the validation rows."""
+
+    number: int
+    params: dict[str, Any]
+    error: float
+    log_loss: float
+    seconds: float
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        return self.error, self.log_loss
+
+
+class TunedTrees:
+    """An Estimator: the best of several trials of one library.
+
+    With `budget.trials` the result depends on the data and the seed alone; with `budget.seconds` also on the speed of
+    the machine. Finished trials and the best model so far lie in the run's folder, so a killed run goes on.
+    """
+
+    def __init__(self, library: Library, facts: Facts) -> None:
+        self.library, self.facts = library, facts
+        self.model: Any = None
+
+    def fit(self, train: Split, valid: Split, facts: Facts, budget: Budget, seed: int, run: Run) -> Meter:
+        """Tune on `train` and `valid`. Raises DataError without validation rows or with a single class."""
+        if not train.examples or not valid.examples:
+            raise DataError("boosted trees need training and validation rows", "give more rows")
+        if self.facts.classes and len(np.unique(train["label"])) < 2:
+            raise DataError("the training rows hold a single class", "give more rows")
+        most = TRIALS if budget.trials is None and budget.seconds is None else budget.trials
+        trials = _read(run.path("trials.jsonl"))
+        spent = sum(trial.seconds for trial in trials)
+        started = time.perf_counter()
+
+        def remaining() -> float:
+            return float("inf") if budget.seconds is None else budget.seconds - spent - time.perf_counter() + started
+
+        study = _study(self.library, trials)
+        rows, held = (self.library.matrix(split) for split in (train, valid))
+        before = started
+        while not trials or (remaining() > 0 and (most is None or len(trials) < most)):
+            number = len(trials)
+            # A sampler of its own for each trial: a resumed run proposes what an uninterrupted one would have.
+            study.sampler = optuna.samplers.TPESampler(
+                seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+            )
+            proposal = study.ask(dict(self.library.space))
+            model = self.library.train(proposal.params, rows, held, seed, lambda: remaining() <= 0)
+            error, log_loss = _judge(self.library.outputs(model, held), valid)
+            study.tell(proposal, error)
+            now = time.perf_counter()
+            trial = Trial(number, dict(proposal.params), error, log_loss, now - before)
+            before = now
+            best = min(trials, key=lambda done: done.rank, default=None)
+            if best is None or trial.rank < best.rank:
+                self._keep(model, run, number)
+            trials.append(trial)
+            _append(run.path("trials.jsonl"), trial)
+            if best is not None and trial.rank < best.rank:
+                shutil.rmtree(_folder(run, best.number), ignore_errors=True)
+        winner = min(trials, key=lambda done: done.rank)
+        self.load(_folder(run, winner.number))
+        return Meter(samples=train.examples * len(trials), seconds=sum(t.seconds for t in trials), trials=len(trials))
+
+    def outputs(self, split: Split) -> np.ndarray:
+        """Probabilities (N, classes) or values (N,), float64."""
+        if not split.examples:
+            return np.zeros((0, self.facts.classes) if self.facts.classes else 0)
+        columns = Split({name: split[name] for name in ("numeric", "categorical")})
+        return np.asarray(self.library.outputs(self.model, self.library.matrix(columns)), dtype=np.float64)
+
+    def save(self, folder: Path | str) -> None:
+        """The booster in its library's own format."""
+        with disk_errors(folder):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self.library.save(self.model, Path(folder))
+
+    def load(self, folder: Path | str) -> TunedTrees:
+        self.model = self.library.load(Path(folder))
+        return self
+
+    def _keep(self, model: Any, run: Run, number: int) -> None:
+        """Before the trial is written down, so that every trial on record that is the best has its model."""
+        folder = _folder(run, number)
+        with disk_errors(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            self.library.save(model, folder)
+
+
+def _folder(run: Run, number: int) -> Path:
+    return run.scratch / f"trial-{number}"
+
+
+def shared_threads() -> int:
+    """As many threads as the networks they are compared with, if OpenMP was told in time to wait passively; else one.
+
+    Two OpenMP runtimes in one process (torch brings the other) that wait actively stall each other for seconds.
+    """
+    return torch.get_num_threads() if papertrial.WAITS_PASSIVELY else 1
+
+
+def nan_for_unseen(split: Split, cardinalities: tuple[int, ...]) -> np.ndarray:
+    """Numeric columns, then category codes, (N, F + C) float32; unseen and missing categories are NaN."""
+    codes = split["categorical"].astype(np.float32)
+    codes[codes >= np.asarray(cardinalities, dtype=np.float32)] = np.nan
+    return np.concatenate([split["numeric"].astype(np.float32), codes], axis=1)
+
+
+def target_of(split: Split) -> np.ndarray | None:
+    """The column "label" or "target", None where the split has neither."""
+    return next((np.asarray(split[name]) for name in ("label", "target") if name in split), None)
+
+
+def as_probabilities(positive: np.ndarray) -> np.ndarray:
+    """(N,) probabilities of the second of two classes as (N, 2)."""
+    return np.stack([1 - positive, positive], axis=1)
+
+
+def _study(library: Library, trials: list[Trial]) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study()
+    if not trials:
+        study.enqueue_trial(dict(library.first))
+    for trial in trials:
+        study.add_trial(
+            optuna.trial.create_trial(params=trial.params, distributions=dict(library.space), value=trial.error)
+        )
+    return study
+
+
+def _judge(outputs: np.ndarray, split: Split) -> tuple[float, float]:
+    outputs = np.asarray(outputs, dtype=np.float64)
+    if "label" not in split:
+        return float(np.sqrt(np.mean((outputs - split["target"]) ** 2))), 0.0
+    right = outputs[np.arange(len(outputs)), split["label"]]
+    wrong = outputs.argmax(axis=1) != split["label"]
+    return float(wrong.mean()), float(-np.log(right.clip(1e-15)).mean())
+
+
+def _read(path: Path) -> list[Trial]:
+    """Trials on record; a last line cut short by a kill is removed."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        write_text(path, "".join(lines[:-1]))
+        lines = lines[:-1]
+    return [Trial(**json.loads(line)) for line in lines]
+
+
+def _append(path: Path, trial: Trial) -> None:
+    with disk_errors(path), path.open("a", encoding="utf-8") as stream:
+        stream.write(to_json(asdict(trial)) + "\n")
+        stream.flush()
