@@ -1,0 +1,1 @@
+"""Questions about methods: compare."""

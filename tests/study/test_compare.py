@@ -1,0 +1,487 @@
+"""Comparisons with runs that cost nothing: order, resuming, refusals, failures, the reference, the words."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import papertrial.use.fit as use_fit
+from papertrial.core import registry
+from papertrial.core.budget import Budget, Meter
+from papertrial.core.errors import DataError, Declined, PapertrialError, TrainingStopped
+from papertrial.core.facts import Facts
+from papertrial.core.paper import Paper
+from papertrial.core.recipe import Recipe
+from papertrial.core.registry import Entry, Method
+from papertrial.core.task import Prepared, Split
+from papertrial.study.compare import compare
+
+TEST = 200
+
+
+@dataclass
+class FakeTask:
+    name: str = "toy"
+    version: int = 2
+    references: tuple[str, ...] = ("trees", "linear")
+    floors: tuple[str, ...] = ("majority",)
+    budget: Budget = field(default_factory=lambda: Budget(seconds=30))
+    higher: bool = True
+
+    def primary_for(self, state):
+        return ("accuracy", True) if self.higher else ("rmse", False)
+
+
+@dataclass
+class FakeData:
+    name: str = "table.csv"
+    fingerprint: str = "abc"
+    notes: tuple[str, ...] = ("31 near-duplicates were moved",)
+
+    def look(self):
+        return SimpleNamespace(numbers={})
+
+
+@dataclass
+class World:
+    """What the fake runs answer, and what was asked of them. `skill` is the mean score of a method at 400 labels."""
+
+    task: FakeTask = field(default_factory=FakeTask)
+    skill: dict = field(
+        default_factory=lambda: {"trees": 0.70, "linear": 0.65, "majority": 0.50, "new": 0.80, "other": 0.70}
+    )
+    valid: dict = field(default_factory=dict)
+    wobble: float = 0.005
+    calls: list = field(default_factory=list)
+    asked: dict = field(default_factory=dict)
+    declines: set = field(default_factory=set)
+    collapses: set = field(default_factory=set)
+    interrupt_at: int = -1
+    per_label: float = 0.1
+    test: int = TEST
+
+    def prepare(self, task, data, seed=0, labels=None, size=None, fraction=None):
+        labelled = round(400 * (fraction or 1))
+        splits = [Split({"x": np.zeros(count)}) for count in (labelled, 80, self.test)]
+        return Prepared(*splits, Facts("table", labelled, labelled), {}, notes=("the target is numeric",))
+
+    def fit(self, method, task, prepared, *, out, seed, budget, **options):
+        name = method.name
+        if name in self.declines:
+            raise Declined(f"{name} needs captions; your data has none")
+        if (name, seed) in self.collapses:
+            raise TrainingStopped("the features collapsed to one point at step 40", "lower the learning rate")
+        file = Path(out) / "fake.json"
+        done = file.exists() and not options["fresh"]
+        if not done:
+            if len(self.calls) == self.interrupt_at:
+                raise KeyboardInterrupt
+            self.calls.append((name, seed, prepared.facts.labelled))
+            self.asked[name] = {"budget": budget, **options}
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("{}")
+            (file.parent / "result.json").write_text("{}")
+        draw = np.random.default_rng([sum(map(ord, name)), seed, prepared.facts.labelled])
+        own = (
+            self.skill[name]
+            + self.per_label * np.log2(prepared.facts.labelled / 400)
+            + self.wobble * draw.standard_normal()
+        )
+        scores = own + 0.1 * np.random.default_rng(0).standard_normal(self.test)
+        scores += own - scores.mean() + 0.02 * draw.standard_normal(self.test)
+        if not task.higher:
+            scores = 1 - scores
+        metric = task.primary_for({})[0]
+        meter = Meter(steps=100, samples=6400, seconds=12.5, peak_bytes=None if name == "majority" else 250_000_000)
+        return use_fit.Outcome(
+            Path(out),
+            name,
+            {metric: float(scores.mean()), "extra": 1.0},
+            {},
+            {},
+            self.valid.get(name, self.skill[name]),
+            scores,
+            meter,
+        )
+
+
+PAPERS = {
+    name: Paper(name, name, kind, "", tasks=tasks, needs=needs)
+    for name, kind, tasks, needs in [
+        ("trees", "estimator", ("toy",), ()),
+        ("linear", "estimator", ("toy",), ()),
+        ("majority", "estimator", ("toy",), ()),
+        ("new", "architecture", ("toy",), ()),
+        ("other", "objective", ("toy",), ()),
+        ("boosted", "estimator", ("toy",), ("a_package_nobody_has",)),
+        ("pictures", "architecture", ("image_classification",), ()),
+    ]
+}
+
+
+@pytest.fixture
+def world(monkeypatch):
+    world = World()
+    recipes = {"base": Recipe(name="base")}
+    own = {
+        "majority": {"base": Recipe(name="base", budget=Budget(steps=0))},
+        "new": {**recipes, "tiny": Recipe(name="tiny")},
+    }
+    entries = {name: Entry(paper, f"fake.{name}", Path(f"{name}.py"), "papers") for name, paper in PAPERS.items()}
+    monkeypatch.setattr(registry, "entries", lambda: entries)
+    monkeypatch.setattr(
+        registry, "method", lambda name: Method(name, "", SimpleNamespace(recipes=own.get(name, recipes)), PAPERS[name])
+    )
+    monkeypatch.setattr(use_fit, "choose_task", lambda data, name=None: world.task)
+    monkeypatch.setattr(use_fit, "prepare", world.prepare)
+    monkeypatch.setattr(use_fit, "fit_prepared", world.fit)
+    return world
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def run(world, tmp_path, said):
+    def run(methods=("new",), **options):
+        options = {"out": tmp_path / "study", "seeds": 3, "worth": False, "echo": said.append, **options}
+        return compare(list(methods), options.pop("data", FakeData()), **options)
+
+    return run
+
+
+def test_a_better_method_helps(run, world):
+    found = run()
+    assert found.reference == "trees"
+    assert found.verdicts["new"].word == "helps"
+    assert found.sentences[0].startswith("new helps on this data: accuracy +0.09")
+    assert found.sentences[0].endswith("over trees at an equal 30 s, 3 seeds.")
+    assert len(found.sentences) == 1
+    assert [row.name for row in found.rows] == ["trees", "new", "linear", "majority"]
+    assert [row.role for row in found.rows] == ["reference", "method", "baseline", "baseline"]
+    new = found.rows[1]
+    assert new.difference == pytest.approx(new.metric - found.rows[0].metric)
+    assert new.low < new.difference < new.high
+    assert (new.seconds, new.steps, new.samples, new.peak_bytes) == (12.5, 100, 6400, 250_000_000)
+    assert found.complete
+
+
+def test_a_worse_method_hurts_and_the_baseline_is_recommended(run, world):
+    world.skill["new"] = 0.5
+    found = run()
+    assert found.verdicts["new"].word == "hurts"
+    assert found.sentences[-1] == "No method is shown to beat trees: use trees here."
+
+
+def test_lower_is_better_is_told_in_the_metrics_own_direction(run, world):
+    world.task.higher = False
+    found = run()
+    assert found.verdicts["new"].word == "helps"
+    assert found.verdicts["new"].difference > 0
+    new = found.rows[1]
+    assert new.difference < 0
+    assert new.low < new.difference < new.high < 0
+    assert "rmse -0.09" in found.sentences[0]
+    assert "lower is better" in found.sentences[0]
+    assert found.reference == "trees"
+
+
+def test_unsettled_says_what_would_settle_it(run, world):
+    world.skill["new"], world.wobble = 0.71, 0.02
+    found = run()
+    assert found.verdicts["new"].word == "cannot tell"
+    assert "would settle it" in found.sentences[0] or "reasonable number" in found.sentences[0]
+
+
+def test_one_seed_cannot_tell(run):
+    found = run(seeds=1)
+    assert found.verdicts["new"].word == "cannot tell"
+    assert "one seed" in found.sentences[0]
+    assert found.rows[1].low is None
+    assert all(len(line) <= 100 for line in found.lines())
+
+
+def test_seeds_go_round_by_round(run, world):
+    run(["new", "other"], seeds=2)
+    assert [(name, seed) for name, seed, _ in world.calls] == [
+        (name, seed) for seed in (0, 1) for name in ("new", "other", "trees", "linear", "majority")
+    ]
+
+
+def test_the_reference_is_chosen_by_validation_not_by_test(run, world):
+    world.valid = {"linear": 0.9}
+    assert run().reference == "linear"
+
+
+def test_against_names_the_reference(run, tmp_path):
+    assert run(against="majority").reference == "majority"
+    assert run(["trees", "new"], against="new", out=tmp_path / "b").verdicts.keys() == {"trees"}
+    with pytest.raises(PapertrialError, match="no method was named"):
+        run(["trees"], against="trees")
+
+
+def test_a_reference_under_test_is_measured_against_the_others(run, world):
+    found = run(["trees"])
+    assert found.reference == "linear"
+    assert found.verdicts["trees"].word == "helps"
+
+
+def test_baselines_can_be_chosen_or_left_out(run, world, tmp_path):
+    assert [row.name for row in run(baselines=["linear"]).rows] == ["linear", "new"]
+    with pytest.raises(PapertrialError, match="--against"):
+        run(baselines="none", out=tmp_path / "b")
+    found = run(["other"], baselines="none", against="new", out=tmp_path / "c")
+    assert [row.name for row in found.rows] == ["new", "other"]
+    assert found.verdicts["other"].word == "hurts"
+
+
+def test_refusals_are_listed_and_skipped(run, world, said):
+    world.declines = {"other"}
+    found = run(["new", "other", "pictures"], baselines=["trees", "boosted"])
+    assert set(found.declined) == {"other", "pictures", "boosted"}
+    assert "pip install" in found.declined["boosted"]
+    assert "image_classification" in found.declined["pictures"]
+    assert "needs captions" in found.declined["other"]
+    assert {row.name for row in found.rows} == {"new", "trees"}
+    assert any(line.startswith("skipped boosted") for line in said)
+    assert any(line.startswith("skipped   other") for line in found.lines())
+
+
+def test_when_every_method_refuses_nothing_else_is_run(run, world):
+    with pytest.raises(Declined, match="image_classification"):
+        run(["pictures"])
+    assert not world.calls
+    world.declines = {"new"}
+    with pytest.raises(Declined, match="needs captions"):
+        run(["new"], seeds=3)
+    assert {seed for _, seed, _ in world.calls} == {0}
+
+
+def test_no_baseline_that_runs_is_an_error(run, world):
+    world.declines = {"trees", "linear", "majority"}
+    with pytest.raises(Declined, match="nothing to compare with"):
+        run()
+
+
+def test_unknown_names_are_errors_before_anything_runs(run, world):
+    with pytest.raises(PapertrialError, match="did you mean 'trees'"):
+        run(["tree"])
+    with pytest.raises(PapertrialError, match="did you mean 'linear'"):
+        run(baselines=["lineer"])
+    assert not world.calls
+
+
+def test_a_collapse_is_a_result(run, world):
+    world.collapses = {("new", 1)}
+    found = run(["new", "other"])
+    assert "collapsed" in found.failed["new"]
+    assert "new" not in found.verdicts
+    assert "other" in found.verdicts
+    assert any(sentence.startswith("new failed on this data: the features collapsed") for sentence in found.sentences)
+    assert ("new", 2, 400) not in world.calls
+    failed = next(row for row in found.rows if row.name == "new")
+    assert failed.metric is None
+    assert any(line.startswith("new") and "failed" in line for line in found.lines())
+
+
+def test_a_reference_that_collapses_is_replaced(run, world):
+    world.collapses = {("trees", 1)}
+    assert run().reference == "linear"
+
+
+def test_scores_that_are_not_finite_are_a_failure(run, world):
+    world.skill["new"] = float("nan")
+    assert "not finite" in run(["new", "other"]).failed["new"]
+
+
+def test_an_interrupted_comparison_goes_on(run, world, tmp_path):
+    world.interrupt_at = 6
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    held = json.loads((tmp_path / "study" / "comparison.json").read_text())
+    assert held["complete"] is False
+    assert held["seeds"] == 1
+    world.interrupt_at = -1
+    found = run()
+    assert len(world.calls) == len(set(world.calls)) == 4 * 3
+    assert found.complete
+    assert found.looks == ()
+
+
+def test_the_same_again_runs_nothing_and_says_the_same(run, world, said):
+    first = run()
+    calls = len(world.calls)
+    again = run()
+    assert len(world.calls) == calls
+    assert again.sentences == first.sentences
+    assert "less what is there already (12 runs)" in again.plan
+
+
+def test_fresh_runs_all_again(run, world):
+    run()
+    found = run(fresh=True, seeds=4)
+    assert len(world.calls) == 4 * 3 + 4 * 4
+    assert found.looks == ()
+
+
+def test_more_seeds_are_added_and_looked_at_more_strictly(run, world):
+    world.skill["new"], world.wobble = 0.71, 0.02
+    first = run(seeds=3)
+    second = run(seeds=6)
+    assert (first.looks, second.looks) == ((), (3,))
+    assert second.verdicts["new"].level == pytest.approx(first.verdicts["new"].level / 2)
+    assert run(seeds=6).looks == (3,)
+    assert run(seeds=8).looks == (3, 6)
+    assert len(world.calls) == 4 * 8
+
+
+def test_methods_can_be_added(run, world):
+    run(["new"])
+    run(["new", "other"])
+    assert len(world.calls) == 5 * 3
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"budget": "1m"}, "budget"),
+        ({"recipe": "tiny"}, "recipe"),
+        ({"settings": {"lr": 1}}, "settings"),
+        ({"data": FakeData(fingerprint="x")}, "data"),
+    ],
+)
+def test_another_comparison_in_the_same_folder_is_refused(run, change, field):
+    run()
+    with pytest.raises(PapertrialError, match=f"differs in {field}.*--fresh"):
+        run(**change)
+    run(fresh=True, **change)
+
+
+def test_the_plan_is_said_first(run, said):
+    run(["new", "other"], worth=True, seeds=5, budget="60s")
+    # majority trains nothing: 4 x 5 runs, and 6 for the worth
+    assert said[0] == "plan: 5 methods x 5 seeds + 6 runs on fewer labels, 1 min each: about 26 min"
+
+
+def test_a_total_is_shared_out(run, world):
+    run(total="3m", seeds=3)
+    assert world.asked["new"]["budget"] == world.asked["trees"]["budget"] == Budget(seconds=20)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"budget": "1m", "total": "5m"}, "both given"),
+        ({"total": "500steps"}, "not a time"),
+        ({"seeds": 0}, "none"),
+        ({"methods": []}, "no method"),
+    ],
+)
+def test_wrong_options(run, options, why):
+    with pytest.raises(PapertrialError, match=why):
+        run(**options)
+
+
+def test_settings_recipe_and_backbone_go_where_they_belong(run, world):
+    run(["new", "other"], settings={"lr": 0.1}, backbone="vit")
+    assert world.asked["new"]["settings"] == world.asked["other"]["settings"] == {"lr": 0.1}
+    assert world.asked["trees"]["settings"] is None
+    assert world.asked["other"]["backbone"] == "vit"
+    assert world.asked["new"]["backbone"] is None
+
+
+def test_baselines_without_the_recipe_take_base(run, world):
+    run(["new"], recipe="tiny")
+    assert (world.asked["new"]["recipe"], world.asked["trees"]["recipe"]) == ("tiny", "base")
+
+
+def test_no_test_examples(run, world):
+    world.test = 0
+    with pytest.raises(DataError, match="test examples"):
+        run()
+
+
+def test_scores_on_other_test_examples_are_refused(run, world, monkeypatch):
+    def cut(*args, **options):
+        outcome = world.fit(*args, **options)
+        return use_fit.Outcome(**{**vars(outcome), "per_example": outcome.per_example[:-1]})
+
+    monkeypatch.setattr(use_fit, "fit_prepared", cut)
+    with pytest.raises(PapertrialError, match="199 test examples"):
+        run()
+
+
+def test_worth_comes_from_the_references_own_curve(run, world):
+    # Scores rise by 0.1 with each doubling; the method is 0.05 above the reference, about one and a half times the labels.
+    world.skill["new"], world.wobble = 0.75, 0.001
+    found = run(worth=True, seeds=4)
+    extra = [call for call in world.calls if call[2] < 400]
+    assert sorted(extra) == sorted(("trees", seed, labels) for seed in (0, 1, 2) for labels in (100, 200))
+    new = next(row for row in found.rows if row.name == "new")
+    assert 1.2 < new.worth.factor < 1.9
+    assert all(row.worth is None for row in found.rows if row.role != "method")
+    lines = found.lines()
+    assert any(line.startswith("new") and f"{new.worth} [" in line for line in lines)
+    assert all(len(line) <= 100 for line in lines)
+
+
+def test_a_flat_curve_leaves_the_worth_unknown(run, world):
+    world.per_label = 0.0
+    found = run(["new", "other"], worth=True)
+    assert {row.worth.factor for row in found.rows if row.role == "method"} == {None}
+    assert sum("worth of new, other unknown" in line for line in found.lines()) == 1
+
+
+def test_several_methods_share_the_level(run, world):
+    alone = run(["new"]).verdicts["new"]
+    both = run(["new", "other"]).verdicts
+    assert alone.level == pytest.approx(0.05)
+    assert both["new"].level == pytest.approx(0.025)
+    assert (both["new"].low, both["new"].high) == (alone.low, alone.high)
+
+
+def test_a_word_stricter_than_its_interval_is_explained(run, world, monkeypatch):
+    import papertrial.study.compare as module
+    from papertrial.core.stats import verdicts
+
+    # As if a hundred looks had gone before: the interval still leaves out zero, the word says no more.
+    monkeypatch.setattr(module, "verdicts", lambda gains, looks=0: verdicts(gains, looks=100))
+    found = run(["new", "other"])
+    assert found.verdicts["new"].word == "cannot tell"
+    assert any("the interval leaves out zero" in note and "Holm" in note for note in found.notes)
+
+
+def test_the_file_holds_what_was_found(run, tmp_path):
+    found = run(worth=True)
+    held = json.loads((tmp_path / "study" / "comparison.json").read_text())
+    assert held["config"]["task"] == "toy v2"
+    assert held["reference"] == found.reference
+    assert held["verdicts"]["new"]["word"] == "helps"
+    assert [row["name"] for row in held["rows"]] == [row.name for row in found.rows]
+    assert held["rows"][1]["worth"]["shown"] == str(found.rows[1].worth)
+    assert held["sentences"] == list(found.sentences)
+    assert "31 near-duplicates were moved" in held["notes"]
+    assert "toy v2: accuracy (higher is better) on 200 test examples, the same for every seed" in held["protocol"]
+
+
+def test_the_table_is_readable(run):
+    lines = run(["new"]).lines()
+    header = next(line for line in lines if line.startswith("method"))
+    assert header.split() == ["method", "accuracy", "vs", "trees", "time", "peak", "memory"]
+    row = next(line for line in lines if line.startswith("trees"))
+    assert "reference" in row
+    assert "250 MB" in row
+    assert any(line.startswith("verdict   new helps") for line in lines)
+    assert all(len(line) <= 100 and "\x1b" not in line for line in lines)
+
+
+def test_silence(run, capsys):
+    run(echo=None)
+    assert capsys.readouterr().out == ""
