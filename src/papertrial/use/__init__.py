@@ -1,0 +1,1 @@
+"""Training one method and using what came out: fit, load, evaluate, predict, embed."""

@@ -1,0 +1,152 @@
+"""A trained model as a folder: `model.safetensors` (or the estimator's own files) and `card.json`. Load it, ask it, judge it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from papertrial.core import registry
+from papertrial.core.errors import DataError, PapertrialError
+from papertrial.core.facts import Facts
+from papertrial.core.files import read_json
+from papertrial.core.recipe import Optim
+from papertrial.core.task import Estimator, Prepared, Scores, Split, Task
+from papertrial.use.fit import CARD_VERSION, ESTIMATOR, WEIGHTS, Resolved, build_model
+
+
+class Artifact:
+    """What `fit` leaves behind.
+
+    folder: the run's folder.  card: the content of card.json.  model: an nn.Module in eval mode, or an estimator.
+    """
+
+    def __init__(self, folder: Path, card: dict[str, Any], task: Task, model: Any, head: dict[str, np.ndarray]) -> None:
+        self.folder, self.card, self.task, self.model, self.head = folder, card, task, model, head
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Artifact:
+        """Rebuild the model from the card and read its weights; nothing is unpickled.
+
+        Raises PapertrialError when the folder holds no finished run, or one of a newer format.
+        """
+        folder = Path(folder)
+        if not (folder / "card.json").exists():
+            inside = sorted(path.parent for path in folder.glob("*/**/card.json"))[:1] if folder.is_dir() else []
+            raise PapertrialError(
+                f"{folder} holds no trained model",
+                f"it holds several runs: name one, such as {inside[0]}"
+                if inside
+                else "type: papertrial fit PAPER --data DATA",
+            )
+        card = read_json(folder / "card.json")
+        if card.get("format") != CARD_VERSION:
+            raise PapertrialError(
+                f"{folder / 'card.json'} has format {card.get('format')}, this papertrial reads {CARD_VERSION}",
+                "type: pip install -U papertrial",
+            )
+        task = registry.task(card["task"]["name"])
+        if task.version != card["task"]["version"]:
+            raise PapertrialError(
+                f"{folder} was made for version {card['task']['version']} of the task {task.name}, here it is {task.version}",
+                "train it again",
+            )
+        prepared = Prepared(Split({}), Split({}), Split({}), Facts.from_json(card["facts"]), card["state"])
+        model = build_model(task, _resolved(card), prepared)
+        head: dict[str, np.ndarray] = {}
+        if isinstance(model, Estimator):
+            model = model.load(folder / ESTIMATOR) or model
+        else:
+            head = _load_weights(model, folder / WEIGHTS)
+            model.eval()
+        return cls(folder, card, task, model, head)
+
+    def encode(self, data: Any) -> tuple[Split, Any]:
+        """New data, anything `papertrial.open` takes, as the columns the model was trained on, and the opened data."""
+        from papertrial.data import open as open_data
+
+        opened = open_data(data)
+        if opened.kind != self.task.kind:
+            raise DataError(
+                f"{opened.name} is {opened.kind}, but this model was trained on {self.task.kind}",
+                "give it data like that it was trained on",
+            )
+        return self.task.encode(self.card["state"], opened), opened
+
+    def outputs(self, data: Any) -> np.ndarray:
+        """Probabilities (N, classes) or values (N,), float64."""
+        return self.task.outputs(self.model, self.head, self.encode(data)[0])
+
+    def predict(self, data: Any) -> dict[str, np.ndarray]:
+        """Answers as named columns of equal length: `example`, `prediction`, and a probability per class."""
+        split, opened = self.encode(data)
+        if not split.examples:
+            raise DataError(f"{opened.name} holds no examples", "give data with at least one")
+        answers = self.task.answers(self.task.outputs(self.model, self.head, split), self.card["state"])
+        return {"example": np.asarray(opened.names), **answers}
+
+    def evaluate(self, data: Any) -> Scores:
+        """Metrics on labelled data; raises DataError when it carries no labels."""
+        split, opened = self.encode(data)
+        if not ({"label", "target"} & set(split)):
+            wanted = self.card["state"].get("target") or "a folder per class"
+            raise DataError(
+                f"{opened.name} has no labels to evaluate on (looked for {wanted})",
+                "use predict for data without labels",
+            )
+        if "label" in split:
+            split = split.take(np.flatnonzero(np.asarray(split["label"]) >= 0))
+            if not split.examples:
+                raise DataError(
+                    f"no label of {opened.name} is one of the classes of this model",
+                    f"it knows: {', '.join(self.card['state']['class_names'][:10])}",
+                )
+        return self.task.score(self.task.outputs(self.model, self.head, split), split, self.card["state"])
+
+    def embed(self, data: Any) -> np.ndarray:
+        """Features (N, width), float32. Raises Declined for a model without features."""
+        return self.task.embed(self.model, self.encode(data)[0])
+
+
+def _resolved(card: dict[str, Any]) -> Resolved:
+    method = registry.method(card["method"]["name"])
+    backbone = registry.method(card["backbone"]) if card["backbone"] else None
+    return Resolved(
+        method,
+        _dataclass(method.module.Config, card["config"]),
+        _dataclass(Optim, card["optim"]),
+        [],
+        None,
+        backbone,
+        _dataclass(backbone.module.Config, card["backbone_config"]) if backbone else None,
+    )
+
+
+def _dataclass(cls: type, values: dict[str, Any]) -> Any:
+    """JSON has no tuples: lists become tuples again."""
+    try:
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    except TypeError as error:
+        raise PapertrialError(
+            f"the card's settings are not those of this version of papertrial ({error})",
+            "train it again, or install the version the card names",
+        ) from None
+
+
+def _load_weights(model: Any, file: Path) -> dict[str, np.ndarray]:
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(str(file))
+    except Exception as error:  # safetensors raises its own error type for a damaged file
+        raise PapertrialError(f"{file} cannot be read ({error})", "it may be damaged or missing; train again") from None
+    try:
+        model.load_state_dict(
+            {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+        )
+    except RuntimeError as error:
+        raise PapertrialError(
+            f"the weights in {file} do not fit the model of the card ({error})", "both must come from one run"
+        ) from None
+    return {name.removeprefix("head."): tensor.numpy() for name, tensor in tensors.items() if name.startswith("head.")}

@@ -1,0 +1,424 @@
+"""Train one method on the user's data: resolve every setting with its source, train or fit, judge on the test rows, keep the artifact."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import papertrial
+from papertrial.core import registry
+from papertrial.core.budget import Budget, Meter
+from papertrial.core.errors import DataError, Declined, PapertrialError, did_you_mean
+from papertrial.core.files import disk_errors, read_json, write_json, write_with
+from papertrial.core.recipe import Optim, Setting, resolve, unknown_settings
+from papertrial.core.registry import Method
+from papertrial.core.run import Run, environment
+from papertrial.core.task import Estimator, Prepared, Split, Task
+
+CARD_VERSION = 1
+WEIGHTS, ESTIMATOR = "model.safetensors", "estimator"
+#: the backbone an objective gets when the user names none
+DEFAULT_BACKBONE = "resnet"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run, as read back from its folder.
+
+    metrics: on the test rows, with `intervals` at 95 %.  valid: the primary metric on the validation rows, signed so
+    that higher is better.  per_example: (test rows,) float64 whose mean is the primary metric.
+    """
+
+    folder: Path
+    method: str
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    extra: dict[str, float]
+    valid: float
+    per_example: np.ndarray
+    meter: Meter
+
+    @classmethod
+    def read(cls, folder: Path) -> Outcome:
+        """Raises PapertrialError when the folder holds no finished run."""
+        result = read_json(folder / "result.json")
+        return cls(
+            folder,
+            result["method"],
+            result["metrics"],
+            {name: (low, high) for name, (low, high) in result["intervals"].items()},
+            result["extra"],
+            float("nan") if result["valid"] is None else result["valid"],
+            np.load(folder / "per_example.npy", allow_pickle=False),
+            Meter(**result["cost"]),
+        )
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A method with every setting decided."""
+
+    method: Method
+    config: Any
+    optim: Optim
+    settings: list[Setting]
+    recipe: Any
+    backbone: Method | None = None
+    backbone_config: Any = None
+    backbone_settings: tuple[Setting, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return f"{self.method.name}+{self.backbone.name}" if self.backbone else self.method.name
+
+
+def choose_task(data: Any, name: str | None = None) -> Task:
+    """The task called `name`, or the first that fits the data; raises DataError with every task's reason otherwise."""
+    look = data.look()
+    if name is not None:
+        task = registry.task(name)
+        supports = task.supports(look)
+        if not supports:
+            raise DataError(f"{data.name} does not fit the task {name}: {supports.why}", "type: papertrial look DATA")
+        return task
+    reasons = {}
+    for task in registry.tasks().values():
+        supports = task.supports(look)
+        if supports:
+            return task
+        reasons[task.name] = supports.why
+    raise DataError(f"no task fits {data.name}: " + "; ".join(f"{task}: {why}" for task, why in reasons.items()))
+
+
+def task_for(method: Method, data: Any, name: str | None = None) -> Task:
+    """The task named by the user, or the first of the paper's own tasks that fits the data."""
+    if name is not None:
+        return choose_task(data, name)
+    look = data.look()
+    known = registry.tasks()
+    reasons = {}
+    for task in [known[key] for key in method.paper.tasks if key in known]:
+        supports = task.supports(look)
+        if supports:
+            return task
+        reasons[task.name] = supports.why
+    raise Declined(
+        f"{method.id} does not fit {data.name}: " + "; ".join(f"{task}: {why}" for task, why in reasons.items()),
+        "type: papertrial look DATA",
+    )
+
+
+def resolve_method(
+    method: Method,
+    prepared: Prepared,
+    *,
+    backbone: str | None = None,
+    recipe: str = "base",
+    settings: Mapping[str, Any] | None = None,
+) -> Resolved:
+    """Decide every setting of `method` on this data. `settings` named `backbone.x` go to the backbone.
+
+    Raises PapertrialError for an unknown recipe, setting or backbone, or a backbone where none is used.
+    """
+    given = dict(settings or {})
+    inner = {name.removeprefix("backbone."): given.pop(name) for name in list(given) if name.startswith("backbone.")}
+    module = method.module
+    if recipe not in module.recipes:
+        raise PapertrialError(f"{method.id} has no recipe {recipe!r}", did_you_mean(recipe, module.recipes))
+    chosen = module.recipes[recipe]
+    estimator = method.paper.kind == "estimator"
+    unknown_settings(given, module.Config, *(() if estimator else (Optim,)))
+    layer = f"recipe {recipe}" + (f" ({chosen.source})" if chosen.source else "")
+    variant = {f"variant {method.variant}": method.overrides} if method.variant else {}
+    config, config_settings = resolve(module.Config, prepared.facts, {layer: chosen.config, **variant, "you": given})
+    optim, optim_settings = resolve(Optim, prepared.facts, {layer: chosen.optim, "you": given})
+    resolved = Resolved(method, config, optim, config_settings + ([] if estimator else optim_settings), chosen)
+    if method.paper.kind != "objective":
+        if backbone or inner:
+            raise PapertrialError(
+                f"{method.id} is an {method.paper.kind} and takes no backbone", "leave --backbone out"
+            )
+        return resolved
+    under = registry.method(backbone or DEFAULT_BACKBONE)
+    if under.paper.kind != "architecture":
+        raise PapertrialError(
+            f"{under.id} is an {under.paper.kind}, not an architecture, so it cannot be a backbone",
+            "type: papertrial list",
+        )
+    unknown_settings(inner, under.module.Config)
+    under_layers = {
+        "recipe base": under.module.recipes["base"].config,
+        **({f"variant {under.variant}": under.overrides} if under.variant else {}),
+        "you": inner,
+    }
+    under_config, under_settings = resolve(under.module.Config, prepared.facts, under_layers)
+    return Resolved(method, config, optim, resolved.settings, chosen, under, under_config, tuple(under_settings))
+
+
+def build_model(task: Task, resolved: Resolved, prepared: Prepared) -> Any:
+    """The model of a resolved method, with fresh weights. Raises Declined when the task refuses the method."""
+    backbone = resolved.backbone.module.build(resolved.backbone_config, prepared.facts) if resolved.backbone else None
+    return task.build(resolved.method, resolved.config, resolved.optim, prepared, backbone)
+
+
+def prepare(task: Task, data: Any, seed: int = 0, **options: Any) -> Prepared:
+    """`task.prepare`, with the record of where the rows came from. options: `labels`, `fraction`, `size` as the task takes them."""
+    chosen = {name: value for name, value in options.items() if value is not None}
+    for name in chosen:
+        if name not in signature(task.prepare).parameters:
+            raise PapertrialError(f"the task {task.name} takes no {name}", f"leave --{name} out")
+    prepared = task.prepare(data, seed=seed, **chosen)
+    origin = {"name": data.name, "fingerprint": data.fingerprint, "options": chosen, "numbers": data.look().numbers}
+    return replace(prepared, origin=origin)
+
+
+def fit_prepared(
+    method: Method,
+    task: Task,
+    prepared: Prepared,
+    *,
+    out: Path | str,
+    backbone: str | None = None,
+    recipe: str = "base",
+    settings: Mapping[str, Any] | None = None,
+    budget: Budget | None = None,
+    seed: int = 0,
+    fresh: bool = False,
+    progress: bool = True,
+) -> Outcome:
+    """Run one method to its end in the folder `out`; goes on where an earlier run of the same command stopped.
+
+    Raises Declined when the method does not suit the task, TrainingStopped on collapse or non-finite values,
+    PapertrialError when `out` holds another run.
+    """
+    import torch
+
+    resolved = resolve_method(method, prepared, backbone=backbone, recipe=recipe, settings=settings)
+    if resolved.recipe.budget.steps == 0:  # nothing is trained, whatever the others may spend
+        budget = resolved.recipe.budget
+    budget = budget or (resolved.recipe.budget if resolved.recipe.budget != Budget() else task.budget)
+    run = Run(out)
+    with run.locked(), run.leaving_nothing_unless_begun():
+        if fresh:
+            run.clear()
+        run.begin(_asked(task, resolved, prepared, recipe, budget, seed))
+        if run.done:
+            return Outcome.read(run.folder)
+        torch.manual_seed(seed)
+        model = build_model(task, resolved, prepared)
+        rows = task.training(model, prepared)
+        if isinstance(model, Estimator):
+            meter = _fit_estimator(model, rows, prepared, budget, run, seed)
+        else:
+            meter = _train(task, model, rows, prepared, resolved.optim, budget, run, seed, progress)
+        head = task.finish(model, prepared, seed)
+        result = _judge(task, model, head, prepared, seed)
+        result |= {"method": resolved.name, "cost": meter.to_json()}
+        per_example = result.pop("per_example")
+        _save_weights(run, model, head)
+        write_with(run.path("per_example.npy"), lambda temporary: _save_array(temporary, per_example))
+        write_json(run.path("card.json"), _card(task, resolved, prepared, model, budget, seed, result))
+        run.finish(result)
+    return Outcome.read(run.folder)
+
+
+def fit(
+    method: str,
+    data: Any,
+    *,
+    task: str | None = None,
+    target: str | None = None,
+    out: Path | str | None = None,
+    backbone: str | None = None,
+    recipe: str = "base",
+    settings: Mapping[str, Any] | None = None,
+    budget: Budget | str | None = None,
+    labels: int | None = None,
+    size: int | None = None,
+    seed: int = 0,
+    fresh: bool = False,
+    progress: bool = True,
+) -> Any:
+    """Open the data, train `method` on it and return the `Artifact`.
+
+    data: anything `papertrial.open` takes.  out: the run's folder, by default `runs/<method>-<data>`.  labels: how
+    many labels per class a method may see (image_representation).  size: side of the images in pixels.
+    """
+    from papertrial.data import open as open_data
+    from papertrial.use.artifact import Artifact
+
+    chosen = registry.method(method)
+    opened = open_data(data, target=target)
+    on = task_for(chosen, opened, task)
+    prepared = prepare(on, opened, seed, labels=labels, size=size)
+    outcome = fit_prepared(
+        chosen,
+        on,
+        prepared,
+        out=out or default_folder(chosen.slug, opened.name),
+        backbone=backbone,
+        recipe=recipe,
+        settings=settings,
+        budget=Budget.parse(budget) if isinstance(budget, str) else budget,
+        seed=seed,
+        fresh=fresh,
+        progress=progress,
+    )
+    return Artifact.load(outcome.folder)
+
+
+def default_folder(what: str, data_name: str) -> Path:
+    """`runs/<what>-<data>`, with only letters a file system likes."""
+    tail = "".join(
+        letter if letter.isalnum() or letter in "-_" else "-" for letter in Path(data_name).name.partition(".")[0]
+    )
+    return Path("runs") / f"{what}-{tail or 'data'}"
+
+
+def _asked(
+    task: Task, resolved: Resolved, prepared: Prepared, recipe: str, budget: Budget, seed: int
+) -> dict[str, Any]:
+    """What makes two runs the same run."""
+    return {
+        "method": resolved.method.name,
+        "task": f"{task.name} v{task.version}",
+        "data": {name: prepared.origin.get(name) for name in ("name", "fingerprint", "options")},
+        "backbone": resolved.backbone.name if resolved.backbone else None,
+        "recipe": recipe,
+        "config": asdict(resolved.config),
+        "backbone_config": asdict(resolved.backbone_config) if resolved.backbone else None,
+        "optim": asdict(resolved.optim),
+        "budget": budget.to_json(),
+        "seed": seed,
+        "version": papertrial.__version__,
+    }
+
+
+def _fit_estimator(model: Estimator, rows: Split, prepared: Prepared, budget: Budget, run: Run, seed: int) -> Meter:
+    import torch
+
+    from papertrial.train.device import PeakMemory
+
+    peak = PeakMemory(torch.device("cpu"))
+    meter: Meter = model.fit(rows, prepared.valid, prepared.facts, budget, seed, run)
+    return replace(meter, peak_bytes=peak.read())
+
+
+def _train(
+    task: Task,
+    model: Any,
+    rows: Split,
+    prepared: Prepared,
+    optim: Optim,
+    budget: Budget,
+    run: Run,
+    seed: int,
+    progress: bool,
+) -> Meter:
+    from papertrial.train.loop import train
+
+    fit_inputs = getattr(getattr(model, "encoder", None), "fit_inputs", None)
+    if fit_inputs is not None:
+        fit_inputs(rows)
+    metric, higher = task.primary_for(prepared.state)
+
+    def validate() -> float:
+        value = task.score(task.outputs(model, {}, prepared.valid), prepared.valid, prepared.state).metrics[metric]
+        return value if higher else -value
+
+    early = validate if optim.patience and prepared.valid.examples else None
+    return train(model, rows, optim, budget, run, seed=seed, validate=early, progress=progress)
+
+
+def _judge(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepared, seed: int) -> dict[str, Any]:
+    metric, higher = task.primary_for(prepared.state)
+    valid = float("nan")
+    if prepared.valid.examples:
+        valid = task.score(task.outputs(model, head, prepared.valid), prepared.valid, prepared.state).metrics[metric]
+    result: dict[str, Any] = {
+        "valid": valid if higher else -valid,
+        "metrics": {},
+        "intervals": {},
+        "extra": {},
+        "per_example": np.zeros(0),
+    }
+    if prepared.test.examples:
+        scores = task.score(task.outputs(model, head, prepared.test), prepared.test, prepared.state)
+        result |= {
+            "metrics": scores.metrics,
+            "intervals": scores.intervals,
+            "per_example": np.asarray(scores.per_example, dtype=np.float64),
+        }
+        result["extra"] = task.extra_scores(model, prepared, seed)
+    return result
+
+
+def _card(
+    task: Task, resolved: Resolved, prepared: Prepared, model: Any, budget: Budget, seed: int, result: dict[str, Any]
+) -> dict[str, Any]:
+    """The artifact's card: all that is needed to rebuild the model and to judge where it came from."""
+    paper = resolved.method.paper
+    return {
+        "format": CARD_VERSION,
+        "method": {"name": resolved.method.name, "title": paper.title, "arxiv": paper.arxiv, "caveats": paper.caveats},
+        "backbone": resolved.backbone.name if resolved.backbone else None,
+        "task": {"name": task.name, "version": task.version},
+        "data": prepared.origin,
+        "facts": prepared.facts,
+        "state": prepared.state,
+        "notes": prepared.notes,
+        "recipe": resolved.recipe.name,
+        "config": asdict(resolved.config),
+        "backbone_config": asdict(resolved.backbone_config) if resolved.backbone else None,
+        "optim": asdict(resolved.optim),
+        "settings": [asdict(setting) for setting in resolved.settings],
+        "backbone_settings": [asdict(setting) for setting in resolved.backbone_settings],
+        "budget": budget,
+        "seed": seed,
+        "weights": None
+        if isinstance(model, Estimator)
+        else {"file": WEIGHTS, "parameters": sum(p.numel() for p in model.parameters())},
+        "licence": {
+            "weights": "trained here from fresh weights: yours",
+            "code": "Apache-2.0",
+            "data": "not known to papertrial: the weights carry what its licence asks",
+        },
+        "environment": environment(),
+        **{name: result[name] for name in ("valid", "metrics", "intervals", "extra", "cost")},
+    }
+
+
+def _save_weights(run: Run, model: Any, head: Mapping[str, np.ndarray]) -> None:
+    """`model.safetensors` with the model and the probe, or the folder `estimator` in the library's own format."""
+    from safetensors.torch import save_file
+
+    if isinstance(model, Estimator):
+        target, temporary = run.path(ESTIMATOR), run.path(f".{ESTIMATOR}.tmp")
+        with disk_errors(target):
+            for folder in (temporary, target):
+                shutil.rmtree(folder, ignore_errors=True)
+            temporary.mkdir()
+            try:
+                model.save(temporary)
+                temporary.rename(target)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        return
+    import torch
+
+    tensors = {
+        f"model.{name}": tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()
+    }
+    tensors |= {f"head.{name}": torch.from_numpy(np.ascontiguousarray(array)) for name, array in head.items()}
+    write_with(run.path(WEIGHTS), lambda temporary: save_file(tensors, str(temporary)))
+
+
+def _save_array(path: Path, array: np.ndarray) -> None:
+    with path.open("wb") as stream:
+        np.save(stream, array, allow_pickle=False)

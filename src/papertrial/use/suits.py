@@ -1,0 +1,35 @@
+"""Which tasks data fits, and which papers accept it, each refusal with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from papertrial.core import registry
+from papertrial.core.errors import missing_extra
+
+
+@dataclass(frozen=True)
+class Suits:
+    """Task and paper names with the reason they do not fit; an empty reason means they do."""
+
+    tasks: dict[str, str]
+    papers: dict[str, str]
+
+
+def suits(look: Any) -> Suits:
+    """Judge a facts page against every task, and every paper on the shelf against the tasks that fit."""
+    tasks = {}
+    for name, task in registry.tasks().items():
+        supports = task.supports(look)
+        tasks[name] = "" if supports else supports.why
+    papers = {}
+    for name, paper in registry.papers().items():
+        missing = registry.missing_package(paper)
+        if missing is not None:
+            papers[name] = str(missing_extra(name, *missing))
+        elif any(tasks.get(task) == "" for task in paper.tasks):
+            papers[name] = ""
+        else:
+            papers[name] = f"it is for {' or '.join(paper.tasks) or 'no task here'}"
+    return Suits(tasks, papers)
