@@ -1,0 +1,566 @@
+"""The command line. Nothing heavy is imported before a command needs it: `papertrial list` imports no torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from papertrial.app import show
+from papertrial.core import registry
+from papertrial.core.errors import PapertrialError, did_you_mean
+from papertrial.core.files import to_json
+
+app = typer.Typer(
+    name="papertrial",
+    help="A reading list you can put on trial: look at your data, train a paper on it, compare it with strong baselines, use the result.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _complete_method(incomplete: str) -> list[str]:
+    return [name for name in registry.entries() if name.startswith(incomplete)]
+
+
+def _complete_listed(incomplete: str) -> list[str]:
+    return [row.paper.id for row in registry.reading_list() if row.paper.id.startswith(incomplete)]
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        "-d",
+        help="A folder or archive of images, a table file, a built-in name such as digits, or hf:ID.",
+        show_default=False,
+    ),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(help="Column to predict in a table; guessed and said when left out.", show_default=False),
+]
+TaskName = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        help="image_classification, image_representation or tabular; chosen from the data when left out.",
+        show_default=False,
+    ),
+]
+BudgetText = Annotated[
+    str | None,
+    typer.Option(
+        "--budget", "-b", help="What one run may spend: 90s, 10m, 500steps, 200ksamples, 20trials.", show_default=False
+    ),
+]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where to write.", show_default=False)]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="name=value; may be repeated. 'papertrial fit PAPER --help' lists the names.", show_default=False
+    ),
+]
+Backbone = Annotated[
+    str | None,
+    typer.Option(
+        help="Architecture under an objective, such as mlp_mixer or vit.",
+        autocompletion=_complete_method,
+        show_default=False,
+    ),
+]
+RecipeName = Annotated[str, typer.Option("--recipe", help="paper, base or tiny.")]
+Labels = Annotated[
+    int | None,
+    typer.Option(help="Labels per class a method may see (image_representation).", show_default=False, min=1),
+]
+Size = Annotated[
+    int | None,
+    typer.Option(
+        help="Side of the images in pixels; chosen from the data when left out.", show_default=False, min=4, max=1024
+    ),
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Start over when the folder holds an earlier run.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
+RunFolder = Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)]
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        print(line)
+
+
+def _document(content: Any) -> None:
+    print(to_json(content, indent=2))
+
+
+@app.command("list")
+def list_(
+    task: Annotated[str | None, typer.Option(help="Only papers for this task.", show_default=False)] = None,
+    shelf: Annotated[bool, typer.Option("--shelf", help="Only papers that can be used now.")] = False,
+    json: Json = False,
+) -> None:
+    """The reading list: every paper, and whether it is on the shelf yet."""
+    listed = registry.reading_list()
+    known = sorted({name for row in listed for name in row.paper.tasks})
+    if task is not None and task not in known:
+        raise PapertrialError(f"no paper has the task {task!r}", did_you_mean(task, known))
+    rows = [row for row in listed if (task is None or task in row.paper.tasks) and (row.on_shelf or not shelf)]
+    if json:
+        _document([{**row.paper.to_json(), "on_shelf": row.on_shelf, "state": _state(row)} for row in rows])
+        return
+    _say(
+        *show.table(
+            ("month", "paper", "state", "idea"),
+            [(row.paper.month, row.paper.id, _state(row), row.paper.idea) for row in rows],
+            last_cut=True,
+        )
+    )
+    here = sum(row.on_shelf for row in rows)
+    _say("", f"{len(rows)} papers, {here} on the shelf.   papertrial read PAPER   papertrial look DATA")
+
+
+def _state(row: registry.Listed) -> str:
+    if not row.on_shelf:
+        return "not yet"
+    missing = registry.missing_package(row.paper)
+    return f"needs [{missing[1]}]" if missing else "on the shelf"
+
+
+@app.command()
+def read(
+    paper: Annotated[
+        str, typer.Argument(help="A paper or baseline.", autocompletion=_complete_listed, show_default=False)
+    ],
+    json: Json = False,
+) -> None:
+    """What a paper is: the idea, the equation, what its text hides, how to try it."""
+    import ast
+
+    waiting = {row.paper.id: row.paper for row in registry.reading_list() if not row.on_shelf}
+    entry = None if paper in waiting else registry.find(paper)
+    facts = entry.paper if entry else waiting[paper]
+    page = ast.get_docstring(ast.parse(entry.file.read_text(encoding="utf-8"))) if entry else None
+    if json:
+        _document(
+            {**facts.to_json(), "on_shelf": entry is not None, "page": page, "file": str(entry.file) if entry else None}
+        )
+        return
+    link = f"https://arxiv.org/abs/{facts.arxiv}" if facts.arxiv else ""
+    rows = [
+        ("paper", facts.title),
+        ("authors", facts.authors),
+        ("arXiv", link),
+        ("selected", facts.month),
+        ("kind", facts.kind),
+        ("tasks", ", ".join(facts.tasks)),
+        ("idea", facts.idea),
+    ]
+    rows += [
+        ("builds on", ", ".join(facts.builds_on)),
+        ("code", facts.official + (f" ({facts.licence})" if facts.licence else "")),
+    ]
+    _say(*show.labelled(row for row in rows if row[1]))
+    if entry is None:
+        _say("", "This paper is on the reading list but not on the shelf yet: it cannot be trained here.")
+        return
+    _say(*show.labelled((("caveat" if index == 0 else "", caveat) for index, caveat in enumerate(facts.caveats))))
+    _say("", page or "", "", f"code        {entry.file}", f"options     papertrial fit {paper} --help")
+
+
+@app.command()
+def look(
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="A folder or archive of images, a table file, a built-in name such as digits, or hf:ID.",
+            show_default=False,
+        ),
+    ],
+    target: Target = None,
+    json: Json = False,
+) -> None:
+    """The facts of your data before anything trains, the tasks it fits, and the papers that accept it."""
+    from papertrial.data import open as open_data
+    from papertrial.use.suits import suits
+
+    opened = open_data(data, target=target)
+    facts = opened.look()
+    fitting = suits(facts)
+    if json:
+        _document({**facts.to_json(), "tasks": fitting.tasks, "papers": fitting.papers})
+        return
+    _say(*show.labelled(facts.facts))
+    _say(*show.labelled(("note", note) for note in facts.notes))
+    _say(
+        "",
+        *show.labelled(
+            (
+                ("fits" if reason == "" else "no", name if reason == "" else f"{name}: {reason}")
+                for name, reason in fitting.tasks.items()
+            )
+        ),
+    )
+    accepted = [name for name, reason in fitting.papers.items() if reason == ""]
+    _say(*show.labelled([("papers", ", ".join(accepted) or "none on the shelf")]))
+    _say(*show.labelled((("declines", f"{name}: {reason}") for name, reason in fitting.papers.items() if reason)))
+    if accepted:
+        extra = f" --target {target}" if target else ""
+        _say("", f"next        papertrial compare {accepted[0]} --data {data}{extra}")
+
+
+@app.command(context_settings={"help_option_names": []})
+def fit(
+    paper: Annotated[
+        str | None,
+        typer.Argument(
+            help="A paper or baseline, such as mlp_mixer, mlp_mixer:S/16 or rtdl:resnet.",
+            autocompletion=_complete_method,
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            "-d",
+            help="A folder or archive of images, a table file, a built-in name such as digits, or hf:ID.",
+            show_default=False,
+        ),
+    ] = None,
+    target: Target = None,
+    task: TaskName = None,
+    budget: BudgetText = None,
+    backbone: Backbone = None,
+    recipe: RecipeName = "base",
+    set_: Settings = None,
+    labels: Labels = None,
+    size: Size = None,
+    seed: Annotated[int, typer.Option(help="Seed of weights, order and validation rows.", min=0)] = 0,
+    out: Out = None,
+    fresh: Fresh = False,
+    quiet: Quiet = False,
+    json: Json = False,
+    help_: Annotated[
+        bool, typer.Option("--help", "-h", help="Show this, or with a PAPER its options with their sources.")
+    ] = False,
+) -> None:
+    """Train one paper on your data. The same command resumes a run that was stopped; nothing is lost."""
+    if paper is None or help_:
+        _fit_help(paper)
+        return
+    if data is None:
+        raise PapertrialError("fit needs data", f"type: papertrial fit {paper} --data FOLDER_OR_FILE")
+    from papertrial.core.recipe import parse_settings
+    from papertrial.use.fit import fit as run_fit
+
+    method = registry.method(paper)
+    given = parse_settings(set_ or [])
+    artifact = run_fit(
+        method.name, data, task=task, target=target, out=out, backbone=backbone, recipe=recipe, settings=given, budget=budget,
+        labels=labels, size=size, seed=seed, fresh=fresh, progress=not quiet and not json,
+    )  # fmt: skip
+    card = artifact.card
+    if json:
+        _document(
+            {
+                "folder": artifact.folder,
+                **{
+                    name: card[name]
+                    for name in (
+                        "method",
+                        "backbone",
+                        "task",
+                        "data",
+                        "notes",
+                        "settings",
+                        "backbone_settings",
+                        "budget",
+                        "seed",
+                        "cost",
+                        "metrics",
+                        "intervals",
+                        "extra",
+                    )
+                },
+            }
+        )
+        return
+    _say(*_run_lines(artifact))
+
+
+def _run_lines(artifact: Any) -> list[str]:
+    from papertrial.core.budget import duration
+
+    card, cost = artifact.card, artifact.card["cost"]
+    rows = [
+        ("method", card["method"]["name"] + (f" on {card['backbone']}" if card["backbone"] else "")),
+        ("task", f"{card['task']['name']} v{card['task']['version']}"),
+        ("data", card["data"]["name"]),
+    ]
+    rows += [("note", note) for note in card["notes"]]
+    lines = show.labelled(rows)
+    lines += ["settings", *show.settings(_Row(**entry) for entry in card["settings"] + card["backbone_settings"])]
+    spent = (
+        f"{duration(cost['seconds'])}, {cost['steps']} steps, {cost['samples']} examples seen"
+        if cost["steps"]
+        else f"{duration(cost['seconds'])}" + (f", {cost['trials']} trials" if cost["trials"] else "")
+    )
+    lines += ["", *show.labelled([("cost", f"{spent}, peak memory {show.size(cost['peak_bytes'])}")])]
+    lines += (
+        ["on test rows, with 95 % intervals", *show.metrics(card["metrics"], card["intervals"])]
+        if card["metrics"]
+        else ["no labelled test rows: nothing to judge it by"]
+    )
+    if card["extra"]:
+        lines += ["also", *show.metrics(card["extra"], {})]
+    return [
+        *lines,
+        "",
+        f"saved in {artifact.folder}",
+        f"next        papertrial predict {artifact.folder} DATA    papertrial embed {artifact.folder} DATA",
+    ]
+
+
+class _Row:
+    """A card's setting, read back."""
+
+    def __init__(self, name: str, value: Any, source: str) -> None:
+        self.name, self.value, self.source = name, value, source
+
+
+def _fit_help(paper: str | None) -> None:
+    context = typer.main.get_command(app).commands["fit"]  # type: ignore[attr-defined]
+    _say(context.get_help(type(context).make_context(context, "papertrial fit", ["-"], resilient_parsing=True)))
+    if paper is None:
+        return
+    from papertrial.core.recipe import Optim, Setting, resolve
+
+    method = registry.method(paper)
+    _say("", f"Options of {method.name}, each --set name=value (default, source):")
+    _, settings = resolve(
+        method.module.Config, None, {f"variant {method.variant}": method.overrides} if method.variant else {}
+    )
+    _say(*show.settings(settings))
+    if getattr(method.module, "variants", {}):
+        _say("", f"Variants: {', '.join(f'{method.id}:{name}' for name in method.module.variants)}")
+    for recipe in method.module.recipes.values():
+        changes = ", ".join(f"{name}={show.words(value)}" for name, value in {**recipe.config, **recipe.optim}.items())
+        _say(
+            *show.labelled(
+                [
+                    (
+                        f"--recipe {recipe.name}",
+                        "; ".join(filter(None, (changes or "defaults", recipe.source, recipe.cost))),
+                    )
+                ],
+                width=16,
+            )
+        )
+    if method.paper.kind != "estimator":
+        _say(
+            "",
+            "Training, also --set name=value:",
+            *show.settings(Setting(row.name, row.value, row.source) for row in resolve(Optim, None, {})[1]),
+        )
+    _say("", "Values marked with a rule are suited to your data; a run prints and keeps what was chosen and why.")
+
+
+@app.command()
+def compare(
+    papers: Annotated[
+        list[str],
+        typer.Argument(
+            help="Papers to compare, such as mlp_mixer rtdl:resnet.",
+            autocompletion=_complete_method,
+            show_default=False,
+        ),
+    ],
+    data: Data,
+    target: Target = None,
+    task: TaskName = None,
+    budget: BudgetText = None,
+    total: Annotated[
+        str | None,
+        typer.Option(help="Time for the whole comparison, shared equally by its runs: 10m, 1h.", show_default=False),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Paired seeds.", min=1, max=200)] = 5,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Baseline to measure differences to; by default the one that validates best.", show_default=False
+        ),
+    ] = None,
+    backbone: Backbone = None,
+    recipe: RecipeName = "base",
+    set_: Settings = None,
+    labels: Labels = None,
+    size: Size = None,
+    worth: Annotated[
+        bool, typer.Option(help="Express gains as extra labels (trains the reference on subsets).")
+    ] = True,
+    out: Out = None,
+    fresh: Fresh = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Does it help on my data? Papers against strong baselines at an equal budget, with a verdict in words."""
+    from papertrial.core.recipe import parse_settings
+    from papertrial.study.compare import compare as run_compare
+
+    def echo(line: str) -> None:
+        print(line, file=sys.stderr if json else sys.stdout, flush=True)
+
+    result = run_compare(
+        papers, data, task=task, target=target, budget=budget, total=total, seeds=seeds, against=against, backbone=backbone, recipe=recipe,
+        settings=parse_settings(set_ or []), labels=labels, size=size, worth=worth, out=out, fresh=fresh, progress=not quiet and not json, echo=echo,
+    )  # fmt: skip
+    if json:
+        _document(result)
+        return
+    _say("", *result.lines())
+
+
+@app.command()
+def evaluate(
+    run: RunFolder, data: Annotated[str, typer.Argument(help="Labelled data.", show_default=False)], json: Json = False
+) -> None:
+    """Judge a trained model on labelled data."""
+    from papertrial.use.artifact import Artifact
+
+    scores = Artifact.load(run).evaluate(data)
+    if json:
+        _document({"metrics": scores.metrics, "intervals": scores.intervals, "examples": len(scores.per_example)})
+        return
+    _say(
+        f"{len(scores.per_example)} examples of {data}, with 95 % intervals",
+        *show.metrics(scores.metrics, scores.intervals),
+    )
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    data: Annotated[str, typer.Argument(help="Data to answer for: a file, a folder, one image.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .csv, .jsonl or .parquet.")] = Path(
+        "predictions.csv"
+    ),
+    json: Json = False,
+) -> None:
+    """Answers of a trained model for new data."""
+    from papertrial.use.artifact import Artifact
+    from papertrial.use.output import check_table_name, write_table
+
+    check_table_name(out)
+    answers = Artifact.load(run).predict(data)
+    write_table(out, answers)
+    rows = len(answers["prediction"])
+    if json:
+        _document({"file": out, "rows": rows, "columns": list(answers)})
+        return
+    head = ["example", "prediction"]
+    _say(
+        *show.table(
+            head,
+            [
+                [
+                    show.words(answers[name][row].item() if hasattr(answers[name][row], "item") else answers[name][row])
+                    for name in head
+                ]
+                for row in range(min(5, rows))
+            ],
+        )
+    )
+    _say(f"... {rows} rows in {out}" if rows > 5 else f"{rows} rows in {out}")
+
+
+@app.command()
+def embed(
+    run: RunFolder,
+    data: Annotated[str, typer.Argument(help="Data to embed.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .npy or .parquet.")] = Path("embeddings.npy"),
+    json: Json = False,
+) -> None:
+    """Features of a trained model for new data, one row per example."""
+    from papertrial.use.artifact import Artifact
+    from papertrial.use.output import check_array_name, write_array
+
+    check_array_name(out)
+    artifact = Artifact.load(run)
+    split, opened = artifact.encode(data)
+    features = artifact.task.embed(artifact.model, split)
+    write_array(out, features, opened.names)
+    if json:
+        _document({"file": out, "rows": features.shape[0], "width": features.shape[1]})
+        return
+    _say(f"{features.shape[0]} rows of {features.shape[1]} features in {out}")
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Is this machine ready? Versions, threads, extras, cache and known traps."""
+    from papertrial.use.doctor import checks
+
+    found = checks()
+    if json:
+        _document(found)
+    else:
+        _say(
+            *show.table(("check", "state", "what"), [(check["name"], check["state"], check["what"]) for check in found])
+        )
+    if any(check["state"] == "broken" for check in found):
+        raise typer.Exit(1)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from papertrial import __version__
+
+        print(f"papertrial {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run a command; whatever the user can mend ends in one line and the exit code that goes with it."""
+    try:
+        command = typer.main.get_command(app)
+        sys.exit(command.main(sys.argv[1:], prog_name="papertrial", standalone_mode=False) or 0)
+    except PapertrialError as error:
+        _stop(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _stop("stopped; the same command goes on from the last checkpoint", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except MemoryError:
+        _stop("out of memory; use a smaller --set batch=..., --size, or fewer rows", 2)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # a usage error of the command-line parser
+            _stop(_usage(error), 2)
+        if type(error).__name__ in ("Abort", "Exit"):
+            sys.exit(getattr(error, "exit_code", 1))
+        if os.environ.get("PAPERTRIAL_DEBUG"):
+            raise
+        _stop(
+            f"a defect of papertrial: {type(error).__name__}: {error}; PAPERTRIAL_DEBUG=1 shows where; please report it",
+            1,
+        )
+
+
+def _usage(error: Any) -> str:
+    message = " ".join(str(error.format_message()).split())
+    if "No such command" in message and sys.argv[1:]:
+        return f"there is no command {sys.argv[1]!r}; {did_you_mean(sys.argv[1], list(typer.main.get_command(app).commands))}"  # type: ignore[attr-defined]
+    where = f"papertrial {sys.argv[1]} --help" if sys.argv[1:] else "papertrial --help"
+    return f"{message.rstrip('.')}; type: {where}"
+
+
+def _stop(message: str, code: int) -> None:
+    print(f"papertrial: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,90 @@
+"""What the commands print: plain lines a tired person can read, no colour needed to understand them."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from papertrial.core.recipe import Setting
+
+
+def columns() -> int:
+    """Width to print at: the terminal's, between 60 and 120."""
+    return max(60, min(120, shutil.get_terminal_size((100, 24)).columns))
+
+
+def labelled(rows: Iterable[tuple[str, str]], width: int = 12) -> list[str]:
+    """`label   words`, wrapped under the words."""
+    lines = []
+    for label, words in rows:
+        lead = f"{label:<{width - 2}}  "
+        lines += textwrap.wrap(
+            str(words), columns(), initial_indent=lead, subsequent_indent=" " * len(lead), break_on_hyphens=False
+        ) or [lead.rstrip()]
+    return lines
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], last_cut: bool = False) -> list[str]:
+    """Aligned columns; with `last_cut` the last column is cut to the terminal's width (never in a pipe)."""
+    widths = [max(len(str(row[place])) for row in [head, *rows]) for place in range(len(head))]
+    last_cut = last_cut and sys.stdout.isatty()
+    if last_cut:
+        widths[-1] = max(20, columns() - sum(widths[:-1]) - 2 * (len(widths) - 1))
+    lines = []
+    for row in [head, *rows]:
+        cells = [str(cell) for cell in row]
+        if last_cut:
+            cells[-1] = textwrap.shorten(cells[-1], widths[-1], placeholder=" ...")
+        lines.append("  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip())
+    return lines
+
+
+def settings(rows: Iterable[Setting]) -> list[str]:
+    """`name = value   source`, one line each."""
+    rows = list(rows)
+    names = max((len(row.name) for row in rows), default=0)
+    values = min(24, max((len(words(row.value)) for row in rows), default=0))
+    return [f"  {row.name:<{names}}  {words(row.value):<{values}}  {row.source}" for row in rows]
+
+
+def words(value: Any) -> str:
+    """A setting's value as one would type it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, tuple | list):
+        return ",".join(words(entry) for entry in value) or "none"
+    return "none" if value is None or value == "" else str(value)
+
+
+def metrics(values: dict[str, float], intervals: dict[str, tuple[float, float]]) -> list[str]:
+    """`accuracy 0.972 [0.968, 0.976]`, one line each."""
+    width = max((len(name) for name in values), default=0)
+    lines = []
+    for name, value in values.items():
+        low_high = intervals.get(name)
+        between = f"  [{number(low_high[0])}, {number(low_high[1])}]" if low_high else ""
+        lines.append(f"  {name:<{width}}  {number(value)}{between}")
+    return lines
+
+
+def number(value: float | None) -> str:
+    """Four significant figures for large numbers, three decimals for shares; `-` where there is none."""
+    if value is None or value != value:
+        return "-"
+    return f"{value:.3f}" if abs(value) < 10 and (abs(value) >= 0.001 or value == 0) else f"{value:.4g}"
+
+
+def size(count: float | None) -> str:
+    """Bytes as people say them."""
+    if count is None:
+        return "unknown"
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit in ("B", "kB") or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError
