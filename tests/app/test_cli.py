@@ -220,7 +220,7 @@ def test_learning_without_labels(papertrial, tmp_path):
     (tmp_path / "heap").mkdir()
     for index in range(40):
         Image.fromarray(draw.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(tmp_path / "heap" / f"{index}.png")
-    code, out, err = papertrial(
+    code, _, err = papertrial(
         "fit", "barlow_twins", "--data", "heap", "--recipe", "tiny", "--backbone", "mlp_mixer", "--out", "run", "-q"
     )
     assert code == 0, err

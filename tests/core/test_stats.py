@@ -17,7 +17,6 @@ from papertrial.core.stats import (
     Verdict,
     half_width,
     holm,
-    mean_interval,
     mean_squares,
     p_value,
     power,
@@ -392,14 +391,3 @@ def test_wrong_shapes_are_refused(wrong):
 def test_values_that_are_not_finite_are_refused(value):
     with pytest.raises(PapertrialError, match="not finite"):
         verdict(np.full((3, 20), value))
-
-
-def test_mean_interval():
-    right = np.repeat([0.0, 1.0], [7, 43])
-    wilson = scipy_stats.binomtest(43, 50).proportion_ci(0.95, method="wilson")
-    assert mean_interval(right) == pytest.approx((wilson.low, wilson.high))
-    assert mean_interval(np.ones(20))[0] < 1.0 == mean_interval(np.ones(20))[1]
-    values = np.random.default_rng(18).exponential(size=40)
-    expected = scipy_stats.t.interval(0.95, 39, values.mean(), scipy_stats.sem(values))
-    assert mean_interval(values) == pytest.approx(expected)
-    assert all(map(math.isnan, mean_interval(np.array([1.0]))))

@@ -299,8 +299,8 @@ def test_odd_names_hidden_files_links_and_depth(tmp_path):
     (root / "loop").symlink_to(root)
     images = Images.from_files(root)
     assert images.class_names == ("Kätzchen 猫", "dog")
-    assert images.labels.tolist() == [0, 0, 1]
-    assert any("1 hidden, 1 not images, 2 symbolic links" in note for note in images.notes)
+    assert images.labels.tolist() == [0, 0, 1, 1]
+    assert any("1 hidden, 1 linked folders, 1 not images" in note for note in images.notes)
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,7 @@ recipes = {
     "base": Recipe(
         "base",
         optim={"lr": 2e-3, "weight_decay": 0.05, "batch": 128, "warmup": 0.1},
-        source="chosen on MNIST and Fashion-MNIST",
+        source="chosen on MNIST",
     ),
     "tiny": Recipe(
         "tiny",

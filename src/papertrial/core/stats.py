@@ -352,26 +352,3 @@ def _judge(squares: MeanSquares, p: float, level: float) -> Verdict:
         more_seeds=None if total is None else max(1, total - seeds),
         more_examples=None if larger is None else max(1, larger - examples),
     )  # fmt: skip
-
-
-def mean_interval(per_example: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
-    """95 % interval of one model's mean score over test examples: Wilson (1927) for 0 and 1, Student otherwise.
-
-    per_example: (N,), any real dtype. The interval speaks of other test examples, not of other seeds; NaN when N < 2.
-    """
-    from scipy.special import ndtri, stdtrit
-
-    x = np.asarray(per_example, dtype=np.float64)
-    n = len(x)
-    if n < 2:
-        return math.nan, math.nan
-    mean = float(x.mean())
-    if ((x == 0) | (x == 1)).all():
-        z2 = float(ndtri(1 - level / 2)) ** 2
-        centre, h = (
-            (mean + z2 / (2 * n)) / (1 + z2 / n),
-            math.sqrt(z2 * (mean * (1 - mean) / n + z2 / (4 * n * n))) / (1 + z2 / n),
-        )
-        return max(0.0, centre - h), min(1.0, centre + h)
-    h = float(stdtrit(n - 1, 1 - level / 2)) * float(x.std(ddof=1)) / math.sqrt(n)
-    return mean - h, mean + h

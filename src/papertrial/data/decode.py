@@ -238,7 +238,7 @@ class Source:
 
 
 class Folder(Source):
-    """Image files under a folder, in sorted order. Hidden files and symbolic links are left aside."""
+    """Image files under a folder, in sorted order. Hidden files and linked folders are left aside."""
 
     def __init__(self, root: Path) -> None:
         others = _Others()
@@ -331,8 +331,8 @@ def _walk(root: Path, others: _Others) -> Iterator[os.DirEntry[str]]:
         try:
             with os.scandir(folders.pop()) as entries:
                 for entry in entries:
-                    if entry.is_symlink():
-                        others.count("symbolic links")
+                    if entry.is_symlink() and not entry.is_file():  # a linked folder may lead back to itself
+                        others.count("linked folders")
                     elif entry.is_dir() and not entry.name.startswith(".") and entry.name != "__MACOSX":
                         folders.append(entry.path)
                     elif entry.is_file() and others.takes(entry.name):

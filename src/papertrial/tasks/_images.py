@@ -14,7 +14,7 @@ Protocol, version 1
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -30,7 +30,6 @@ from papertrial.core.task import Prepared, Scores, Split, Supports
 from papertrial.data.batches import forward_batches
 from papertrial.data.views import Draw, flip, shift
 from papertrial.nn.heads import Supervised
-from papertrial.nn.normalize import Normalized
 from papertrial.tasks._metrics import classification_scores
 
 TEST_SHARE, VALID_SHARE, SPLIT_SEED = 0.2, 0.1, 20_210_100
@@ -54,6 +53,41 @@ class Rows:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.array[self.rows], dtype=dtype)
+
+
+class Normalized(nn.Module):
+    """A backbone whose first step takes the channel mean off its images and divides by the channel standard deviation.
+
+    Part of the model, so that an exported one takes images in [0, 1].
+    mean, std: one number per channel, of the training images in [0, 1].  Is itself a backbone: `width`,
+    `forward((B, C, H, W)) -> (B, width)`, and `tokens`, `make_head`, `no_decay` where the inner one has them.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: Any, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.width = int(backbone.width)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).clamp_min(1e-6).view(1, -1, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.backbone((image - self.mean) / self.std)
+
+    def tokens(self, image: Tensor) -> Tensor:
+        """(B, N, width); raises AttributeError when the backbone has no tokens."""
+        tokens: Tensor = self.backbone.tokens((image - self.mean) / self.std)
+        return tokens
+
+    def make_head(self, outputs: int) -> nn.Module:
+        make = getattr(self.backbone, "make_head", None)
+        return make(outputs) if make else nn.Linear(self.width, outputs)
+
+    def no_decay(self) -> set[str]:
+        inner = getattr(self.backbone, "no_decay", None)
+        return {f"backbone.{name}" for name in inner()} if inner else set()
 
 
 class SupervisedImages(Supervised):
