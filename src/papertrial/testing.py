@@ -341,10 +341,12 @@ def _gradient(b: Bench, rank: int = 0, world: int = 1) -> dict[str, np.ndarray]:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
-    step = _Step(model)
-    wrapped = nn.parallel.DistributedDataParallel(step, broadcast_buffers=False) if world > 1 else step
-    wrapped(batch).backward()
-    return {key: p.grad.numpy() for key, p in model.named_parameters() if p.grad is not None}
+    _loss(model, batch).backward()
+    gradients = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
+    if world > 1:
+        for gradient in gradients.values():
+            torch.distributed.all_reduce(gradient)
+    return {key: gradient.numpy() / world for key, gradient in gradients.items()}
 
 
 def _rank(name: str, folder: Path, rank: int) -> None:
@@ -356,16 +358,8 @@ def _rank(name: str, folder: Path, rank: int) -> None:
     gradient = _gradient(bench(name), rank, 2)
     if rank == 0:
         np.savez(folder / "gradient.npz", **gradient)
+    dist.barrier()  # nobody hangs up while the other still listens
     dist.destroy_process_group()
-
-
-class _Step(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        return _loss(self.model, batch)
 
 
 def _loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
