@@ -169,7 +169,7 @@ def read(
     if entry is None:
         _say("", "This paper is on the reading list but not on the shelf yet: it cannot be trained here.")
         return
-    _say(*show.labelled((("caveat" if index == 0 else "", caveat) for index, caveat in enumerate(facts.caveats))))
+    _say(*show.labelled(("caveat", caveat) for caveat in facts.caveats))
     _say("", page or "", "", f"code        {entry.file}", f"options     papertrial fit {paper} --help")
 
 
@@ -210,8 +210,9 @@ def look(
     _say(*show.labelled([("papers", ", ".join(accepted) or "none on the shelf")]))
     _say(*show.labelled((("declines", f"{name}: {reason}") for name, reason in fitting.papers.items() if reason)))
     if accepted:
+        verb = "compare" if facts.numbers.get("labelled") else "fit"
         extra = f" --target {target}" if target else ""
-        _say("", f"next        papertrial compare {accepted[0]} --data {data}{extra}")
+        _say("", f"next        papertrial {verb} {accepted[0]} --data {data}{extra}")
 
 
 @app.command(context_settings={"help_option_names": []})
