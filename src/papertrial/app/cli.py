@@ -428,6 +428,62 @@ def compare(
 
 
 @app.command()
+def check(
+    papers: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Papers whose claims to run; all on the shelf when left out.",
+            autocompletion=_complete_method,
+            show_default=False,
+        ),
+    ] = None,
+    claim: Annotated[
+        list[str] | None, typer.Option(help="Only this claim; may be repeated.", show_default=False)
+    ] = None,
+    scale: Annotated[
+        str, typer.Option(help="tiny (seconds, shows that it runs) or base (minutes, evidence).")
+    ] = "tiny",
+    seeds: Annotated[int | None, typer.Option(help="Seeds per claim.", min=1, show_default=False)] = None,
+    evidence: Annotated[Path, typer.Option(help="Folder of the evidence.")] = Path("evidence"),
+    readme: Annotated[
+        Path | None, typer.Option(help="Also write the table of papers into this file.", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Is it true? Run a paper's claims over seeds and keep the evidence. Exit code 1 when one that held now fails."""
+    from papertrial.study import check as study
+
+    results, lost = [], []
+    for paper in papers or list(registry.papers()):
+        before = study.history(evidence, paper)
+        if not json:
+            _say(f"{paper}, {scale} scale")
+        found = study.check(
+            paper,
+            claims=claim or (),
+            scale=scale,
+            seeds=seeds,
+            folder=evidence,
+            echo=None if json else lambda line: print(f"  {line}", flush=True),
+        )
+        results += found
+        lost += [f"{paper}: {name}" for name in study.flipped(before, found)]
+    if readme is not None:
+        study.write_table(readme, evidence)
+    if json:
+        _document(results)
+    else:
+        counts = {word: sum(found.verdict == word for found in results) for word in study.VERDICTS}
+        _say(
+            "",
+            ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "no claims",
+            f"evidence    {evidence}",
+        )
+    if lost:
+        _stop(f"claims that held before fail now: {'; '.join(lost)}", 1)
+
+
+@app.command()
 def evaluate(
     run: RunFolder, data: Annotated[str, typer.Argument(help="Labelled data.", show_default=False)], json: Json = False
 ) -> None:
