@@ -240,6 +240,7 @@ def fit(
     backbone: Backbone = None,
     recipe: RecipeName = "base",
     set_: Settings = None,
+    compile_: Annotated[bool, typer.Option("--compile", help="Compile the model with torch.compile.")] = False,
     labels: Labels = None,
     size: Size = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, order and validation rows.", min=0)] = 0,
@@ -261,7 +262,7 @@ def fit(
     from papertrial.use.fit import fit as run_fit
 
     method = registry.method(paper)
-    given = parse_settings(set_ or [])
+    given = parse_settings([*(set_ or []), *(["compile=true"] if compile_ else [])])
     artifact = run_fit(
         method.name, data, task=task, target=target, out=out, backbone=backbone, recipe=recipe, settings=given, budget=budget,
         labels=labels, size=size, seed=seed, fresh=fresh, progress=not quiet and not json,
