@@ -6,6 +6,7 @@ interrupted training in FOLDER/<number>/half, and what it goes on with from halv
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -25,10 +26,11 @@ LARS = Optim(optimizer="lars", batch=22, lr=0.5, accumulate=2, clip=0.0)
 #: name -> method, how it is trained, whether its weights are split over the processes
 TRAININGS = {
     "mlp_mixer": ("mlp_mixer", ADAMW, False),
-    "mlp_mixer-split": ("mlp_mixer", ADAMW, True),
+    "mlp_mixer-split": ("mlp_mixer", replace(ADAMW, patience=2), True),
     "barlow_twins": ("barlow_twins", LARS, False),
     "barlow_twins-split": ("barlow_twins", LARS, True),
     "rtdl": ("rtdl", ADAMW, False),
+    "rtdl-split": ("rtdl", ADAMW, True),
     "rtdl-resnet": ("rtdl:resnet", Optim(optimizer="sgd", batch=22, lr=0.05), False),
     "resnet": ("resnet", ADAMW, False),
 }
@@ -66,9 +68,13 @@ def start(name, folder, *, techniques=(), seconds=30.0):
     masks = {key: 0.0 for key in fields if "dropout" in key or "stochastic" in key}  # each process draws its own
     model = wide(b.model(**masks))
     rows = b.task.training(model, b.prepared)
+
+    def validate():
+        return -float(model.loss(b.batch(model)).detach())
+
     train(
         model, rows, optim, Budget(steps=STEPS), Run(folder), seed=3, progress=False, device="cpu", log_every=1,
-        checkpoint_seconds=seconds, techniques=techniques, sharded=split,
+        validate=validate, checkpoint_seconds=seconds, techniques=techniques, sharded=split,
     )  # fmt: skip
     return model
 

@@ -99,13 +99,13 @@ def test_a_killed_process_ends_the_run_and_one_process_finishes_it(tmp_path, mon
     command = ["fit", "mlp_mixer", "--data", "digits", "--recipe", "tiny", "--budget", "600steps", "--quiet"]
     command += ["--set", "optimizer=sgd", "--out", str(out)]
     run = torchrun(2, "-m", "papertrial", *command)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while len(Run(out).history()) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
     folders = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     (victim,) = [pid for pid in folders if rank_of(pid) == (run.pid, "1")]
     os.kill(victim, signal.SIGKILL)
-    _, errors = run.communicate(timeout=60)
+    _, errors = run.communicate(timeout=180)
     lines, codes = said(errors)
     assert lines == [f"papertrial: {processes.ENDED}"]
     assert run.returncode == 1 and "-9" in codes
@@ -133,7 +133,7 @@ def test_an_error_is_said_once_with_its_exit_code(tmp_path):
 
 def test_what_is_not_trained_by_steps_is_fitted_once(tmp_path):
     command = ["fit", "linear", "--data", "wine", "--json", "--out", str(tmp_path / "run")]
-    out, errors = (run := torchrun(2, "-m", "papertrial", *command)).communicate(timeout=60)
+    out, errors = (run := torchrun(2, "-m", "papertrial", *command)).communicate(timeout=180)
     assert run.returncode == 0, errors
     assert json.loads(out)["metrics"]["accuracy"] > 0.8
     assert said(errors) == ([], set())

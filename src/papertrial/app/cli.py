@@ -412,6 +412,12 @@ def compare(
     worth: Annotated[
         bool, typer.Option(help="Express gains as extra labels (trains the reference on subsets).")
     ] = True,
+    engine: Annotated[str, typer.Option(help="local, or ray: spread the runs over a Ray cluster.")] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(help="Ray cluster, such as auto; one is started here when left out.", show_default=False),
+    ] = None,
+    cores: Annotated[int, typer.Option(help="Cores of each run on Ray.", min=1)] = 1,
     out: Out = None,
     fresh: Fresh = False,
     quiet: Quiet = False,
@@ -427,6 +433,7 @@ def compare(
     result = run_compare(
         papers, data, task=task, target=target, budget=budget, total=total, seeds=seeds, against=against, backbone=backbone, recipe=recipe,
         settings=parse_settings(set_ or []), labels=labels, size=size, worth=worth, out=out, fresh=fresh, progress=not quiet and not json, echo=echo,
+        engine=engine, address=address, cores=cores,
     )  # fmt: skip
     if json:
         _document(result)
