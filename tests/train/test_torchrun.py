@@ -123,7 +123,7 @@ def test_a_killed_process_ends_the_run_and_one_process_finishes_it(tmp_path, mon
 def test_an_error_is_said_once_with_its_exit_code(tmp_path):
     command = ["fit", "rtdl", "--data", "wine", "--recipe", "tiny", "--set", "lr=1e30", "--set", "clip=0", "--quiet"]
     _, errors = (run := torchrun(2, "-m", "papertrial", *command, "--out", str(tmp_path / "run"))).communicate(
-        timeout=60
+        timeout=180
     )
     (line,), codes = said(errors)
     assert run.returncode == 1 and codes <= {"3", "-15"} and "3" in codes
