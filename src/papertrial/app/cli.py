@@ -13,6 +13,7 @@ from papertrial.app import show
 from papertrial.core import registry
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import to_json
+from papertrial.train import processes
 
 app = typer.Typer(
     name="papertrial",
@@ -246,6 +247,9 @@ def fit(
     seed: Annotated[int, typer.Option(help="Seed of weights, order and validation rows.", min=0)] = 0,
     out: Out = None,
     fresh: Fresh = False,
+    shard: Annotated[
+        bool, typer.Option("--shard", help="Under torchrun: split the weights over the processes (FSDP2).")
+    ] = False,
     quiet: Quiet = False,
     json: Json = False,
     help_: Annotated[
@@ -265,8 +269,12 @@ def fit(
     given = parse_settings([*(set_ or []), *(["compile=true"] if compile_ else [])])
     artifact = run_fit(
         method.name, data, task=task, target=target, out=out, backbone=backbone, recipe=recipe, settings=given, budget=budget,
-        labels=labels, size=size, seed=seed, fresh=fresh, progress=not quiet and not json,
+        labels=labels, size=size, seed=seed, fresh=fresh, progress=not quiet and not json, shard=shard,
     )  # fmt: skip
+    main = processes.is_main()
+    processes.part()
+    if not main:
+        return
     card = artifact.card
     if json:
         _document(
@@ -406,6 +414,12 @@ def compare(
     worth: Annotated[
         bool, typer.Option(help="Express gains as extra labels (trains the reference on subsets).")
     ] = True,
+    engine: Annotated[str, typer.Option(help="local, or ray: spread the runs over a Ray cluster.")] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(help="Ray cluster, such as auto; one is started here when left out.", show_default=False),
+    ] = None,
+    cores: Annotated[int, typer.Option(help="Cores of each run on Ray.", min=1)] = 1,
     out: Out = None,
     fresh: Fresh = False,
     quiet: Quiet = False,
@@ -421,6 +435,7 @@ def compare(
     result = run_compare(
         papers, data, task=task, target=target, budget=budget, total=total, seeds=seeds, against=against, backbone=backbone, recipe=recipe,
         settings=parse_settings(set_ or []), labels=labels, size=size, worth=worth, out=out, fresh=fresh, progress=not quiet and not json, echo=echo,
+        engine=engine, address=address, cores=cores,
     )  # fmt: skip
     if json:
         _document(result)
@@ -587,12 +602,17 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 def main() -> None:
     """Run a command; whatever the user can mend ends in one line and the exit code that goes with it."""
     try:
+        if processes.several():
+            if sys.argv[1:2] != ["fit"]:
+                raise PapertrialError("only fit runs in several processes", "start this command without torchrun")
+            # DDP warns, below Python, of models that use all of their parameters; torch reads this when it is loaded
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         command = typer.main.get_command(app)
         sys.exit(command.main(sys.argv[1:], prog_name="papertrial", standalone_mode=False) or 0)
     except PapertrialError as error:
         _stop(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _stop("stopped; the same command goes on from the last checkpoint", 130)
+    except KeyboardInterrupt as stop:
+        _stop(str(stop) or "stopped; the same command goes on from the last checkpoint", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -603,6 +623,8 @@ def main() -> None:
             _stop(_usage(error), 2)
         if type(error).__name__ in ("Abort", "Exit"):
             sys.exit(getattr(error, "exit_code", 1))
+        if processes.lost(error):
+            _stop(processes.ENDED, 1)
         if os.environ.get("PAPERTRIAL_DEBUG"):
             raise
         _stop(
@@ -620,5 +642,6 @@ def _usage(error: Any) -> str:
 
 
 def _stop(message: str, code: int) -> None:
-    print(f"papertrial: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(code)
+    if processes.may_speak():
+        print(f"papertrial: {' '.join(message.split())}", file=sys.stderr)
+    processes.leave(code)
