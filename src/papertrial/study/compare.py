@@ -321,6 +321,8 @@ def _refusal(paper: Paper, task: Task) -> str:
     missing = registry.missing_package(paper)
     if missing is not None:
         return str(missing_extra(paper.id, *missing))
+    if paper.refusal:
+        return paper.refusal
     if task.name not in paper.tasks:
         return f"it is for {' or '.join(paper.tasks) or 'no task here'}, this is {task.name}"
     return ""

@@ -277,6 +277,8 @@ def fit(
     from papertrial.use.artifact import Artifact
 
     chosen = registry.method(method)
+    if chosen.paper.refusal:
+        raise Declined(f"{chosen.id} cannot be trained: {chosen.paper.refusal}")
 
     def read() -> tuple[Any, Task, Prepared]:
         opened = open_data(data, target=target)
