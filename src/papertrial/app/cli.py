@@ -312,7 +312,7 @@ def fit(
 
 
 def _run_lines(artifact: Any) -> list[str]:
-    from papertrial.core.budget import duration
+    from papertrial.core.budget import Energy, duration
 
     card, cost = artifact.card, artifact.card["cost"]
     rows = [
@@ -328,7 +328,9 @@ def _run_lines(artifact: Any) -> list[str]:
         if cost["steps"]
         else f"{duration(cost['seconds'])}" + (f", {cost['trials']} trials" if cost["trials"] else "")
     )
-    lines += ["", *show.labelled([("cost", f"{spent}, peak memory {show.size(cost['peak_bytes'])}")])]
+    energy = Energy(cost["kwh"], cost["energy"], cost["energy_how"])
+    rows = [("cost", f"{spent}, peak memory {show.size(cost['peak_bytes'])}"), ("energy", energy.sentence())]
+    lines += ["", *show.labelled(rows)]
     lines += (
         ["on test rows, with 95 % intervals", *show.metrics(card["metrics"], card["intervals"])]
         if card["metrics"]
@@ -386,6 +388,40 @@ def _fit_help(paper: str | None) -> None:
             *show.settings(Setting(row.name, row.value, row.source) for row in resolve(Optim, None, {})[1]),
         )
     _say("", "Values marked with a rule are suited to your data; a run prints and keeps what was chosen and why.")
+
+
+@app.command()
+def estimate(
+    paper: Annotated[
+        str, typer.Argument(help="A paper or baseline.", autocompletion=_complete_method, show_default=False)
+    ],
+    data: Data,
+    target: Target = None,
+    task: TaskName = None,
+    budget: BudgetText = None,
+    backbone: Backbone = None,
+    recipe: RecipeName = "base",
+    set_: Settings = None,
+    labels: Labels = None,
+    size: Size = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(help="Also estimate a comparison with this many seeds.", min=1, max=200, show_default=False),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """What would it cost? Minutes, memory and energy of a run, from ten of its steps, before it starts."""
+    from papertrial.core.recipe import parse_settings
+    from papertrial.study.estimate import estimate as run_estimate
+
+    found = run_estimate(
+        paper, data, task=task, target=target, budget=budget, backbone=backbone, recipe=recipe, settings=parse_settings(set_ or []),
+        labels=labels, size=size, seeds=seeds,
+    )  # fmt: skip
+    if json:
+        _document(found)
+        return
+    _say(*show.labelled(found.lines()))
 
 
 @app.command()

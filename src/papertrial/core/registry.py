@@ -30,6 +30,7 @@ EXTRA_MODULES = {
     "cluster": ("ray",),
     "report": ("plotly",),
     "text": ("transformers",),
+    "energy": ("codecarbon", "pynvml"),
 }
 
 
