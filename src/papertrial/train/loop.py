@@ -172,7 +172,7 @@ class _Training:
         validate: Callable[[], float] | None,
         device: str | torch.device | None,
         techniques: Sequence[Any],
-        sharded: bool,
+        sharded: bool = False,
     ) -> None:
         self.accelerate = accelerator(optim.precision, device)
         self.device, self.main = self.accelerate.device, self.accelerate.is_main_process
