@@ -110,6 +110,7 @@ def test_help_of_a_paper_shows_options_with_defaults_and_sources(papertrial):
 def test_doctor(papertrial):
     code, out, _ = papertrial("doctor")
     assert code == 0 and "torch" in out and "openmp" in out
+    assert "energy       ok     " in out and any(word in out for word in ("measured: CPU", "estimated: CPU"))
 
 
 def test_a_table_from_look_to_predictions(papertrial, tmp_path):
@@ -126,7 +127,7 @@ def test_a_table_from_look_to_predictions(papertrial, tmp_path):
         "fit", "rtdl:mlp", "--data", "shop.csv", "--target", "returned", "--recipe", "tiny", "--out", "run", "-q"
     )
     assert code == 0, err
-    assert "accuracy" in out and "saved in run" in out
+    assert "accuracy" in out and "saved in run" in out and "\nenergy      " in out
 
     code, out, err = papertrial("predict", "run", "new.csv", "--out", "answers.csv")
     assert code == 0, err

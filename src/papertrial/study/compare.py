@@ -737,7 +737,9 @@ def _energy_notes(rows: tuple[Row, ...]) -> list[str]:
 
 
 def bytes_in_words(count: float) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
+    return f"{count / 1e6:.0f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 
 def _cut(text: str, width: int) -> str:

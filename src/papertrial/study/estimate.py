@@ -102,7 +102,7 @@ class Plan:
 class Estimate:
     """cost: of one run.  comparison: with the task's baselines over seeds, where that was asked for.
 
-    decoding: seconds that reading the data took this time and will not take again, since it is cached now.
+    decoding: seconds that reading the data took this time and will not take again, since what was decoded is cached.
     machine_bytes: memory there is.
     """
 
@@ -118,7 +118,7 @@ class Estimate:
     def lines(self) -> list[tuple[str, str]]:
         """Labels and words, in order."""
         cost, comparison = self.cost, self.comparison
-        once = f", and {duration(self.decoding)} more to decode the first time" if self.decoding >= 1 else ""
+        once = f", and {duration(self.decoding)} more the first time" if self.decoding >= 1 else ""
         rows = [
             ("method", f"{cost.method}, recipe {cost.recipe}, budget {cost.budget}"),
             ("data", f"{self.data}: {duration(cost.preparing)} to prepare{once}"),
