@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -133,14 +132,14 @@ def test_a_killed_run_proposes_and_ends_as_an_uninterrupted_one(name, tmp_path):
     np.testing.assert_array_equal(first.outputs(valid), third.outputs(valid))
 
 
+@pytest.mark.parametrize("seconds", [1.0, 1e-9])
 @pytest.mark.parametrize("name", LIBRARIES)
-def test_seconds_end_a_trial_that_would_take_long(name, run):
+def test_seconds_end_a_trial_that_would_take_long(name, seconds, run):
+    """100 000 rounds would outlast the test's time limit; a budget that is spent at once still gives a model."""
     train, facts = table("three", rows=4000)
     model = make(name, facts, rounds=100_000, stop_after=100_000)
-    started = time.monotonic()
-    meter = model.fit(train, train, facts, Budget(seconds=1.0), 0, run)
+    meter = model.fit(train, train, facts, Budget(seconds=seconds), 0, run)
     assert meter.trials >= 1
-    assert time.monotonic() - started < 30  # 100 000 rounds would take many minutes
     assert np.isfinite(model.outputs(train)).all()
 
 

@@ -31,7 +31,7 @@ def test_other_words_are_refused_with_the_forms(text):
 
 def test_a_budget_reads_as_words():
     assert str(Budget(seconds=600, trials=20)) == "10 min and 20 trials"
-    assert str(Budget(samples=200_000)) == "200 000 samples"
+    assert str(Budget(samples=200_000)) == "200,000 samples"
     assert str(Budget()) == "no limit"
 
 

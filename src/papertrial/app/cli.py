@@ -13,6 +13,7 @@ from papertrial.app import show
 from papertrial.core import registry
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import to_json
+from papertrial.train import processes
 
 app = typer.Typer(
     name="papertrial",
@@ -169,7 +170,7 @@ def read(
     if entry is None:
         _say("", "This paper is on the reading list but not on the shelf yet: it cannot be trained here.")
         return
-    _say(*show.labelled((("caveat" if index == 0 else "", caveat) for index, caveat in enumerate(facts.caveats))))
+    _say(*show.labelled(("caveat", caveat) for caveat in facts.caveats))
     _say("", page or "", "", f"code        {entry.file}", f"options     papertrial fit {paper} --help")
 
 
@@ -210,8 +211,9 @@ def look(
     _say(*show.labelled([("papers", ", ".join(accepted) or "none on the shelf")]))
     _say(*show.labelled((("declines", f"{name}: {reason}") for name, reason in fitting.papers.items() if reason)))
     if accepted:
+        verb = "compare" if facts.numbers.get("labelled") else "fit"
         extra = f" --target {target}" if target else ""
-        _say("", f"next        papertrial compare {accepted[0]} --data {data}{extra}")
+        _say("", f"next        papertrial {verb} {accepted[0]} --data {data}{extra}")
 
 
 @app.command(context_settings={"help_option_names": []})
@@ -239,11 +241,15 @@ def fit(
     backbone: Backbone = None,
     recipe: RecipeName = "base",
     set_: Settings = None,
+    compile_: Annotated[bool, typer.Option("--compile", help="Compile the model with torch.compile.")] = False,
     labels: Labels = None,
     size: Size = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, order and validation rows.", min=0)] = 0,
     out: Out = None,
     fresh: Fresh = False,
+    shard: Annotated[
+        bool, typer.Option("--shard", help="Under torchrun: split the weights over the processes (FSDP2).")
+    ] = False,
     quiet: Quiet = False,
     json: Json = False,
     help_: Annotated[
@@ -260,11 +266,15 @@ def fit(
     from papertrial.use.fit import fit as run_fit
 
     method = registry.method(paper)
-    given = parse_settings(set_ or [])
+    given = parse_settings([*(set_ or []), *(["compile=true"] if compile_ else [])])
     artifact = run_fit(
         method.name, data, task=task, target=target, out=out, backbone=backbone, recipe=recipe, settings=given, budget=budget,
-        labels=labels, size=size, seed=seed, fresh=fresh, progress=not quiet and not json,
+        labels=labels, size=size, seed=seed, fresh=fresh, progress=not quiet and not json, shard=shard,
     )  # fmt: skip
+    main = processes.is_main()
+    processes.part()
+    if not main:
+        return
     card = artifact.card
     if json:
         _document(
@@ -404,6 +414,12 @@ def compare(
     worth: Annotated[
         bool, typer.Option(help="Express gains as extra labels (trains the reference on subsets).")
     ] = True,
+    engine: Annotated[str, typer.Option(help="local, or ray: spread the runs over a Ray cluster.")] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(help="Ray cluster, such as auto; one is started here when left out.", show_default=False),
+    ] = None,
+    cores: Annotated[int, typer.Option(help="Cores of each run on Ray.", min=1)] = 1,
     out: Out = None,
     fresh: Fresh = False,
     quiet: Quiet = False,
@@ -419,11 +435,68 @@ def compare(
     result = run_compare(
         papers, data, task=task, target=target, budget=budget, total=total, seeds=seeds, against=against, backbone=backbone, recipe=recipe,
         settings=parse_settings(set_ or []), labels=labels, size=size, worth=worth, out=out, fresh=fresh, progress=not quiet and not json, echo=echo,
+        engine=engine, address=address, cores=cores,
     )  # fmt: skip
     if json:
         _document(result)
         return
     _say("", *result.lines())
+
+
+@app.command()
+def check(
+    papers: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Papers whose claims to run; all on the shelf when left out.",
+            autocompletion=_complete_method,
+            show_default=False,
+        ),
+    ] = None,
+    claim: Annotated[
+        list[str] | None, typer.Option(help="Only this claim; may be repeated.", show_default=False)
+    ] = None,
+    scale: Annotated[
+        str, typer.Option(help="tiny (seconds, shows that it runs) or base (minutes, evidence).")
+    ] = "tiny",
+    seeds: Annotated[int | None, typer.Option(help="Seeds per claim.", min=1, show_default=False)] = None,
+    evidence: Annotated[Path, typer.Option(help="Folder of the evidence.")] = Path("evidence"),
+    readme: Annotated[
+        Path | None, typer.Option(help="Also write the table of papers into this file.", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Is it true? Run a paper's claims over seeds and keep the evidence. Exit code 1 when one that held now fails."""
+    from papertrial.study import check as study
+
+    results, lost = [], []
+    for paper in papers or list(registry.papers()):
+        before = study.history(evidence, paper)
+        if not json:
+            _say(f"{paper}, {scale} scale")
+        found = study.check(
+            paper,
+            claims=claim or (),
+            scale=scale,
+            seeds=seeds,
+            folder=evidence,
+            echo=None if json else lambda line: print(f"  {line}", flush=True),
+        )
+        results += found
+        lost += [f"{paper}: {name}" for name in study.flipped(before, found)]
+    if readme is not None:
+        study.write_table(readme, evidence)
+    if json:
+        _document(results)
+    else:
+        counts = {word: sum(found.verdict == word for found in results) for word in study.VERDICTS}
+        _say(
+            "",
+            ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "no claims",
+            f"evidence    {evidence}",
+        )
+    if lost:
+        _stop(f"claims that held before fail now: {'; '.join(lost)}", 1)
 
 
 @app.command()
@@ -627,12 +700,17 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 def main() -> None:
     """Run a command; whatever the user can mend ends in one line and the exit code that goes with it."""
     try:
+        if processes.several():
+            if sys.argv[1:2] != ["fit"]:
+                raise PapertrialError("only fit runs in several processes", "start this command without torchrun")
+            # DDP warns, below Python, of models that use all of their parameters; torch reads this when it is loaded
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         command = typer.main.get_command(app)
         sys.exit(command.main(sys.argv[1:], prog_name="papertrial", standalone_mode=False) or 0)
     except PapertrialError as error:
         _stop(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _stop("stopped; the same command goes on from the last checkpoint", 130)
+    except KeyboardInterrupt as stop:
+        _stop(str(stop) or "stopped; the same command goes on from the last checkpoint", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -643,6 +721,8 @@ def main() -> None:
             _stop(_usage(error), 2)
         if type(error).__name__ in ("Abort", "Exit"):
             sys.exit(getattr(error, "exit_code", 1))
+        if processes.lost(error):
+            _stop(processes.ENDED, 1)
         if os.environ.get("PAPERTRIAL_DEBUG"):
             raise
         _stop(
@@ -660,5 +740,6 @@ def _usage(error: Any) -> str:
 
 
 def _stop(message: str, code: int) -> None:
-    print(f"papertrial: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(code)
+    if processes.may_speak():
+        print(f"papertrial: {' '.join(message.split())}", file=sys.stderr)
+    processes.leave(code)

@@ -69,10 +69,10 @@ class Config:
     patch: int = sourced(
         16, "table 1, B/16", auto=lambda facts: suited_patch(facts.height, facts.width) if facts.height else None
     )
-    width: int = sourced(768, "table 1, base", auto=lambda facts: 96 if _small(facts) else None)
+    width: int = sourced(768, "table 1, base", auto=lambda facts: 64 if _small(facts) else None)
     depth: int = sourced(12, "table 1, base", auto=lambda facts: 4 if _small(facts) else None)
     heads: int = sourced(12, "table 1, base", auto=lambda facts: 4 if _small(facts) else None)
-    hidden: int = sourced(3072, "table 1, base", auto=lambda facts: 384 if _small(facts) else None)
+    hidden: int = sourced(3072, "table 1, base", auto=lambda facts: 256 if _small(facts) else None)
     dropout: float = sourced(0.0, "papertrial default; table 3 has 0.1 on ImageNet")
     stochastic_depth: float = sourced(0.0, "papertrial default")
 
@@ -166,7 +166,7 @@ recipes = {
     ),
     "base": Recipe(
         "base",
-        optim={"lr": 2e-3, "weight_decay": 0.05, "batch": 128, "warmup": 0.1},
+        optim={"lr": 3e-3, "weight_decay": 0.05, "batch": 64, "warmup": 0.1},
         source="chosen on MNIST",
     ),
     "tiny": Recipe(

@@ -138,7 +138,8 @@ class XGBoost:
             verbose_eval=False,
             callbacks=[StopWhenSpent()],
         )
-        return booster[: booster.best_iteration + 1]
+        best = booster.attr("best_iteration")  # not there when the budget ended the first round
+        return booster if best is None else booster[: int(best) + 1]
 
     def outputs(self, model: xgboost.Booster, rows: xgboost.DMatrix) -> np.ndarray:
         out = model.predict(rows)

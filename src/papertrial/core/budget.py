@@ -58,7 +58,7 @@ class Budget:
         if self.seconds is not None:
             words.append(duration(self.seconds))
         words += [
-            f"{getattr(self, name):,} {name}".replace(",", " ")
+            f"{getattr(self, name):,} {name}"
             for name in ("steps", "samples", "trials")
             if getattr(self, name) is not None
         ]

@@ -28,6 +28,7 @@ EXTRA_MODULES = {
     "tabular": ("xgboost", "lightgbm", "catboost", "optuna"),
     "hub": ("datasets",),
     "export": ("onnx", "onnxscript", "onnxruntime"),
+    "cluster": ("ray",),
     "backbones": ("timm", "transformers"),
 }
 

@@ -431,4 +431,4 @@ def _part_of_file(path: Path) -> int | None:
 
 
 def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}".replace(",", " ") + ("" if number == 1 else "s")
+    return f"{number:,} {word}" + ("" if number == 1 else "s")

@@ -253,7 +253,7 @@ def _score(predicted: np.ndarray, target: np.ndarray, usual: np.ndarray, kind: s
 
 
 def _number(value: int) -> str:
-    return f"{value:,}".replace(",", " ")
+    return f"{value:,}"
 
 
 def _listed(words: list[str], between: str, most: int = 6) -> str:

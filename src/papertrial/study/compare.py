@@ -23,6 +23,7 @@ from papertrial.core.files import read_json, to_json, write_json
 from papertrial.core.paper import Paper
 from papertrial.core.registry import Method
 from papertrial.core.stats import CANNOT_TELL, HELPS, Verdict, verdicts
+from papertrial.study.engine import Engine, Job, content, started
 from papertrial.study.worth import Worth
 from papertrial.study.worth import worth as worth_in_labels
 
@@ -133,7 +134,7 @@ class _Study:
     against: str | None
     baselines: list[str]
     fresh: bool
-    progress: bool
+    engine: Engine
     echo: Callable[[str], None]
     declined: dict[str, str]
     plan: str = ""
@@ -150,31 +151,31 @@ class _Study:
             raise DataError(f"{self.data.name} leaves no labelled test examples to compare on", "add labelled examples")
         return prepared
 
-    def run(self, entrant: _Entrant, prepared: Prepared, seed: int, folder: Path) -> Outcome:
-        from papertrial.use.fit import fit_prepared
-
+    def job(self, entrant: _Entrant, seed: int, fraction: float | None = None) -> Job:
         method = entrant.method
-        outcome = fit_prepared(
-            method,
-            self.task,
-            prepared,
-            out=folder,
-            backbone=self.backbone if method.paper.kind == "objective" else None,
-            recipe=_recipe(method, self.recipe, entrant.asked),
-            settings=self.settings if entrant.asked else None,
-            budget=self.budget,
-            seed=seed,
-            fresh=self.fresh,
-            progress=self.progress,
+        part = "" if fraction is None else f"-{round(100 * fraction)}pct"
+        return Job(
+            method.name,
+            seed,
+            self.out / method.slug / f"seed{seed}{part}",
+            self.budget,
+            _recipe(method, self.recipe, entrant.asked),
+            self.backbone if method.paper.kind == "objective" else None,
+            self.settings if entrant.asked else None,
+            {"labels": self.labels, "size": self.size, "fraction": fraction},
+            self.fresh,
         )
+
+    def run(self, job: Job, prepared: Prepared) -> Outcome:
+        outcome = self.engine.outcome(job, self.task, prepared)
         if len(outcome.per_example) != prepared.test.examples:
             raise PapertrialError(
-                f"{folder} was scored on {len(outcome.per_example)} test examples, the data now has"
+                f"{job.folder} was scored on {len(outcome.per_example)} test examples, the data now has"
                 f" {prepared.test.examples}",
                 "add --fresh to start it over",
             )
         if not np.isfinite(outcome.per_example).all():
-            raise TrainingStopped(f"its scores are not finite with seed {seed}")
+            raise TrainingStopped(f"its scores are not finite with seed {job.seed}")
         return outcome
 
 
@@ -198,6 +199,9 @@ def compare(
     worth: bool = True,
     fresh: bool = False,
     progress: bool = True,
+    engine: str = "local",
+    address: str | None = None,
+    cores: int = 1,
     echo: Callable[[str], None] | None = print,
 ) -> Comparison:
     """Compare `methods` with the task's baselines on the user's data, at an equal budget, over paired seeds.
@@ -207,7 +211,9 @@ def compare(
     the task's strongest reference by mean validation score.  baselines: names instead of the task's own, or "none".
     backbone: for objectives, baselines among them.  labels, size: see `papertrial.fit`.  settings: for the methods, not for the baselines.  worth: train
     the reference on a quarter and half of the labels too, to say what a method is worth in labels.
-    out: by default `runs/compare-<data>`.  echo: takes the lines said on the way; None for silence.
+    out: by default `runs/compare-<data>`.  engine: "local", one run after the other, or "ray", spread over the Ray
+    cluster at `address` (by default that of this machine, or one started for the time), each run on `cores` cores of its
+    own; `data` and `out` must then mean the same on all machines.  echo: takes the lines said on the way; None for silence.
 
     A comparison that was interrupted goes on where it stopped, and one asked for again with more seeds or methods adds
     them; each such look at more seeds is tested at half the level of the one before (see `core.stats`).
@@ -222,7 +228,7 @@ def compare(
         raise PapertrialError(f"{seeds} seeds are none", "give 3 or more, 5 are better")
     if not set(methods) - {against}:
         raise PapertrialError("no method was named to compare", "type: papertrial list")
-    opened = _opened(data, target)
+    opened = content(data, target)
     if opened.look().numbers.get("labelled") == 0:
         raise DataError(
             f"{opened.name} has no labels, so nothing can be compared on it", "papertrial fit learns without them"
@@ -231,52 +237,52 @@ def compare(
     entrants, declined, listed = _entrants(methods, chosen, against, baselines)
     _require_methods(entrants, declined)
 
-    study = _Study(
-        task=chosen,
-        data=opened,
-        out=Path(out) if out is not None else default_folder("compare", opened.name),
-        budget=chosen.budget,
-        seeds=seeds,
-        labels=labels,
-        size=size,
-        backbone=backbone,
-        settings=dict(settings or {}),
-        recipe=recipe,
-        against=against,
-        baselines=listed,
-        fresh=fresh,
-        progress=progress,
-        echo=echo,
-        declined=declined,
-    )
-    curve_runs = len(FRACTIONS) * min(seeds, CURVE_SEEDS) if worth else 0
-    trained = sum(not _idle(entrant, recipe) for entrant in entrants)
-    runs = trained * seeds + curve_runs
-    study.budget = _budget(budget, total, runs, chosen.budget)
-    study.plan = _plan(study, entrants, runs, curve_runs)
-    config = _config(study)
-    study.looks = () if fresh else _earlier_looks(study, config)
-    echo(study.plan)
-    for name, reason in declined.items():
-        echo(f"skipped {name}: {reason}")
+    with started(
+        engine, data, target, opened.fingerprint, chosen.name, progress=progress, address=address, cores=cores
+    ) as running:
+        study = _Study(
+            task=chosen,
+            data=opened,
+            out=Path(out) if out is not None else default_folder("compare", opened.name),
+            budget=chosen.budget,
+            seeds=seeds,
+            labels=labels,
+            size=size,
+            backbone=backbone,
+            settings=dict(settings or {}),
+            recipe=recipe,
+            against=against,
+            baselines=listed,
+            fresh=fresh,
+            engine=running,
+            echo=echo,
+            declined=declined,
+        )
+        curve_runs = len(FRACTIONS) * min(seeds, CURVE_SEEDS) if worth else 0
+        trained = sum(not _idle(entrant, recipe) for entrant in entrants)
+        runs = trained * seeds + curve_runs
+        study.budget = _budget(budget, total, runs, chosen.budget)
+        study.plan = _plan(study, entrants, runs, curve_runs)
+        return _carried_out(study, entrants, worth)
 
-    for seed in range(seeds):
+
+def _carried_out(study: _Study, entrants: list[_Entrant], worth: bool) -> Comparison:
+    config = _config(study)
+    study.looks = () if study.fresh else _earlier_looks(study, config)
+    study.echo(study.plan)
+    for name, reason in study.declined.items():
+        study.echo(f"skipped {name}: {reason}")
+
+    study.engine.submit([study.job(entrant, seed) for seed in range(study.seeds) for entrant in entrants])
+    for seed in range(study.seeds):
         _round(study, entrants, seed)
-        _require_methods(entrants, declined)
+        _require_methods(entrants, study.declined)
         _save(_judge(study, entrants, seed + 1, {}, complete=False), config, study.out)
     reference = _reference(study, entrants)
     curve = _curve(study, reference) if worth else {}
-    result = _judge(study, entrants, seeds, curve, complete=True)
+    result = _judge(study, entrants, study.seeds, curve, complete=True)
     _save(result, config, study.out)
     return result
-
-
-def _opened(data: Any, target: str | None) -> Any:
-    if hasattr(data, "look"):
-        return data
-    from papertrial.data import open as open_data
-
-    return open_data(data, target=target)
 
 
 def _entrants(
@@ -354,10 +360,15 @@ def _budget(budget: Budget | str | None, total: Budget | str | None, runs: int, 
 
 
 def _plan(study: _Study, entrants: list[_Entrant], runs: int, curve_runs: int) -> str:
-    """`plan: 4 methods x 5 seeds + 6 runs on fewer labels, 30 s each: about 13 min`."""
+    """`plan: 4 methods x 5 seeds + 6 runs on fewer labels, 30 s each: about 13 min`; and how many run at once."""
     extra = f" + {curve_runs} runs on fewer labels" if curve_runs else ""
     seconds = study.budget.seconds
-    time = "how long is not known beforehand" if seconds is None else f"about {duration(runs * seconds)}"
+    together = study.engine.at_once
+    time = "how long is not known beforehand"
+    if seconds is not None:
+        time = f"about {duration(math.ceil(runs / together) * seconds)}"
+    if together > 1:
+        time += f", up to {together} runs at once"
     folders = [study.out / entrant.method.slug / f"seed{seed}" for entrant in entrants for seed in range(study.seeds)]
     done = 0 if study.fresh else sum((folder / "result.json").exists() for folder in folders)
     already = f", less what is there already ({_count(done, 'run')})" if done else ""
@@ -417,8 +428,7 @@ def _round(study: _Study, entrants: list[_Entrant], seed: int) -> None:
             continue
         study.echo(f"seed {seed + 1} of {study.seeds}: {entrant.name}")
         try:
-            folder = study.out / entrant.method.slug / f"seed{seed}"
-            entrant.outcomes.append(study.run(entrant, prepared, seed, folder))
+            entrant.outcomes.append(study.run(study.job(entrant, seed), prepared))
         except Declined as refusal:
             study.declined[entrant.name] = str(refusal)
             entrants.remove(entrant)
@@ -449,13 +459,14 @@ def _reference(study: _Study, entrants: list[_Entrant]) -> _Entrant:
 def _curve(study: _Study, reference: _Entrant) -> dict[int, list[float]]:
     """The reference's metric by number of labels, one value per seed, fractions only."""
     found: dict[int, list[float]] = {}
-    for seed in range(min(study.seeds, CURVE_SEEDS)):
+    seeds = range(min(study.seeds, CURVE_SEEDS))
+    study.engine.submit([study.job(reference, seed, fraction) for seed in seeds for fraction in FRACTIONS])
+    for seed in seeds:
         for fraction in FRACTIONS:
             study.echo(f"seed {seed + 1} of {study.seeds}: {reference.name} on {fraction:.0%} of the labels")
-            folder = study.out / reference.method.slug / f"seed{seed}-{round(100 * fraction)}pct"
             prepared = study.prepare(seed, fraction)
             try:
-                outcome = study.run(reference, prepared, seed, folder)
+                outcome = study.run(study.job(reference, seed, fraction), prepared)
             except (Declined, TrainingStopped) as stop:
                 study.echo(f"{reference.name} on {fraction:.0%} of the labels: {stop}")
                 return {}

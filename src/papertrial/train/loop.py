@@ -8,15 +8,16 @@ settled before the first one. Under `torchrun` the same call trains on all proce
 from __future__ import annotations
 
 import contextlib
-import itertools
+import copy
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from papertrial.core.budget import Budget, Meter, duration
@@ -26,10 +27,12 @@ from papertrial.core.recipe import Optim
 from papertrial.core.run import Run
 from papertrial.core.task import Split
 from papertrial.data.batches import Batches
+from papertrial.nn.ranks import share_statistics
 from papertrial.train import checkpoint
 from papertrial.train.device import PeakMemory, accelerator, evaluating, from_main, repeatable, seed_step
 from papertrial.train.optim import Ema, make_optimizer, rate, set_rate
 from papertrial.train.progress import Display
+from papertrial.train.shard import put, shard, whole
 from papertrial.train.watch import CollapseWatch, explain_nonfinite
 
 _WARM, _TIMED = 3, 20  # steps a budget in seconds is measured with
@@ -50,6 +53,7 @@ def train(
     log_every: int | None = None,
     checkpoint_seconds: float = 30.0,
     techniques: Sequence[Any] = (),
+    sharded: bool = False,
 ) -> Meter:
     """Train `model` in place on `split`, within `budget`, in the folder of `run`; it ends in `eval()`.
 
@@ -59,7 +63,9 @@ def train(
     validate: higher is better; called every epoch when `optim.patience` is set, on the weights that would be kept
     (the average with `optim.ema`); the best ones are restored at the end.
     optim.batch: rows per step over all processes and micro-batches; a smaller data set is one batch.
-    Batch norm sees the global batch on GPUs; with several CPU processes each has statistics of its own.
+    Batch norm sees the global batch, as one process would.
+    sharded: split weights, gradients and the optimiser's state over the processes (FSDP2) instead of holding all of
+    them on each; `model` itself stays whole, on the device it is on, and is brought up to date when it is looked at.
     techniques: objects with any of `prepare(model)`, `parameters(model)` (only these are trained),
     `before_step(model)` (gradients are there, not yet clipped), `after_step(model)`, `finish(model)`.
 
@@ -74,7 +80,7 @@ def train(
     if nothing or not any(parameter.requires_grad for parameter in model.parameters()):
         _finish(model, techniques)
         return Meter()
-    training = _Training(model, split, optim, run, seed, validate, device, techniques)
+    training = _Training(model, split, optim, run, seed, validate, device, techniques, sharded)
     try:
         with repeatable(training.device):
             training.fit(budget, progress, log_every, checkpoint_seconds)
@@ -112,7 +118,10 @@ class _Objective(nn.Module):
 
 @dataclass
 class _Outcome:
-    """One update. loss, norm: on the device; parts: share of the batch and numbers to log, per micro-batch."""
+    """One update. loss: of the global batch; norm: of its gradient; both on the device.
+
+    parts: share of this process's rows and numbers to log, per micro-batch.
+    """
 
     loss: Tensor
     norm: Tensor
@@ -135,35 +144,40 @@ class _Training:
         validate: Callable[[], float] | None,
         device: str | torch.device | None,
         techniques: Sequence[Any],
+        sharded: bool,
     ) -> None:
         self.accelerate = accelerator(optim.precision, device)
         self.device, self.main = self.accelerate.device, self.accelerate.is_main_process
         self.rank, world = self.accelerate.process_index, self.accelerate.num_processes
         if optim.batch < 1 or optim.accumulate < 1:
             raise PapertrialError("batch and accumulate must be at least 1", "type --set batch=... or accumulate=...")
-        if optim.batch % world:
-            near = math.ceil(optim.batch / world) * world
-            raise PapertrialError(
-                f"a batch of {optim.batch} does not divide over {world} processes", f"use --set batch={near}"
-            )
         self.optim, self.run, self.seed, self.techniques = optim, run, seed, techniques
         self.validate = validate if optim.patience else None
-        self.batches = Batches(split, optim.batch, seed, self.rank, world, self.device)
+        self.batches = Batches(split, optim.batch, seed, self.rank, world, self.device, optim.accumulate)
         self.split = split
         self.path = run.path("checkpoint.safetensors")
 
+        #: what the caller holds, and what is trained: a copy where that one is split over processes
+        self.whole, self.sharded = model, sharded
+        if sharded:
+            self._refuse_to_shard()
+            model = copy.deepcopy(model)
         model.to(self.device)
         if optim.channels_last:
             model.to(memory_format=torch.channels_last)
         if world > 1 and self.device.type == "cuda":
-            nn.SyncBatchNorm.convert_sync_batchnorm(model)  # statistics of the global batch; the CPU has no such layer
+            nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        elif world > 1:
+            share_statistics(model)
         model.train()
         self.model = model
-        self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         objective = _Objective(model)
         if optim.compile:
             objective.compile()
-        self.objective = self.accelerate.prepare_model(objective)
+        if sharded:
+            shard(objective, self.device, world)
+        self.objective = objective if sharded else self.accelerate.prepare_model(objective)
+        self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(model, optim)
         self.ema = Ema(model, optim.ema) if optim.ema else None
 
@@ -182,7 +196,8 @@ class _Training:
 
     def fit(self, budget: Budget, progress: bool, log_every: int | None, checkpoint_seconds: float) -> None:
         total = self._begin(budget)
-        self.watch = CollapseWatch(self.model, self.split, self.device, total)
+        self._gather()
+        self.watch = CollapseWatch(self.whole, self.split, _device(self.whole), total)
         self.watch.state.update(self.state.watch)
         every = log_every or max(1, min(100, total // 50))
         if self.state.complete:
@@ -208,17 +223,18 @@ class _Training:
                         marked_step, waited = step, 0.0
                         display.show(step, loss=row["loss"], rate=row["examples_per_second"])
                     if look:
+                        self._gather()
                         row.update(self.watch.look(step))
                     if judge:
                         row["validation"] = self._judge()
                     if self.main:
                         self.run.log(step, **row)
                 display.show(step)
-                if self.main and time.monotonic() - saved >= checkpoint_seconds and not bool(self.alarm):
+                if self._due(time.monotonic() - saved >= checkpoint_seconds, log):
                     self._save()
                     saved = time.monotonic()
         self.state.complete = True
-        if self.main:
+        if self.main or self.sharded:
             self._save()
         self.accelerate.wait_for_everyone()
         self._keep_best()
@@ -236,13 +252,16 @@ class _Training:
         loss, parts = self._gradients(batch, step)
         for technique in self.techniques:
             _call(technique, "before_step", self.model)
-        norm = nn.utils.get_total_norm([parameter.grad for parameter in self.trained if parameter.grad is not None])
+        split_norm = nn.utils.get_total_norm(
+            [parameter.grad for parameter in self.trained if parameter.grad is not None]
+        )
+        norm = whole(split_norm)
         if not self.every_step:
             self.alarm |= ~torch.isfinite(loss + norm)
         elif not math.isfinite(float(loss) + float(norm)):
             self._stop(batch, step, float(loss), float(norm))
         if self.optim.clip:
-            nn.utils.clip_grads_with_norm_(self.trained, self.optim.clip, norm)
+            nn.utils.clip_grads_with_norm_(self.trained, self.optim.clip, split_norm)
         self.optimizer.step()
         for technique in self.techniques:
             _call(technique, "after_step", self.model)
@@ -253,35 +272,58 @@ class _Training:
         return _Outcome(loss, norm, parts, waited)
 
     def _gradients(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, list[tuple[float, Mapping[str, Any]]]]:
-        """Back-propagate the mean loss over the micro-batches of this process; DDP averages over processes."""
-        rows = self.batches.count
-        pieces = min(self.optim.accumulate, rows)
-        bounds = [rows * piece // pieces for piece in range(pieces + 1)]
+        """Back-propagate the mean loss over the global batch, of which DDP and FSDP average what each process has."""
         parts, loss = [], torch.zeros((), device=self.device)
-        for first, last in itertools.pairwise(bounds):
-            micro = self._views(_rows(batch, first, last), step, first, last)
-            waiting = contextlib.nullcontext() if last == rows else self.accelerate.no_sync(self.objective)
-            with waiting, self._compiling():
-                result = self.objective(micro)
+        for left, (share, micro) in zip(
+            reversed(range(len(self.batches.spans))), self._micro(batch, step), strict=True
+        ):
+            with self._waiting(left > 0), self._compiling():
+                result = self._forward(micro)
                 found = result if isinstance(result, Mapping) else {"loss": result}
-                share = (last - first) / rows
-                self.accelerate.backward(found["loss"] * share if pieces > 1 else found["loss"])
+                self.accelerate.backward(found["loss"] * share if share != 1 else found["loss"])
             loss = loss + found["loss"].detach() * share
             parts.append((share, {name: _number(value) for name, value in found.items() if name != "loss"}))
-        return loss, parts
+        return self._mean(loss), parts
+
+    def _micro(self, batch: dict[str, Tensor], step: int) -> Iterator[tuple[float, dict[str, Any]]]:
+        """The micro-batches of this process with their views. Weights: their mean over processes adds up to 1."""
+        begin = 0
+        for first, last in self.batches.spans:
+            count = last - first
+            rows = {name: tensor[begin : begin + count] for name, tensor in batch.items()}
+            begin += count
+            weight = count * self.accelerate.num_processes / self.batches.total
+            yield weight, self._views(rows, step, first, count)
+
+    def _forward(self, micro: dict[str, Any]) -> Tensor | dict[str, Any]:
+        with self.accelerate.autocast() if self.sharded else contextlib.nullcontext():  # DDP has it built in
+            return self.objective(micro)
+
+    @contextlib.contextmanager
+    def _waiting(self, more: bool) -> Iterator[None]:
+        """Gradients are shared out among processes after the last micro-batch only."""
+        if self.sharded:
+            self.objective.set_requires_gradient_sync(not more)
+            yield
+        else:
+            with self.accelerate.no_sync(self.objective) if more else contextlib.nullcontext():
+                yield
+
+    def _mean(self, value: Tensor) -> Tensor:
+        """Over processes."""
+        return self.accelerate.reduce(value, "mean") if self.accelerate.num_processes > 1 else value
 
     def _forget_gradients(self) -> None:
         for parameter in self.trained:
             parameter.grad = None
 
-    def _views(self, batch: dict[str, Tensor], step: int, first: int, last: int) -> dict[str, Any]:
+    def _views(self, batch: dict[str, Tensor], step: int, first: int, count: int) -> dict[str, Any]:
         if not hasattr(self.model, "views"):
             return batch
         from papertrial.data.views import Draw
 
         with torch.no_grad():
-            begin = self.batches.start + first
-            return self.model.views(batch, Draw(self.seed, step, self.batches.total, begin, last - first, self.device))
+            return self.model.views(batch, Draw(self.seed, step, self.batches.total, first, count, self.device))
 
     @contextlib.contextmanager
     def _compiling(self) -> Any:
@@ -308,7 +350,7 @@ class _Training:
         if self.main:
             self.run.rewind(-1)
         self.state.total = self._plan(budget)
-        if self.main:
+        if self.main or self.sharded:
             self._save()
         self.accelerate.wait_for_everyone()
         return self.state.total
@@ -359,7 +401,8 @@ class _Training:
         check = 0.0
         if self.validate is not None:
             start = time.perf_counter()
-            with evaluating(self.model):
+            self._gather()
+            with evaluating(self.whole):
                 if self.main:
                     self.validate()
             check = time.perf_counter() - start
@@ -379,11 +422,12 @@ class _Training:
 
     def _judge(self) -> float:
         """Validate the weights that would be kept; every process learns the main one's score."""
-        with evaluating(self.model), self.ema.loaded() if self.ema else contextlib.nullcontext():
+        with evaluating(self.whole), self.ema.loaded() if self.ema else contextlib.nullcontext():
+            self._gather()
             score = from_main(self.accelerate, float(self.validate()) if self.main else 0.0)
             better = math.isfinite(score) and (self.state.score is None or score > self.state.score)
             if better:
-                held = checkpoint.model_tensors(self.model)
+                held = checkpoint.model_tensors(self.whole)
                 self.best = {name: tensor.detach().to("cpu", copy=True) for name, tensor in held.items()}
         self.state.score, self.state.stale = (score, 0) if better else (self.state.score, self.state.stale + 1)
         if self.state.stale >= self.optim.patience:
@@ -392,21 +436,52 @@ class _Training:
 
     def _keep_best(self) -> None:
         if self.best:
-            checkpoint.load_model_tensors(self.model, self.best)
-        elif self.ema is not None:
+            checkpoint.load_model_tensors(self.whole, self.best)
+            return
+        if self.ema is not None:
             self.ema.load()
+        self._gather()
+
+    def _gather(self) -> None:
+        """Bring the caller's model up to date where that is another one; every process takes part."""
+        if self.sharded:
+            held = {name: whole(tensor.detach()) for name, tensor in checkpoint.model_tensors(self.model).items()}
+            checkpoint.load_model_tensors(self.whole, held)
+
+    def _refuse_to_shard(self) -> None:
+        if self.accelerate.num_processes == 1:
+            raise PapertrialError(
+                "there is one process, so nothing can be split over several",
+                "start it with torchrun --nproc-per-node N -m papertrial ..., or leave --shard out",
+            )
+        if self.techniques or hasattr(self.whole, "after_step"):
+            raise PapertrialError(
+                "weights that a method changes beside its gradients cannot be split over processes",
+                "leave --shard out",
+            )
 
     # ------------------------------------------------------------------------------------------------------ checkpoint
 
+    def _due(self, late: bool, log: bool) -> bool:
+        """Whether to write a checkpoint now: the main process's clock decides.
+
+        A split model is gathered by all processes, who ask that clock at logged steps only.
+        """
+        late = late and not bool(self.alarm)
+        return log and from_main(self.accelerate, late) if self.sharded else self.main and late
+
     def _save(self) -> None:
-        tensors = {f"model/{name}": tensor for name, tensor in checkpoint.model_tensors(self.model).items()}
+        """By the main process, and by all where the model is split."""
+        held = checkpoint.model_tensors(self.model)
+        tensors = {f"model/{name}": whole(tensor.detach()) for name, tensor in held.items()}
         self._refuse_nonfinite(tensors)
         tensors.update({f"optimizer/{k}": v for k, v in checkpoint.optimizer_tensors(self.optimizer).items()})
-        tensors.update({f"ema/{index}": v for index, v in enumerate(self.ema.average if self.ema else ())})
+        tensors.update({f"ema/{index}": whole(v) for index, v in enumerate(self.ema.average if self.ema else ())})
         tensors.update({f"best/{name}": tensor for name, tensor in self.best.items()})
         self._measure()
         self.state.watch = dict(self.watch.state) if self.watch else {}
-        checkpoint.save(self.path, tensors, asdict(self.state))
+        if self.main:
+            checkpoint.save(self.path, tensors, asdict(self.state))
 
     def _refuse_nonfinite(self, tensors: Mapping[str, Tensor]) -> None:
         """Weights that are not finite never replace a good checkpoint."""
@@ -423,7 +498,7 @@ class _Training:
         self.best = checkpoint.part(tensors, "best")
         if self.ema is not None:
             for index, average in enumerate(self.ema.average):
-                average.copy_(tensors[f"ema/{index}"])
+                put(average, tensors[f"ema/{index}"])
         self.state = _State(**state)
         if self.watch is not None:
             self.watch.state.update(self.state.watch)
@@ -436,17 +511,18 @@ class _Training:
     def _row(self, outcome: _Outcome, steps: int, mark: float, waited: float) -> dict[str, Any]:
         self._measure()
         passed = max(time.monotonic() - mark, 1e-9)
-        loss = outcome.loss
-        if self.accelerate.num_processes > 1:
-            loss = self.accelerate.reduce(loss, "mean")
+        extras = outcome.extras()
+        if extras:
+            values = self._mean(torch.tensor(list(extras.values()), dtype=torch.float64, device=self.device))
+            extras = dict(zip(extras, values.tolist(), strict=True))
         return {
-            "loss": float(loss),
+            "loss": float(outcome.loss),
             "lr": self.optimizer.param_groups[0]["lr"],
             "gradient_norm": float(outcome.norm),
             "examples_per_second": steps * self.batches.total / passed,
             "seconds": self.state.seconds,
             "waiting_for_data": min(1.0, waited / passed),
-            **outcome.extras(),
+            **extras,
         }
 
     def _measure(self) -> None:
@@ -461,15 +537,25 @@ class _Training:
         return bool(self.accelerate.reduce(alarm, "sum") if self.accelerate.num_processes > 1 else alarm)
 
     def _stop(self, batch: dict[str, Tensor], step: int, loss: float, norm: float) -> None:
-        """Explain and raise; the weights are still those before the step."""
+        """Explain and raise, on every process alike; the weights are still those before the step."""
+        own = True
 
         def again() -> Any:
+            nonlocal own
             seed_step(self.seed, step, self.rank, self.device)
             with self.accelerate.autocast():
-                return self.model.loss(self._views(batch, step, 0, self.batches.count))
+                results = [
+                    (self.objective if self.sharded else self.model.loss)(m) for _, m in self._micro(batch, step)
+                ]
+            losses = [result["loss"] if isinstance(result, Mapping) else result for result in results]
+            own = not all(math.isfinite(value) for value in losses)
+            return sum(losses)
 
         what = "loss" if not math.isfinite(loss) else "gradient"
         why = explain_nonfinite(self.model, batch, again)
+        if self.accelerate.num_processes > 1:  # the process whose rows they are knows best
+            whys = gather_object([(not own, why)])
+            why = min(whys)[1]
         raise TrainingStopped(f"the {what} is not finite at step {step + 1}: {why}", self._what_to_try())
 
     def _what_to_try(self) -> str:
@@ -510,8 +596,8 @@ def _number(value: Any) -> Any:
     return value.detach() if isinstance(value, Tensor) else value
 
 
-def _rows(batch: dict[str, Tensor], first: int, last: int) -> dict[str, Tensor]:
-    return {name: tensor[first:last] for name, tensor in batch.items()}
+def _device(model: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 def _channels_last(tensor: Tensor) -> Tensor:

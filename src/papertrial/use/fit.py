@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sys
+import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from inspect import signature
@@ -22,6 +24,7 @@ from papertrial.core.recipe import Optim, Setting, resolve, unknown_settings
 from papertrial.core.registry import Method
 from papertrial.core.run import Run, environment
 from papertrial.core.task import Estimator, Prepared, Split, Task
+from papertrial.train import processes
 
 CARD_VERSION = 1
 WEIGHTS, ESTIMATOR = "model.safetensors", "estimator"
@@ -193,8 +196,13 @@ def fit_prepared(
     seed: int = 0,
     fresh: bool = False,
     progress: bool = True,
+    shard: bool = False,
 ) -> Outcome:
     """Run one method to its end in the folder `out`; goes on where an earlier run of the same command stopped.
+
+    Under `torchrun` all processes call this alike and train together; the main one alone owns the folder, judges and
+    saves, and fits what is not trained by steps. Their number may differ from sitting to sitting.
+    shard: split the weights over the processes (see `train.loop.train`); no part of what makes a run the same run.
 
     Raises Declined when the method does not suit the task, TrainingStopped on collapse or non-finite values,
     PapertrialError when `out` holds another run.
@@ -205,29 +213,42 @@ def fit_prepared(
     if resolved.recipe.budget.steps == 0:  # nothing is trained, whatever the others may spend
         budget = resolved.recipe.budget
     budget = budget or (resolved.recipe.budget if resolved.recipe.budget != Budget() else task.budget)
+    processes.join()
     run = Run(out)
-    with run.locked(), run.leaving_nothing_unless_begun():
-        if fresh:
-            run.clear()
-        run.begin(_asked(task, resolved, prepared, recipe, budget, seed))
-        if run.done:
+    with ExitStack() as held:
+
+        def begin() -> bool:
+            held.enter_context(run.locked())
+            held.enter_context(run.leaving_nothing_unless_begun())
+            if fresh:
+                run.clear()
+            run.begin(_asked(task, resolved, prepared, recipe, budget, seed))
+            return run.done
+
+        done = processes.once(begin)
+        _require_sight(run)
+        if done:
             return Outcome.read(run.folder)
         licence = _tell_licence(resolved)
         torch.manual_seed(seed)
         model = build_model(task, resolved, prepared)
         rows = task.training(model, prepared)
-        if isinstance(model, Estimator):
-            meter = _fit_estimator(model, rows, prepared, budget, run, seed)
-        else:
-            meter = _train(task, model, rows, prepared, resolved.optim, budget, run, seed, progress)
-        head = task.finish(model, prepared, seed)
-        result = _judge(task, model, head, prepared, seed)
-        result |= {"method": resolved.name, "cost": meter.to_json()}
-        per_example = result.pop("per_example")
-        _save_weights(run, model, head)
-        write_with(run.path("per_example.npy"), lambda temporary: _save_array(temporary, per_example))
-        write_json(run.path("card.json"), _card(task, resolved, prepared, model, budget, seed, licence, result))
-        run.finish(result)
+        meter = Meter()
+        if not isinstance(model, Estimator):
+            meter = _train(task, model, rows, prepared, resolved.optim, budget, run, seed, progress, shard)
+
+        def conclude() -> None:
+            spent = _fit_estimator(model, rows, prepared, budget, run, seed) if isinstance(model, Estimator) else meter
+            head = task.finish(model, prepared, seed)
+            result = _judge(task, model, head, prepared, seed)
+            result |= {"method": resolved.name, "cost": spent.to_json()}
+            per_example = result.pop("per_example")
+            _save_weights(run, model, head)
+            write_with(run.path("per_example.npy"), lambda temporary: _save_array(temporary, per_example))
+            write_json(run.path("card.json"), _card(task, resolved, prepared, model, budget, seed, licence, result))
+            run.finish(result)
+
+        processes.once(conclude)
     return Outcome.read(run.folder)
 
 
@@ -247,19 +268,26 @@ def fit(
     seed: int = 0,
     fresh: bool = False,
     progress: bool = True,
+    shard: bool = False,
 ) -> Any:
     """Open the data, train `method` on it and return the `Artifact`.
 
     data: anything `papertrial.open` takes.  out: the run's folder, by default `runs/<method>-<data>`.  labels: how
-    many labels per class a method may see (image_representation).  size: side of the images in pixels.
+    many labels per class a method may see (image_representation).  size: side of the images in pixels.  shard, and
+    several processes: see `fit_prepared`.
     """
     from papertrial.data import open as open_data
     from papertrial.use.artifact import Artifact
 
     chosen = registry.method(method)
-    opened = open_data(data, target=target)
-    on = task_for(chosen, opened, task)
-    prepared = prepare(on, opened, seed, labels=labels, size=size)
+
+    def read() -> tuple[Any, Task, Prepared]:
+        opened = open_data(data, target=target)
+        on = task_for(chosen, opened, task)
+        return opened, on, prepare(on, opened, seed, labels=labels, size=size)
+
+    processes.join()
+    opened, on, prepared = processes.first_here(read)
     outcome = fit_prepared(
         chosen,
         on,
@@ -272,6 +300,7 @@ def fit(
         seed=seed,
         fresh=fresh,
         progress=progress,
+        shard=shard,
     )
     return Artifact.load(outcome.folder)
 
@@ -282,6 +311,17 @@ def default_folder(what: str, data_name: str) -> Path:
         letter if letter.isalnum() or letter in "-_" else "-" for letter in Path(data_name).name.partition(".")[0]
     )
     return Path("runs") / f"{what}-{tail or 'data'}"
+
+
+def _require_sight(run: Run) -> None:
+    """Raise PapertrialError on a process, of another machine, that does not see what the main one has just written."""
+    deadline = time.monotonic() + 60  # network file systems may show a new file late
+    while not run.path("config.json").exists():
+        if time.monotonic() > deadline:
+            raise PapertrialError(
+                f"{run.folder} is not the same folder on all machines", "choose an --out on storage that they share"
+            )
+        time.sleep(0.1)
 
 
 def _asked(
@@ -310,7 +350,8 @@ def _tell_licence(resolved: Resolved) -> str:
     if not hasattr(network.module, "licence"):
         return "fresh weights: yours"
     licence: str = network.module.licence(config)
-    _say_once(f"weights     {licence}")
+    if processes.is_main():
+        _say_once(f"weights     {licence}")
     return licence
 
 
@@ -340,6 +381,7 @@ def _train(
     run: Run,
     seed: int,
     progress: bool,
+    shard: bool,
 ) -> Meter:
     from papertrial.train.loop import train
 
@@ -353,7 +395,7 @@ def _train(
         return value if higher else -value
 
     early = validate if optim.patience and prepared.valid.examples else None
-    return train(model, rows, optim, budget, run, seed=seed, validate=early, progress=progress)
+    return train(model, rows, optim, budget, run, seed=seed, validate=early, progress=progress, sharded=shard)
 
 
 def _judge(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepared, seed: int) -> dict[str, Any]:

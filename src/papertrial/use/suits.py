@@ -28,6 +28,8 @@ def suits(look: Any) -> Suits:
         missing = registry.missing_package(paper)
         if missing is not None:
             papers[name] = str(missing_extra(name, *missing))
+        elif paper.kind == "architecture" and look.numbers.get("labelled") == 0:
+            papers[name] = "it learns from labels, and there are none"
         elif any(tasks.get(task) == "" for task in paper.tasks):
             papers[name] = ""
         else:
