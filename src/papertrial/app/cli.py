@@ -28,6 +28,12 @@ def _complete_method(incomplete: str) -> list[str]:
     return [name for name in registry.entries() if name.startswith(incomplete)]
 
 
+def _complete_analysis(incomplete: str) -> list[str]:
+    return [
+        name for name, paper in registry.papers().items() if paper.kind == "analysis" and name.startswith(incomplete)
+    ]
+
+
 def _complete_listed(incomplete: str) -> list[str]:
     return [row.paper.id for row in registry.reading_list() if row.paper.id.startswith(incomplete)]
 
@@ -171,7 +177,8 @@ def read(
         _say("", "This paper is on the reading list but not on the shelf yet: it cannot be trained here.")
         return
     _say(*show.labelled(("caveat", caveat) for caveat in facts.caveats))
-    _say("", page or "", "", f"code        {entry.file}", f"options     papertrial fit {paper} --help")
+    _say("", page or "", "", f"code        {entry.file}")
+    _say("use         papertrial measure --help" if facts.refusal else f"options     papertrial fit {paper} --help")
 
 
 @app.command()
@@ -260,7 +267,7 @@ def fit(
     if paper is None or help_:
         _fit_help(paper)
         return
-    if data is None:
+    if data is None and not registry.find(paper.partition(":")[0]).paper.refusal:
         raise PapertrialError("fit needs data", f"type: papertrial fit {paper} --data FOLDER_OR_FILE")
     from papertrial.core.recipe import parse_settings
     from papertrial.use.fit import fit as run_fit
@@ -305,7 +312,7 @@ def fit(
 
 
 def _run_lines(artifact: Any) -> list[str]:
-    from papertrial.core.budget import duration
+    from papertrial.core.budget import Energy, duration
 
     card, cost = artifact.card, artifact.card["cost"]
     rows = [
@@ -321,7 +328,9 @@ def _run_lines(artifact: Any) -> list[str]:
         if cost["steps"]
         else f"{duration(cost['seconds'])}" + (f", {cost['trials']} trials" if cost["trials"] else "")
     )
-    lines += ["", *show.labelled([("cost", f"{spent}, peak memory {show.size(cost['peak_bytes'])}")])]
+    energy = Energy(cost["kwh"], cost["energy"], cost["energy_how"])
+    rows = [("cost", f"{spent}, peak memory {show.size(cost['peak_bytes'])}"), ("energy", energy.sentence())]
+    lines += ["", *show.labelled(rows)]
     lines += (
         ["on test rows, with 95 % intervals", *show.metrics(card["metrics"], card["intervals"])]
         if card["metrics"]
@@ -372,13 +381,47 @@ def _fit_help(paper: str | None) -> None:
                 width=16,
             )
         )
-    if method.paper.kind != "estimator":
+    if method.paper.kind not in ("estimator", "analysis"):
         _say(
             "",
             "Training, also --set name=value:",
             *show.settings(Setting(row.name, row.value, row.source) for row in resolve(Optim, None, {})[1]),
         )
     _say("", "Values marked with a rule are suited to your data; a run prints and keeps what was chosen and why.")
+
+
+@app.command()
+def estimate(
+    paper: Annotated[
+        str, typer.Argument(help="A paper or baseline.", autocompletion=_complete_method, show_default=False)
+    ],
+    data: Data,
+    target: Target = None,
+    task: TaskName = None,
+    budget: BudgetText = None,
+    backbone: Backbone = None,
+    recipe: RecipeName = "base",
+    set_: Settings = None,
+    labels: Labels = None,
+    size: Size = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(help="Also estimate a comparison with this many seeds.", min=1, max=200, show_default=False),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """What would it cost? Minutes, memory and energy of a run, from ten of its steps, before it starts."""
+    from papertrial.core.recipe import parse_settings
+    from papertrial.study.estimate import estimate as run_estimate
+
+    found = run_estimate(
+        paper, data, task=task, target=target, budget=budget, backbone=backbone, recipe=recipe, settings=parse_settings(set_ or []),
+        labels=labels, size=size, seeds=seeds,
+    )  # fmt: skip
+    if json:
+        _document(found)
+        return
+    _say(*show.labelled(found.lines()))
 
 
 @app.command()
@@ -497,6 +540,54 @@ def check(
         )
     if lost:
         _stop(f"claims that held before fail now: {'; '.join(lost)}", 1)
+
+
+@app.command()
+def measure(
+    analysis: Annotated[
+        str,
+        typer.Argument(
+            help="An analysis, such as rank_collapse.", autocompletion=_complete_analysis, show_default=False
+        ),
+    ],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A run's folder, a method with fresh weights such as vit, hf:FOLDER, or package.module:factory.",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            "-d",
+            help="What the model looks at: data as for fit, or a text file; by default what it was trained on, or random.",
+            show_default=False,
+        ),
+    ] = None,
+    examples: Annotated[int, typer.Option(help="Examples to look at.", min=1)] = 16,
+    tokens: Annotated[int, typer.Option(help="Tokens of each random or text example.", min=2)] = 32,
+    recipe: RecipeName = "base",
+    set_: Settings = None,
+    seed: Annotated[int, typer.Option(help="Seed of fresh weights and random inputs.", min=0)] = 0,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """What does an analysis say of this model? A table, a sentence, report.json and plot.html."""
+    from papertrial.core.recipe import parse_settings
+    from papertrial.study.measure import measure as run_measure
+
+    report = run_measure(
+        analysis, what, data, out=out, recipe=recipe, settings=parse_settings(set_ or []), examples=examples, tokens=tokens, seed=seed,
+    )  # fmt: skip
+    if json:
+        _document(report)
+        return
+    _say(report.title, "", *show.labelled(report.facts), "", *show.table(report.head, report.rows), "")
+    _say(*show.labelled([("verdict", report.verdict), *(("caveat", line) for line in report.caveats)]))
+    _say("", *(f"saved in {file}" for file in report.files))
 
 
 @app.command()

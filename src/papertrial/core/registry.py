@@ -30,6 +30,9 @@ EXTRA_MODULES = {
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "cluster": ("ray",),
     "backbones": ("timm", "transformers"),
+    "report": ("plotly",),
+    "text": ("transformers",),
+    "energy": ("codecarbon", "pynvml"),
 }
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from papertrial.core import registry
-from papertrial.core.budget import Budget, duration
+from papertrial.core.budget import ESTIMATED, UNKNOWN, Budget, Energy, duration
 from papertrial.core.errors import DataError, Declined, PapertrialError, TrainingStopped, missing_extra
 from papertrial.core.files import read_json, to_json, write_json
 from papertrial.core.paper import Paper
@@ -44,8 +44,9 @@ class Row:
 
     role: method | reference | baseline.  metric: the primary one, mean over seeds; metrics: all of them; valid: the
     primary one on the validation rows, signed so that higher is better.  difference, low, high: metric less that of the
-    reference with its 95 % interval, in the metric's own direction.  seconds, steps, samples: means over seeds;
-    peak_bytes: the largest.  reason: why it failed.
+    reference with its 95 % interval, in the metric's own direction.  seconds, steps, samples, kwh: means over seeds;
+    energy, energy_how: how kwh was found out, by the weakest of the seeds.  peak_bytes: the largest.
+    reason: why it failed.
     """
 
     name: str
@@ -60,6 +61,9 @@ class Row:
     steps: float | None = None
     samples: float | None = None
     peak_bytes: int | None = None
+    kwh: float | None = None
+    energy: str = UNKNOWN
+    energy_how: str = ""
     worth: Worth | None = None
     reason: str = ""
 
@@ -321,6 +325,8 @@ def _refusal(paper: Paper, task: Task) -> str:
     missing = registry.missing_package(paper)
     if missing is not None:
         return str(missing_extra(paper.id, *missing))
+    if paper.refusal:
+        return paper.refusal
     if task.name not in paper.tasks:
         return f"it is for {' or '.join(paper.tasks) or 'no task here'}, this is {task.name}"
     return ""
@@ -338,6 +344,31 @@ def _reasons(declined: dict[str, str]) -> str:
 def _recipe(method: Method, recipe: str, asked: bool) -> str:
     """Baselines that lack the recipe asked for take their `base`."""
     return recipe if asked or recipe in method.module.recipes else "base"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A method as a comparison would run it. asked: named by the user, whose settings are for those alone."""
+
+    method: Method
+    recipe: str
+    asked: bool
+    reference: bool
+
+
+def plan(methods: Sequence[str], task: Task, recipe: str = "base") -> list[Planned]:
+    """The methods that a comparison of `methods` would run. Raises as `compare` does."""
+    entrants, declined, _ = _entrants(methods, task, None, None)
+    _require_methods(entrants, declined)
+    return [
+        Planned(
+            entrant.method,
+            _recipe(entrant.method, recipe, entrant.asked),
+            entrant.asked,
+            entrant.name in task.references,
+        )
+        for entrant in entrants
+    ]
 
 
 def _idle(entrant: _Entrant, recipe: str) -> bool:
@@ -523,6 +554,7 @@ def _row(
     outcomes = entrant.outcomes
     meters = [outcome.meter for outcome in outcomes]
     peaks = [meter.peak_bytes for meter in meters if meter.peak_bytes is not None]
+    energy = sum((meter.spent() for meter in meters), Energy()).times(1 / len(meters))
     names = set.intersection(*(set(outcome.metrics) for outcome in outcomes))
     metrics = {name: float(np.mean([outcome.metrics[name] for outcome in outcomes])) for name in sorted(names)}
     row = Row(
@@ -535,6 +567,9 @@ def _row(
         steps=float(np.mean([meter.steps for meter in meters])),
         samples=float(np.mean([meter.samples for meter in meters])),
         peak_bytes=max(peaks) if peaks else None,
+        kwh=energy.kwh,
+        energy=energy.label,
+        energy_how=energy.how,
         worth=_worth(study, entrant, reference, curve) if curve and role == "method" else None,
     )
     if verdict is None:
@@ -637,6 +672,8 @@ def _lines(result: Comparison) -> list[str]:
     for note in result.notes:
         lines += _wrap(note, "note      ")
     lines += _table(result)
+    for note in _energy_notes(result.rows):
+        lines += _wrap(note, "note      ")
     unknown: dict[str, list[str]] = {}
     for row in result.rows:
         if row.worth is not None and row.worth.reason:
@@ -656,7 +693,7 @@ def _lines(result: Comparison) -> list[str]:
 
 def _table(result: Comparison) -> list[str]:
     digits = _digits(result)
-    table = [[_cut(result.metric, 12), _cut(f"vs {result.reference}", 24), "time", "peak memory"]]
+    table = [[_cut(result.metric, 12), _cut(f"vs {result.reference}", 24), "time", "peak memory", "energy"]]
     table += [_cells(row, digits) for row in result.rows]
     if any(row.worth is not None for row in result.rows):
         table[0].append("worth")
@@ -673,7 +710,7 @@ def _table(result: Comparison) -> list[str]:
 def _cells(row: Row, digits: int) -> list[str]:
     """All but the name and the worth."""
     if row.metric is None:
-        return [FAILED, "-", "-", "-"]
+        return [FAILED, "-", "-", "-", "-"]
     if row.role == "reference":
         change = "reference"
     elif row.difference is None:
@@ -683,12 +720,24 @@ def _cells(row: Row, digits: int) -> list[str]:
     else:
         change = f"{row.difference:+.{digits}f} [{row.low:+.{digits}f}, {row.high:+.{digits}f}]"
     time = "-" if row.seconds is None else duration(row.seconds)
-    peak = "-" if row.peak_bytes is None else _size(row.peak_bytes)
-    return [f"{row.metric:.{digits}f}", change, time, peak]
+    peak = "-" if row.peak_bytes is None else bytes_in_words(row.peak_bytes)
+    return [f"{row.metric:.{digits}f}", change, time, peak, "-" if row.kwh is None else str(_energy(row))]
 
 
-def _size(peak: int) -> str:
-    return f"{peak / 1e9:.1f} GB" if peak >= 1e9 else f"{peak / 1e6:.0f} MB"
+def _energy(row: Row) -> Energy:
+    return Energy(row.kwh, row.energy, row.energy_how)
+
+
+def _energy_notes(rows: tuple[Row, ...]) -> list[str]:
+    """Where the energy of the table comes from."""
+    run = [row for row in rows if row.metric is not None]
+    modelled = list(dict.fromkeys(row.energy_how for row in run if row.energy == ESTIMATED))
+    unknown = list(dict.fromkeys(row.energy_how for row in run if row.energy == UNKNOWN and row.energy_how))
+    return [f"e = energy not measured; {how}" for how in modelled] + [f"energy: {how}" for how in unknown]
+
+
+def bytes_in_words(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def _cut(text: str, width: int) -> str:

@@ -20,7 +20,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from papertrial.core.budget import Budget, Meter, duration
+from papertrial.core.budget import Budget, Energy, Meter, duration
 from papertrial.core.errors import PapertrialError, TrainingStopped
 from papertrial.core.files import read_json, write_json
 from papertrial.core.recipe import Optim
@@ -30,13 +30,12 @@ from papertrial.data.batches import Batches
 from papertrial.nn.ranks import share_statistics
 from papertrial.train import checkpoint
 from papertrial.train.device import PeakMemory, accelerator, evaluating, from_main, repeatable, seed_step
+from papertrial.train.energy import EnergyMeter
 from papertrial.train.optim import Ema, make_optimizer, rate, set_rate
+from papertrial.train.pace import MEASURING, STEPS, TIMED, WARM, Pace, planned_steps
 from papertrial.train.progress import Display
 from papertrial.train.shard import put, shard, whole
 from papertrial.train.watch import CollapseWatch, explain_nonfinite
-
-_WARM, _TIMED = 3, 20  # steps a budget in seconds is measured with
-_MEASURING = 0.05  # share of that budget the measuring may take
 
 
 def train(
@@ -79,16 +78,44 @@ def train(
     nothing = 0 in (budget.steps, budget.samples, budget.seconds)
     if nothing or not any(parameter.requires_grad for parameter in model.parameters()):
         _finish(model, techniques)
-        return Meter()
+        return Meter().with_energy(Energy(how="nothing was trained"))
     training = _Training(model, split, optim, run, seed, validate, device, techniques, sharded)
     try:
         with repeatable(training.device):
             training.fit(budget, progress, log_every, checkpoint_seconds)
     finally:
-        training.batches.close()
+        training.close()
         run.close()
     _finish(model, techniques)
     return training.meter()
+
+
+def pace(
+    model: nn.Module,
+    split: Split,
+    optim: Optim,
+    run: Run,
+    *,
+    seed: int,
+    validate: Callable[[], float] | None = None,
+    device: str | torch.device | None = None,
+    seconds: float = 1.0,
+    pilot: bool = False,
+) -> Pace:
+    """What a training as by `train` costs, from real steps: ten, more where they fit into `seconds`.
+
+    pilot: one step after another one, and nothing of what happens between steps.
+
+    `model` is trained a little by it, and what a training writes goes into the folder of `run`, which the caller
+    removes. Raises what `train` raises.
+    """
+    training = _Training(model, split, optim, run, seed, validate, device, ())
+    try:
+        with repeatable(training.device):
+            return training.pace(1, 1, 0.0) if pilot else training.pace(WARM, STEPS, seconds, between=True)
+    finally:
+        training.close()
+        model.eval()
 
 
 @dataclass
@@ -99,6 +126,7 @@ class _State:
     total: int = 0
     seconds: float = 0.0
     peak: int = 0
+    energy: Energy = field(default_factory=Energy)
     score: float | None = None
     stale: int = 0
     complete: bool = False
@@ -183,14 +211,19 @@ class _Training:
 
         self.state = _State()
         self.best: dict[str, Tensor] = {}
-        self.earlier = 0.0  # seconds of the sittings before this one
+        self.earlier, self.earlier_energy = 0.0, Energy()  # seconds and energy of the sittings before this one
         self.peak = PeakMemory(self.device)
         self.watch: CollapseWatch | None = None
         # A look at the values costs nothing on a CPU; on a GPU it would wait for the device at every step, so they
         # are looked at now and then, and the steps since the checkpoint taken again one by one when something is wrong.
         self.every_step = self.device.type == "cpu"
         self.alarm = torch.zeros((), dtype=torch.bool, device=self.device)
+        self.energy = EnergyMeter(self.device)
         self.begun = time.monotonic()
+
+    def close(self) -> None:
+        self.batches.close()
+        self.energy.close()
 
     # ---------------------------------------------------------------------------------------------- the whole training
 
@@ -345,7 +378,7 @@ class _Training:
             checkpoint.sweep(self.path)
         if from_main(self.accelerate, self.path.exists()):
             self._restore()
-            self.earlier = self.state.seconds
+            self.earlier, self.earlier_energy = self.state.seconds, self.state.energy
             return self.state.total
         if self.main:
             self.run.rewind(-1)
@@ -357,18 +390,7 @@ class _Training:
 
     def _plan(self, budget: Budget) -> int:
         """The smallest of all limits, in steps; at least 1. Raises PapertrialError when there is none."""
-        limits = []
-        if budget.steps is not None:
-            limits.append(budget.steps)
-        if budget.samples is not None:
-            limits.append(budget.samples // self.batches.total)
-        if self.optim.epochs:
-            limits.append(self.optim.epochs * self.batches.per_epoch)
-        if budget.seconds is not None:
-            limits.append(self._steps_in(budget.seconds))
-        if not limits:
-            raise PapertrialError("this training has no end", "give it one with --budget, such as --budget 10m")
-        return max(1, min(limits))
+        return planned_steps(budget, self.optim.epochs, self.batches.total, self.batches.per_epoch, self._steps_in)
 
     def _steps_in(self, seconds: float) -> int:
         """Steps that fit, from timing some; written to plan.json once, so that a resumed run keeps the number."""
@@ -396,8 +418,8 @@ class _Training:
             self.update(len(times), total=10**6)
             self._synchronize()
             times.append(time.perf_counter() - start)
-            late = time.monotonic() - begun > _MEASURING * seconds
-            enough = from_main(self.accelerate, (late and len(times) > 1) or len(times) == _WARM + _TIMED)
+            late = time.monotonic() - begun > MEASURING * seconds
+            enough = from_main(self.accelerate, (late and len(times) > 1) or len(times) == WARM + TIMED)
         check = 0.0
         if self.validate is not None:
             start = time.perf_counter()
@@ -412,7 +434,42 @@ class _Training:
         self.alarm.zero_()
         if self.ema is not None:
             self.ema = Ema(self.model, self.optim.ema)
-        return statistics.median(times[min(_WARM, len(times) - 1) :]), check
+        return statistics.median(times[min(WARM, len(times) - 1) :]), check
+
+    def pace(self, warm: int, steps: int, seconds: float, between: bool = False) -> Pace:
+        """Cost of a step, and of what happens between steps if that is wanted."""
+        for step in range(warm):
+            self.update(step, total=10**6)
+        self._synchronize()
+        step, begun, before = warm, time.perf_counter(), self.energy.read()
+        while step < warm + steps or time.perf_counter() - begun < seconds:
+            self.update(step, total=10**6)
+            step += 1
+        self._synchronize()
+        passed, spent = time.perf_counter() - begun, self.energy.read()
+        return Pace(
+            rows=self.batches.total,
+            per_epoch=self.batches.per_epoch,
+            steps=step - warm,
+            step=passed / (step - warm),
+            power=spent.since(before).times(1 / passed),
+            **(self._between() if between else {}),
+            peak_bytes=self.peak.read(),
+        )
+
+    def _between(self) -> dict[str, float]:
+        watch = self.watch = CollapseWatch(self.model, self.split, self.device, 10**6)
+        return {
+            "look": self._timed(lambda: watch.look(1)) if watch.on else 0.0,
+            "validation": self._timed(self._judge) if self.validate is not None else 0.0,
+            "save": self._timed(self._save),
+        }
+
+    def _timed(self, action: Callable[[], Any]) -> float:
+        begun = time.perf_counter()
+        action()
+        self._synchronize()
+        return time.perf_counter() - begun
 
     def _synchronize(self) -> None:
         if self.device.type == "cuda":
@@ -499,7 +556,7 @@ class _Training:
         if self.ema is not None:
             for index, average in enumerate(self.ema.average):
                 put(average, tensors[f"ema/{index}"])
-        self.state = _State(**state)
+        self.state = _State(**{**state, "energy": Energy(**state["energy"])})
         if self.watch is not None:
             self.watch.state.update(self.state.watch)
         self.alarm.zero_()
@@ -528,6 +585,7 @@ class _Training:
     def _measure(self) -> None:
         self.state.seconds = self.earlier + time.monotonic() - self.begun
         self.state.peak = max(self.state.peak, self.peak.read())
+        self.state.energy = self.earlier_energy + self.energy.read()
 
     def _alarmed(self) -> bool:
         """Whether a value since the last look was not finite, on any process."""
@@ -569,7 +627,7 @@ class _Training:
             samples=self.state.step * self.batches.total,
             seconds=self.state.seconds,
             peak_bytes=self.state.peak,
-        )
+        ).with_energy(self.state.energy)
 
 
 def _choose_parameters(model: nn.Module, techniques: Sequence[Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -210,9 +210,7 @@ def fit_prepared(
     import torch
 
     resolved = resolve_method(method, prepared, backbone=backbone, recipe=recipe, settings=settings)
-    if resolved.recipe.budget.steps == 0:  # nothing is trained, whatever the others may spend
-        budget = resolved.recipe.budget
-    budget = budget or (resolved.recipe.budget if resolved.recipe.budget != Budget() else task.budget)
+    budget = budget_of(resolved, task, budget)
     processes.join()
     run = Run(out)
     with ExitStack() as held:
@@ -280,6 +278,8 @@ def fit(
     from papertrial.use.artifact import Artifact
 
     chosen = registry.method(method)
+    if chosen.paper.refusal:
+        raise Declined(f"{chosen.id} cannot be trained: {chosen.paper.refusal}")
 
     def read() -> tuple[Any, Task, Prepared]:
         opened = open_data(data, target=target)
@@ -324,6 +324,13 @@ def _require_sight(run: Run) -> None:
         time.sleep(0.1)
 
 
+def budget_of(resolved: Resolved, task: Task, budget: Budget | None) -> Budget:
+    """What a run may spend: what was asked for, else what its recipe names, else the task's."""
+    if resolved.recipe.budget.steps == 0:  # nothing is trained, whatever the others may spend
+        return resolved.recipe.budget
+    return budget or (resolved.recipe.budget if resolved.recipe.budget != Budget() else task.budget)
+
+
 def _asked(
     task: Task, resolved: Resolved, prepared: Prepared, recipe: str, budget: Budget, seed: int
 ) -> dict[str, Any]:
@@ -365,10 +372,14 @@ def _fit_estimator(model: Estimator, rows: Split, prepared: Prepared, budget: Bu
     import torch
 
     from papertrial.train.device import PeakMemory
+    from papertrial.train.energy import EnergyMeter
 
     peak = PeakMemory(torch.device("cpu"))
-    meter: Meter = model.fit(rows, prepared.valid, prepared.facts, budget, seed, run)
-    return replace(meter, peak_bytes=peak.read())
+    with EnergyMeter() as energy:
+        meter: Meter = model.fit(rows, prepared.valid, prepared.facts, budget, seed, run)
+        spent = energy.read()
+    meter = replace(meter, peak_bytes=peak.read())
+    return meter if meter.energy_how else meter.with_energy(spent)  # one that resumes keeps its own account
 
 
 def _train(
@@ -385,6 +396,12 @@ def _train(
 ) -> Meter:
     from papertrial.train.loop import train
 
+    early = made_ready(task, model, rows, prepared, optim)
+    return train(model, rows, optim, budget, run, seed=seed, validate=early, progress=progress, sharded=shard)
+
+
+def made_ready(task: Task, model: Any, rows: Split, prepared: Prepared, optim: Optim) -> Callable[[], float] | None:
+    """Fit what `model` takes from its inputs before training; returns how it is validated, higher being better, if it is."""
     fit_inputs = getattr(getattr(model, "encoder", None), "fit_inputs", None)
     if fit_inputs is not None:
         fit_inputs(rows)
@@ -394,8 +411,7 @@ def _train(
         value = task.score(task.outputs(model, {}, prepared.valid), prepared.valid, prepared.state).metrics[metric]
         return value if higher else -value
 
-    early = validate if optim.patience and prepared.valid.examples else None
-    return train(model, rows, optim, budget, run, seed=seed, validate=early, progress=progress, sharded=shard)
+    return validate if optim.patience and prepared.valid.examples else None
 
 
 def _judge(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepared, seed: int) -> dict[str, Any]:
