@@ -76,7 +76,7 @@ Settings = Annotated[
 Backbone = Annotated[
     str | None,
     typer.Option(
-        help="Architecture under an objective, such as mlp_mixer or vit.",
+        help="Architecture under an objective: mlp_mixer, vit, timm:resnet18[:pretrained], hf:ID or hf:FOLDER, or your own my_module:MyNet.",
         autocompletion=_complete_method,
         show_default=False,
     ),
@@ -663,6 +663,104 @@ def embed(
         _document({"file": out, "rows": features.shape[0], "width": features.shape[1]})
         return
     _say(f"{features.shape[0]} rows of {features.shape[1]} features in {out}")
+
+
+CheckData = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        "-d",
+        help="Rows to compare the answers on; by default those of the run where they are found by name.",
+        show_default=False,
+    ),
+]
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    to: Annotated[str, typer.Option("--to", help="onnx, or torch (torch.export).", show_default=False)],
+    data: CheckData = None,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """The model as one file, from raw inputs to answers, compared with the model before it is kept."""
+    from papertrial.use.artifact import Artifact
+    from papertrial.use.export import export as run_export
+
+    about = run_export(Artifact.load(run), to, out=out, data=data)
+    if json:
+        _document(about)
+        return
+    check = about["check"]
+    _say(
+        *show.labelled(
+            [
+                *(("takes", f"{entry['name']} {entry['dtype']} {_shape(entry)}") for entry in about["inputs"]),
+                ("gives", about["outputs"][0]["name"]),
+                (
+                    "check",
+                    f"{check['rows']} in batches of {', '.join(map(str, check['batches']))}: "
+                    f"largest difference {check['largest_difference']:.2g}, allowed {check['allowed']:.2g}",
+                ),
+            ]
+        )
+    )
+    _say(f"saved in {about['file']}, described in {about['file']}.json")
+
+
+def _shape(entry: dict[str, Any]) -> str:
+    return f"(batch, {', '.join(map(str, entry['shape']))})"
+
+
+@app.command()
+def eject(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder to write.", show_default=False)],
+    data: CheckData = None,
+    json: Json = False,
+) -> None:
+    """The model as a folder of plain PyTorch: source, weights and a loader that need no papertrial."""
+    from papertrial.use.artifact import Artifact
+    from papertrial.use.eject import eject as run_eject
+
+    about = run_eject(Artifact.load(run), out, data=data)
+    if json:
+        _document(about)
+        return
+    check = about["check"]
+    _say(f"check       {check['rows']}, without papertrial: largest difference {check['largest_difference']:.2g}")
+    _say(f"saved in {about['folder']}: " + ", ".join(sorted(os.listdir(about["folder"]))))
+
+
+@app.command()
+def new(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="The paper's id, such as barlow_twins.", autocompletion=_complete_listed, show_default=False
+        ),
+    ],
+    kind: Annotated[str, typer.Option(help="architecture or objective.")] = "architecture",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Folder of a package of its own, even inside of a checkout.", show_default=False
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Start a paper: its file and its test, which work and pass every check from the start."""
+    from papertrial.app.new import new as write
+
+    files = write(name, kind, out)
+    if json:
+        _document({"files": files})
+        return
+    _say(*(f"wrote {file}" for file in files))
+    package = next((file.parent for file in files if file.name == "pyproject.toml"), None)
+    install = f"pip install -e {package}    " if package else ""
+    _say("", f"next        {install}papertrial fit {name} --data digits --recipe tiny")
 
 
 @app.command()

@@ -47,7 +47,11 @@ def settings(rows: Iterable[Setting]) -> list[str]:
     rows = list(rows)
     names = max((len(row.name) for row in rows), default=0)
     values = min(24, max((len(words(row.value)) for row in rows), default=0))
-    return [f"  {row.name:<{names}}  {words(row.value):<{values}}  {row.source}" for row in rows]
+    return [f"  {row.name:<{names}}  {_cut(words(row.value)):<{values}}  {row.source}" for row in rows]
+
+
+def _cut(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else f"{text[: most - 4]} ..."
 
 
 def words(value: Any) -> str:

@@ -29,16 +29,19 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.numpy import load_file, save_file
 from scipy import sparse
 from scipy.special import softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
+from torch import Tensor, nn
 
 from papertrial.core.budget import Budget, Meter
 from papertrial.core.errors import DataError
@@ -144,6 +147,10 @@ class Linear:
         out = self._features(split) @ self.arrays["weight"].T + self.arrays["bias"]
         return softmax(out, axis=1) if self.facts.classes else out[:, 0]
 
+    def as_module(self) -> nn.Module:
+        """The same model in PyTorch, for export."""
+        return Network(self.arrays, self.facts)
+
     def save(self, folder: Path | str) -> None:
         arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
         write_with(Path(folder) / "model.safetensors", lambda path: save_file(arrays, str(path)))
@@ -151,6 +158,30 @@ class Linear:
     def load(self, folder: Path | str) -> Linear:
         self.arrays = load_file(str(Path(folder) / "model.safetensors"))
         return self
+
+
+class Network(nn.Module):
+    """A fitted linear model: (B, F) numbers and (B, C) int64 codes -> logits (B, classes) or values (B,), float64."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], facts: Facts) -> None:
+        super().__init__()
+        numbers, categories = np.split(arrays["weight"].T, [facts.numeric])
+        buffers = {"mean": arrays["mean"], "std": arrays["std"], "bias": arrays["bias"], "weight": numbers}
+        if facts.cardinalities:
+            buffers["table"] = np.concatenate([categories, np.zeros((1, categories.shape[1]))])  # the last row: unseen
+            buffers["sizes"] = np.array(facts.cardinalities)
+            buffers["first"] = np.cumsum(facts.cardinalities) - facts.cardinalities
+        for name, array in buffers.items():
+            self.register_buffer(name, torch.from_numpy(np.array(array)))
+        self.facts = facts
+
+    def forward(self, numeric: Tensor, categorical: Tensor) -> Tensor:
+        scaled = (numeric.double() - self.mean) / self.std
+        out = torch.where(scaled.isfinite(), scaled, 0.0) @ self.weight + self.bias
+        if self.facts.cardinalities:
+            rows = torch.where(categorical < self.sizes, categorical + self.first, len(self.table) - 1)
+            out = out + self.table[rows].sum(1)
+        return out if self.facts.classes else out[:, 0]
 
 
 def build(config: Config, facts: Facts, backbone: Any = None) -> Linear:

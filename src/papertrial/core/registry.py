@@ -27,7 +27,9 @@ _TASK_ENTRY_POINTS = "papertrial.tasks"
 EXTRA_MODULES = {
     "tabular": ("xgboost", "lightgbm", "catboost", "optuna"),
     "hub": ("datasets",),
+    "export": ("onnx", "onnxscript", "onnxruntime"),
     "cluster": ("ray",),
+    "backbones": ("timm", "transformers"),
     "report": ("plotly",),
     "text": ("transformers",),
     "energy": ("codecarbon", "pynvml"),
@@ -170,13 +172,25 @@ class Method:
 
 
 def method(name: str) -> Method:
-    """Load `id` or `id:variant`; raises PapertrialError with a suggestion for an unknown id or variant."""
+    """Load `id` or `id:variant`, or a network from elsewhere (`timm:...`, `hf:...`, `module:Class`, see nn/adapt.py).
+
+    Raises PapertrialError with a suggestion for an unknown id or variant.
+    """
     key, _, variant = name.partition(":")
+    if variant and key not in entries() and not any(row.paper.id == key for row in reading_list()):
+        found: Method = importlib.import_module("papertrial.nn.adapt").method(name)
+        return found
     module = load(key)
     variants = getattr(module, "variants", {})
     if variant and variant not in variants:
         raise PapertrialError(f"{key} has no variant {variant!r}", did_you_mean(variant, variants))
     return Method(key, variant, module, entries()[key].paper)
+
+
+def paper(name: str) -> Paper:
+    """The facts of `id`, `id:variant` or a network from elsewhere, without importing a method of the shelf."""
+    key, _, variant = name.partition(":")
+    return method(name).paper if variant and key not in entries() else find(key).paper
 
 
 @cache

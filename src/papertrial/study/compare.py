@@ -310,7 +310,7 @@ def _entrants(
     entrants, declined = [], {}
     asked = [name for name in dict.fromkeys(methods) if name != against]
     for name in [*asked, *(name for name in listed if name not in asked)]:
-        paper = registry.find(name.partition(":")[0]).paper
+        paper = registry.paper(name)
         reason = _refusal(paper, task)
         if reason and name == against:
             raise Declined(f"{name} cannot be compared against: {reason}")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -225,6 +227,7 @@ def fit_prepared(
         _require_sight(run)
         if done:
             return Outcome.read(run.folder)
+        licence = _tell_licence(resolved)
         torch.manual_seed(seed)
         model = build_model(task, resolved, prepared)
         rows = task.training(model, prepared)
@@ -240,7 +243,7 @@ def fit_prepared(
             per_example = result.pop("per_example")
             _save_weights(run, model, head)
             write_with(run.path("per_example.npy"), lambda temporary: _save_array(temporary, per_example))
-            write_json(run.path("card.json"), _card(task, resolved, prepared, model, budget, seed, result))
+            write_json(run.path("card.json"), _card(task, resolved, prepared, model, budget, seed, licence, result))
             run.finish(result)
 
         processes.once(conclude)
@@ -347,6 +350,24 @@ def _asked(
     }
 
 
+def _tell_licence(resolved: Resolved) -> str:
+    """Whose weights training starts from; those from elsewhere are named on the error stream before they are used."""
+    network = resolved.backbone or resolved.method
+    config = resolved.backbone_config if resolved.backbone else resolved.config
+    if not hasattr(network.module, "licence"):
+        return "fresh weights: yours"
+    licence: str = network.module.licence(config)
+    if processes.is_main():
+        _say_once(f"weights     {licence}")
+    return licence
+
+
+@cache
+def _say_once(line: str) -> None:
+    """On the error stream, so that it spoils no document; a comparison of many runs says it once."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def _fit_estimator(model: Estimator, rows: Split, prepared: Prepared, budget: Budget, run: Run, seed: int) -> Meter:
     import torch
 
@@ -417,7 +438,14 @@ def _judge(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepar
 
 
 def _card(
-    task: Task, resolved: Resolved, prepared: Prepared, model: Any, budget: Budget, seed: int, result: dict[str, Any]
+    task: Task,
+    resolved: Resolved,
+    prepared: Prepared,
+    model: Any,
+    budget: Budget,
+    seed: int,
+    licence: str,
+    result: dict[str, Any],
 ) -> dict[str, Any]:
     """The artifact's card: all that is needed to rebuild the model and to judge where it came from."""
     paper = resolved.method.paper
@@ -442,7 +470,7 @@ def _card(
         if isinstance(model, Estimator)
         else {"file": WEIGHTS, "parameters": sum(p.numel() for p in model.parameters())},
         "licence": {
-            "weights": "trained here from fresh weights: yours",
+            "weights": f"trained here from {licence}",
             "code": "Apache-2.0",
             "data": "not known to papertrial: the weights carry what its licence asks",
         },

@@ -1,0 +1,235 @@
+"""A trained model as one file that runs without papertrial: ONNX, or PyTorch's own exported program.
+
+The file holds the whole predictor, from raw inputs to answers, for any number of rows. It is read back and compared
+with the model it came from before it gets its name: a file that answers differently is never left behind.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import papertrial
+from papertrial.core.errors import PapertrialError, did_you_mean, missing_extra
+from papertrial.core.files import to_json, write_json, write_with
+from papertrial.data.batches import to_tensors
+from papertrial.use.artifact import Artifact
+from papertrial.use.predictor import Predictor, expected, input_meanings, predictor, sample, spread
+
+#: largest difference allowed: of a probability, or in standard deviations of values and features
+TOLERANCE = 1e-4
+#: batches a file is tried on, beside all rows at once
+BATCHES = (1, 2, 7)
+#: read by ONNX Runtime 1.17 (2024) and later
+OPSET = 20
+SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+
+
+def export(artifact: Artifact, to: str, out: Path | str | None = None, data: Any = None) -> dict[str, Any]:
+    """Write the model as `out` (by default `model.onnx` or `model.pt2` in the run's folder) and `<out>.json` beside it.
+
+    to: `onnx` or `torch`.  data: rows to compare the answers on, by default those of the run where they are at hand.
+    Returns what the JSON file says: inputs, answers, classes, and the largest difference met.
+    Raises Declined for a method that is no network, PapertrialError when a package is missing, when the model cannot be
+    traced, or when the file's answers differ by more than TOLERANCE.
+    """
+    if to not in SUFFIXES:
+        raise PapertrialError(f"there is no format {to!r}", did_you_mean(to, SUFFIXES))
+    path = Path(out) if out is not None else artifact.folder / f"model{SUFFIXES[to]}"
+    if path.suffix != SUFFIXES[to] or path.is_dir():
+        raise PapertrialError(f"{path} is no name for the format {to}", f"end it with {SUFFIXES[to]}")
+    for package in ("onnx", "onnxscript", "onnxruntime") if to == "onnx" else ():
+        if importlib.util.find_spec(package) is None:
+            raise missing_extra("export --to onnx", package, "export")
+    model = predictor(artifact)
+    rows, origin = sample(artifact, data)
+    inputs = tuple(tensor for tensor in to_tensors(rows).values() if 0 not in tensor.shape[1:])
+    about = _about(artifact, model, to)
+    write = {"onnx": _write_onnx, "torch": _write_torch}[to]
+    read = {"onnx": _read_onnx, "torch": _read_torch}[to]
+
+    def write_and_compare(temporary: Path) -> None:
+        with _quiet():
+            write(temporary, _traced(model, inputs), about)
+            about["check"] = {"rows": origin, **_compare(read(temporary), inputs, expected(artifact, rows), about)}
+
+    write_with(path, write_and_compare)
+    write_json(path.with_name(f"{path.name}.json"), about)
+    return {"file": path, **about}
+
+
+def _about(artifact: Artifact, model: Predictor, to: str) -> dict[str, Any]:
+    card, classes = artifact.card, artifact.card["state"].get("class_names")
+    answers: dict[str, Any] = {"name": model.answers, "dtype": "float32"}
+    if model.answers == "probabilities":
+        answers["classes"] = classes
+    return {
+        "format": to,
+        **({"opset": OPSET} if to == "onnx" else {}),
+        "inputs": input_meanings(artifact),
+        "outputs": [answers],
+        "method": card["method"]["name"],
+        "backbone": card["backbone"],
+        "task": card["task"],
+        "data": {name: card["data"].get(name) for name in ("name", "fingerprint")},
+        "licence": card["licence"],
+        "written_by": {"papertrial": papertrial.__version__, "torch": torch.__version__},
+    }
+
+
+def _traced(model: Predictor, inputs: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
+    """The program for any number of rows."""
+    batch = torch.export.Dim("batch")
+    shapes = (tuple({0: batch} for _ in inputs),)  # one entry: forward takes *inputs
+    try:
+        with torch.no_grad():
+            return torch.export.export(model, tuple(tensor[:3] for tensor in inputs), dynamic_shapes=shapes)
+    except Exception as error:  # torch.export raises many types of its own
+        raise PapertrialError(
+            f"torch.export cannot trace this model ({_first_line(error)})",
+            "papertrial eject writes it as PyTorch source",
+        ) from error
+
+
+def _write_torch(path: Path, program: torch.export.ExportedProgram, about: dict[str, Any]) -> None:
+    with path.open("wb") as stream:
+        torch.export.save(program, stream, extra_files={"papertrial.json": to_json(about)})
+
+
+def _read_torch(path: Path) -> Callable[..., np.ndarray]:
+    with path.open("rb") as stream:
+        module = torch.export.load(stream).module()
+
+    def answer(*inputs: Tensor) -> np.ndarray:
+        with torch.no_grad():
+            return module(*inputs).numpy()
+
+    return answer
+
+
+def _write_onnx(path: Path, program: torch.export.ExportedProgram, about: dict[str, Any]) -> None:
+    import onnx
+
+    names, answers = [entry["name"] for entry in about["inputs"]], about["outputs"][0]["name"]
+    try:
+        found = torch.onnx.export(
+            program.run_decompositions(_IN_ONNX), dynamo=True, verbose=False, opset_version=OPSET, external_data=False,
+            input_names=names, output_names=[answers],
+        )  # fmt: skip
+    except Exception as error:  # an operator without a counterpart, and what onnxscript makes of it
+        raise PapertrialError(
+            f"this model cannot be written as ONNX ({_first_line(error)})", "type: papertrial export RUN --to torch"
+        ) from error
+    proto = found.model_proto
+    symbol = proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param == symbol:
+                dim.dim_param = "batch"
+    onnx.helper.set_model_props(proto, {"papertrial": to_json(about)})
+    onnx.checker.check_model(proto)
+    path.write_bytes(proto.SerializeToString())
+
+
+def _read_onnx(path: Path) -> Callable[..., np.ndarray]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [entry.name for entry in session.get_inputs()]
+
+    def answer(*inputs: Tensor) -> np.ndarray:
+        return session.run(None, dict(zip(names, (tensor.numpy() for tensor in inputs), strict=True)))[0]
+
+    return answer
+
+
+def _compare(
+    answer: Callable[..., np.ndarray], inputs: tuple[Tensor, ...], wanted: np.ndarray, about: dict[str, Any]
+) -> dict[str, Any]:
+    """The largest difference from `wanted` over batches of several sizes; raises PapertrialError beyond the tolerance."""
+    allowed = TOLERANCE * spread(wanted, about["outputs"][0]["name"])
+    sizes = sorted({min(size, len(wanted)) for size in (*BATCHES, len(wanted))})
+    gaps = [np.abs(answer(*(tensor[:size] for tensor in inputs)) - wanted[:size]).max() for size in sizes]
+    largest = float(np.max(gaps))
+    if not largest <= allowed:
+        raise PapertrialError(
+            f"the exported model answers differently (by {largest:.2g}, allowed are {allowed:.2g}), so no file is kept",
+            "this is a defect of the exporter or the model; please report it",
+        )
+    return {"batches": sizes, "largest_difference": largest, "allowed": allowed}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporters' own remarks (on packages they could also use) are no concern of the user's."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _first_line(error: BaseException) -> str:
+    """The innermost cause: the exporters wrap it in pages of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _count_below(
+    knots: Tensor, values: Tensor, *, out_int32: bool = False, right: bool = False, side: Any = None, sorter: Any = None
+) -> Tensor:
+    """`torch.searchsorted` by halving, in operators that ONNX has: how many of the sorted knots lie below each value."""
+    count = knots.shape[-1]
+    found = torch.zeros_like(values, dtype=torch.int64)
+    for step in (2**power for power in reversed(range(count.bit_length()))):
+        reach = found + step
+        knot = knots.gather(-1, (reach - 1).clamp(max=count - 1))
+        below = (knot <= values) if right else (knot < values)
+        found = torch.where(below & (reach <= count), reach, found)
+    return found
+
+
+def _normal_quantile(p: Tensor) -> Tensor:
+    """`torch.special.ndtri` in operators that ONNX has: PPND7 of Wichura (1988, algorithm AS 241), to one part in 10^7."""
+    middle, tail = p - 0.5, (-torch.minimum(p, 1 - p).clamp_min(1e-38).log()).sqrt()
+    square, near, far = 0.180625 - middle * middle, tail - 1.6, tail - 5
+    inner = middle * _ratio(
+        square,
+        (3.3871327179, 50.434271938, 159.29113202, 59.109374720),
+        (1.0, 17.895169469, 78.757757664, 67.187563600),
+    )
+    outer = torch.where(
+        tail <= 5,
+        _ratio(near, (1.4234372777, 2.7568153900, 1.3067284816, 0.17023821103), (1.0, 0.73700164250, 0.12021132975)),
+        _ratio(far, (6.6579051150, 3.0812263860, 0.42868294337, 0.017337203997), (1.0, 0.24197894225, 0.012258202635)),
+    )
+    return torch.where(middle.abs() <= 0.425, inner, outer * middle.sign())
+
+
+def _ratio(x: Tensor, above: tuple[float, ...], below: tuple[float, ...]) -> Tensor:
+    """A quotient of polynomials, lowest power first."""
+    top, bottom = torch.full_like(x, above[-1]), torch.full_like(x, below[-1])
+    for coefficient in reversed(above[:-1]):
+        top = top * x + coefficient
+    for coefficient in reversed(below[:-1]):
+        bottom = bottom * x + coefficient
+    return top / bottom
+
+
+_IN_ONNX = {
+    torch.ops.aten.searchsorted.Tensor: _count_below,
+    torch.ops.aten.special_ndtri.default: _normal_quantile,
+}

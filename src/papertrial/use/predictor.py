@@ -1,0 +1,175 @@
+"""A trained model as one module from raw inputs to answers, what its inputs mean, and rows to try it on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from papertrial.core.errors import DataError, Declined, PapertrialError
+from papertrial.core.task import Split
+from papertrial.nn.heads import Supervised
+from papertrial.use.artifact import Artifact
+from papertrial.use.fit import ESTIMATOR
+
+#: rows that a copy of a model is tried on
+ROWS = 64
+
+
+class Predictor(nn.Module):
+    """Network, probe and softmax in one. `forward(*inputs)` takes the task's input columns in order and gives float32.
+
+    answers: `probabilities` (B, classes), `value` (B,) or `features` (B, width).  probe: of an objective, empty otherwise.
+    absent: places and types of inputs without columns (a table without categories), which nobody should have to give.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        answers: str,
+        probe: Mapping[str, np.ndarray] | None = None,
+        absent: Mapping[int, torch.dtype] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network, self.answers, self.probed, self.absent = network, answers, bool(probe), dict(absent or {})
+        for name, array in (probe or {}).items():
+            self.register_buffer(name, torch.from_numpy(np.array(array, dtype=np.float32)))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        columns = list(inputs)
+        for place, dtype in self.absent.items():
+            columns.insert(place, torch.zeros(inputs[0].shape[0], 0, dtype=dtype, device=inputs[0].device))
+        out = self.network(*columns)
+        if self.probed:
+            out = F.linear((out - self.mean) / self.std, self.weight, self.bias)
+        return (out.softmax(1) if self.answers == "probabilities" else out).float()
+
+
+def predictor(artifact: Artifact) -> Predictor:
+    """The predictor of an artifact, in `eval()`. Without labels an objective has features to give and no answers.
+
+    Raises Declined for a method that is no network.
+    """
+    model, facts = artifact.model, artifact.card["facts"]
+    absent = {}
+    if artifact.task.kind == "table":
+        widths = ((facts["numeric"], torch.float32), (len(facts["cardinalities"]), torch.int64))
+        absent = {place: dtype for place, (width, dtype) in enumerate(widths) if not width}
+    if isinstance(model, Supervised):
+        found = Predictor(model, "probabilities" if model.kind == "classes" else "value", absent=absent)
+    elif isinstance(model, nn.Module):
+        found = Predictor(model.encoder, "probabilities" if artifact.head else "features", artifact.head, absent)
+    elif hasattr(model, "as_module"):
+        found = Predictor(model.as_module(), "probabilities" if facts["classes"] else "value", absent=absent)
+    else:
+        raise Declined(
+            f"{artifact.card['method']['name']} is no network, so there is nothing to take away but its own files",
+            f"they are in {artifact.folder / ESTIMATOR}",
+        )
+    return found.eval()
+
+
+def expected(artifact: Artifact, rows: Split) -> np.ndarray:
+    """What the artifact itself answers: probabilities, values, or features where it has no answers."""
+    if isinstance(artifact.model, nn.Module) and not isinstance(artifact.model, Supervised) and not artifact.head:
+        return artifact.task.embed(artifact.model, rows)
+    return artifact.task.outputs(artifact.model, artifact.head, rows)
+
+
+def spread(answers: np.ndarray, kind: str) -> float:
+    """What differences of answers are measured in: 1 for probabilities, else their standard deviation, and no less than a
+    hundredth of the largest, since float32 holds no more digits."""
+    return 1.0 if kind == "probabilities" else max(float(answers.std()), 0.01 * float(np.abs(answers).max()))
+
+
+def input_meanings(artifact: Artifact) -> list[dict[str, Any]]:
+    """One dict per input that has columns, in order: name, dtype, shape behind the batch, and what its numbers mean.
+
+    Raises Declined for a task whose inputs are not images or the columns of a table.
+    """
+    state, facts = artifact.card["state"], artifact.card["facts"]
+    if artifact.task.kind == "images":
+        low, high = state["low"], state["high"]
+        scale = "pixel / 255" if state["bytes"] else f"(pixel - {low:g}) / {high - low:g}, cut to [0, 1]"
+        shape = [facts["channels"], facts["height"], facts["width"]]
+        return [{"name": "image", "dtype": "float32", "shape": shape, "meaning": scale}]
+    if artifact.task.inputs != ("numeric", "categorical"):
+        raise Declined(f"what the inputs of the task {artifact.task.name} mean is not known here")
+    columns = [
+        {
+            "name": "numeric",
+            "dtype": "float32",
+            "shape": [len(state["numeric"])],
+            "meaning": "these columns as they are; NaN is missing, no and yes are 0 and 1, dates are days since 1970",
+            "columns": state["numeric"],
+        },
+        {
+            "name": "categorical",
+            "dtype": "int64",
+            "shape": [len(state["categories"])],
+            "meaning": "the place of the category in its column's list; the length of the list for any other or none",
+            "columns": state["categories"],
+        },
+    ]
+    return [entry for entry in columns if entry["shape"] != [0]]
+
+
+def sample(artifact: Artifact, data: Any = None) -> tuple[Split, str]:
+    """Up to ROWS rows to try a copy of the model on, and words for where they come from.
+
+    They are spread over `data`; when None, over the data of the run if it is still found by its name, else made up.
+    Raises DataError when `data` has no rows.
+    """
+    if data is None:
+        split, opened = _rows_of_the_run(artifact)
+    else:
+        split, opened = artifact.encode(data)
+        if not split.examples:
+            raise DataError(f"{opened.name} has no rows", "give data with at least one")
+    if split is None:
+        return _made_up(artifact), f"{ROWS} rows of random numbers"
+    places = np.unique(np.linspace(0, split.examples - 1, ROWS).astype(np.int64))
+    rows = {name: _laid_out(np.asarray(split[name][places])) for name in artifact.task.inputs}
+    return Split(rows), f"{len(places)} rows of {opened.name}"
+
+
+def _laid_out(column: np.ndarray) -> np.ndarray:
+    """The column in the memory order and alignment of a plain torch tensor: the last bits of a sum depend on them."""
+    images = column.ndim == 4  # (N, H, W, C), which models take as (N, C, H, W)
+    tensor = torch.from_numpy(column.transpose(0, 3, 1, 2) if images else column)
+    plain = tensor.clone(memory_format=torch.contiguous_format).numpy()
+    return plain.transpose(0, 2, 3, 1) if images else plain
+
+
+def _rows_of_the_run(artifact: Artifact) -> tuple[Split | None, Any]:
+    from papertrial.data import open as open_data
+    from papertrial.data.toy import BUILT_IN
+
+    name = artifact.card["data"]["name"]
+    if name not in BUILT_IN and not Path(name).exists():
+        return None, None
+    try:
+        opened = open_data(name)
+        if opened.fingerprint == artifact.card["data"]["fingerprint"]:
+            return artifact.encode(opened)
+    except PapertrialError:  # another file of that name: it was only a guess
+        pass
+    return None, None
+
+
+def _made_up(artifact: Artifact) -> Split:
+    rng = np.random.default_rng(0)
+    facts = artifact.card["facts"]
+    if artifact.task.kind == "images":
+        shape = (ROWS, facts["height"], facts["width"], facts["channels"])
+        return Split({"image": _laid_out(rng.integers(0, 256, shape, dtype=np.uint8))})
+    numeric = rng.standard_normal((ROWS, facts["numeric"])) * 10 ** rng.uniform(-1, 3, (ROWS, 1))
+    numeric[rng.random(numeric.shape) < 0.05] = np.nan
+    codes = [rng.integers(0, size + 1, ROWS) for size in facts["cardinalities"]]
+    categorical = np.stack(codes, 1) if codes else np.zeros((ROWS, 0), dtype=np.int64)
+    return Split({"numeric": numeric.astype(np.float32), "categorical": categorical})
