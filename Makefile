@@ -29,7 +29,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 claims: $(STAMP)
-	$(BIN)/python -m pytest tests/test_every_paper.py -k claims
+	PAPERTRIAL_DATA="$${PAPERTRIAL_DATA:-$(realpath ../shared/data)}" $(BIN)/papertrial check --scale base --readme README.md
 
 bench: $(STAMP)
 	$(BIN)/python bench/loop.py

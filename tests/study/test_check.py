@@ -126,3 +126,13 @@ def test_the_table_is_written_between_its_markers_only(tmp_path):
     (tmp_path / "bare.md").write_text("nothing")
     with pytest.raises(PapertrialError, match="markers"):
         study.write_table(tmp_path / "bare.md", tmp_path)
+
+
+def test_the_readme_shows_what_the_evidence_says():
+    """`make claims` writes the table; nobody types it."""
+    from pathlib import Path
+
+    root = Path(__file__).parents[2]
+    text = (root / "README.md").read_text(encoding="utf-8")
+    shown = text.split(study.START, 1)[1].split(study.END, 1)[0].strip()
+    assert shown == study.table(root / "evidence").strip()

@@ -520,6 +520,7 @@ def check(
         found = study.check(
             paper,
             claims=claim or (),
+            kinds=kind or (),
             scale=scale,
             seeds=seeds,
             folder=evidence,

@@ -25,7 +25,7 @@ import numpy as np
 from papertrial.core import registry
 from papertrial.core.errors import Declined, PapertrialError, did_you_mean
 from papertrial.core.files import disk_errors, read_json, to_json, write_json, write_text
-from papertrial.core.paper import Claim, claims_of
+from papertrial.core.paper import CLAIM_KINDS, Claim, claims_of
 from papertrial.core.run import environment
 
 HOLDS, FAILS, CANNOT_TELL, NOT_RUN = "holds", "fails", "cannot tell", "not run"
@@ -97,12 +97,13 @@ def check(
     paper: str,
     *,
     claims: Sequence[str] = (),
+    kinds: Sequence[str] = (),
     scale: str = "tiny",
     seeds: int | None = None,
     folder: Path | str = "evidence",
     echo: Callable[[str], None] | None = None,
 ) -> list[Evidence]:
-    """Run the claims of `paper` (all, or those named) and append a line of evidence for each.
+    """Run the claims of `paper` (all, those named, or those of some kinds) and append a line of evidence for each.
 
     A check that was interrupted goes on after the last finished seed. Raises PapertrialError for an unknown paper,
     claim or scale.
@@ -115,8 +116,13 @@ def check(
     for name in claims:
         if name not in found:
             raise PapertrialError(f"{paper} has no claim {name!r}", did_you_mean(name, found))
+    for kind in kinds:
+        if kind not in CLAIM_KINDS:
+            raise PapertrialError(f"there is no kind of claim {kind!r}", did_you_mean(kind, CLAIM_KINDS))
     results = []
     for claim in [found[name] for name in claims] if claims else found.values():
+        if kinds and claim.kind not in kinds:
+            continue
         evidence = _run(paper, claim, scale, seeds or SEEDS[claim.kind], Path(folder), say)
         _append(Path(folder) / f"{paper}.jsonl", evidence)
         say(f"{evidence.verdict:<12}{claim.name} ({claim.kind}, {claim.where}){_margin_words(evidence)}")
@@ -243,9 +249,14 @@ def table(folder: Path | str) -> str:
             continue
         newest = latest(history(folder, paper.id))
         claims = [_claim_words(row) for row in newest.values()]
+        claims += [
+            f"**{NOT_RUN}**: {claim.text.rstrip('.')} ({claim.kind})"
+            for claim in claims_of(registry.load(paper.id))
+            if claim.name not in newest
+        ]
         dates = sorted(row["environment"]["date"][:10] for row in newest.values())
         when = f"{dates[-1]}, {next(iter(newest.values()))['environment']['cpu']}" if dates else NOT_RUN
-        words = "<br>".join(claims) or NOT_RUN
+        words = "<br>".join(claims) or "none"
         lines.append(f"| `{paper.id}` | {paper.month} | {paper.idea} | {words} | {when} |")
     waiting = sum(not row.on_shelf for row in registry.reading_list())
     return "\n".join([*lines, "", f"{waiting} more papers of the list are not on the shelf yet: `papertrial list`."])
