@@ -499,6 +499,10 @@ def check(
     claim: Annotated[
         list[str] | None, typer.Option(help="Only this claim; may be repeated.", show_default=False)
     ] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(help="Only claims of this kind: identity, property, trend, number.", show_default=False),
+    ] = None,
     scale: Annotated[
         str, typer.Option(help="tiny (seconds, shows that it runs) or base (minutes, evidence).")
     ] = "tiny",
