@@ -24,7 +24,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 _ENTRY_POINTS = "papertrial.papers"
 _TASK_ENTRY_POINTS = "papertrial.tasks"
 #: extra -> the module that shows it is installed
-EXTRA_MODULES = {"tabular": ("xgboost", "lightgbm", "catboost", "optuna"), "hub": ("datasets",)}
+EXTRA_MODULES = {"tabular": ("xgboost", "lightgbm", "catboost", "optuna"), "hub": ("datasets",), "report": ("plotly",)}
 
 
 @dataclass(frozen=True)
