@@ -129,7 +129,7 @@ def share_right(held: Mapping[str, np.ndarray], classes: Sequence[str]) -> Table
     right = {name: np.diag(counts) / np.maximum(counts.sum(axis=1), 1) for name, counts in held.items()}
     mean = np.mean(list(right.values()), axis=0)
     order = np.flatnonzero(totals)
-    caption = "Share of each class that is answered rightly, over all seeds"
+    caption = "Share of each class that is answered rightly"
     if len(order) > CLASSES:
         order = order[np.argsort(mean[order], kind="stable")][:CLASSES]
         caption += f"; the {CLASSES} hardest of {len(classes)} classes"

@@ -420,7 +420,7 @@ def _of_run(folder: Path, data: bool) -> Page:
     name = card["data"]["name"]
     lead = (
         "One run is no verdict: it says nothing of other seeds, and nothing of whether something simpler does as well."
-        f" For that, type: papertrial compare {card['method']['name']} --data {card['data'].get('source') or 'DATA'}"
+        f" For that, type: {shlex.join(['papertrial', 'compare', card['method']['name'], *parts.data_words(card)])}"
     )
     sections = [
         Section("Result", _run_result(card)),
