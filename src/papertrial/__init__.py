@@ -24,12 +24,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 WAITS_PASSIVELY = _in_time and os.environ["OMP_WAIT_POLICY"].upper() == "PASSIVE"
 
 __version__ = "0.1.0"
-__all__ = ["Artifact", "compare", "fit", "load", "open", "papers"]
+__all__ = ["Artifact", "compare", "estimate", "fit", "load", "measure", "open", "papers"]
 
 _FACE = {
     "open": ("papertrial.data", "open"),
     "fit": ("papertrial.use.fit", "fit"),
     "compare": ("papertrial.study.compare", "compare"),
+    "measure": ("papertrial.study.measure", "measure"),
+    "estimate": ("papertrial.study.estimate", "estimate"),
     "Artifact": ("papertrial.use.artifact", "Artifact"),
     "papers": ("papertrial.core.registry", "papers"),
 }

@@ -23,8 +23,10 @@ from torch import Tensor, nn
 
 from papertrial.core import registry
 from papertrial.core.budget import Budget
-from papertrial.core.errors import PapertrialError
-from papertrial.core.paper import claims_of
+from papertrial.core.errors import Declined, PapertrialError
+from papertrial.core.files import to_json
+from papertrial.core.paper import Report, claims_of
+from papertrial.core.recipe import resolve
 from papertrial.core.registry import Method
 from papertrial.core.run import Run
 from papertrial.core.task import Prepared, Task
@@ -33,11 +35,13 @@ from papertrial.data.batches import to_tensors
 from papertrial.data.views import Draw
 from papertrial.train.loop import train
 from papertrial.use.artifact import Artifact
-from papertrial.use.fit import Outcome, Resolved, build_model, fit_prepared, prepare, resolve_method
+from papertrial.use.fit import Outcome, Resolved, build_model, fit, fit_prepared, prepare, resolve_method
 
 HEADINGS = ("The idea", "The equation", "What matters", "Requires", "Offers", "Relations", "Try", "Cost", "Notation")
 #: data of each kind that every machine has
 _DATA = {"images": "digits", "table": "wine"}
+#: the task whose data an analysis sees, which has none of its own
+_ANALYSED_ON = ("image_classification",)
 _WRONG = {"images": "table", "table": "images"}
 #: rows of one batch in the checks on values and gradients
 _ROWS = 16
@@ -93,7 +97,7 @@ Check = Callable[[Bench], None]
 def bench(name: str) -> Bench:
     """The bench of a paper or baseline; raises PapertrialError when it has no task with built-in data."""
     method = registry.method(name)
-    for key in method.paper.tasks:
+    for key in method.paper.tasks or _ANALYSED_ON * (method.paper.kind == "analysis"):
         task = registry.task(key)
         if task.kind in _DATA:
             data = open_data(_DATA[task.kind])
@@ -104,6 +108,8 @@ def bench(name: str) -> Bench:
 def checks_for(name: str) -> dict[str, Check]:
     """The checks that apply to a method, by name."""
     kind = registry.find(name).paper.kind
+    if kind == "analysis":
+        return {"page": page, "measures": measures, "declines_training": declines_training, "claims": claims}
     found: dict[str, Check] = {
         "page": page,
         "recipes": recipes,
@@ -221,6 +227,36 @@ def claims(b: Bench) -> None:
         if claim.kind in ("identity", "property"):
             held, measured = claim("tiny", 0)
             assert held, f"{claim.name} ({claim.where}) does not hold: {measured}"
+
+
+def measures(b: Bench) -> None:
+    """The tiny recipe measures an untrained model, says the same twice, and leaves the model as it was."""
+    module = b.method.module
+    config, _ = resolve(module.Config, None, {"tiny": module.recipes["tiny"].config})
+    model = bench("vit").model().encoder.train()
+    images = to_tensors(b.prepared.test.take(slice(0, _ROWS)), torch.device("cpu"))["image"]
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    first, second = (module.measure(model, (images,), config) for _ in range(2))
+    assert isinstance(first, Report), f"measure returns a {type(first).__name__}, not a Report"
+    assert first == second, "the same measurement twice gives two reports"
+    assert first.verdict.endswith("."), "the verdict is no sentence"
+    assert {len(row) for row in first.rows} == {len(first.head)}, "the rows of the table are not as long as its head"
+    for curve in (curve for figure in first.figures for curve in figure.curves):
+        assert len(curve.x) == len(curve.y) and np.isfinite(curve.y).all(), f"the curve {curve.name} cannot be drawn"
+    assert "null" not in to_json(first.figures), "a figure holds numbers that are not finite"
+    after = model.state_dict()
+    assert model.training and all(torch.equal(tensor, after[name]) for name, tensor in before.items()), (
+        "the measurement changed the model"
+    )
+
+
+def declines_training(b: Bench) -> None:
+    """`fit` refuses it with a reason."""
+    try:
+        fit(b.method.name, _DATA[b.task.kind])
+    except Declined:
+        return
+    raise AssertionError("fit accepts an analysis")
 
 
 def gradients(b: Bench) -> None:

@@ -40,18 +40,29 @@ def test_any_order_of_asking_gives_the_same(threaded, monkeypatch):
     fresh.close()
 
 
-def test_ranks_share_the_global_batch():
-    whole = Batches(numbered(64), 12, seed=3)
-    parts = [Batches(numbered(64), 12, seed=3, rank=rank, world=4) for rank in range(4)]
-    assert [part.start for part in parts] == [0, 3, 6, 9]
-    for step in (0, 4, 5, 11):
-        assert torch.equal(torch.cat([part.at(step)["row"] for part in parts]), whole.at(step)["row"])
+@pytest.mark.parametrize(("batch", "pieces", "spans"), [
+    (12, 1, [[(0, 3)], [(3, 6)], [(6, 9)], [(9, 12)]]),
+    (10, 1, [[(0, 2)], [(2, 5)], [(5, 7)], [(7, 10)]]),
+    (18, 2, [[(0, 2), (9, 11)], [(2, 4), (11, 13)], [(4, 6), (13, 15)], [(6, 9), (15, 18)]]),
+])  # fmt: skip
+def test_ranks_share_the_global_batch(batch, pieces, spans):
+    """Whole micro-batches are shared, so that a loss that looks across one sees the same rows on any number of ranks."""
+    whole = Batches(numbered(64), batch, seed=3, pieces=pieces)
+    parts = [Batches(numbered(64), batch, seed=3, rank=rank, world=4, pieces=pieces) for rank in range(4)]
+    assert [part.spans for part in parts] == spans
+    for step in (0, 2, 5, 11):
+        together = torch.empty(batch, dtype=torch.int64)
+        for part in parts:
+            together[torch.cat([torch.arange(*span) for span in part.spans])] = part.at(step)["row"]
+        assert torch.equal(together, whole.at(step)["row"])
 
 
-@pytest.mark.parametrize(("rows", "world", "total"), [(1, 1, 1), (7, 1, 7), (7, 2, 6), (3, 3, 3)])
-def test_fewer_rows_than_the_batch(rows, world, total):
-    batches = Batches(numbered(rows), 100, seed=0, world=world)
-    assert (batches.total, batches.per_epoch, len(batches.at(5)["row"])) == (total, 1, total // world)
+@pytest.mark.parametrize(("rows", "world"), [(1, 1), (7, 1), (7, 2), (3, 3)])
+def test_fewer_rows_than_the_batch(rows, world):
+    parts = [Batches(numbered(rows), 100, seed=0, rank=rank, world=world, pieces=5) for rank in range(world)]
+    assert {(part.total, part.per_epoch, len(part.spans)) for part in parts} == {(rows, 1, min(5, rows // world))}
+    assert sum(len(part.at(5)["row"]) for part in parts) == rows
+    assert min(last - first for part in parts for first, last in part.spans) >= 1
 
 
 @pytest.mark.parametrize(("rows", "world"), [(0, 1), (3, 4)])

@@ -12,7 +12,7 @@ import pytest
 
 import papertrial.use.fit as use_fit
 from papertrial.core import registry
-from papertrial.core.budget import Budget, Meter
+from papertrial.core.budget import Budget, Energy, Meter
 from papertrial.core.errors import DataError, Declined, PapertrialError, TrainingStopped
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
@@ -65,6 +65,8 @@ class World:
     per_label: float = 0.1
     test: int = TEST
 
+    energy: dict = field(default_factory=dict)
+
     def prepare(self, task, data, seed=0, labels=None, size=None, fraction=None):
         labelled = round(400 * (fraction or 1))
         splits = [Split({"x": np.zeros(count)}) for count in (labelled, 80, self.test)]
@@ -98,6 +100,7 @@ class World:
             scores = 1 - scores
         metric = task.primary_for({})[0]
         meter = Meter(steps=100, samples=6400, seconds=12.5, peak_bytes=None if name == "majority" else 250_000_000)
+        meter = meter.with_energy(self.energy.get((name, seed), self.energy.get(name, meter.spent())))
         return use_fit.Outcome(
             Path(out),
             name,
@@ -171,6 +174,33 @@ def test_a_better_method_helps(run, world):
     assert new.low < new.difference < new.high
     assert (new.seconds, new.steps, new.samples, new.peak_bytes) == (12.5, 100, 6400, 250_000_000)
     assert found.complete
+
+
+def test_energy_is_told_with_its_label_and_where_it_comes_from(run, world, tmp_path):
+    world.energy = {
+        "new": Energy(0.021, "measured", "CPU measured by RAPL (package-0)"),
+        ("new", 2): Energy(0.024, "estimated", "CPU estimated: a model"),
+        "trees": Energy(0.5, "measured", "CPU measured by RAPL (package-0)"),
+        "linear": Energy.unknown("CPU measured by RAPL (package-0); GPU unknown: no NVML"),
+    }
+    found = run()
+    trees, new, linear, majority = found.rows
+    assert (new.kwh, new.energy) == (pytest.approx(0.022), "estimated")  # one seed of three was not measured
+    assert (trees.kwh, trees.energy) == (0.5, "measured")
+    assert linear.kwh is None and linear.energy == majority.energy == "unknown"
+    lines = found.lines()
+    head = next(line for line in lines if line.startswith("method"))
+    cells = {
+        line.split()[0]: line[head.index("energy") :].strip() for line in lines if line.startswith(("tr", "ne", "li"))
+    }
+    assert cells == {"trees": "500 Wh", "new": "22 Wh e", "linear": "-"}
+    said = " ".join(" ".join(line.split()) for line in lines)
+    assert "note e = energy not measured; CPU measured by RAPL (package-0); CPU estimated: a model" in said
+    assert "GPU unknown: no NVML" in said
+    assert all(len(line) <= 100 for line in lines)
+    rows = json.loads((tmp_path / "study" / "comparison.json").read_text())["rows"]
+    assert [row["kwh"] for row in rows] == [0.5, pytest.approx(0.022), None, None]
+    assert rows[1]["energy"] == "estimated" and "a model" in rows[1]["energy_how"]
 
 
 def test_a_worse_method_hurts_and_the_baseline_is_recommended(run, world):
@@ -474,7 +504,7 @@ def test_the_file_holds_what_was_found(run, tmp_path):
 def test_the_table_is_readable(run):
     lines = run(["new"]).lines()
     header = next(line for line in lines if line.startswith("method"))
-    assert header.split() == ["method", "accuracy", "vs", "trees", "time", "peak", "memory"]
+    assert header.split() == ["method", "accuracy", "vs", "trees", "time", "peak", "memory", "energy"]
     row = next(line for line in lines if line.startswith("trees"))
     assert "reference" in row
     assert "250 MB" in row

@@ -362,15 +362,29 @@ def test_one_seed_has_no_interval_and_an_unfinished_one_says_so(tmp_path):
     assert traces[0]["error_x"]["visible"] is False
 
 
-def test_energy_is_told_with_its_label_and_labels_are_not_added_up(comparison, tmp_path):
-    assert "energy" not in written(comparison, tmp_path).text
+@pytest.mark.parametrize(
+    ("kwh", "wanted"),
+    [
+        ((0.004, 0.004), "Energy: 32 Wh estimated (a model of it)."),  # the label of the weakest part
+        ((0.004, None), "Energy: unknown (a model of it; no meter)."),  # and no sum with a part unknown
+    ],
+)
+def test_energy_is_told_with_how_it_is_known(comparison, tmp_path, kwh, wanted):
     folder = copied(comparison, tmp_path)
-    for index, file in enumerate(sorted(folder.glob("*/seed?/result.json"))):
-        label = "measured" if index % 2 else "estimated"
-        changed(file, lambda result, label=label: result["cost"].update(kwh=0.004, energy=label))
+    for file in folder.glob("*/seed*/result.json"):
+        changed(file, lambda result: result["cost"].update(kwh=0.0, energy="measured", energy_how="", seconds=1.0))
+    names = ["linear", "linear", "rtdl-mlp", "rtdl-mlp", "xgboost", "xgboost", "majority", "majority"]
+    for index, name in enumerate(names):
+        own = kwh[index // 4]
+        told = {"kwh": own, "energy": "estimated", "energy_how": "a model of it"}
+        if own is None:
+            told = {"kwh": None, "energy": "unknown", "energy_how": "no meter"}
+        changed(
+            folder / name / f"seed{index % 2}" / "result.json", lambda result, told=told: result["cost"].update(told)
+        )
     text = written(folder, tmp_path).text
-    assert "2 Wh estimated, 2 Wh measured" in text  # a run, over two seeds
-    assert "energy 16 Wh estimated, 16 Wh measured" in text
+    assert wanted in text
+    assert "4.0 Wh estimated" in text  # a run of a method
 
 
 def test_without_plots_no_script_is_on_the_page():

@@ -14,6 +14,7 @@ from papertrial.app import show
 from papertrial.core import registry
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import to_json
+from papertrial.train import processes
 
 app = typer.Typer(
     name="papertrial",
@@ -26,6 +27,12 @@ app = typer.Typer(
 
 def _complete_method(incomplete: str) -> list[str]:
     return [name for name in registry.entries() if name.startswith(incomplete)]
+
+
+def _complete_analysis(incomplete: str) -> list[str]:
+    return [
+        name for name, paper in registry.papers().items() if paper.kind == "analysis" and name.startswith(incomplete)
+    ]
 
 
 def _complete_listed(incomplete: str) -> list[str]:
@@ -171,7 +178,8 @@ def read(
         _say("", "This paper is on the reading list but not on the shelf yet: it cannot be trained here.")
         return
     _say(*show.labelled(("caveat", caveat) for caveat in facts.caveats))
-    _say("", page or "", "", f"code        {entry.file}", f"options     papertrial fit {paper} --help")
+    _say("", page or "", "", f"code        {entry.file}")
+    _say("use         papertrial measure --help" if facts.refusal else f"options     papertrial fit {paper} --help")
 
 
 @app.command()
@@ -241,11 +249,15 @@ def fit(
     backbone: Backbone = None,
     recipe: RecipeName = "base",
     set_: Settings = None,
+    compile_: Annotated[bool, typer.Option("--compile", help="Compile the model with torch.compile.")] = False,
     labels: Labels = None,
     size: Size = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, order and validation rows.", min=0)] = 0,
     out: Out = None,
     fresh: Fresh = False,
+    shard: Annotated[
+        bool, typer.Option("--shard", help="Under torchrun: split the weights over the processes (FSDP2).")
+    ] = False,
     quiet: Quiet = False,
     json: Json = False,
     help_: Annotated[
@@ -256,17 +268,21 @@ def fit(
     if paper is None or help_:
         _fit_help(paper)
         return
-    if data is None:
+    if data is None and not registry.find(paper.partition(":")[0]).paper.refusal:
         raise PapertrialError("fit needs data", f"type: papertrial fit {paper} --data FOLDER_OR_FILE")
     from papertrial.core.recipe import parse_settings
     from papertrial.use.fit import fit as run_fit
 
     method = registry.method(paper)
-    given = parse_settings(set_ or [])
+    given = parse_settings([*(set_ or []), *(["compile=true"] if compile_ else [])])
     artifact = run_fit(
         method.name, data, task=task, target=target, out=out, backbone=backbone, recipe=recipe, settings=given, budget=budget,
-        labels=labels, size=size, seed=seed, fresh=fresh, progress=not quiet and not json,
+        labels=labels, size=size, seed=seed, fresh=fresh, progress=not quiet and not json, shard=shard,
     )  # fmt: skip
+    main = processes.is_main()
+    processes.part()
+    if not main:
+        return
     card = artifact.card
     if json:
         _document(
@@ -297,7 +313,7 @@ def fit(
 
 
 def _run_lines(artifact: Any) -> list[str]:
-    from papertrial.core.budget import duration
+    from papertrial.core.budget import Energy, duration
 
     card, cost = artifact.card, artifact.card["cost"]
     rows = [
@@ -313,7 +329,9 @@ def _run_lines(artifact: Any) -> list[str]:
         if cost["steps"]
         else f"{duration(cost['seconds'])}" + (f", {cost['trials']} trials" if cost["trials"] else "")
     )
-    lines += ["", *show.labelled([("cost", f"{spent}, peak memory {show.size(cost['peak_bytes'])}")])]
+    energy = Energy(cost["kwh"], cost["energy"], cost["energy_how"])
+    rows = [("cost", f"{spent}, peak memory {show.size(cost['peak_bytes'])}"), ("energy", energy.sentence())]
+    lines += ["", *show.labelled(rows)]
     lines += (
         ["on test rows, with 95 % intervals", *show.metrics(card["metrics"], card["intervals"])]
         if card["metrics"]
@@ -364,13 +382,47 @@ def _fit_help(paper: str | None) -> None:
                 width=16,
             )
         )
-    if method.paper.kind != "estimator":
+    if method.paper.kind not in ("estimator", "analysis"):
         _say(
             "",
             "Training, also --set name=value:",
             *show.settings(Setting(row.name, row.value, row.source) for row in resolve(Optim, None, {})[1]),
         )
     _say("", "Values marked with a rule are suited to your data; a run prints and keeps what was chosen and why.")
+
+
+@app.command()
+def estimate(
+    paper: Annotated[
+        str, typer.Argument(help="A paper or baseline.", autocompletion=_complete_method, show_default=False)
+    ],
+    data: Data,
+    target: Target = None,
+    task: TaskName = None,
+    budget: BudgetText = None,
+    backbone: Backbone = None,
+    recipe: RecipeName = "base",
+    set_: Settings = None,
+    labels: Labels = None,
+    size: Size = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(help="Also estimate a comparison with this many seeds.", min=1, max=200, show_default=False),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """What would it cost? Minutes, memory and energy of a run, from ten of its steps, before it starts."""
+    from papertrial.core.recipe import parse_settings
+    from papertrial.study.estimate import estimate as run_estimate
+
+    found = run_estimate(
+        paper, data, task=task, target=target, budget=budget, backbone=backbone, recipe=recipe, settings=parse_settings(set_ or []),
+        labels=labels, size=size, seeds=seeds,
+    )  # fmt: skip
+    if json:
+        _document(found)
+        return
+    _say(*show.labelled(found.lines()))
 
 
 @app.command()
@@ -406,6 +458,12 @@ def compare(
     worth: Annotated[
         bool, typer.Option(help="Express gains as extra labels (trains the reference on subsets).")
     ] = True,
+    engine: Annotated[str, typer.Option(help="local, or ray: spread the runs over a Ray cluster.")] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(help="Ray cluster, such as auto; one is started here when left out.", show_default=False),
+    ] = None,
+    cores: Annotated[int, typer.Option(help="Cores of each run on Ray.", min=1)] = 1,
     out: Out = None,
     fresh: Fresh = False,
     quiet: Quiet = False,
@@ -421,6 +479,7 @@ def compare(
     result = run_compare(
         papers, data, task=task, target=target, budget=budget, total=total, seeds=seeds, against=against, backbone=backbone, recipe=recipe,
         settings=parse_settings(set_ or []), labels=labels, size=size, worth=worth, out=out, fresh=fresh, progress=not quiet and not json, echo=echo,
+        engine=engine, address=address, cores=cores,
     )  # fmt: skip
     if json:
         _document(result)
@@ -448,6 +507,110 @@ def report(
         _document(asdict(written))
         return
     _say(written.question, *written.answers, "", f"report      {written.file} ({show.size(written.size)})")
+
+
+@app.command()
+def check(
+    papers: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Papers whose claims to run; all on the shelf when left out.",
+            autocompletion=_complete_method,
+            show_default=False,
+        ),
+    ] = None,
+    claim: Annotated[
+        list[str] | None, typer.Option(help="Only this claim; may be repeated.", show_default=False)
+    ] = None,
+    scale: Annotated[
+        str, typer.Option(help="tiny (seconds, shows that it runs) or base (minutes, evidence).")
+    ] = "tiny",
+    seeds: Annotated[int | None, typer.Option(help="Seeds per claim.", min=1, show_default=False)] = None,
+    evidence: Annotated[Path, typer.Option(help="Folder of the evidence.")] = Path("evidence"),
+    readme: Annotated[
+        Path | None, typer.Option(help="Also write the table of papers into this file.", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Is it true? Run a paper's claims over seeds and keep the evidence. Exit code 1 when one that held now fails."""
+    from papertrial.study import check as study
+
+    results, lost = [], []
+    for paper in papers or list(registry.papers()):
+        before = study.history(evidence, paper)
+        if not json:
+            _say(f"{paper}, {scale} scale")
+        found = study.check(
+            paper,
+            claims=claim or (),
+            scale=scale,
+            seeds=seeds,
+            folder=evidence,
+            echo=None if json else lambda line: print(f"  {line}", flush=True),
+        )
+        results += found
+        lost += [f"{paper}: {name}" for name in study.flipped(before, found)]
+    if readme is not None:
+        study.write_table(readme, evidence)
+    if json:
+        _document(results)
+    else:
+        counts = {word: sum(found.verdict == word for found in results) for word in study.VERDICTS}
+        _say(
+            "",
+            ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "no claims",
+            f"evidence    {evidence}",
+        )
+    if lost:
+        _stop(f"claims that held before fail now: {'; '.join(lost)}", 1)
+
+
+@app.command()
+def measure(
+    analysis: Annotated[
+        str,
+        typer.Argument(
+            help="An analysis, such as rank_collapse.", autocompletion=_complete_analysis, show_default=False
+        ),
+    ],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A run's folder, a method with fresh weights such as vit, hf:FOLDER, or package.module:factory.",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            "-d",
+            help="What the model looks at: data as for fit, or a text file; by default what it was trained on, or random.",
+            show_default=False,
+        ),
+    ] = None,
+    examples: Annotated[int, typer.Option(help="Examples to look at.", min=1)] = 16,
+    tokens: Annotated[int, typer.Option(help="Tokens of each random or text example.", min=2)] = 32,
+    recipe: RecipeName = "base",
+    set_: Settings = None,
+    seed: Annotated[int, typer.Option(help="Seed of fresh weights and random inputs.", min=0)] = 0,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """What does an analysis say of this model? A table, a sentence, report.json and plot.html."""
+    from papertrial.core.recipe import parse_settings
+    from papertrial.study.measure import measure as run_measure
+
+    report = run_measure(
+        analysis, what, data, out=out, recipe=recipe, settings=parse_settings(set_ or []), examples=examples, tokens=tokens, seed=seed,
+    )  # fmt: skip
+    if json:
+        _document(report)
+        return
+    _say(report.title, "", *show.labelled(report.facts), "", *show.table(report.head, report.rows), "")
+    _say(*show.labelled([("verdict", report.verdict), *(("caveat", line) for line in report.caveats)]))
+    _say("", *(f"saved in {file}" for file in report.files))
 
 
 @app.command()
@@ -553,12 +716,17 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 def main() -> None:
     """Run a command; whatever the user can mend ends in one line and the exit code that goes with it."""
     try:
+        if processes.several():
+            if sys.argv[1:2] != ["fit"]:
+                raise PapertrialError("only fit runs in several processes", "start this command without torchrun")
+            # DDP warns, below Python, of models that use all of their parameters; torch reads this when it is loaded
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         command = typer.main.get_command(app)
         sys.exit(command.main(sys.argv[1:], prog_name="papertrial", standalone_mode=False) or 0)
     except PapertrialError as error:
         _stop(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _stop("stopped; the same command goes on from the last checkpoint", 130)
+    except KeyboardInterrupt as stop:
+        _stop(str(stop) or "stopped; the same command goes on from the last checkpoint", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -569,6 +737,8 @@ def main() -> None:
             _stop(_usage(error), 2)
         if type(error).__name__ in ("Abort", "Exit"):
             sys.exit(getattr(error, "exit_code", 1))
+        if processes.lost(error):
+            _stop(processes.ENDED, 1)
         if os.environ.get("PAPERTRIAL_DEBUG"):
             raise
         _stop(
@@ -586,5 +756,6 @@ def _usage(error: Any) -> str:
 
 
 def _stop(message: str, code: int) -> None:
-    print(f"papertrial: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(code)
+    if processes.may_speak():
+        print(f"papertrial: {' '.join(message.split())}", file=sys.stderr)
+    processes.leave(code)

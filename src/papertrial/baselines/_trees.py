@@ -20,12 +20,13 @@ import torch
 from optuna.distributions import BaseDistribution
 
 import papertrial
-from papertrial.core.budget import Budget, Meter
+from papertrial.core.budget import Budget, Energy, Meter
 from papertrial.core.errors import DataError
 from papertrial.core.facts import Facts
 from papertrial.core.files import disk_errors, to_json, write_text
 from papertrial.core.run import Run
 from papertrial.core.task import Split
+from papertrial.train.energy import EnergyMeter
 
 #: trials when the budget names neither trials nor seconds (the paper's number, supplement)
 TRIALS = 100
@@ -63,6 +64,7 @@ class Trial:
     error: float
     log_loss: float
     seconds: float
+    energy: Energy
 
     @property
     def rank(self) -> tuple[float, float]:
@@ -86,7 +88,7 @@ class TunedTrees:
             raise DataError("boosted trees need training and validation rows", "give more rows")
         if self.facts.classes and len(np.unique(train["label"])) < 2:
             raise DataError("the training rows hold a single class", "give more rows")
-        most = TRIALS if budget.trials is None and budget.seconds is None else budget.trials
+        most = self.most_trials(budget)
         trials = _read(run.path("trials.jsonl"))
         spent = sum(trial.seconds for trial in trials)
         started = time.perf_counter()
@@ -97,6 +99,8 @@ class TunedTrees:
         study = _study(self.library, trials)
         rows, held = (self.library.matrix(split) for split in (train, valid))
         before = started
+        meter = EnergyMeter()
+        counted = meter.read()
         while not trials or (remaining() > 0 and (most is None or len(trials) < most)):
             number = len(trials)
             # A sampler of its own for each trial: a resumed run proposes what an uninterrupted one would have.
@@ -108,8 +112,9 @@ class TunedTrees:
             error, log_loss = _judge(self.library.outputs(model, held), valid)
             study.tell(proposal, error)
             now = time.perf_counter()
-            trial = Trial(number, dict(proposal.params), error, log_loss, now - before)
-            before = now
+            energy = meter.read()
+            trial = Trial(number, dict(proposal.params), error, log_loss, now - before, energy.since(counted))
+            before, counted = now, energy
             best = min(trials, key=lambda done: done.rank, default=None)
             if best is None or trial.rank < best.rank:
                 self._keep(model, run, number)
@@ -119,7 +124,13 @@ class TunedTrees:
                 shutil.rmtree(_folder(run, best.number), ignore_errors=True)
         winner = min(trials, key=lambda done: done.rank)
         self.load(_folder(run, winner.number))
-        return Meter(samples=train.examples * len(trials), seconds=sum(t.seconds for t in trials), trials=len(trials))
+        meter.close()
+        spent = Meter(samples=train.examples * len(trials), seconds=sum(t.seconds for t in trials), trials=len(trials))
+        return spent.with_energy(sum((trial.energy for trial in trials), Energy()))
+
+    def most_trials(self, budget: Budget) -> int | None:
+        """None: as many as there is time for."""
+        return TRIALS if budget.trials is None and budget.seconds is None else budget.trials
 
     def outputs(self, split: Split) -> np.ndarray:
         """Probabilities (N, classes) or values (N,), float64."""
@@ -205,7 +216,8 @@ def _read(path: Path) -> list[Trial]:
     if lines and not lines[-1].endswith("\n"):
         write_text(path, "".join(lines[:-1]))
         lines = lines[:-1]
-    return [Trial(**json.loads(line)) for line in lines]
+    rows = [json.loads(line) for line in lines]
+    return [Trial(**{**row, "energy": Energy(**row["energy"])}) for row in rows]
 
 
 def _append(path: Path, trial: Trial) -> None:

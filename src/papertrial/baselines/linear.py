@@ -101,6 +101,9 @@ class Linear:
                 self.arrays = before
         return Meter(samples=train.examples * trials, seconds=time.perf_counter() - started, trials=trials)
 
+    def most_trials(self, budget: Budget) -> int:
+        return min(len(self.config.penalties), budget.trials or len(self.config.penalties))
+
     def _solve(self, features: Any, target: np.ndarray, inverse: float) -> dict[str, np.ndarray]:
         if not self.facts.classes:
             ridge = Ridge(alpha=1 / inverse).fit(features, target.astype(np.float64))

@@ -79,6 +79,9 @@ class Majority:
             self.answer = np.mean(known, dtype=np.float64, keepdims=True)
         return Meter(samples=len(known), seconds=time.perf_counter() - started, trials=1)
 
+    def most_trials(self, budget: Budget) -> int:
+        return 1
+
     def outputs(self, split: Split) -> np.ndarray:
         """(N, classes) or (N,), float64."""
         if self.facts.classes:

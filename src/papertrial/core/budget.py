@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from papertrial.core.errors import PapertrialError
@@ -68,18 +69,88 @@ class Budget:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
+MEASURED, ESTIMATED, UNKNOWN = "measured", "estimated", "unknown"
+_LABELS = (MEASURED, ESTIMATED, UNKNOWN)
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Energy spent, and how it was found out.
+
+    label: measured (a counter of the hardware), estimated (a model), or unknown, with `kwh` None.  how: in words.
+
+    Parts of a machine and sittings of a run add up with `+`. A sum is labelled by the weakest of its parts, and is
+    unknown as soon as one of them is: what a counter measured is never passed off as the whole.
+    """
+
+    kwh: float | None = 0.0
+    label: str = MEASURED
+    how: str = ""
+
+    @classmethod
+    def unknown(cls, why: str) -> Energy:
+        return cls(None, UNKNOWN, why)
+
+    def __add__(self, other: Energy) -> Energy:
+        kwh = None if self.kwh is None or other.kwh is None else self.kwh + other.kwh
+        words = [word for energy in (self, other) for word in energy.how.split("; ") if word]
+        return Energy(kwh, max(self.label, other.label, key=_LABELS.index), "; ".join(dict.fromkeys(words)))
+
+    def since(self, earlier: Energy) -> Energy:
+        """What was added after `earlier`, a reading of the same meter."""
+        return replace(self, kwh=None if self.kwh is None or earlier.kwh is None else self.kwh - earlier.kwh)
+
+    def times(self, factor: float) -> Energy:
+        return replace(self, kwh=None if self.kwh is None else factor * self.kwh)
+
+    def __str__(self) -> str:
+        """`21 Wh e`; e: estimated."""
+        if self.kwh is None:
+            return UNKNOWN
+        return watt_hours(self.kwh) + (" e" if self.label == ESTIMATED else "")
+
+    def sentence(self) -> str:
+        """`21 Wh (CPU estimated: ...)`."""
+        return (UNKNOWN if self.kwh is None else watt_hours(self.kwh)) + (f" ({self.how})" if self.how else "")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
 @dataclass
 class Meter:
-    """What a run spent. seconds: training time, all sittings together. peak_bytes: None where it was not measured."""
+    """What a run spent.
+
+    seconds: training time, all sittings together. peak_bytes: None where it was not measured. kwh, energy, energy_how:
+    of the machine during that time, see `Energy`; nothing is subtracted for what else it was doing.
+    """
 
     steps: int = 0
     samples: int = 0
     seconds: float = 0.0
     trials: int = 0
     peak_bytes: int | None = None
+    kwh: float | None = None
+    energy: str = UNKNOWN
+    energy_how: str = ""
+
+    def with_energy(self, spent: Energy) -> Meter:
+        return replace(self, kwh=spent.kwh, energy=spent.label, energy_how=spent.how)
+
+    def spent(self) -> Energy:
+        return Energy(self.kwh, self.energy, self.energy_how)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def watt_hours(kwh: float) -> str:
+    """`0.12 Wh`, `21 Wh`, `1.4 kWh`; two figures or more."""
+    number, unit = (kwh, "kWh") if kwh >= 1 else (1000 * kwh, "Wh")
+    if 0 < number < 0.01:
+        return f"<0.01 {unit}"
+    digits = 0 if number == 0 else max(0, 1 - math.floor(math.log10(number)))
+    return f"{number:.{digits}f} {unit}"
 
 
 def duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""What a paper is to papertrial: a literal with its facts, and claims that can be run.
+"""What a paper is to papertrial: a literal with its facts, claims that can be run, and what an analysis reports.
 
 `PAPER = Paper(...)` in a paper's file holds literals only, so the registry reads it with `ast` and imports nothing.
 """
@@ -46,6 +46,13 @@ class Paper:
         if self.kind not in KINDS:
             raise ValueError(f"paper {self.id!r}: kind is {self.kind!r}, not one of {', '.join(KINDS)}")
 
+    @property
+    def refusal(self) -> str:
+        """Why `fit` and `compare` decline it; empty when they do not."""
+        return (
+            f"it measures models and trains none: papertrial measure {self.id} MODEL" if self.kind == "analysis" else ""
+        )
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -85,3 +92,49 @@ def claim(
 def claims_of(module: ModuleType) -> list[Claim]:
     """The claims defined in a paper's module, in the order of the file."""
     return [value for value in vars(module).values() if isinstance(value, Claim)]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line of a figure; low and high, when given, bound a band around it."""
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What to plot, without saying with what. caption: how to read it.  floor: values below it are rounding errors."""
+
+    title: str
+    x_title: str
+    y_title: str
+    curves: tuple[Curve, ...]
+    caption: str = ""
+    log: bool = False
+    floor: float = 0.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an analysis found: `measure(model, data, config) -> Report` is what a paper of the kind `analysis` offers.
+
+    verdict: one sentence.  facts: (label, words) on what was measured.  head, rows: a table.  numbers: everything behind
+    it, JSON-able.  caveats: what limits the finding.  files: where it was written.
+    """
+
+    title: str
+    verdict: str
+    facts: tuple[tuple[str, str], ...] = ()
+    head: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    numbers: dict[str, Any] = field(default_factory=dict)
+    figures: tuple[Figure, ...] = ()
+    caveats: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)

@@ -24,7 +24,14 @@ _ROOT = Path(__file__).resolve().parent.parent
 _ENTRY_POINTS = "papertrial.papers"
 _TASK_ENTRY_POINTS = "papertrial.tasks"
 #: extra -> the module that shows it is installed
-EXTRA_MODULES = {"tabular": ("xgboost", "lightgbm", "catboost", "optuna"), "hub": ("datasets",), "report": ("plotly",)}
+EXTRA_MODULES = {
+    "tabular": ("xgboost", "lightgbm", "catboost", "optuna"),
+    "hub": ("datasets",),
+    "cluster": ("ray",),
+    "report": ("plotly",),
+    "text": ("transformers",),
+    "energy": ("codecarbon", "pynvml"),
+}
 
 
 @dataclass(frozen=True)

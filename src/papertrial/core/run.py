@@ -204,9 +204,10 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu(),
+        "processes": int(os.environ.get("WORLD_SIZE", 1)),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "versions": versions,
-        "commit": _commit(),
+        "commit": commit(),
     }
     torch = sys.modules.get("torch")
     if torch is not None:
@@ -216,15 +217,20 @@ def environment() -> dict[str, Any]:
 
 
 @cache
-def _commit() -> str | None:
-    """The commit papertrial runs from, `-dirty` when files differ from it; None when it was installed from a package."""
+def commit() -> str:
+    """The commit of the code in use, with `+` for uncommitted changes; empty outside a checkout."""
     checkout = Path(__file__).resolve().parents[3]
     if not (checkout / ".git").exists():
-        return None
-    words = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        return subprocess.run(words, capture_output=True, text=True, check=True, timeout=10).stdout.strip() or None
-    return None
+        return ""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=checkout, capture_output=True, text=True, check=True, timeout=30)
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "src") else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def _cpu() -> str:

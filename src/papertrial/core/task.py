@@ -83,7 +83,9 @@ class Scores:
 class Estimator(Protocol):
     """A method that is not trained by gradient steps (boosted trees, linear models, majority).
 
-    `fit` may keep its progress with `run`; `save` writes files into a folder without pickling, `load` reads them back.
+    `fit` may keep its progress with `run`; one that resumes puts the energy of all sittings into the Meter it returns.
+    `save` writes files into a folder without pickling, `load` reads them back.  optional `most_trials(budget)`: most
+    configurations `fit` would try, None where only time limits them.
     """
 
     def fit(self, train: Split, valid: Split, facts: Facts, budget: Budget, seed: int, run: Any) -> Any: ...
@@ -97,6 +99,7 @@ class Task(Protocol):
 
     kind: of the data it takes (images | table).  inputs: columns a model is called with, in order.  references: baselines a verdict may be measured against;
     floors: baselines shown as the floor.  budget: of one run, when the user names none.
+    optional bank: most training rows that `extra_scores` looks at, all where it is missing.
     """
 
     name: str

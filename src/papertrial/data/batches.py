@@ -1,11 +1,12 @@
 """Batches as a pure function of (seed, step), so that a resumed run sees exactly what an uninterrupted one saw.
 
 Every epoch is a fresh permutation; rows that do not fill a last batch are left out of that epoch (other rows in the
-next). With several processes each takes its slice of the same global batch.
+next). With several processes each takes its slice of the same global batch, whatever their number.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -32,22 +33,34 @@ def to_tensors(columns: Mapping[str, np.ndarray], device: torch.device | str = "
 class Batches:
     """`at(step)` gives this process's part of batch number `step`.
 
-    total: rows per step over all processes, at most the rows there are.  start, count: the slice of this process.
+    total: rows per step over all processes, at most the rows there are.  pieces: micro-batches a step is made of, fewer
+    where they would leave a process without rows.  spans: for each piece, where in the global batch the rows of this
+    process begin and end; processes differ by one row where the piece does not divide.  count: rows of this process.
     per_epoch: steps in one pass over the rows.  Raises DataError when there is not a row for each process.
     """
 
     def __init__(
-        self, split: Split, batch: int, seed: int, rank: int = 0, world: int = 1, device: torch.device | str = "cpu"
+        self,
+        split: Split,
+        batch: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        device: torch.device | str = "cpu",
+        pieces: int = 1,
     ) -> None:
-        self.total = min(batch, split.examples) // world * world
-        if self.total <= 0:
+        self.total = min(batch, split.examples)
+        if self.total < world or self.total == 0:
             raise DataError(
                 f"there are {split.examples} training rows for a batch of {batch} over {world} process(es)",
                 "give more rows, or start fewer processes",
             )
+        pieces = min(pieces, self.total // world)
+        bounds = itertools.pairwise(self.total * piece // pieces for piece in range(pieces + 1))
+        shares = [(first, last - first) for first, last in bounds]
+        self.spans = [(first + size * rank // world, first + size * (rank + 1) // world) for first, size in shares]
+        self.count = sum(last - first for first, last in self.spans)
         self.split, self.seed, self.device = split, seed, torch.device(device)
-        self.count = self.total // world
-        self.start = rank * self.count
         self.per_epoch = split.examples // self.total
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
         self._next: tuple[int, Future[dict[str, Tensor]]] | None = None
@@ -57,13 +70,13 @@ class Batches:
         self._thread = ThreadPoolExecutor(1, "papertrial-batches") if worth_it else None
 
     def rows(self, step: int) -> np.ndarray:
-        """int64 (count,): the rows of batch `step` that belong to this process."""
+        """int64 (count,): the rows of batch `step` that belong to this process, piece by piece."""
         epoch, index = divmod(step, self.per_epoch)
         if epoch != self._epoch:
             counter_based = np.random.Generator(np.random.Philox(key=[self.seed % 2**64, epoch]))
             self._epoch, self._order = epoch, counter_based.permutation(self.split.examples)
-        begin = index * self.total + self.start
-        return self._order[begin : begin + self.count]
+        batch = self._order[index * self.total : (index + 1) * self.total]
+        return np.concatenate([batch[first:last] for first, last in self.spans])
 
     def at(self, step: int) -> dict[str, Tensor]:
         """The batch on the device; meanwhile a thread gathers the one after it."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from papertrial.core.errors import Declined
 from papertrial.data.images import Images
 
 
@@ -40,3 +43,15 @@ BUILT_IN: dict[str, Callable[[], Any]] = {
     "breast_cancer": lambda: _table("breast_cancer"),
     "diabetes": lambda: _table("diabetes"),
 }
+
+
+def at_hand(name: str) -> Path:
+    """A larger real data set below $PAPERTRIAL_DATA, such as `images/mnist`. Raises Declined where it is not there.
+
+    Claims that need more than scikit-learn's data ask for it; without it they are `not run`.
+    """
+    folder = os.environ.get("PAPERTRIAL_DATA", "")
+    path = Path(folder) / name
+    if not folder or not path.exists():
+        raise Declined(f"needs {name}, which is not below PAPERTRIAL_DATA", "set it to a folder that holds it")
+    return path

@@ -103,3 +103,13 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
         share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
         self.running_var.lerp_(variance.to(self.running_var.dtype), share)
+
+
+def share_statistics(model: nn.Module) -> None:
+    """Make every plain batch norm inside `model` normalise by the global batch, in place; parameters stay the same ones.
+
+    Subclasses with a forward pass of their own are left as they are: on several ranks each sees its own rows only.
+    """
+    for module in model.modules():
+        if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
+            module.__class__ = BatchNorm  # the same state; only the forward pass differs

@@ -303,14 +303,14 @@ def _accuracies(method_name: str, fractions: tuple[float, ...], samples: int, se
 
 def _effort(scale: str) -> tuple[tuple[float, ...], int]:
     """Shares of the training images, and samples per model."""
-    return ((0.1, 1.0), 20_000) if scale == "tiny" else ((0.05, 0.25, 1.0), 100_000)
+    return ((0.1, 1.0), 2_000) if scale == "tiny" else ((0.1, 1.0), 20_000)
 
 
 @claim(
     "The gap to a convolutional network shrinks as training images are added.",
     where="fig. 2 and 3, there on JFT-300M, here on digits",
     kind="trend",
-    cost={"tiny": "1 minute", "base": "10 minutes"},
+    cost={"tiny": "6 s cpu", "base": "1 min cpu"},
 )
 def gap_to_a_convnet_shrinks_with_data(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     fractions, samples = _effort(scale)
@@ -319,14 +319,15 @@ def gap_to_a_convnet_shrinks_with_data(scale: str, seed: int) -> tuple[bool, dic
     )
     gaps = [convolutional - mixer for convolutional, mixer in pairs]
     measured = {f"gap_at_{share:.0%}": gap for share, gap in zip(fractions, gaps, strict=True)}
-    return all(later < earlier for earlier, later in itertools.pairwise(gaps)), measured
+    measured["margin"] = min(earlier - later for earlier, later in itertools.pairwise(gaps))
+    return measured["margin"] > 0, measured
 
 
 @claim(
     "It stays within three points of a Vision Transformer of the same size, or above it.",
     where="table 2 and 3, there on ImageNet, here on digits",
     kind="trend",
-    cost={"tiny": "1 minute", "base": "10 minutes"},
+    cost={"tiny": "6 s cpu", "base": "1 min cpu"},
 )
 def within_three_points_of_a_transformer(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     fractions, samples = _effort(scale)
@@ -337,4 +338,5 @@ def within_three_points_of_a_transformer(scale: str, seed: int) -> tuple[bool, d
         f"deficit_at_{share:.0%}": transformer - mixer
         for share, (transformer, mixer) in zip(fractions, pairs, strict=True)
     }
-    return max(measured.values()) <= 0.03, measured
+    measured["margin"] = 0.03 - max(measured.values())
+    return measured["margin"] >= 0, measured

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from papertrial.core import registry
-from papertrial.core.budget import Budget, duration
+from papertrial.core.budget import ESTIMATED, UNKNOWN, Budget, Energy, duration
 from papertrial.core.errors import DataError, Declined, PapertrialError, TrainingStopped, missing_extra
 from papertrial.core.files import read_json, to_json, write_json
 from papertrial.core.paper import Paper
 from papertrial.core.registry import Method
 from papertrial.core.stats import CANNOT_TELL, HELPS, Verdict, verdicts
+from papertrial.study.engine import Engine, Job, content, started
 from papertrial.study.worth import Worth
 from papertrial.study.worth import worth as worth_in_labels
 
@@ -43,8 +44,9 @@ class Row:
 
     role: method | reference | baseline.  metric: the primary one, mean over seeds; metrics: all of them; valid: the
     primary one on the validation rows, signed so that higher is better.  difference, low, high: metric less that of the
-    reference with its 95 % interval, in the metric's own direction.  seconds, steps, samples: means over seeds;
-    peak_bytes: the largest.  reason: why it failed.
+    reference with its 95 % interval, in the metric's own direction.  seconds, steps, samples, kwh: means over seeds;
+    energy, energy_how: how kwh was found out, by the weakest of the seeds.  peak_bytes: the largest.
+    reason: why it failed.
     """
 
     name: str
@@ -59,6 +61,9 @@ class Row:
     steps: float | None = None
     samples: float | None = None
     peak_bytes: int | None = None
+    kwh: float | None = None
+    energy: str = UNKNOWN
+    energy_how: str = ""
     worth: Worth | None = None
     reason: str = ""
 
@@ -169,7 +174,7 @@ class _Study:
     against: str | None
     baselines: list[str]
     fresh: bool
-    progress: bool
+    engine: Engine
     echo: Callable[[str], None]
     declined: dict[str, str]
     asked: dict[str, Any]
@@ -187,31 +192,31 @@ class _Study:
             raise DataError(f"{self.data.name} leaves no labelled test examples to compare on", "add labelled examples")
         return prepared
 
-    def run(self, entrant: _Entrant, prepared: Prepared, seed: int, folder: Path) -> Outcome:
-        from papertrial.use.fit import fit_prepared
-
+    def job(self, entrant: _Entrant, seed: int, fraction: float | None = None) -> Job:
         method = entrant.method
-        outcome = fit_prepared(
-            method,
-            self.task,
-            prepared,
-            out=folder,
-            backbone=self.backbone if method.paper.kind == "objective" else None,
-            recipe=_recipe(method, self.recipe, entrant.asked),
-            settings=self.settings if entrant.asked else None,
-            budget=self.budget,
-            seed=seed,
-            fresh=self.fresh,
-            progress=self.progress,
+        part = "" if fraction is None else f"-{round(100 * fraction)}pct"
+        return Job(
+            method.name,
+            seed,
+            self.out / method.slug / f"seed{seed}{part}",
+            self.budget,
+            _recipe(method, self.recipe, entrant.asked),
+            self.backbone if method.paper.kind == "objective" else None,
+            self.settings if entrant.asked else None,
+            {"labels": self.labels, "size": self.size, "fraction": fraction},
+            self.fresh,
         )
+
+    def run(self, job: Job, prepared: Prepared) -> Outcome:
+        outcome = self.engine.outcome(job, self.task, prepared)
         if len(outcome.per_example) != prepared.test.examples:
             raise PapertrialError(
-                f"{folder} was scored on {len(outcome.per_example)} test examples, the data now has"
+                f"{job.folder} was scored on {len(outcome.per_example)} test examples, the data now has"
                 f" {prepared.test.examples}",
                 "add --fresh to start it over",
             )
         if not np.isfinite(outcome.per_example).all():
-            raise TrainingStopped(f"its scores are not finite with seed {seed}")
+            raise TrainingStopped(f"its scores are not finite with seed {job.seed}")
         return outcome
 
 
@@ -235,6 +240,9 @@ def compare(
     worth: bool = True,
     fresh: bool = False,
     progress: bool = True,
+    engine: str = "local",
+    address: str | None = None,
+    cores: int = 1,
     echo: Callable[[str], None] | None = print,
 ) -> Comparison:
     """Compare `methods` with the task's baselines on the user's data, at an equal budget, over paired seeds.
@@ -244,7 +252,9 @@ def compare(
     the task's strongest reference by mean validation score.  baselines: names instead of the task's own, or "none".
     backbone: for objectives, baselines among them.  labels, size: see `papertrial.fit`.  settings: for the methods, not for the baselines.  worth: train
     the reference on a quarter and half of the labels too, to say what a method is worth in labels.
-    out: by default `runs/compare-<data>`.  echo: takes the lines said on the way; None for silence.
+    out: by default `runs/compare-<data>`.  engine: "local", one run after the other, or "ray", spread over the Ray
+    cluster at `address` (by default that of this machine, or one started for the time), each run on `cores` cores of its
+    own; `data` and `out` must then mean the same on all machines.  echo: takes the lines said on the way; None for silence.
 
     A comparison that was interrupted goes on where it stopped, and one asked for again with more seeds or methods adds
     them; each such look at more seeds is tested at half the level of the one before (see `core.stats`).
@@ -259,7 +269,7 @@ def compare(
         raise PapertrialError(f"{seeds} seeds are none", "give 3 or more, 5 are better")
     if not set(methods) - {against}:
         raise PapertrialError("no method was named to compare", "type: papertrial list")
-    opened = _opened(data, target)
+    opened = content(data, target)
     if opened.look().numbers.get("labelled") == 0:
         raise DataError(
             f"{opened.name} has no labels, so nothing can be compared on it", "papertrial fit learns without them"
@@ -268,53 +278,53 @@ def compare(
     entrants, declined, listed = _entrants(methods, chosen, against, baselines)
     _require_methods(entrants, declined)
 
-    study = _Study(
-        task=chosen,
-        data=opened,
-        out=Path(out) if out is not None else default_folder("compare", opened.name),
-        budget=chosen.budget,
-        seeds=seeds,
-        labels=labels,
-        size=size,
-        backbone=backbone,
-        settings=dict(settings or {}),
-        recipe=recipe,
-        against=against,
-        baselines=listed,
-        fresh=fresh,
-        progress=progress,
-        echo=echo,
-        declined=declined,
-        asked={"methods": list(methods), "against": against, "baselines": baselines, "worth": worth},
-    )
-    curve_runs = len(FRACTIONS) * min(seeds, CURVE_SEEDS) if worth else 0
-    trained = sum(not _idle(entrant, recipe) for entrant in entrants)
-    runs = trained * seeds + curve_runs
-    study.budget = _budget(budget, total, runs, chosen.budget)
-    study.plan = _plan(study, entrants, runs, curve_runs)
-    config = _config(study)
-    study.looks = () if fresh else _earlier_looks(study, config)
-    echo(study.plan)
-    for name, reason in declined.items():
-        echo(f"skipped {name}: {reason}")
+    with started(
+        engine, data, target, opened.fingerprint, chosen.name, progress=progress, address=address, cores=cores
+    ) as running:
+        study = _Study(
+            task=chosen,
+            data=opened,
+            out=Path(out) if out is not None else default_folder("compare", opened.name),
+            budget=chosen.budget,
+            seeds=seeds,
+            labels=labels,
+            size=size,
+            backbone=backbone,
+            settings=dict(settings or {}),
+            recipe=recipe,
+            against=against,
+            baselines=listed,
+            fresh=fresh,
+            engine=running,
+            echo=echo,
+            declined=declined,
+            asked={"methods": list(methods), "against": against, "baselines": baselines, "worth": worth},
+        )
+        curve_runs = len(FRACTIONS) * min(seeds, CURVE_SEEDS) if worth else 0
+        trained = sum(not _idle(entrant, recipe) for entrant in entrants)
+        runs = trained * seeds + curve_runs
+        study.budget = _budget(budget, total, runs, chosen.budget)
+        study.plan = _plan(study, entrants, runs, curve_runs)
+        return _carried_out(study, entrants, worth)
 
-    for seed in range(seeds):
+
+def _carried_out(study: _Study, entrants: list[_Entrant], worth: bool) -> Comparison:
+    config = _config(study)
+    study.looks = () if study.fresh else _earlier_looks(study, config)
+    study.echo(study.plan)
+    for name, reason in study.declined.items():
+        study.echo(f"skipped {name}: {reason}")
+
+    study.engine.submit([study.job(entrant, seed) for seed in range(study.seeds) for entrant in entrants])
+    for seed in range(study.seeds):
         _round(study, entrants, seed)
-        _require_methods(entrants, declined)
+        _require_methods(entrants, study.declined)
         _save(_judge(study, entrants, seed + 1, {}, complete=False), config, study)
     reference = _reference(study, entrants)
     curve = _curve(study, reference) if worth else {}
-    result = _judge(study, entrants, seeds, curve, complete=True)
+    result = _judge(study, entrants, study.seeds, curve, complete=True)
     _save(result, config, study)
     return result
-
-
-def _opened(data: Any, target: str | None) -> Any:
-    if hasattr(data, "look"):
-        return data
-    from papertrial.data import open as open_data
-
-    return open_data(data, target=target)
 
 
 def _entrants(
@@ -353,6 +363,8 @@ def _refusal(paper: Paper, task: Task) -> str:
     missing = registry.missing_package(paper)
     if missing is not None:
         return str(missing_extra(paper.id, *missing))
+    if paper.refusal:
+        return paper.refusal
     if task.name not in paper.tasks:
         return f"it is for {' or '.join(paper.tasks) or 'no task here'}, this is {task.name}"
     return ""
@@ -370,6 +382,31 @@ def _reasons(declined: dict[str, str]) -> str:
 def _recipe(method: Method, recipe: str, asked: bool) -> str:
     """Baselines that lack the recipe asked for take their `base`."""
     return recipe if asked or recipe in method.module.recipes else "base"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A method as a comparison would run it. asked: named by the user, whose settings are for those alone."""
+
+    method: Method
+    recipe: str
+    asked: bool
+    reference: bool
+
+
+def plan(methods: Sequence[str], task: Task, recipe: str = "base") -> list[Planned]:
+    """The methods that a comparison of `methods` would run. Raises as `compare` does."""
+    entrants, declined, _ = _entrants(methods, task, None, None)
+    _require_methods(entrants, declined)
+    return [
+        Planned(
+            entrant.method,
+            _recipe(entrant.method, recipe, entrant.asked),
+            entrant.asked,
+            entrant.name in task.references,
+        )
+        for entrant in entrants
+    ]
 
 
 def _idle(entrant: _Entrant, recipe: str) -> bool:
@@ -392,10 +429,15 @@ def _budget(budget: Budget | str | None, total: Budget | str | None, runs: int, 
 
 
 def _plan(study: _Study, entrants: list[_Entrant], runs: int, curve_runs: int) -> str:
-    """`plan: 4 methods x 5 seeds + 6 runs on fewer labels, 30 s each: about 13 min`."""
+    """`plan: 4 methods x 5 seeds + 6 runs on fewer labels, 30 s each: about 13 min`; and how many run at once."""
     extra = f" + {curve_runs} runs on fewer labels" if curve_runs else ""
     seconds = study.budget.seconds
-    time = "how long is not known beforehand" if seconds is None else f"about {duration(runs * seconds)}"
+    together = study.engine.at_once
+    time = "how long is not known beforehand"
+    if seconds is not None:
+        time = f"about {duration(math.ceil(runs / together) * seconds)}"
+    if together > 1:
+        time += f", up to {together} runs at once"
     folders = [study.out / entrant.method.slug / f"seed{seed}" for entrant in entrants for seed in range(study.seeds)]
     done = 0 if study.fresh else sum((folder / "result.json").exists() for folder in folders)
     already = f", less what is there already ({_count(done, 'run')})" if done else ""
@@ -455,8 +497,7 @@ def _round(study: _Study, entrants: list[_Entrant], seed: int) -> None:
             continue
         study.echo(f"seed {seed + 1} of {study.seeds}: {entrant.name}")
         try:
-            folder = study.out / entrant.method.slug / f"seed{seed}"
-            entrant.outcomes.append(study.run(entrant, prepared, seed, folder))
+            entrant.outcomes.append(study.run(study.job(entrant, seed), prepared))
         except Declined as refusal:
             study.declined[entrant.name] = str(refusal)
             entrants.remove(entrant)
@@ -487,13 +528,14 @@ def _reference(study: _Study, entrants: list[_Entrant]) -> _Entrant:
 def _curve(study: _Study, reference: _Entrant) -> dict[int, list[float]]:
     """The reference's metric by number of labels, one value per seed, fractions only."""
     found: dict[int, list[float]] = {}
-    for seed in range(min(study.seeds, CURVE_SEEDS)):
+    seeds = range(min(study.seeds, CURVE_SEEDS))
+    study.engine.submit([study.job(reference, seed, fraction) for seed in seeds for fraction in FRACTIONS])
+    for seed in seeds:
         for fraction in FRACTIONS:
             study.echo(f"seed {seed + 1} of {study.seeds}: {reference.name} on {fraction:.0%} of the labels")
-            folder = study.out / reference.method.slug / f"seed{seed}-{round(100 * fraction)}pct"
             prepared = study.prepare(seed, fraction)
             try:
-                outcome = study.run(reference, prepared, seed, folder)
+                outcome = study.run(study.job(reference, seed, fraction), prepared)
             except (Declined, TrainingStopped) as stop:
                 study.echo(f"{reference.name} on {fraction:.0%} of the labels: {stop}")
                 return {}
@@ -550,6 +592,7 @@ def _row(
     outcomes = entrant.outcomes
     meters = [outcome.meter for outcome in outcomes]
     peaks = [meter.peak_bytes for meter in meters if meter.peak_bytes is not None]
+    energy = sum((meter.spent() for meter in meters), Energy()).times(1 / len(meters))
     names = set.intersection(*(set(outcome.metrics) for outcome in outcomes))
     metrics = {name: float(np.mean([outcome.metrics[name] for outcome in outcomes])) for name in sorted(names)}
     row = Row(
@@ -562,6 +605,9 @@ def _row(
         steps=float(np.mean([meter.steps for meter in meters])),
         samples=float(np.mean([meter.samples for meter in meters])),
         peak_bytes=max(peaks) if peaks else None,
+        kwh=energy.kwh,
+        energy=energy.label,
+        energy_how=energy.how,
         worth=_worth(study, entrant, reference, curve) if curve and role == "method" else None,
     )
     if verdict is None:
@@ -664,6 +710,8 @@ def _lines(result: Comparison) -> list[str]:
     for note in result.notes:
         lines += _wrap(note, "note      ")
     lines += _table(result)
+    for note in _energy_notes(result.rows):
+        lines += _wrap(note, "note      ")
     unknown: dict[str, list[str]] = {}
     for row in result.rows:
         if row.worth is not None and row.worth.reason:
@@ -683,7 +731,7 @@ def _lines(result: Comparison) -> list[str]:
 
 def _table(result: Comparison) -> list[str]:
     digits = _digits(result)
-    table = [[_cut(result.metric, 12), _cut(f"vs {result.reference}", 24), "time", "peak memory"]]
+    table = [[_cut(result.metric, 12), _cut(f"vs {result.reference}", 24), "time", "peak memory", "energy"]]
     table += [_cells(row, digits) for row in result.rows]
     if any(row.worth is not None for row in result.rows):
         table[0].append("worth")
@@ -700,7 +748,7 @@ def _table(result: Comparison) -> list[str]:
 def _cells(row: Row, digits: int) -> list[str]:
     """All but the name and the worth."""
     if row.metric is None:
-        return [FAILED, "-", "-", "-"]
+        return [FAILED, "-", "-", "-", "-"]
     if row.role == "reference":
         change = "reference"
     elif row.difference is None:
@@ -710,13 +758,25 @@ def _cells(row: Row, digits: int) -> list[str]:
     else:
         change = f"{row.difference:+.{digits}f} [{row.low:+.{digits}f}, {row.high:+.{digits}f}]"
     time = "-" if row.seconds is None else duration(row.seconds)
-    peak = "-" if row.peak_bytes is None else memory(row.peak_bytes)
-    return [f"{row.metric:.{digits}f}", change, time, peak]
+    peak = "-" if row.peak_bytes is None else bytes_in_words(row.peak_bytes)
+    return [f"{row.metric:.{digits}f}", change, time, peak, "-" if row.kwh is None else str(_energy(row))]
 
 
-def memory(peak: int) -> str:
+def _energy(row: Row) -> Energy:
+    return Energy(row.kwh, row.energy, row.energy_how)
+
+
+def _energy_notes(rows: tuple[Row, ...]) -> list[str]:
+    """Where the energy of the table comes from."""
+    run = [row for row in rows if row.metric is not None]
+    modelled = list(dict.fromkeys(row.energy_how for row in run if row.energy == ESTIMATED))
+    unknown = list(dict.fromkeys(row.energy_how for row in run if row.energy == UNKNOWN and row.energy_how))
+    return [f"e = energy not measured; {how}" for how in modelled] + [f"energy: {how}" for how in unknown]
+
+
+def bytes_in_words(count: float) -> str:
     """`658 MB`, `1.2 GB`."""
-    return f"{peak / 1e9:.1f} GB" if peak >= 1e9 else f"{peak / 1e6:.0f} MB"
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def _cut(text: str, width: int) -> str:

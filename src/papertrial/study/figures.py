@@ -61,9 +61,8 @@ def lines(
             }
         )
         told.add(line.method)
-    layout = _layout(_axis(x_title, rangemode="tozero"), _axis(y_title))
-    layout["showlegend"] = len(methods) > 1
-    return Figure(title, traces, layout, words, height)
+    told_apart = {"showlegend": len(methods) > 1}
+    return Figure(title, traces, layout(axis(x_title, rangemode="tozero"), axis(y_title)) | told_apart, words, height)
 
 
 @dataclass(frozen=True)
@@ -119,10 +118,9 @@ def differences(title: str, words: str, drawn: Sequence[Difference], x_title: st
                 "hovertemplate": "seed %{customdata}: %{x:+.4f}<extra></extra>",
             },
         ]
-    across = _axis(x_title, zeroline=True, zerolinecolor="var(--soft)", zerolinewidth=1.5, range=[-limit, limit])
-    down = _axis("", type="category", autorange="reversed", showgrid=False)
-    layout = _layout(across, down) | {"showlegend": False}
-    return Figure(title, traces, layout, words, 90 + 44 * len(drawn))
+    across = axis(x_title, zeroline=True, zerolinecolor="var(--soft)", zerolinewidth=1.5, range=[-limit, limit])
+    down = axis("", type="category", autorange="reversed", showgrid=False)
+    return Figure(title, traces, layout(across, down) | {"showlegend": False}, words, 90 + 44 * len(drawn))
 
 
 def worth(
@@ -165,14 +163,14 @@ def worth(
         },
     ]
     if law is not None:
-        across = np.geomspace(labels[0], labels[-1], 60)
+        between = np.geomspace(labels[0], labels[-1], 60)
         sign = 1.0 if goal == 0 else -1.0
         traces.append(
             {
                 "type": "scatter",
                 "mode": "lines",
-                "x": across,
-                "y": goal + sign * law.error(across),
+                "x": between,
+                "y": goal + sign * law.error(between),
                 "name": "power law",
                 "line": {"color": REFERENCE, "width": 1.5, "dash": "dot"},
                 "hoverinfo": "skip",
@@ -190,10 +188,8 @@ def worth(
                 "hovertemplate": "%{y:.4g}<extra></extra>",
             }
         )
-    layout = _layout(
-        _axis("labels to learn from", type="log", tickvals=labels, ticktext=list(map(str, labels))), _axis(metric)
-    )
-    return Figure(title, traces, layout, words, 320)
+    across = axis("labels to learn from", type="log", tickvals=labels, ticktext=list(map(str, labels)))
+    return Figure(title, traces, layout(across, axis(metric)), words, 320)
 
 
 def confusion(title: str, words: str, counts: np.ndarray, classes: Sequence[str]) -> Figure:
@@ -217,9 +213,9 @@ def confusion(title: str, words: str, counts: np.ndarray, classes: Sequence[str]
         "ygap": 1 if few else 0,
         "hovertemplate": "truly %{y}, said to be %{x}: %{customdata} (%{z:.1%})<extra></extra>",
     }
-    across = _axis("answer", type="category", showgrid=False)
-    down = _axis("truth", type="category", autorange="reversed", showgrid=False)
-    return Figure(title, [trace], _layout(across, down), words, 300 if len(names) <= 6 else 380)
+    across = axis("answer", type="category", showgrid=False)
+    down = axis("truth", type="category", autorange="reversed", showgrid=False)
+    return Figure(title, [trace], layout(across, down), words, 300 if len(names) <= 6 else 380)
 
 
 def answers(title: str, words: str, truth: Sequence[float], answer: Sequence[float]) -> Figure:
@@ -243,7 +239,7 @@ def answers(title: str, words: str, truth: Sequence[float], answer: Sequence[flo
             "hovertemplate": "truly %{x:.4g}, answered %{y:.4g}<extra></extra>",
         },
     ]
-    return Figure(title, traces, _layout(_axis("truth"), _axis("answer")) | {"showlegend": False}, words, 340)
+    return Figure(title, traces, layout(axis("truth"), axis("answer")) | {"showlegend": False}, words, 340)
 
 
 def plain(text: str) -> str:
@@ -261,7 +257,8 @@ def _thinned(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[
     return [x[index] for index in kept], [y[index] for index in kept]
 
 
-def _axis(title: str, **more: Any) -> dict[str, Any]:
+def axis(title: str, **more: Any) -> dict[str, Any]:
+    """An axis in the style of the page."""
     return {
         "title": {"text": title, "font": {"size": 12.5, "color": "var(--soft)"}, "standoff": 8},
         "gridcolor": "var(--faint)",
@@ -275,7 +272,8 @@ def _axis(title: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def _layout(across: dict[str, Any], down: dict[str, Any]) -> dict[str, Any]:
+def layout(across: dict[str, Any], down: dict[str, Any]) -> dict[str, Any]:
+    """A plot in the style of the page, with its two axes."""
     return {
         "xaxis": across,
         "yaxis": down,

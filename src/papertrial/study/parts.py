@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from papertrial.core import registry
-from papertrial.core.budget import duration
+from papertrial.core.budget import Energy, duration, watt_hours
 from papertrial.core.files import read_json
 from papertrial.core.run import Run
 from papertrial.study import examples, figures
-from papertrial.study.compare import memory
+from papertrial.study.compare import bytes_in_words
 from papertrial.study.figures import Line
 from papertrial.study.page import Code, Facts, Fold, Grid, Heading, Heat, Items, Link, Table, Text, typeset
 
@@ -236,6 +236,7 @@ def _cost_cells(name: str, runs: Sequence[Record]) -> list[Any]:
     def mean(key: str) -> float:
         return float(np.mean([cost.get(key) or 0 for cost in costs]))
 
+    energy = _energy(costs)
     peaks = [cost["peak_bytes"] for cost in costs if cost.get("peak_bytes") is not None]
     return [
         name,
@@ -243,8 +244,8 @@ def _cost_cells(name: str, runs: Sequence[Record]) -> list[Any]:
         duration(mean("seconds")),
         *(f"{mean(key):,.0f}".replace(",", " ") if mean(key) else None for key in ("steps", "samples", "trials")),
         f"{weights['parameters']:,}".replace(",", " ") if weights else None,
-        memory(max(peaks)) if peaks else None,
-        _energy(costs, len(costs)),
+        bytes_in_words(max(peaks)) if peaks else None,
+        _energy_words(energy.times(1 / len(costs)) if energy else None),
     ]
 
 
@@ -255,18 +256,17 @@ def cost(runs: Mapping[str, Sequence[Record]]) -> Table:
     return Table([_COST[place] for place in kept], [[row[place] for place in kept] for row in rows])
 
 
-def _energy(costs: Sequence[Mapping[str, Any]], shares: int = 1) -> str | None:
-    """What the meters say, each label for itself: measured and estimated are never added up."""
-    spent: dict[str, float] = {}
-    for cost in costs:
-        if cost.get("kwh") is not None:
-            label = str(cost.get("energy") or "unknown origin")
-            spent[label] = spent.get(label, 0.0) + cost["kwh"]
-    return ", ".join(f"{_watt_hours(kwh / shares)} {label}" for label, kwh in spent.items()) or None
+def _energy(costs: Sequence[Mapping[str, Any]]) -> Energy | None:
+    """The sum of what the meters say, labelled by the weakest of them; None where nothing was metered."""
+    metered = [cost for cost in costs if cost.get("energy") and cost["seconds"]]
+    read = [Energy(cost["kwh"], cost["energy"], cost.get("energy_how", "")) for cost in metered]
+    return sum(read[1:], read[0]) if read else None
 
 
-def _watt_hours(kwh: float) -> str:
-    return f"{kwh:.3g} kWh" if kwh >= 1 else f"{1000 * kwh:.2g} Wh"
+def _energy_words(energy: Energy | None) -> str | None:
+    if energy is None:
+        return None
+    return energy.label if energy.kwh is None else f"{watt_hours(energy.kwh)} {energy.label}"
 
 
 def total(runs: Sequence[Record]) -> str:
@@ -275,7 +275,9 @@ def total(runs: Sequence[Record]) -> str:
     words = f"In all {counted(len(costs), 'run')}, {duration(sum(cost['seconds'] for cost in costs))} of training"
     words += f"; {counted(fewer, 'run')} of them on fewer labels, for the worth" if fewer else ""
     energy = _energy(costs)
-    return words + (f"; energy {energy}." if energy else ".")
+    if energy is None:
+        return words + "."
+    return f"{words}. Energy: {_energy_words(energy)}" + (f" ({energy.how})." if energy.how else ".")
 
 
 def reproduce(folder: Path, runs: Sequence[Record], command: str, card: Mapping[str, Any]) -> list[Any]:
@@ -296,7 +298,7 @@ def reproduce(folder: Path, runs: Sequence[Record], command: str, card: Mapping[
         ("machine", told(lambda place: f"{place['cpu']}, {counted(place['cores'], 'core')}, {place['system']}")),
         ("GPU", told(lambda place: ", ".join(place.get("gpus") or [])) or "none used"),
         ("threads", told(lambda place: place.get("threads"))),
-        ("commit", told(lambda place: place.get("commit")).replace("-dirty", ", with changes that are not committed")),
+        ("commit", told(lambda place: place.get("commit")).replace("+", ", with changes that are not committed")),
         ("versions", f"Python {card['environment']['python']}, " + ", ".join(f"{k} {v}" for k, v in versions.items())),
         ("weights", "; ".join(dict.fromkeys(card["licence"]["weights"] for card in cards))),
     ]
@@ -400,4 +402,4 @@ def _sentence(words: str) -> str:
 
 
 def _bytes(size: int) -> str:
-    return memory(size) if size >= 1e6 else f"{size / 1000:.1f} kB"
+    return bytes_in_words(size) if size >= 1e6 else f"{size / 1000:.1f} kB"

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from papertrial.core import registry
-from papertrial.core.budget import duration
+from papertrial.core.budget import ESTIMATED, Energy, duration
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import read_json, write_text
 from papertrial.core.stats import CANNOT_TELL, HELPS, HURTS
 from papertrial.study import figures, parts
-from papertrial.study.compare import Comparison, Row, memory
+from papertrial.study.compare import Comparison, Row, bytes_in_words
 from papertrial.study.figures import REFERENCE, Difference, colour
 from papertrial.study.page import (
     Answer,
@@ -222,15 +222,17 @@ def _result(study: _Compared) -> list[Any]:
     worth = any(row.worth is not None for row in found.rows)
     better = ("worse", "better") if found.higher_is_better else ("better", "worse")
     across = Axis((f"← {better[0]}", "", f"{better[1]} →"))
-    head = ["method", found.metric, across, f"difference from {found.reference}", "time", "memory"]
+    head = ["method", found.metric, across, f"difference from {found.reference}", "time", "memory", "energy"]
     rows = [_result_cells(study, row, limit) + ([str(row.worth or "–")] if worth else []) for row in found.rows]
     scale = Axis((typeset(f"{-limit:+.2g}"), "0", f"{limit:+.2g}"))
-    rows.append(["", "", scale, *[""] * (4 if worth else 3)])
+    rows.append(["", "", scale, *[""] * (5 if worth else 4)])
     marked = [index for index, row in enumerate(found.rows) if row.role == "method"]
     notes = [
         "A square is the mean difference over the seeds, the bar its 95 % interval over seeds and test examples together;"
         " an arrow goes on beyond the scale."
     ]
+    if any(row.energy == ESTIMATED for row in found.rows):
+        notes.append("Energy marked e is estimated, not measured.")
     if worth:
         notes.append(
             f"Worth: labels that {found.reference} would need for the same {found.metric}, over those there are."
@@ -280,7 +282,7 @@ def _every_metric(found: Comparison, names: Sequence[str]) -> Table:
 def _result_cells(study: _Compared, row: Row, limit: float) -> list[Any]:
     found, digits = study.found, study.found.digits
     if row.metric is None:
-        return [Tag(row.name, "failed", "bad"), None, Forest(None, None, None, limit), None, None, None]
+        return [Tag(row.name, "failed", "bad"), None, Forest(None, None, None, limit), None, None, None, None]
     tone, word = "", {"reference": "reference"}.get(row.role, "")
     if row.name in found.verdicts:
         word = found.verdicts[row.name].word
@@ -295,7 +297,8 @@ def _result_cells(study: _Compared, row: Row, limit: float) -> list[Any]:
         Forest(row.difference, row.low, row.high, limit, tone, f"{row.name}: {change}"),
         change,
         None if row.seconds is None else duration(row.seconds),
-        None if row.peak_bytes is None else memory(row.peak_bytes),
+        None if row.peak_bytes is None else bytes_in_words(row.peak_bytes),
+        None if row.kwh is None else str(Energy(row.kwh, row.energy)),
     ]
 
 
@@ -429,7 +432,7 @@ def _of_run(folder: Path, data: bool) -> Page:
         Section("Errors", _run_errors(run)),
         Section("Settings", [parts.settings(card, opened=True)], "What it ran with, and where every value comes from."),
         Section("Papers and caveats", parts.papers([card], [])),
-        Section("Cost", [parts.cost({card["method"]["name"]: [run]})]),
+        Section("Cost", [parts.cost({card["method"]["name"]: [run]}), Text(parts.total([run]))]),
         Section("Protocol", [Items(_run_protocol(card, metric, higher))]),
         Section("How to reproduce", parts.reproduce(folder, [run], _fit_command(run), card)),
     ]

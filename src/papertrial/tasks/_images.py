@@ -111,6 +111,7 @@ class ImageTask:
     inputs = ("image",)
     floors = ("random_features", "majority")
     budget = Budget(seconds=60)
+    bank = BANK
 
     def __init__(self, name: str, references: tuple[str, ...], labels: int | None, needs_labels: bool) -> None:
         self.name, self.references, self.labels, self.needs_labels = name, references, labels, needs_labels

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 
 from papertrial.core.errors import PapertrialError
 from papertrial.core.files import to_json, write_with
+from papertrial.train.shard import put, whole
 
 _FORMAT = 1
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and all buffers, non-persistent ones too, each once."""
+    """Parameters and all buffers, non-persistent ones too, each once; split ones stay split."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
@@ -40,12 +41,13 @@ def load_model_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             f"the checkpoint is of another model (it differs in {differing[0]})", "choose another --out"
         )
     for name, tensor in held.items():
-        tensor.copy_(tensors[name])
+        put(tensor, tensors[name])
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The state by index of the parameter; what is split over processes comes whole, and all of them take part."""
     return {
-        f"{index}/{entry}": value
+        f"{index}/{entry}": whole(value)
         for index, parameter in enumerate(_parameters(optimizer))
         for entry, value in optimizer.state.get(parameter, {}).items()
         if isinstance(value, Tensor)
@@ -60,7 +62,9 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[st
         index, _, entry = name.partition("/")
         parameter = parameters[int(index)]
         if value.shape == parameter.shape:
-            value = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+            held = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False)
+            put(held, value)
+            value = held
         elif optimizer.defaults.get("fused"):  # its step counters live beside the parameters
             value = value.to(parameter.device)
         optimizer.state[parameter][entry] = value

@@ -8,32 +8,34 @@ settled before the first one. Under `torchrun` the same call trains on all proce
 from __future__ import annotations
 
 import contextlib
-import itertools
+import copy
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from papertrial.core.budget import Budget, Meter, duration
+from papertrial.core.budget import Budget, Energy, Meter, duration
 from papertrial.core.errors import PapertrialError, TrainingStopped
 from papertrial.core.files import read_json, write_json
 from papertrial.core.recipe import Optim
 from papertrial.core.run import Run
 from papertrial.core.task import Split
 from papertrial.data.batches import Batches
+from papertrial.nn.ranks import share_statistics
 from papertrial.train import checkpoint
 from papertrial.train.device import PeakMemory, accelerator, evaluating, from_main, repeatable, seed_step
+from papertrial.train.energy import EnergyMeter
 from papertrial.train.optim import Ema, make_optimizer, rate, set_rate
+from papertrial.train.pace import MEASURING, STEPS, TIMED, WARM, Pace, planned_steps
 from papertrial.train.progress import Display
+from papertrial.train.shard import put, shard, whole
 from papertrial.train.watch import CollapseWatch, explain_nonfinite
-
-_WARM, _TIMED = 3, 20  # steps a budget in seconds is measured with
-_MEASURING = 0.05  # share of that budget the measuring may take
 
 
 def train(
@@ -50,6 +52,7 @@ def train(
     log_every: int | None = None,
     checkpoint_seconds: float = 30.0,
     techniques: Sequence[Any] = (),
+    sharded: bool = False,
 ) -> Meter:
     """Train `model` in place on `split`, within `budget`, in the folder of `run`; it ends in `eval()`.
 
@@ -59,7 +62,9 @@ def train(
     validate: higher is better; called every epoch when `optim.patience` is set, on the weights that would be kept
     (the average with `optim.ema`); the best ones are restored at the end.
     optim.batch: rows per step over all processes and micro-batches; a smaller data set is one batch.
-    Batch norm sees the global batch on GPUs; with several CPU processes each has statistics of its own.
+    Batch norm sees the global batch, as one process would.
+    sharded: split weights, gradients and the optimiser's state over the processes (FSDP2) instead of holding all of
+    them on each; `model` itself stays whole, on the device it is on, and is brought up to date when it is looked at.
     techniques: objects with any of `prepare(model)`, `parameters(model)` (only these are trained),
     `before_step(model)` (gradients are there, not yet clipped), `after_step(model)`, `finish(model)`.
 
@@ -73,16 +78,44 @@ def train(
     nothing = 0 in (budget.steps, budget.samples, budget.seconds)
     if nothing or not any(parameter.requires_grad for parameter in model.parameters()):
         _finish(model, techniques)
-        return Meter()
-    training = _Training(model, split, optim, run, seed, validate, device, techniques)
+        return Meter().with_energy(Energy(how="nothing was trained"))
+    training = _Training(model, split, optim, run, seed, validate, device, techniques, sharded)
     try:
         with repeatable(training.device):
             training.fit(budget, progress, log_every, checkpoint_seconds)
     finally:
-        training.batches.close()
+        training.close()
         run.close()
     _finish(model, techniques)
     return training.meter()
+
+
+def pace(
+    model: nn.Module,
+    split: Split,
+    optim: Optim,
+    run: Run,
+    *,
+    seed: int,
+    validate: Callable[[], float] | None = None,
+    device: str | torch.device | None = None,
+    seconds: float = 1.0,
+    pilot: bool = False,
+) -> Pace:
+    """What a training as by `train` costs, from real steps: ten, more where they fit into `seconds`.
+
+    pilot: one step after another one, and nothing of what happens between steps.
+
+    `model` is trained a little by it, and what a training writes goes into the folder of `run`, which the caller
+    removes. Raises what `train` raises.
+    """
+    training = _Training(model, split, optim, run, seed, validate, device, ())
+    try:
+        with repeatable(training.device):
+            return training.pace(1, 1, 0.0) if pilot else training.pace(WARM, STEPS, seconds, between=True)
+    finally:
+        training.close()
+        model.eval()
 
 
 @dataclass
@@ -93,6 +126,7 @@ class _State:
     total: int = 0
     seconds: float = 0.0
     peak: int = 0
+    energy: Energy = field(default_factory=Energy)
     score: float | None = None
     stale: int = 0
     complete: bool = False
@@ -112,7 +146,10 @@ class _Objective(nn.Module):
 
 @dataclass
 class _Outcome:
-    """One update. loss, norm: on the device; parts: share of the batch and numbers to log, per micro-batch."""
+    """One update. loss: of the global batch; norm: of its gradient; both on the device.
+
+    parts: share of this process's rows and numbers to log, per micro-batch.
+    """
 
     loss: Tensor
     norm: Tensor
@@ -135,54 +172,65 @@ class _Training:
         validate: Callable[[], float] | None,
         device: str | torch.device | None,
         techniques: Sequence[Any],
+        sharded: bool,
     ) -> None:
         self.accelerate = accelerator(optim.precision, device)
         self.device, self.main = self.accelerate.device, self.accelerate.is_main_process
         self.rank, world = self.accelerate.process_index, self.accelerate.num_processes
         if optim.batch < 1 or optim.accumulate < 1:
             raise PapertrialError("batch and accumulate must be at least 1", "type --set batch=... or accumulate=...")
-        if optim.batch % world:
-            near = math.ceil(optim.batch / world) * world
-            raise PapertrialError(
-                f"a batch of {optim.batch} does not divide over {world} processes", f"use --set batch={near}"
-            )
         self.optim, self.run, self.seed, self.techniques = optim, run, seed, techniques
         self.validate = validate if optim.patience else None
-        self.batches = Batches(split, optim.batch, seed, self.rank, world, self.device)
+        self.batches = Batches(split, optim.batch, seed, self.rank, world, self.device, optim.accumulate)
         self.split = split
         self.path = run.path("checkpoint.safetensors")
 
+        #: what the caller holds, and what is trained: a copy where that one is split over processes
+        self.whole, self.sharded = model, sharded
+        if sharded:
+            self._refuse_to_shard()
+            model = copy.deepcopy(model)
         model.to(self.device)
         if optim.channels_last:
             model.to(memory_format=torch.channels_last)
         if world > 1 and self.device.type == "cuda":
-            nn.SyncBatchNorm.convert_sync_batchnorm(model)  # statistics of the global batch; the CPU has no such layer
+            nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        elif world > 1:
+            share_statistics(model)
         model.train()
         self.model = model
-        self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         objective = _Objective(model)
         if optim.compile:
             objective.compile()
-        self.objective = self.accelerate.prepare_model(objective)
+        if sharded:
+            shard(objective, self.device, world)
+        self.objective = objective if sharded else self.accelerate.prepare_model(objective)
+        self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(model, optim)
         self.ema = Ema(model, optim.ema) if optim.ema else None
 
         self.state = _State()
         self.best: dict[str, Tensor] = {}
-        self.earlier = 0.0  # seconds of the sittings before this one
+        self.earlier, self.earlier_energy = 0.0, Energy()  # seconds and energy of the sittings before this one
         self.peak = PeakMemory(self.device)
         self.watch: CollapseWatch | None = None
         # A look at the values costs nothing on a CPU; on a GPU it would wait for the device at every step, so they
         # are looked at now and then, and the steps since the checkpoint taken again one by one when something is wrong.
         self.every_step = self.device.type == "cpu"
         self.alarm = torch.zeros((), dtype=torch.bool, device=self.device)
+        self.energy = EnergyMeter(self.device)
         self.begun = time.monotonic()
+
+    def close(self) -> None:
+        self.batches.close()
+        self.energy.close()
 
     # ---------------------------------------------------------------------------------------------- the whole training
 
     def fit(self, budget: Budget, progress: bool, log_every: int | None, checkpoint_seconds: float) -> None:
         total = self._begin(budget)
-        self.watch = CollapseWatch(self.model, self.split, self.device, total)
+        self._gather()
+        self.watch = CollapseWatch(self.whole, self.split, _device(self.whole), total)
         self.watch.state.update(self.state.watch)
         every = log_every or max(1, min(100, total // 50))
         if self.state.complete:
@@ -208,17 +256,18 @@ class _Training:
                         marked_step, waited = step, 0.0
                         display.show(step, loss=row["loss"], rate=row["examples_per_second"])
                     if look:
+                        self._gather()
                         row.update(self.watch.look(step))
                     if judge:
                         row["validation"] = self._judge()
                     if self.main:
                         self.run.log(step, **row)
                 display.show(step)
-                if self.main and time.monotonic() - saved >= checkpoint_seconds and not bool(self.alarm):
+                if self._due(time.monotonic() - saved >= checkpoint_seconds, log):
                     self._save()
                     saved = time.monotonic()
         self.state.complete = True
-        if self.main:
+        if self.main or self.sharded:
             self._save()
         self.accelerate.wait_for_everyone()
         self._keep_best()
@@ -236,13 +285,16 @@ class _Training:
         loss, parts = self._gradients(batch, step)
         for technique in self.techniques:
             _call(technique, "before_step", self.model)
-        norm = nn.utils.get_total_norm([parameter.grad for parameter in self.trained if parameter.grad is not None])
+        split_norm = nn.utils.get_total_norm(
+            [parameter.grad for parameter in self.trained if parameter.grad is not None]
+        )
+        norm = whole(split_norm)
         if not self.every_step:
             self.alarm |= ~torch.isfinite(loss + norm)
         elif not math.isfinite(float(loss) + float(norm)):
             self._stop(batch, step, float(loss), float(norm))
         if self.optim.clip:
-            nn.utils.clip_grads_with_norm_(self.trained, self.optim.clip, norm)
+            nn.utils.clip_grads_with_norm_(self.trained, self.optim.clip, split_norm)
         self.optimizer.step()
         for technique in self.techniques:
             _call(technique, "after_step", self.model)
@@ -253,35 +305,58 @@ class _Training:
         return _Outcome(loss, norm, parts, waited)
 
     def _gradients(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, list[tuple[float, Mapping[str, Any]]]]:
-        """Back-propagate the mean loss over the micro-batches of this process; DDP averages over processes."""
-        rows = self.batches.count
-        pieces = min(self.optim.accumulate, rows)
-        bounds = [rows * piece // pieces for piece in range(pieces + 1)]
+        """Back-propagate the mean loss over the global batch, of which DDP and FSDP average what each process has."""
         parts, loss = [], torch.zeros((), device=self.device)
-        for first, last in itertools.pairwise(bounds):
-            micro = self._views(_rows(batch, first, last), step, first, last)
-            waiting = contextlib.nullcontext() if last == rows else self.accelerate.no_sync(self.objective)
-            with waiting, self._compiling():
-                result = self.objective(micro)
+        for left, (share, micro) in zip(
+            reversed(range(len(self.batches.spans))), self._micro(batch, step), strict=True
+        ):
+            with self._waiting(left > 0), self._compiling():
+                result = self._forward(micro)
                 found = result if isinstance(result, Mapping) else {"loss": result}
-                share = (last - first) / rows
-                self.accelerate.backward(found["loss"] * share if pieces > 1 else found["loss"])
+                self.accelerate.backward(found["loss"] * share if share != 1 else found["loss"])
             loss = loss + found["loss"].detach() * share
             parts.append((share, {name: _number(value) for name, value in found.items() if name != "loss"}))
-        return loss, parts
+        return self._mean(loss), parts
+
+    def _micro(self, batch: dict[str, Tensor], step: int) -> Iterator[tuple[float, dict[str, Any]]]:
+        """The micro-batches of this process with their views. Weights: their mean over processes adds up to 1."""
+        begin = 0
+        for first, last in self.batches.spans:
+            count = last - first
+            rows = {name: tensor[begin : begin + count] for name, tensor in batch.items()}
+            begin += count
+            weight = count * self.accelerate.num_processes / self.batches.total
+            yield weight, self._views(rows, step, first, count)
+
+    def _forward(self, micro: dict[str, Any]) -> Tensor | dict[str, Any]:
+        with self.accelerate.autocast() if self.sharded else contextlib.nullcontext():  # DDP has it built in
+            return self.objective(micro)
+
+    @contextlib.contextmanager
+    def _waiting(self, more: bool) -> Iterator[None]:
+        """Gradients are shared out among processes after the last micro-batch only."""
+        if self.sharded:
+            self.objective.set_requires_gradient_sync(not more)
+            yield
+        else:
+            with self.accelerate.no_sync(self.objective) if more else contextlib.nullcontext():
+                yield
+
+    def _mean(self, value: Tensor) -> Tensor:
+        """Over processes."""
+        return self.accelerate.reduce(value, "mean") if self.accelerate.num_processes > 1 else value
 
     def _forget_gradients(self) -> None:
         for parameter in self.trained:
             parameter.grad = None
 
-    def _views(self, batch: dict[str, Tensor], step: int, first: int, last: int) -> dict[str, Any]:
+    def _views(self, batch: dict[str, Tensor], step: int, first: int, count: int) -> dict[str, Any]:
         if not hasattr(self.model, "views"):
             return batch
         from papertrial.data.views import Draw
 
         with torch.no_grad():
-            begin = self.batches.start + first
-            return self.model.views(batch, Draw(self.seed, step, self.batches.total, begin, last - first, self.device))
+            return self.model.views(batch, Draw(self.seed, step, self.batches.total, first, count, self.device))
 
     @contextlib.contextmanager
     def _compiling(self) -> Any:
@@ -303,30 +378,19 @@ class _Training:
             checkpoint.sweep(self.path)
         if from_main(self.accelerate, self.path.exists()):
             self._restore()
-            self.earlier = self.state.seconds
+            self.earlier, self.earlier_energy = self.state.seconds, self.state.energy
             return self.state.total
         if self.main:
             self.run.rewind(-1)
         self.state.total = self._plan(budget)
-        if self.main:
+        if self.main or self.sharded:
             self._save()
         self.accelerate.wait_for_everyone()
         return self.state.total
 
     def _plan(self, budget: Budget) -> int:
         """The smallest of all limits, in steps; at least 1. Raises PapertrialError when there is none."""
-        limits = []
-        if budget.steps is not None:
-            limits.append(budget.steps)
-        if budget.samples is not None:
-            limits.append(budget.samples // self.batches.total)
-        if self.optim.epochs:
-            limits.append(self.optim.epochs * self.batches.per_epoch)
-        if budget.seconds is not None:
-            limits.append(self._steps_in(budget.seconds))
-        if not limits:
-            raise PapertrialError("this training has no end", "give it one with --budget, such as --budget 10m")
-        return max(1, min(limits))
+        return planned_steps(budget, self.optim.epochs, self.batches.total, self.batches.per_epoch, self._steps_in)
 
     def _steps_in(self, seconds: float) -> int:
         """Steps that fit, from timing some; written to plan.json once, so that a resumed run keeps the number."""
@@ -354,12 +418,13 @@ class _Training:
             self.update(len(times), total=10**6)
             self._synchronize()
             times.append(time.perf_counter() - start)
-            late = time.monotonic() - begun > _MEASURING * seconds
-            enough = from_main(self.accelerate, (late and len(times) > 1) or len(times) == _WARM + _TIMED)
+            late = time.monotonic() - begun > MEASURING * seconds
+            enough = from_main(self.accelerate, (late and len(times) > 1) or len(times) == WARM + TIMED)
         check = 0.0
         if self.validate is not None:
             start = time.perf_counter()
-            with evaluating(self.model):
+            self._gather()
+            with evaluating(self.whole):
                 if self.main:
                     self.validate()
             check = time.perf_counter() - start
@@ -369,7 +434,42 @@ class _Training:
         self.alarm.zero_()
         if self.ema is not None:
             self.ema = Ema(self.model, self.optim.ema)
-        return statistics.median(times[min(_WARM, len(times) - 1) :]), check
+        return statistics.median(times[min(WARM, len(times) - 1) :]), check
+
+    def pace(self, warm: int, steps: int, seconds: float, between: bool = False) -> Pace:
+        """Cost of a step, and of what happens between steps if that is wanted."""
+        for step in range(warm):
+            self.update(step, total=10**6)
+        self._synchronize()
+        step, begun, before = warm, time.perf_counter(), self.energy.read()
+        while step < warm + steps or time.perf_counter() - begun < seconds:
+            self.update(step, total=10**6)
+            step += 1
+        self._synchronize()
+        passed, spent = time.perf_counter() - begun, self.energy.read()
+        return Pace(
+            rows=self.batches.total,
+            per_epoch=self.batches.per_epoch,
+            steps=step - warm,
+            step=passed / (step - warm),
+            power=spent.since(before).times(1 / passed),
+            **(self._between() if between else {}),
+            peak_bytes=self.peak.read(),
+        )
+
+    def _between(self) -> dict[str, float]:
+        watch = self.watch = CollapseWatch(self.model, self.split, self.device, 10**6)
+        return {
+            "look": self._timed(lambda: watch.look(1)) if watch.on else 0.0,
+            "validation": self._timed(self._judge) if self.validate is not None else 0.0,
+            "save": self._timed(self._save),
+        }
+
+    def _timed(self, action: Callable[[], Any]) -> float:
+        begun = time.perf_counter()
+        action()
+        self._synchronize()
+        return time.perf_counter() - begun
 
     def _synchronize(self) -> None:
         if self.device.type == "cuda":
@@ -379,11 +479,12 @@ class _Training:
 
     def _judge(self) -> float:
         """Validate the weights that would be kept; every process learns the main one's score."""
-        with evaluating(self.model), self.ema.loaded() if self.ema else contextlib.nullcontext():
+        with evaluating(self.whole), self.ema.loaded() if self.ema else contextlib.nullcontext():
+            self._gather()
             score = from_main(self.accelerate, float(self.validate()) if self.main else 0.0)
             better = math.isfinite(score) and (self.state.score is None or score > self.state.score)
             if better:
-                held = checkpoint.model_tensors(self.model)
+                held = checkpoint.model_tensors(self.whole)
                 self.best = {name: tensor.detach().to("cpu", copy=True) for name, tensor in held.items()}
         self.state.score, self.state.stale = (score, 0) if better else (self.state.score, self.state.stale + 1)
         if self.state.stale >= self.optim.patience:
@@ -392,21 +493,52 @@ class _Training:
 
     def _keep_best(self) -> None:
         if self.best:
-            checkpoint.load_model_tensors(self.model, self.best)
-        elif self.ema is not None:
+            checkpoint.load_model_tensors(self.whole, self.best)
+            return
+        if self.ema is not None:
             self.ema.load()
+        self._gather()
+
+    def _gather(self) -> None:
+        """Bring the caller's model up to date where that is another one; every process takes part."""
+        if self.sharded:
+            held = {name: whole(tensor.detach()) for name, tensor in checkpoint.model_tensors(self.model).items()}
+            checkpoint.load_model_tensors(self.whole, held)
+
+    def _refuse_to_shard(self) -> None:
+        if self.accelerate.num_processes == 1:
+            raise PapertrialError(
+                "there is one process, so nothing can be split over several",
+                "start it with torchrun --nproc-per-node N -m papertrial ..., or leave --shard out",
+            )
+        if self.techniques or hasattr(self.whole, "after_step"):
+            raise PapertrialError(
+                "weights that a method changes beside its gradients cannot be split over processes",
+                "leave --shard out",
+            )
 
     # ------------------------------------------------------------------------------------------------------ checkpoint
 
+    def _due(self, late: bool, log: bool) -> bool:
+        """Whether to write a checkpoint now: the main process's clock decides.
+
+        A split model is gathered by all processes, who ask that clock at logged steps only.
+        """
+        late = late and not bool(self.alarm)
+        return log and from_main(self.accelerate, late) if self.sharded else self.main and late
+
     def _save(self) -> None:
-        tensors = {f"model/{name}": tensor for name, tensor in checkpoint.model_tensors(self.model).items()}
+        """By the main process, and by all where the model is split."""
+        held = checkpoint.model_tensors(self.model)
+        tensors = {f"model/{name}": whole(tensor.detach()) for name, tensor in held.items()}
         self._refuse_nonfinite(tensors)
         tensors.update({f"optimizer/{k}": v for k, v in checkpoint.optimizer_tensors(self.optimizer).items()})
-        tensors.update({f"ema/{index}": v for index, v in enumerate(self.ema.average if self.ema else ())})
+        tensors.update({f"ema/{index}": whole(v) for index, v in enumerate(self.ema.average if self.ema else ())})
         tensors.update({f"best/{name}": tensor for name, tensor in self.best.items()})
         self._measure()
         self.state.watch = dict(self.watch.state) if self.watch else {}
-        checkpoint.save(self.path, tensors, asdict(self.state))
+        if self.main:
+            checkpoint.save(self.path, tensors, asdict(self.state))
 
     def _refuse_nonfinite(self, tensors: Mapping[str, Tensor]) -> None:
         """Weights that are not finite never replace a good checkpoint."""
@@ -423,8 +555,8 @@ class _Training:
         self.best = checkpoint.part(tensors, "best")
         if self.ema is not None:
             for index, average in enumerate(self.ema.average):
-                average.copy_(tensors[f"ema/{index}"])
-        self.state = _State(**state)
+                put(average, tensors[f"ema/{index}"])
+        self.state = _State(**{**state, "energy": Energy(**state["energy"])})
         if self.watch is not None:
             self.watch.state.update(self.state.watch)
         self.alarm.zero_()
@@ -436,22 +568,24 @@ class _Training:
     def _row(self, outcome: _Outcome, steps: int, mark: float, waited: float) -> dict[str, Any]:
         self._measure()
         passed = max(time.monotonic() - mark, 1e-9)
-        loss = outcome.loss
-        if self.accelerate.num_processes > 1:
-            loss = self.accelerate.reduce(loss, "mean")
+        extras = outcome.extras()
+        if extras:
+            values = self._mean(torch.tensor(list(extras.values()), dtype=torch.float64, device=self.device))
+            extras = dict(zip(extras, values.tolist(), strict=True))
         return {
-            "loss": float(loss),
+            "loss": float(outcome.loss),
             "lr": self.optimizer.param_groups[0]["lr"],
             "gradient_norm": float(outcome.norm),
             "examples_per_second": steps * self.batches.total / passed,
             "seconds": self.state.seconds,
             "waiting_for_data": min(1.0, waited / passed),
-            **outcome.extras(),
+            **extras,
         }
 
     def _measure(self) -> None:
         self.state.seconds = self.earlier + time.monotonic() - self.begun
         self.state.peak = max(self.state.peak, self.peak.read())
+        self.state.energy = self.earlier_energy + self.energy.read()
 
     def _alarmed(self) -> bool:
         """Whether a value since the last look was not finite, on any process."""
@@ -461,15 +595,25 @@ class _Training:
         return bool(self.accelerate.reduce(alarm, "sum") if self.accelerate.num_processes > 1 else alarm)
 
     def _stop(self, batch: dict[str, Tensor], step: int, loss: float, norm: float) -> None:
-        """Explain and raise; the weights are still those before the step."""
+        """Explain and raise, on every process alike; the weights are still those before the step."""
+        own = True
 
         def again() -> Any:
+            nonlocal own
             seed_step(self.seed, step, self.rank, self.device)
             with self.accelerate.autocast():
-                return self.model.loss(self._views(batch, step, 0, self.batches.count))
+                results = [
+                    (self.objective if self.sharded else self.model.loss)(m) for _, m in self._micro(batch, step)
+                ]
+            losses = [result["loss"] if isinstance(result, Mapping) else result for result in results]
+            own = not all(math.isfinite(value) for value in losses)
+            return sum(losses)
 
         what = "loss" if not math.isfinite(loss) else "gradient"
         why = explain_nonfinite(self.model, batch, again)
+        if self.accelerate.num_processes > 1:  # the process whose rows they are knows best
+            whys = gather_object([(not own, why)])
+            why = min(whys)[1]
         raise TrainingStopped(f"the {what} is not finite at step {step + 1}: {why}", self._what_to_try())
 
     def _what_to_try(self) -> str:
@@ -483,7 +627,7 @@ class _Training:
             samples=self.state.step * self.batches.total,
             seconds=self.state.seconds,
             peak_bytes=self.state.peak,
-        )
+        ).with_energy(self.state.energy)
 
 
 def _choose_parameters(model: nn.Module, techniques: Sequence[Any]) -> None:
@@ -510,8 +654,8 @@ def _number(value: Any) -> Any:
     return value.detach() if isinstance(value, Tensor) else value
 
 
-def _rows(batch: dict[str, Tensor], first: int, last: int) -> dict[str, Tensor]:
-    return {name: tensor[first:last] for name, tensor in batch.items()}
+def _device(model: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 def _channels_last(tensor: Tensor) -> Tensor:

@@ -154,7 +154,11 @@ class Ema:
     @torch.no_grad()
     def load(self) -> None:
         """Put the average into the model."""
-        torch._foreach_copy_(self.weights, self.average)
+        self._set(self.average)
+
+    def _set(self, values: list[Tensor]) -> None:
+        for weight, value in zip(self.weights, values, strict=True):  # `_foreach_copy_` does not know split tensors
+            weight.copy_(value)
 
     @contextmanager
     def loaded(self) -> Iterator[None]:
@@ -165,4 +169,4 @@ class Ema:
             yield
         finally:
             with torch.no_grad():
-                torch._foreach_copy_(self.weights, trained)
+                self._set(trained)

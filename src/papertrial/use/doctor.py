@@ -10,6 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from papertrial.core.budget import UNKNOWN
 from papertrial.core.registry import EXTRA_MODULES
 
 Check = dict[str, str]
@@ -22,6 +23,7 @@ def checks() -> list[Check]:
         *_torch(),
         _openmp(),
         _torchvision(),
+        _energy(),
         *(_extra(name, modules) for name, modules in EXTRA_MODULES.items()),
         _cache(),
     ]
@@ -53,6 +55,13 @@ def _torch() -> list[Check]:
         ),
         _check("precision", "ok", bf16),
     ]
+
+
+def _energy() -> Check:
+    from papertrial.train.energy import energy_source
+
+    source = energy_source()
+    return _check("energy", "missing" if source.label == UNKNOWN else "ok", f"{source.label}: {source.how}")
 
 
 def _openmp() -> Check:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from inspect import signature
 from pathlib import Path
@@ -20,6 +22,7 @@ from papertrial.core.recipe import Optim, Setting, resolve, unknown_settings
 from papertrial.core.registry import Method
 from papertrial.core.run import Run, environment
 from papertrial.core.task import Estimator, Prepared, Split, Task
+from papertrial.train import processes
 
 CARD_VERSION = 1
 WEIGHTS, ESTIMATOR = "model.safetensors", "estimator"
@@ -201,8 +204,13 @@ def fit_prepared(
     seed: int = 0,
     fresh: bool = False,
     progress: bool = True,
+    shard: bool = False,
 ) -> Outcome:
     """Run one method to its end in the folder `out`; goes on where an earlier run of the same command stopped.
+
+    Under `torchrun` all processes call this alike and train together; the main one alone owns the folder, judges and
+    saves, and fits what is not trained by steps. Their number may differ from sitting to sitting.
+    shard: split the weights over the processes (see `train.loop.train`); no part of what makes a run the same run.
 
     Raises Declined when the method does not suit the task, TrainingStopped on collapse or non-finite values,
     PapertrialError when `out` holds another run.
@@ -210,31 +218,42 @@ def fit_prepared(
     import torch
 
     resolved = resolve_method(method, prepared, backbone=backbone, recipe=recipe, settings=settings)
-    if resolved.recipe.budget.steps == 0:  # nothing is trained, whatever the others may spend
-        budget = resolved.recipe.budget
-    budget = budget or (resolved.recipe.budget if resolved.recipe.budget != Budget() else task.budget)
+    budget = budget_of(resolved, task, budget)
+    processes.join()
     run = Run(out)
-    with run.locked(), run.leaving_nothing_unless_begun():
-        if fresh:
-            run.clear()
-        run.begin(_asked(task, resolved, prepared, recipe, budget, seed))
-        if run.done:
+    with ExitStack() as held:
+
+        def begin() -> bool:
+            held.enter_context(run.locked())
+            held.enter_context(run.leaving_nothing_unless_begun())
+            if fresh:
+                run.clear()
+            run.begin(_asked(task, resolved, prepared, recipe, budget, seed))
+            return run.done
+
+        done = processes.once(begin)
+        _require_sight(run)
+        if done:
             return Outcome.read(run.folder)
         torch.manual_seed(seed)
         model = build_model(task, resolved, prepared)
         rows = task.training(model, prepared)
-        if isinstance(model, Estimator):
-            meter = _fit_estimator(model, rows, prepared, budget, run, seed)
-        else:
-            meter = _train(task, model, rows, prepared, resolved.optim, budget, run, seed, progress)
-        head = task.finish(model, prepared, seed)
-        result = _judge(task, model, head, prepared, seed)
-        result |= {"method": resolved.name, "cost": meter.to_json()}
-        per_example = result.pop("per_example")
-        _save_weights(run, model, head)
-        write_with(run.path("per_example.npy"), lambda temporary: _save_array(temporary, per_example))
-        write_json(run.path("card.json"), _card(task, resolved, prepared, model, budget, seed, result))
-        run.finish(result)
+        meter = Meter()
+        if not isinstance(model, Estimator):
+            meter = _train(task, model, rows, prepared, resolved.optim, budget, run, seed, progress, shard)
+
+        def conclude() -> None:
+            spent = _fit_estimator(model, rows, prepared, budget, run, seed) if isinstance(model, Estimator) else meter
+            head = task.finish(model, prepared, seed)
+            result = _judge(task, model, head, prepared, seed)
+            result |= {"method": resolved.name, "cost": spent.to_json()}
+            per_example = result.pop("per_example")
+            _save_weights(run, model, head)
+            write_with(run.path("per_example.npy"), lambda temporary: _save_array(temporary, per_example))
+            write_json(run.path("card.json"), _card(task, resolved, prepared, model, budget, seed, result))
+            run.finish(result)
+
+        processes.once(conclude)
     return Outcome.read(run.folder)
 
 
@@ -254,19 +273,28 @@ def fit(
     seed: int = 0,
     fresh: bool = False,
     progress: bool = True,
+    shard: bool = False,
 ) -> Any:
     """Open the data, train `method` on it and return the `Artifact`.
 
     data: anything `papertrial.open` takes.  out: the run's folder, by default `runs/<method>-<data>`.  labels: how
-    many labels per class a method may see (image_representation).  size: side of the images in pixels.
+    many labels per class a method may see (image_representation).  size: side of the images in pixels.  shard, and
+    several processes: see `fit_prepared`.
     """
     from papertrial.data import open as open_data
     from papertrial.use.artifact import Artifact
 
     chosen = registry.method(method)
-    opened = open_data(data, target=target)
-    on = task_for(chosen, opened, task)
-    prepared = prepare(on, opened, seed, labels=labels, size=size)
+    if chosen.paper.refusal:
+        raise Declined(f"{chosen.id} cannot be trained: {chosen.paper.refusal}")
+
+    def read() -> tuple[Any, Task, Prepared]:
+        opened = open_data(data, target=target)
+        on = task_for(chosen, opened, task)
+        return opened, on, prepare(on, opened, seed, labels=labels, size=size)
+
+    processes.join()
+    opened, on, prepared = processes.first_here(read)
     outcome = fit_prepared(
         chosen,
         on,
@@ -279,6 +307,7 @@ def fit(
         seed=seed,
         fresh=fresh,
         progress=progress,
+        shard=shard,
     )
     return Artifact.load(outcome.folder)
 
@@ -289,6 +318,24 @@ def default_folder(what: str, data_name: str) -> Path:
         letter if letter.isalnum() or letter in "-_" else "-" for letter in Path(data_name).name.partition(".")[0]
     )
     return Path("runs") / f"{what}-{tail or 'data'}"
+
+
+def _require_sight(run: Run) -> None:
+    """Raise PapertrialError on a process, of another machine, that does not see what the main one has just written."""
+    deadline = time.monotonic() + 60  # network file systems may show a new file late
+    while not run.path("config.json").exists():
+        if time.monotonic() > deadline:
+            raise PapertrialError(
+                f"{run.folder} is not the same folder on all machines", "choose an --out on storage that they share"
+            )
+        time.sleep(0.1)
+
+
+def budget_of(resolved: Resolved, task: Task, budget: Budget | None) -> Budget:
+    """What a run may spend: what was asked for, else what its recipe names, else the task's."""
+    if resolved.recipe.budget.steps == 0:  # nothing is trained, whatever the others may spend
+        return resolved.recipe.budget
+    return budget or (resolved.recipe.budget if resolved.recipe.budget != Budget() else task.budget)
 
 
 def _asked(
@@ -314,10 +361,14 @@ def _fit_estimator(model: Estimator, rows: Split, prepared: Prepared, budget: Bu
     import torch
 
     from papertrial.train.device import PeakMemory
+    from papertrial.train.energy import EnergyMeter
 
     peak = PeakMemory(torch.device("cpu"))
-    meter: Meter = model.fit(rows, prepared.valid, prepared.facts, budget, seed, run)
-    return replace(meter, peak_bytes=peak.read())
+    with EnergyMeter() as energy:
+        meter: Meter = model.fit(rows, prepared.valid, prepared.facts, budget, seed, run)
+        spent = energy.read()
+    meter = replace(meter, peak_bytes=peak.read())
+    return meter if meter.energy_how else meter.with_energy(spent)  # one that resumes keeps its own account
 
 
 def _train(
@@ -330,9 +381,16 @@ def _train(
     run: Run,
     seed: int,
     progress: bool,
+    shard: bool,
 ) -> Meter:
     from papertrial.train.loop import train
 
+    early = made_ready(task, model, rows, prepared, optim)
+    return train(model, rows, optim, budget, run, seed=seed, validate=early, progress=progress, sharded=shard)
+
+
+def made_ready(task: Task, model: Any, rows: Split, prepared: Prepared, optim: Optim) -> Callable[[], float] | None:
+    """Fit what `model` takes from its inputs before training; returns how it is validated, higher being better, if it is."""
     fit_inputs = getattr(getattr(model, "encoder", None), "fit_inputs", None)
     if fit_inputs is not None:
         fit_inputs(rows)
@@ -342,8 +400,7 @@ def _train(
         value = task.score(task.outputs(model, {}, prepared.valid), prepared.valid, prepared.state).metrics[metric]
         return value if higher else -value
 
-    early = validate if optim.patience and prepared.valid.examples else None
-    return train(model, rows, optim, budget, run, seed=seed, validate=early, progress=progress)
+    return validate if optim.patience and prepared.valid.examples else None
 
 
 def _judge(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepared, seed: int) -> dict[str, Any]:

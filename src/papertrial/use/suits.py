@@ -33,5 +33,5 @@ def suits(look: Any) -> Suits:
         elif any(tasks.get(task) == "" for task in paper.tasks):
             papers[name] = ""
         else:
-            papers[name] = f"it is for {' or '.join(paper.tasks) or 'no task here'}"
+            papers[name] = paper.refusal or f"it is for {' or '.join(paper.tasks) or 'no task here'}"
     return Suits(tasks, papers)

@@ -1,0 +1,782 @@
+"""Rank collapse - attention alone makes all tokens alike, doubly exponentially with depth.
+
+Yihe Dong, Jean-Baptiste Cordonnier, Andreas Loukas. ICML 2021, arXiv 2103.03404.
+
+The idea
+    Self-attention replaces each token by an average of tokens. Layers of nothing but averages end in one point: the
+    table of tokens comes near a table of equal rows, and the distance that is left is cubed by every layer. What keeps
+    a Transformer alive is not its attention but the skip connections around it.
+
+The equation
+    res(X) = X - 1 x^T,  x = argmin ||X - 1 x^T||                 what keeps X from having equal rows      (sec. 2)
+    ||res(SAN(X))|| <= c^((3^L - 1) / 2) ||res(X)||^(3^L)         c grows with the weights and with H       (sec. 2)
+    SAN(X) = sum over paths of P_{h_L} .. P_{h_1} X W_{h_1} .. W_{h_L} + 1 b^T, a head h_l of every layer   (sec. 2)
+    With skip connections a path may also pass a layer by (P = W = I), so that there are paths of length 0 .. L (sec. 3).
+    ||A|| = sqrt(||A||_1 ||A||_inf), which is no norm: the triangle inequality fails.
+
+What matters
+    float64: in float32 the fall ends at 1e-7 and looks like a plateau. The residual is divided by the size of the table
+    at the same layer. Layer normalisation does not help, perceptrons help a little, skip connections help: most of what
+    leaves the network has taken a short path. The theorem is about attention without a mask.
+
+Requires / Offers
+    Requires any torch module whose layers take and return a table of tokens (B, N, D), and inputs for it. Offers measure.
+
+Relations
+    Over-smoothing of graph networks is the same effect with a fixed P. A Mixer has no attention and no theorem.
+
+Try
+    papertrial measure rank_collapse vit --data digits
+    papertrial measure rank_collapse runs/vit-photos        papertrial measure rank_collapse hf:bert/config.json
+
+Cost
+    tiny and base: seconds on a CPU, four passes through the model. paper: the same on 32 texts of 128 tokens.
+
+Notation
+    B examples, N tokens, D width, L layers, H heads; P attention map, W value and output map of a head in one.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from papertrial.core import registry
+from papertrial.core.budget import Budget
+from papertrial.core.errors import Declined
+from papertrial.core.paper import Curve, Figure, Paper, Report, claim
+from papertrial.core.recipe import Optim, Recipe, resolve, sourced
+from papertrial.core.run import Run
+from papertrial.data import open as open_data
+from papertrial.data.batches import to_tensors
+from papertrial.nn.attention import Attention
+from papertrial.nn.mlp import Mlp
+from papertrial.train.loop import train
+
+PAPER = Paper(
+    id="rank_collapse",
+    title="Attention Is Not All You Need: Pure Attention Loses Rank Doubly Exponentially with Depth",
+    kind="analysis",
+    method="measure",
+    idea="Proves that attention alone makes all tokens alike as depth grows, and that skip connections counteract it.",
+    authors="Yihe Dong, Jean-Baptiste Cordonnier, Andreas Loukas",
+    year=2021,
+    arxiv="2103.03404",
+    month="2021-04",
+    tags=("theory", "attention"),
+    official="https://github.com/twistedcubic/attention-rank-collapse",
+    licence="Apache-2.0",
+    caveats=(
+        "The text defines the residual by the best x in its composite norm; the authors' code takes the mean token, which "
+        "is the best x for the Frobenius norm (paper-plotting notebook). The mean is used here too.",
+        "Only the skip connection around attention is cut in the authors' figures; the one around the perceptron stays "
+        "(paper-plotting/surgery.py). The same is done here.",
+        "The theorem is about attention without a mask. With a causal mask the first token attends to itself alone, and "
+        "the fall is slower than doubly exponential.",
+        "The authors measure in float32, where a residual below 1e-7 cannot be seen.",
+        "The bound says nothing until the residual is small; the fall from the start is measured, not proven.",
+        "The abstract has perceptrons stop the degeneration. With random weights they only slow it, by less than a decimal "
+        "digit in three layers, and a fresh pre-norm Vision Transformer falls faster with them than without (measured here).",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    paths: int = sourced(100, "authors' code: random paths of each length")
+    layers: str = sourced("", "papertrial default: pattern of the names of the layers, found when empty")
+
+
+def composite_norm(x: Tensor) -> Tensor:
+    """sqrt(||x||_1 ||x||_inf) of matrices (..., N, D): largest column sum and largest row sum of |x|. (sec. 2)"""
+    size = x.abs()
+    return size.sum(-2).amax(-1).sqrt() * size.sum(-1).amax(-1).sqrt()
+
+
+def residual(x: Tensor) -> Tensor:
+    """What is left of a table (..., N, D) when its mean token is taken off every token. (sec. 2)"""
+    # DIFF: the text takes the x that is best in the composite norm; the mean, as in the authors' code, has a closed form
+    return x - x.mean(-2, keepdim=True)
+
+
+def relative_residual(x: Tensor) -> Tensor:
+    """||res(x)|| / ||x|| of tables (..., N, D), (...): 0 when all tokens are equal or zero. (fig. 2)"""
+    return composite_norm(residual(x)) / composite_norm(x).clamp_min(torch.finfo(x.dtype).tiny)
+
+
+def path_terms(x_ND: Tensor, maps: Sequence[Tensor], weights: Sequence[Tensor], skip: bool) -> Tensor:
+    """The sum over all paths of each length: (L + 1, N, D), whose sum over lengths is the network's output. (sec. 2)
+
+    maps: P of each layer (H, N, N), as in the real forward pass.  weights: W of each layer (H, D, D).  skip: whether
+    paths may pass a layer by; without it only those of length L exist. There are (H + 1)^L paths, but a path of length
+    k is one of length k or k - 1 through the layers before, so that L^2 H products are enough.
+    """
+    terms = x_ND.new_zeros(len(maps) + 1, *x_ND.shape)
+    terms = torch.cat([x_ND[None], terms[1:]])
+    for p_HNN, w_HDD in zip(maps, weights, strict=True):
+        through = torch.einsum("hmn,knd,hde->kme", p_HNN, terms[:-1], w_HDD)
+        longer = torch.cat([torch.zeros_like(terms[:1]), through])
+        terms = terms + longer if skip else longer
+    return terms
+
+
+def head_maps(attention: Attention, x_ND: Tensor) -> tuple[Tensor, Tensor]:
+    """P (H, N, N) and W (H, D, D) of one attention layer on the table x (N, D), so that it gives sum_h P_h x W_h."""
+    q_HNd, k_HNd = (
+        layer(x_ND).unflatten(-1, (attention.heads, -1)).transpose(0, 1) for layer in (attention.query, attention.key)
+    )
+    p_HNN = (q_HNd @ k_HNd.transpose(1, 2) / math.sqrt(q_HNd.shape[-1])).softmax(-1)
+    value_HDd = attention.value.weight.T.unflatten(1, (attention.heads, -1)).transpose(0, 1)
+    out_HdD = attention.out.weight.T.unflatten(0, (attention.heads, -1))
+    return p_HNN, value_HDd @ out_HdD
+
+
+def chained(maps_LBHNN: Tensor, length: int, paths: int, generator: torch.Generator) -> Tensor:
+    """The relative residual of P_{h_k} .. P_{h_1} along random paths of `length` k through the maps: (paths,).
+
+    Layers are drawn without repetition and kept in order, heads and examples at random, as in the authors' code.
+    """
+    layers, examples, heads = maps_LBHNN.shape[:3]
+    order = torch.rand(paths, layers, generator=generator).argsort(1)[:, :length].sort(1).values
+    head = torch.randint(heads, (paths, length), generator=generator)
+    example = torch.randint(examples, (paths,), generator=generator)
+    product = maps_LBHNN[order[:, 0], example, head[:, 0]]
+    for step in range(1, length):
+        product = maps_LBHNN[order[:, step], example, head[:, step]] @ product
+    return relative_residual(product)
+
+
+def growth(curve: Sequence[float], floor: float) -> float | None:
+    """By what factor -log of the residual grows per layer, at the least, once it is below one half and above the floor.
+
+    The theorem says 3 in the end; 2 or more is doubly exponential. None when no two layers lie in that range.
+    """
+    steps = [
+        math.log(after) / math.log(before)
+        for before, after in itertools.pairwise(curve)
+        if before < 0.5 and min(before, after) > floor
+    ]
+    return min(steps, default=None)
+
+
+class SelfAttentionNetwork(nn.Module):
+    """Layers of attention, with or without skip connections, perceptrons and layer norms. (B, N, D) -> (B, N, D).
+
+    Weights are normal with variance 1 / D. Without perceptrons and norms it is the SAN of the paper, without biases.
+    """
+
+    def __init__(
+        self, width: int, heads: int, depth: int, skip: bool = False, mlp: bool = False, norm: bool = False
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(_Layer(width, heads, skip, mlp, norm) for _ in range(depth))
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=module.in_features**-0.5)
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        for layer in self.layers:
+            x_BND = layer(x_BND)
+        return x_BND
+
+
+class _Layer(nn.Module):
+    def __init__(self, width: int, heads: int, skip: bool, mlp: bool, norm: bool) -> None:
+        super().__init__()
+        self.skip = skip
+        self.norm_attention, self.norm_mlp = (nn.LayerNorm(width) if norm else nn.Identity() for _ in range(2))
+        self.attention = Attention(width, heads, bias=False)
+        self.mlp = Mlp(width, 4 * width) if mlp else None
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        mixed_BND = self.attention(self.norm_attention(x_BND))
+        x_BND = x_BND + mixed_BND if self.skip else mixed_BND
+        return x_BND if self.mlp is None else x_BND + self.mlp(self.norm_mlp(x_BND))
+
+
+@dataclass
+class Trace:
+    """One pass through a model.
+
+    tables: the tokens before the first layer and after each, (B, N, D).  maps: the attention maps (B, H, N, N) in the
+    order they were used.  skips: how many skip connections were met, around `attention` and around `other` branches.
+    epsilon: of the coarsest floating type that took part in the layers.
+    """
+
+    tables: list[Tensor] = field(default_factory=list)
+    maps: list[Tensor] = field(default_factory=list)
+    skips: dict[str, int] = field(default_factory=lambda: {"attention": 0, "other": 0})
+    epsilon: float = 0.0
+
+
+_ADDS = {"add": False, "__add__": False, "__radd__": False, "add_": True, "__iadd__": True}  # name: in place
+_LINEAR = {"linear", "matmul", "__matmul__", "bmm", "addmm", "baddbmm", "einsum", "conv1d", "conv2d"}
+
+#: operations that leave the numbers as they are: what they return counts as the tensor it came from
+_VIEWS = {"__getitem__", "view", "reshape", "contiguous", "transpose", "permute", "clone", "to", "dropout"}
+
+
+class Surgery(TorchFunctionMode):
+    """Watches every torch operation of a model, and takes skip connections or branches out of `x + f(x)`.
+
+    An addition of two tables is a skip connection when one was computed from the other through a linear map or
+    attention, and its branch f is attention when attention took part in it: no class of the model need be known.
+
+    shapes: of the tables of tokens.  cut: by sort of branch (`attention` or `other`), `skip` to turn x + f(x) into
+    f(x), `branch` to turn it into x.
+    """
+
+    def __init__(self, trace: Trace, shapes: set[torch.Size], cut: Mapping[str, str]) -> None:
+        super().__init__()
+        self.trace, self.shapes, self.cut = trace, shapes, cut
+        self._number = 0
+        self._histories = WeakTensorKeyDictionary()
+        self._linear: set[int] = set()
+        self._attention: set[int] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, name = kwargs or {}, getattr(func, "__name__", "")
+        sort, stream, branch = self._skip(args) if name in _ADDS else ("", None, None)
+        if sort:
+            self.trace.skips[sort] += 1
+        if sort in self.cut:
+            kept = branch if self.cut[sort] == "skip" else stream
+            out = args[0].copy_(kept) if _ADDS[name] else kept.clone()
+        else:
+            out = func(*args, **kwargs)
+        maps = _attention_maps(name, func, args, kwargs, out)
+        made = [entry for entry in _tensors(out) if entry.is_floating_point()]
+        if made:
+            history = frozenset().union(*(self._history(entry) for entry in _tensors([*args, *kwargs.values()])))
+            if name not in _VIEWS:
+                self._number += 1
+                history |= {self._number}
+            for entry in made:
+                self._histories[entry] = history
+                if self.trace.tables:
+                    self.trace.epsilon = max(self.trace.epsilon, torch.finfo(entry.dtype).eps)
+        if name in _LINEAR:
+            self._linear.add(self._number)
+        if maps is not None and maps.shape[-1] == maps.shape[-2] and any(maps.shape[-1] in s[:2] for s in self.shapes):
+            self.trace.maps.append(maps.detach())
+            self._attention.add(self._number)
+        return out
+
+    def _history(self, tensor: Tensor) -> frozenset[int]:
+        """Numbers of the operations a tensor came from, its own the largest; what is met first came from nothing."""
+        if tensor not in self._histories:
+            self._number += 1
+            self._histories[tensor] = frozenset({self._number})
+        return self._histories[tensor]
+
+    def _skip(self, added: Sequence[Any]) -> tuple[str, Any, Any]:
+        """(sort, stream, branch) of an addition; the sort is empty when it is no skip connection."""
+        if len(added) == 2 and all(isinstance(entry, Tensor) and entry.shape in self.shapes for entry in added):
+            for stream, branch in (added, added[::-1]):
+                before, after = self._history(stream), self._history(branch)
+                between = after - before
+                if max(before) in after and between & (self._linear | self._attention):
+                    return "attention" if between & self._attention else "other", stream, branch
+        return "", None, None
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors in nested tuples, lists and mappings."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _tensors(list(value.values()))
+    elif isinstance(value, tuple | list):
+        for entry in value:
+            yield from _tensors(entry)
+
+
+def _attention_maps(name: str, func: Any, args: Any, kwargs: Mapping[str, Any], out: Any) -> Tensor | None:
+    """The maps (B, H, N, N) of an operation that is attention, or the last step of one written out; else None."""
+    if name == "multi_head_attention_forward":
+        return func(*args, **{**kwargs, "need_weights": True, "average_attn_weights": False})[1]
+    if name == "scaled_dot_product_attention":
+        return _softmax(*args, **kwargs)
+    if name == "softmax" and out.ndim in (3, 4):
+        return out if out.ndim == 4 else out[:, None]
+    return None
+
+
+def _softmax(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """The map inside `scaled_dot_product_attention`."""
+    if enable_gqa:
+        key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
+    logits = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if is_causal:
+        logits = logits.masked_fill(torch.ones_like(logits, dtype=torch.bool).triu(1), -math.inf)
+    elif attn_mask is not None:
+        logits = logits.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype == torch.bool else logits + attn_mask
+    return logits.softmax(-1)
+
+
+Inputs = Mapping[str, Tensor] | Sequence[Tensor]
+
+
+def find_layers(model: nn.Module, data: Inputs, pattern: str = "") -> tuple[list[str], set[torch.Size]]:
+    """Names of the modules that are the model's layers, and the shapes of their tables.
+
+    A layer takes and returns a table (B, N, D) of one shape. They are the children of one list that are called most
+    often, the outermost where several are; or all modules whose name `pattern` finds. Raises Declined when none is.
+    """
+    calls: dict[str, int] = {}
+    shapes: dict[str, set[torch.Size]] = {}
+
+    def hook(name: str) -> Any:
+        def seen(module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+            before, after = _table([*args, *kwargs.values()]), _table(out)
+            if before is not None and after is not None and before.shape == after.shape:
+                calls[name] = calls.get(name, 0) + 1
+                shapes.setdefault(name, set()).add(before.shape)
+
+        return seen
+
+    with _hooked(
+        module.register_forward_hook(hook(name), with_kwargs=True) for name, module in model.named_modules() if name
+    ):
+        _call(model, data)
+    if pattern:
+        found = [name for name in calls if re.search(pattern, name)]
+        hint = f"layers it has: {', '.join(list(calls)[:8])}"
+    else:
+        stacks: dict[tuple[str, type], list[str]] = {}
+        for name in sorted(calls, key=lambda name: [int(part) if part.isdigit() else -1 for part in name.split(".")]):
+            parent, _, last = name.rpartition(".")
+            if last.isdigit():
+                stacks.setdefault((parent, type(model.get_submodule(name))), []).append(name)
+        found = max(
+            stacks.values(), key=lambda names: (sum(calls[name] for name in names), -names[0].count(".")), default=[]
+        )
+        hint = "name them with --set layers=PATTERN"
+    if not found:
+        raise Declined("no layers were found that take and return a table of tokens (examples, tokens, width)", hint)
+    return found, set().union(*(shapes[name] for name in found))
+
+
+def _table(value: Any) -> Tensor | None:
+    return next((entry for entry in _tensors(value) if entry.ndim == 3 and entry.is_floating_point()), None)
+
+
+@contextmanager
+def _hooked(handles: Iterator[Any]) -> Iterator[None]:
+    held = list(handles)
+    try:
+        yield
+    finally:
+        for handle in held:
+            handle.remove()
+
+
+def _call(model: nn.Module, data: Inputs) -> None:
+    with torch.no_grad():
+        model(**data) if isinstance(data, Mapping) else model(*data)
+
+
+def trace(
+    model: nn.Module, data: Inputs, layers: Sequence[str], shapes: set[torch.Size], cut: Mapping[str, str] | None = None
+) -> Trace:
+    """Run the model with some skip connections or branches cut (see Surgery) and keep what the layers made."""
+    found = Trace()
+
+    def before(module: nn.Module, args: Any, kwargs: Any) -> None:
+        if not found.tables:
+            found.tables.append(_table([*args, *kwargs.values()]).clone())
+
+    def after(module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+        found.tables.append(_table(out).clone())
+
+    modules = [model.get_submodule(name) for name in layers]
+    hooks = [module.register_forward_pre_hook(before, with_kwargs=True) for module in modules]
+    hooks += [module.register_forward_hook(after, with_kwargs=True) for module in modules]
+    with _hooked(iter(hooks)), Surgery(found, shapes, cut or {}):
+        _call(model, data)
+    if found.maps and found.tables[0].shape[1] != found.maps[0].shape[-1]:  # tables (N, B, D), as torch once had them
+        found.tables = [table.transpose(0, 1) for table in found.tables]
+    return found
+
+
+#: what is cut from the model for each line of figure 2, by sort of branch (see Surgery)
+VERSIONS = {
+    "whole model": {},
+    "attention + skip": {"other": "branch"},
+    "attention + MLP": {"attention": "skip"},
+    "attention alone": {"attention": "skip", "other": "branch"},
+}
+WITHOUT_ATTENTION = {"whole model": {}, "no skips": {"attention": "skip", "other": "skip"}}
+#: a residual below COLLAPSED is a collapse, one above KEPT is none
+COLLAPSED, KEPT = 1e-3, 0.1
+
+
+def measure(model: nn.Module, data: Inputs, config: Config | None = None) -> Report:
+    """The relative residual after every layer of `model`, as it is and with its skip connections or perceptrons cut.
+
+    model: any module with layers of tokens; a copy in float64 and eval mode is measured.  data: what it is called
+    with, by position or by name.  Raises Declined when it has no layers of tokens.
+    """
+    config = config or Config()
+    model, data = copy.deepcopy(model).double().eval(), _floating(data, torch.float64)
+    try:
+        layers, shapes = find_layers(model, data, config.layers)
+    except RuntimeError:  # a type written into the model's code
+        model, data = model.float(), _floating(data, torch.float32)
+        layers, shapes = find_layers(model, data, config.layers)
+    whole = trace(model, data, layers, shapes)
+    heads = whole.maps[0].shape[1] if whole.maps else 0
+    versions = VERSIONS if whole.maps else WITHOUT_ATTENTION
+    curves = {
+        name: relative_residual(torch.stack((trace(model, data, layers, shapes, cut) if cut else whole).tables)).cpu()
+        for name, cut in versions.items()
+    }
+    floor = 64 * whole.epsilon
+    means = {name: curve.mean(1).tolist() for name, curve in curves.items()}
+    examples, tokens, width = whole.tables[0].shape
+    masked = any(bool((maps.mean((0, 1)) == 0).any()) for maps in whole.maps)
+    numbers = {
+        "layers": layers,
+        "examples": examples,
+        "tokens": tokens,
+        "width": width,
+        "attention_layers": len(whole.maps),
+        "heads": heads,
+        "masked": masked,
+        "skips": whole.skips,
+        "floor": floor,
+        "residual": means,
+        "growth": {name: growth(curve, floor) for name, curve in means.items()},
+    }
+    figures = [_layer_figure(curves, floor)]
+    paths = _paths(whole.maps, config.paths, floor)
+    if paths:
+        numbers["paths"] = paths[0]
+        figures.append(paths[1])
+    outcome, sentence = _verdict(numbers)
+    return Report(
+        title="Does attention alone lose rank, and do skip connections keep it?",
+        verdict=sentence,
+        facts=_facts(numbers),
+        head=("layer", *means),
+        rows=tuple(
+            (str(layer), *(_short(value, floor) for value in row))
+            for layer, row in enumerate(zip(*means.values(), strict=True))
+        ),
+        numbers=numbers | {"outcome": outcome},
+        figures=tuple(figures),
+        caveats=_caveats(numbers),
+    )
+
+
+def _floating(data: Inputs, dtype: torch.dtype) -> Inputs:
+    if isinstance(data, Mapping):
+        return dict(zip(data, _floating(tuple(data.values()), dtype), strict=True))
+    return tuple(tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in data)
+
+
+def _layer_figure(curves: Mapping[str, Tensor], floor: float) -> Figure:
+    return Figure(
+        "How different the tokens are after each layer",
+        "layer",
+        "relative residual",
+        tuple(
+            Curve(
+                name,
+                tuple(range(len(curve))),
+                tuple(curve.mean(1).tolist()),
+                tuple(curve.amin(1).tolist()),
+                tuple(curve.amax(1).tolist()),
+            )
+            for name, curve in curves.items()
+        ),
+        "At 0 all tokens are equal. Lines are means over the examples, bands reach from the least to the largest.",
+        log=True,
+        floor=floor,
+    )
+
+
+def _paths(maps: Sequence[Tensor], count: int, floor: float) -> tuple[dict[str, Any], Figure] | None:
+    """What single paths through the model's own attention maps keep, by length; None where the maps do not chain."""
+    if len(maps) < 2 or len({entry.shape for entry in maps}) > 1:
+        return None
+    generator = torch.Generator().manual_seed(0)
+    stacked, depth, heads = torch.stack(list(maps)), len(maps), maps[0].shape[1]
+    lengths = tuple(range(1, depth + 1))
+    kept = [chained(stacked, length, count, generator) for length in lengths]
+    shares = [math.comb(depth, length) * heads**length / (1 + heads) ** depth for length in lengths]
+    mean = tuple(float(values.mean()) for values in kept)
+    curve = Curve("one path", lengths, mean, tuple(float(v.amin()) for v in kept), tuple(float(v.amax()) for v in kept))
+    figure = Figure(
+        "What one path through the attention maps keeps",
+        "layers on the path",
+        "relative residual",
+        (curve,),
+        f"The residual of products of the model's own maps along {count} random paths of each length: mean and range.",
+        log=True,
+        floor=floor,
+    )
+    return {"length": lengths, "residual": mean, "share": shares}, figure
+
+
+def _verdict(numbers: Mapping[str, Any]) -> tuple[str, str]:
+    """(holds | fails | cannot tell | not run, sentence)."""
+    residuals, floor = numbers["residual"], numbers["floor"]
+    depth, whole = len(residuals["whole model"]) - 1, residuals["whole model"][-1]
+    if not numbers["attention_layers"]:
+        return "not run", (
+            f"The model has no self-attention, so the claim is not about it; after {depth} layers its tokens keep a "
+            f"residual of {_short(whole, floor)}, and {_short(residuals['no skips'][-1], floor)} with every skip connection cut."
+        )
+    if not numbers["skips"]["attention"]:
+        return "not run", (
+            f"No skip connection around attention was met, so there is nothing to cut; after {depth} layers the tokens "
+            f"keep a residual of {_short(whole, floor)}."
+        )
+    alone, skip, rate = (
+        residuals["attention alone"][-1],
+        residuals["attention + skip"][-1],
+        numbers["growth"]["attention alone"],
+    )
+    fell, fast = alone < COLLAPSED, rate is None or rate >= 2
+    speed = (
+        "faster than can be followed" if rate is None else f"its logarithm grows at least {rate:.1f}-fold with a layer"
+    )
+    lost = (
+        f"Attention alone makes all tokens alike after {depth} layers (residual {_short(alone, floor)}, {speed})"
+        if fell
+        else f"Attention alone leaves a residual of {_short(alone, floor)} after {depth} layers ({speed})"
+    )
+    kept = f"with its skip connections it keeps {_short(skip, floor)}, and the whole model {_short(whole, floor)}"
+    if fell and fast and skip > KEPT:
+        return "holds", f"{lost}; {kept}. The claim holds here."
+    if fell and skip > KEPT:
+        return "fails", f"{lost}; {kept}. It collapses, but not doubly exponentially: the claim holds in part."
+    if not fell and alone < skip:
+        return "cannot tell", f"{lost}; {kept}. It falls, but too slowly to collapse within this depth."
+    return "fails", f"{lost}; {kept}. The claim does not hold here."
+
+
+def _facts(numbers: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    layers = numbers["layers"]
+    mask = " with a mask" if numbers["masked"] else ""
+    attention = f"{numbers['attention_layers']} maps of {numbers['heads']} heads{mask}" if numbers["heads"] else "none"
+    return (
+        (
+            "layers",
+            f"{len(numbers['residual']['whole model']) - 1}: {layers[0]}" + (f" .. {layers[-1]}" if layers[1:] else ""),
+        ),
+        ("tokens", f"{numbers['tokens']} of width {numbers['width']}, {numbers['examples']} examples"),
+        ("attention", attention),
+        (
+            "skips",
+            f"{numbers['skips']['attention']} around attention, {numbers['skips']['other']} around other branches",
+        ),
+    )
+
+
+def _caveats(numbers: Mapping[str, Any]) -> tuple[str, ...]:
+    found = []
+    if numbers["masked"]:
+        found.append(
+            "The attention is masked; the theorem is about attention without a mask, and behind a causal mask the fall "
+            "is slower, since the first token sees itself alone."
+        )
+    if numbers["floor"] > 1e-10:
+        found.append(
+            "The model computes in single precision inside, whatever it is converted to: residuals below "
+            f"{numbers['floor']:.0e} are rounding."
+        )
+    if 0 < numbers["skips"]["attention"] < numbers["attention_layers"]:
+        found.append(
+            "Some attention layers have no skip connection that could be recognised; they are left as they are."
+        )
+    if numbers["attention_layers"] and not numbers["skips"]["other"]:
+        found.append("No perceptron with a skip connection of its own was met, so none was taken out.")
+    if numbers["attention_layers"]:
+        found.append("Layer norms and biases stay when a skip connection or a perceptron is cut.")
+    return tuple(found)
+
+
+def _short(value: float, floor: float) -> str:
+    if value <= floor:
+        return f"<{floor:.0e}"
+    return f"{value:.2f}" if value >= 0.095 else f"{value:.1e}"
+
+
+recipes = {
+    "paper": Recipe(
+        "paper",
+        config={"paths": 100},
+        source="authors' code; give it --examples 32 --tokens 128",
+        cost="minutes on a CPU for BERT base",
+        expect="BERT, Albert and XLNet collapse without skip connections, at initialisation and pre-trained (fig. 2)",
+    ),
+    "base": Recipe("base", source="as the paper", cost="seconds on a CPU"),
+    "tiny": Recipe("tiny", config={"paths": 16}, source="small enough for tests", cost="a second on a CPU"),
+}
+
+#: sizes of the networks in the claims below
+_TOKENS, _WIDTH, _HEADS = 32, 64, 4
+
+
+def _network(seed: int, depth: int, **parts: bool) -> tuple[SelfAttentionNetwork, Tensor]:
+    """Random weights, and tables (5, N, D) of independent normal tokens, float64."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = SelfAttentionNetwork(_WIDTH, _HEADS, depth, **parts).double()
+        return network, torch.randn(5, _TOKENS, _WIDTH, dtype=torch.float64)
+
+
+def _residuals(seed: int, depth: int, **parts: bool) -> list[float]:
+    """Mean relative residual before the first layer and after each."""
+    network, x_BND = _network(seed, depth, **parts)
+    tables = [x_BND]
+    with torch.no_grad():
+        for layer in network.layers:
+            tables.append(layer(tables[-1]))
+    return relative_residual(torch.stack(tables)).mean(1).tolist()
+
+
+@claim(
+    "The output of attention layers is the sum over all paths through their heads.",
+    where="sec. 2, path decomposition",
+    kind="identity",
+)
+def paths_add_up(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
+    measured = {}
+    for skip in (False, True):
+        network, x_BND = _network(seed, 4, skip=skip)
+        x_ND = x_BND[0]
+        maps, weights, table = [], [], x_ND
+        for layer in network.layers:
+            p_HNN, w_HDD = head_maps(layer.attention, table)
+            maps.append(p_HNN)
+            weights.append(w_HDD)
+            table = layer(table[None])[0]
+        terms = path_terms(x_ND, maps, weights, skip)
+        gap = float(((terms.sum(0) - table).abs().max() / table.abs().max()).detach())
+        measured["gap_with_skips" if skip else "gap_without"] = gap
+    return max(measured.values()) < 1e-12, measured
+
+
+@claim(
+    "Attention alone loses rank doubly exponentially: the logarithm of the residual doubles, or more, with every layer.",
+    where="sec. 2 and fig. 2",
+    kind="property",
+)
+def attention_alone_loses_rank(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
+    curve = _residuals(seed, 6)
+    rate = growth(curve, 1e-14) or 0.0
+    return rate >= 2 and curve[4] < 1e-6, {"growth": rate, **{f"layer_{i}": curve[i] for i in (1, 2, 3, 4)}}
+
+
+@claim("Near equal tokens, a layer cubes the residual.", where="sec. 2, the bound for one layer", kind="property")
+def a_layer_cubes_the_residual(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
+    network, x_BND = _network(seed, 1)
+    common = x_BND[:1, :1]
+    sizes = (1e-2, 1e-3)
+    with torch.no_grad():
+        after = [float(relative_residual(network(common + size * x_BND)).mean()) for size in sizes]
+    slope = math.log(after[0] / after[1]) / math.log(sizes[0] / sizes[1])
+    return abs(slope - 3) < 0.1, {"exponent": slope}
+
+
+@claim("Skip connections keep the rank where attention alone has lost it.", where="sec. 3 and fig. 2", kind="property")
+def skip_connections_keep_rank(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
+    with_skip, without = _residuals(seed, 12, skip=True)[-1], _residuals(seed, 12)[-1]
+    return with_skip > KEPT and without < 1e-12, {"with_skip": with_skip, "without": without}
+
+
+@claim("Layer normalisation does not help against the loss of rank.", where="sec. 3", kind="property")
+def layer_norm_does_not_help(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
+    curve = _residuals(seed, 6, norm=True)
+    rate = growth(curve, 1e-14) or 0.0
+    return rate >= 2 and curve[-1] < 1e-6, {"growth": rate, "layer_6": curve[-1]}
+
+
+def _with_perceptrons(seed: int) -> tuple[list[float], list[float]]:
+    """Residuals of one network without skip connections around attention, with its perceptrons and without."""
+    network, x_BND = _network(seed, 6, mlp=True, skip=True)
+    residuals = measure(network, (x_BND,)).numbers["residual"]
+    return residuals["attention + MLP"], residuals["attention alone"]
+
+
+@claim("Perceptrons slow the loss of rank.", where="sec. 3", kind="trend", cost={"tiny": "1 second"})
+def perceptrons_slow_it(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
+    with_mlp, without = _with_perceptrons(seed)
+    digits = math.log10(with_mlp[3] / without[3])
+    return digits > 0, {"digits_kept_at_layer_3": digits, "margin": digits}
+
+
+@claim(
+    "Perceptrons stop the loss of rank.",
+    where="abstract; here with random weights",
+    kind="trend",
+    cost={"tiny": "1 second"},
+)
+def perceptrons_stop_it(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
+    with_mlp, without = _with_perceptrons(seed)
+    margin = with_mlp[-1] - KEPT
+    return margin > 0, {"with_perceptrons": with_mlp[-1], "without": without[-1], "margin": margin}
+
+
+@claim(
+    "The longer a path through the network, the less of the rank it keeps.",
+    where="sec. 3",
+    kind="property",
+)
+def long_paths_lose_rank(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
+    network, x_BND = _network(seed, 6, skip=True)
+    kept = measure(network, (x_BND,)).numbers["paths"]["residual"]
+    falling = all(after < before for before, after in itertools.pairwise(kept))
+    return falling, {f"length_{length}": value for length, value in enumerate(kept, 1)}
+
+
+@claim(
+    "A trained Transformer collapses, too, when its skip connections are cut, and does not while it has them.",
+    where="fig. 2, there pre-trained BERT, Albert and XLNet, here a Vision Transformer on digits",
+    kind="trend",
+    cost={"tiny": "10 seconds a seed", "base": "40 seconds a seed"},
+)
+def trained_models_collapse_without_skips(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
+    depth, steps = (6, 300) if scale == "tiny" else (12, 800)
+    task, method = registry.task("image_classification"), registry.method("vit")
+    prepared = task.prepare(open_data("digits"), seed)
+    size = {"patch": 2, "width": 48, "depth": depth, "heads": 4, "hidden": 96}
+    config, _ = resolve(method.module.Config, prepared.facts, {"claim": size})
+    optim, _ = resolve(Optim, prepared.facts, {"claim": {"lr": 2e-3, "batch": 64, "warmup": 0.1}})
+    torch.manual_seed(seed)
+    model = task.build(method, config, optim, prepared)
+    with tempfile.TemporaryDirectory() as folder:
+        train(model, task.training(model, prepared), optim, Budget(steps=steps), Run(folder), seed=seed, progress=False)
+    model.eval()
+    accuracy = task.score(task.outputs(model, {}, prepared.test), prepared.test, prepared.state).metrics["accuracy"]
+    images = to_tensors({"image": prepared.test["image"][:32]}, "cpu")["image"]
+    report = measure(model.encoder, (images,))
+    measured = {name.replace(" ", "_"): curve[-1] for name, curve in report.numbers["residual"].items()}
+    # decades beyond the two thresholds, whichever is nearer
+    margin = math.log10(min(COLLAPSED / measured["attention_alone"], measured["attention_+_skip"] / KEPT))
+    rate = report.numbers["growth"]["attention alone"] or 0.0
+    return margin > 0, {"accuracy": accuracy, "growth": rate, **measured, "margin": margin}

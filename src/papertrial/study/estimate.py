@@ -1,0 +1,521 @@
+"""What would it cost? Minutes, memory and energy of a run or a comparison before it starts, from a few of its real steps.
+
+The model is built and trained for ten steps on the user's data, in a folder that is removed again. Where whole batches
+would take too long or too much memory for that, steps with fewer rows are measured and scaled up, which is said.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from papertrial.core import registry
+from papertrial.core.budget import Budget, Energy, duration
+from papertrial.core.errors import Declined, PapertrialError
+from papertrial.core.run import Run
+from papertrial.core.task import Estimator, Prepared, Split, Task
+from papertrial.study.compare import CURVE_SEEDS, FRACTIONS, bytes_in_words, plan
+
+if TYPE_CHECKING:
+    from papertrial.train.pace import Pace
+    from papertrial.use.fit import Resolved
+
+_PILOT = (
+    8  # rows of the first steps tried; four times as many until a whole batch is reached or is known to be too much
+)
+_WINDOW = 3.0  # seconds that fast steps are measured for, so that a hiccup does not decide
+_PATIENCE = 20.0  # seconds that the measured steps may take
+_ROOM = 0.6  # share of the free memory that the measured steps may take
+_FEW, _SOME, _SOME_SECONDS = 64, 2000, 2.0  # rows first tried, most rows, and about most seconds, for the judging
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one run of a method is expected to cost.
+
+    preparing, training, judging: seconds of reading and splitting the data, of the training with its validations (what
+    a run reports as `seconds`), and of the final probe and scores.  steps, epochs, samples: of training; 0 for methods
+    that are not trained by steps, which have trials.  peak_bytes: of the process, or of the GPU.  kwh, energy,
+    energy_how: during the training, and how the power was found out.  measured: what it rests on.
+    notes: where it may be off.
+    """
+
+    method: str
+    recipe: str
+    budget: str
+    parameters: int
+    preparing: float
+    training: float
+    validating: float
+    judging: float
+    steps: int
+    epochs: float
+    samples: int
+    trials: int
+    peak_bytes: int
+    kwh: float | None
+    energy: str
+    energy_how: str
+    measured: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        return self.preparing + self.training + self.judging
+
+    def spent(self) -> Energy:
+        return Energy(self.kwh, self.energy, self.energy_how)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "seconds": self.seconds}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a comparison is expected to cost: so many runs, one after another. costs: of one run of each method.
+
+    kwh, energy, energy_how: as in `Cost`, of all runs.  notes: who would not take part.
+    """
+
+    seeds: int
+    runs: int
+    seconds: float
+    kwh: float | None
+    energy: str
+    energy_how: str
+    costs: tuple[Cost, ...]
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """cost: of one run.  comparison: with the task's baselines over seeds, where that was asked for.
+
+    decoding: seconds that reading the data took this time and will not take again, since it is cached now.
+    machine_bytes: memory there is.
+    """
+
+    data: str
+    cost: Cost
+    decoding: float
+    machine_bytes: int
+    comparison: Plan | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Labels and words, in order."""
+        cost, comparison = self.cost, self.comparison
+        once = f", and {duration(self.decoding)} more to decode the first time" if self.decoding >= 1 else ""
+        rows = [
+            ("method", f"{cost.method}, recipe {cost.recipe}, budget {cost.budget}"),
+            ("data", f"{self.data}: {duration(cost.preparing)} to prepare{once}"),
+        ]
+        if cost.parameters:
+            rows.append(("model", f"{cost.parameters / 1e6:.2f} M weights, {bytes_in_words(4 * cost.parameters)}"))
+        rows += [
+            ("measured", cost.measured),
+            ("training", _spent(cost)),
+            ("judging", duration(cost.judging)),
+            ("total", duration(cost.seconds)),
+            ("memory", f"{bytes_in_words(cost.peak_bytes)} at its peak, of {bytes_in_words(self.machine_bytes)}"),
+            ("energy", cost.spent().sentence()),
+        ]
+        rows += [("note", note) for note in cost.notes]
+        if comparison is not None:
+            energy = Energy(comparison.kwh, comparison.energy)
+            words = f"{comparison.seeds} seeds, {comparison.runs} runs: {duration(comparison.seconds)}, {energy}"
+            rows.append(("compare", words))
+            rows += [("", f"{one.method}: {duration(one.seconds)} a run, {one.spent()}") for one in comparison.costs]
+            rows += [("", note) for note in comparison.notes]
+        return rows
+
+
+def estimate(
+    method: str,
+    data: Any,
+    *,
+    task: str | None = None,
+    target: str | None = None,
+    backbone: str | None = None,
+    recipe: str = "base",
+    settings: Mapping[str, Any] | None = None,
+    budget: Budget | str | None = None,
+    labels: int | None = None,
+    size: int | None = None,
+    seeds: int | None = None,
+    seed: int = 0,
+) -> Estimate:
+    """Estimate what `papertrial.fit` with the same arguments would cost here; with `seeds`, `papertrial.compare` too.
+
+    Raises PapertrialError when a batch needs clearly more memory than there is, and whatever `fit` would refuse.
+    """
+    from papertrial.data import open as open_data
+    from papertrial.use.fit import prepare, task_for
+
+    chosen = registry.method(method)
+    spending = Budget.parse(budget) if isinstance(budget, str) else budget
+
+    def read() -> tuple[Task, Prepared]:
+        opened = open_data(data, target=target)
+        on = task_for(chosen, opened, task)
+        return on, prepare(on, opened, seed, labels=labels, size=size)
+
+    first, (on, prepared) = _timed(read)
+    cost = run_cost(
+        chosen, on, prepared, backbone=backbone, recipe=recipe, settings=settings, budget=spending, seed=seed
+    )
+    again, _ = _timed(read)  # what is decoded once is in the cache now
+    cost = replace(cost, preparing=again)
+    comparison = None
+    if seeds is not None:
+        comparison = _comparison(
+            chosen.name, on, prepared, seeds, again, backbone, recipe, settings, spending or on.budget, seed
+        )
+    return Estimate(prepared.origin["name"], cost, max(0.0, first - again), machine_memory(), comparison)
+
+
+def run_cost(
+    method: registry.Method,
+    task: Task,
+    prepared: Prepared,
+    *,
+    backbone: str | None = None,
+    recipe: str = "base",
+    settings: Mapping[str, Any] | None = None,
+    budget: Budget | None = None,
+    seed: int = 0,
+) -> Cost:
+    """`Cost` of one run on prepared data; its `preparing` is 0."""
+    import torch
+
+    from papertrial.use.fit import budget_of, build_model, resolve_method
+
+    resolved = resolve_method(method, prepared, backbone=backbone, recipe=recipe, settings=settings)
+    spending = budget_of(resolved, task, budget)
+    torch.manual_seed(seed)
+    model = build_model(task, resolved, prepared)
+    rows = task.training(model, prepared)
+    with tempfile.TemporaryDirectory(prefix="papertrial-estimate-") as folder:
+        run = Run(Path(folder) / "run")
+        if isinstance(model, Estimator):
+            found = _trial(model, rows, prepared, spending, run, seed)
+        elif 0 in (spending.steps, spending.samples, spending.seconds):
+            found = _nothing(model)
+        else:
+            found = _training_cost(task, resolved, model, rows, prepared, spending, run, seed)
+        return Cost(
+            resolved.name,
+            recipe,
+            str(spending),
+            preparing=0.0,
+            judging=_judging(task, model, prepared, seed),
+            **found,
+        )
+
+
+# --------------------------------------------------------------------------------------- methods that are trained by steps
+
+
+def _training_cost(
+    task: Task,
+    resolved: Resolved,
+    model: Any,
+    rows: Split,
+    prepared: Prepared,
+    budget: Budget,
+    run: Run,
+    seed: int,
+) -> dict[str, Any]:
+    from papertrial.train.loop import pace
+    from papertrial.use.fit import made_ready
+
+    optim = resolved.optim
+    validate = made_ready(task, model, rows, prepared, optim)
+    batch = min(optim.batch, rows.examples)
+
+    def measure(count: int, pilot: bool = False) -> Pace:
+        gc.collect()  # what the last measurement held would be counted as growth
+        part = replace(optim, batch=count)
+        return pace(model, rows, part, run, seed=seed, validate=validate, seconds=_WINDOW, pilot=pilot)
+
+    whole, peak = affordable(measure, batch, _PILOT * optim.accumulate)
+    measured = f"{whole.steps} steps of {whole.rows} rows, {_short(whole.step)} each"
+    notes = []
+    if whole.rows < batch:
+        notes.append(f"a step of {batch} rows is scaled up from steps of {whole.rows}")
+        whole = whole.scaled(batch, max(1, rows.examples // batch))
+    steps = whole.plan(budget, optim.epochs)
+    seconds = whole.seconds(steps, budget)
+    if validate is not None:
+        notes.append("training ends earlier once the validation score no longer improves")
+    return {
+        "parameters": _parameters(model),
+        "training": seconds,
+        "validating": whole.validating(steps),
+        "steps": steps,
+        "epochs": steps / whole.per_epoch,
+        "samples": steps * whole.rows,
+        "trials": 0,
+        "peak_bytes": peak,
+        **_energy(whole.power.times(seconds)),
+        "measured": measured,
+        "notes": tuple(notes),
+    }
+
+
+def affordable(measure: Callable[..., Pace], batch: int, first: int) -> tuple[Pace, int]:
+    """The pace of steps of `batch` rows, or of as many as there is time and memory to try, and the peak memory of `batch`.
+
+    measure(rows, pilot): the pace of so many rows, from two steps for a pilot. Pilots begin with `first` rows, and grow fourfold.
+    Raises PapertrialError when `batch` rows need more memory than the machine has.
+    """
+    from papertrial.train.pace import STEPS, WARM
+
+    count, seen = min(batch, first), []
+    while count < batch:
+        tried = measure(count, pilot=True)
+        seen.append(tried)
+        following = min(batch, 4 * count)
+        slow = (WARM + STEPS) * tried.step * following / count > _PATIENCE
+        large = _memory(seen, following) > tried.peak_bytes + _ROOM * free_memory()
+        if len(seen) > 1 and (slow or large):
+            break
+        count = following
+    if count < batch and _memory(seen, batch) > machine_memory():
+        raise _too_large(seen, batch)
+    seen.append(measure(count))
+    return seen[-1], _memory(seen, batch)
+
+
+def _memory(seen: list[Pace], rows: int) -> int:
+    """Peak memory of steps of `rows` rows, by the line through the last two sizes that were tried."""
+    last = seen[-1]
+    before = next((pace for pace in reversed(seen) if pace.rows < last.rows), None)
+    if before is None or rows <= last.rows:
+        return last.peak_bytes
+    each = max(0, last.peak_bytes - before.peak_bytes) / (last.rows - before.rows)
+    return int(last.peak_bytes + each * (rows - last.rows))
+
+
+def _too_large(seen: list[Pace], batch: int) -> PapertrialError:
+    fitting = seen[-1].rows
+    while _memory(seen, 2 * fitting) < 0.8 * machine_memory():
+        fitting *= 2
+    return PapertrialError(
+        f"a step of {batch} rows needs about {bytes_in_words(_memory(seen, batch))} of memory,"
+        f" and this machine has {bytes_in_words(machine_memory())}",
+        f"use --set batch={fitting}, or keep it with --set accumulate={-(-batch // fitting)}",
+    )
+
+
+def machine_memory() -> int:
+    """Bytes a run may come to use: of the GPU where there is one, else what the machine or its container has."""
+    import psutil
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info()[1])
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.exists() else "max"
+    return min(psutil.virtual_memory().total, int(text) if text.isdigit() else sys.maxsize)
+
+
+def free_memory() -> int:
+    import psutil
+    import torch
+
+    return int(torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available)
+
+
+# ------------------------------------------------------------------------------------------------------------ other methods
+
+
+def _trial(model: Any, rows: Split, prepared: Prepared, budget: Budget, run: Run, seed: int) -> dict[str, Any]:
+    """One trial of a method that tunes itself; the others are taken to last as long."""
+    import torch
+
+    from papertrial.train.device import PeakMemory
+    from papertrial.train.energy import EnergyMeter
+
+    run.folder.mkdir(parents=True)
+    peak = PeakMemory(torch.device("cpu"))
+    with EnergyMeter() as meter:
+        seconds, _ = _timed(lambda: model.fit(rows, prepared.valid, prepared.facts, Budget(trials=1), seed, run))
+        energy = meter.read()
+    trials = trials_within(budget, seconds, model.most_trials(budget) if hasattr(model, "most_trials") else None)
+    training = seconds * trials if budget.seconds is None else min(seconds * trials, max(seconds, budget.seconds))
+    return {
+        "parameters": 0,
+        "training": training,
+        "validating": 0.0,
+        "steps": 0,
+        "epochs": 0.0,
+        "samples": rows.examples * trials,
+        "trials": trials,
+        "peak_bytes": peak.read(),
+        **_energy(energy.times(training / seconds)),
+        "measured": f"one trial, {_short(seconds)}",
+        "notes": ("trials differ in length, so this is rough",) if trials > 1 else (),
+    }
+
+
+def trials_within(budget: Budget, each: float, most: int | None) -> int:
+    """Trials of `each` seconds that a budget buys, where the method itself would make no more than `most`."""
+    in_time = None if budget.seconds is None else max(1, -int(-budget.seconds // each))
+    limits = [limit for limit in (budget.trials, in_time, most) if limit is not None]
+    return max(1, min(limits, default=1))
+
+
+def _nothing(model: Any) -> dict[str, Any]:
+    import torch
+
+    from papertrial.train.device import PeakMemory
+
+    return {
+        "parameters": _parameters(model),
+        **dict.fromkeys(("training", "validating", "epochs"), 0.0),
+        **dict.fromkeys(("steps", "samples", "trials"), 0),
+        "peak_bytes": PeakMemory(torch.device("cpu")).read(),
+        **_energy(Energy(how="nothing is trained")),
+        "measured": "nothing is trained",
+    }
+
+
+def _judging(task: Task, model: Any, prepared: Prepared, seed: int) -> float:
+    """Seconds of the probe, of the answers for validation and test rows, and of the further figures, tried on some rows."""
+    if not prepared.test.examples and not prepared.facts.labelled:
+        return 0.0
+    column = "label" if "label" in prepared.train else "target"
+    labelled = np.flatnonzero(prepared.train[column] >= 0) if column == "label" else np.arange(prepared.train.examples)
+    head: dict[str, np.ndarray] = {}
+
+    def finish(rows: int) -> None:
+        head.update(task.finish(model, replace(prepared, train=_some(prepared.train, labelled, rows)), seed))
+
+    def answer(rows: int) -> None:
+        task.outputs(model, head, _some(prepared.train, labelled, rows))
+
+    finish(_FEW)
+    few, _ = _timed(lambda: answer(_FEW))
+    most = int(min(_SOME, max(_FEW, _FEW * _SOME_SECONDS / max(few, 1e-9))))
+
+    def tried(rows: int, action: Callable[[int], Any]) -> float:
+        """Seconds of `action` for `rows` rows, from its time for no more than `most`."""
+        taken = min(rows, most)
+        return _timed(lambda: action(taken))[0] * rows / taken if taken else 0.0
+
+    def extra(rows: int) -> None:
+        share = rows / looked_at
+        train, test = (
+            _some(split, np.arange(split.examples), round(share * count))
+            for split, count in ((prepared.train, bank), (prepared.test, prepared.test.examples))
+        )
+        task.extra_scores(model, replace(prepared, train=train, test=test), seed)
+
+    judged = prepared.valid.examples + prepared.test.examples
+    bank = min(prepared.train.examples, getattr(task, "bank", prepared.train.examples))
+    looked_at = bank + prepared.test.examples
+    seconds = tried(len(labelled), finish)
+    return seconds + tried(judged, answer) + (tried(looked_at, extra) if prepared.test.examples else 0.0)
+
+
+def _some(split: Split, rows: np.ndarray, count: int) -> Split:
+    """`count` of the rows, evenly spread."""
+    return split.take(rows[np.linspace(0, len(rows) - 1, count).astype(np.int64)])
+
+
+# ------------------------------------------------------------------------------------------------------------- comparisons
+
+
+def _comparison(
+    method: str,
+    task: Task,
+    prepared: Prepared,
+    seeds: int,
+    preparing: float,
+    backbone: str | None,
+    recipe: str,
+    settings: Mapping[str, Any] | None,
+    budget: Budget,
+    seed: int,
+) -> Plan:
+    """`papertrial.compare` of one method: with the task's baselines, and the reference on fewer labels."""
+    costs, notes, references = [], [], []
+    for planned in plan([method], task, recipe):
+        objective = planned.method.paper.kind == "objective"
+        try:
+            cost = run_cost(
+                planned.method,
+                task,
+                prepared,
+                backbone=backbone if objective else None,
+                recipe=planned.recipe,
+                settings=settings if planned.asked else None,
+                budget=budget,
+                seed=seed,
+            )
+        except Declined as refusal:
+            notes.append(f"without {planned.method.name}: {refusal}")
+            continue
+        costs.append(cost)
+        if planned.reference and not planned.asked:
+            references.append(cost)
+    return total(costs, references, seeds, preparing, notes)
+
+
+def total(
+    costs: Sequence[Cost], references: Sequence[Cost], seeds: int, preparing: float, notes: Sequence[str]
+) -> Plan:
+    """All runs of a comparison. The one that will be the reference is not known yet: the dearest is taken."""
+    curve = len(FRACTIONS) * min(seeds, CURVE_SEEDS) if references else 0
+    runs = [(cost, seeds) for cost in costs]
+    if curve:
+        runs.append((max(references, key=lambda cost: cost.seconds), curve))
+    seconds = sum(cost.seconds * count for cost, count in runs) + preparing * (seeds + curve)
+    energy = sum((cost.spent().times(count) for cost, count in runs), Energy())
+    return Plan(
+        seeds, sum(count for _, count in runs), seconds, **_energy(energy), costs=tuple(costs), notes=tuple(notes)
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------------- words
+
+
+def _spent(cost: Cost) -> str:
+    if cost.trials:
+        return f"{duration(cost.training)} for {cost.trials} trials"
+    if not cost.steps:
+        return "none"
+    words = f"{duration(cost.training)} for {cost.steps} steps, {cost.epochs:.3g} epochs, {cost.samples} examples"
+    return words + (f"; {duration(cost.validating)} of it to validate" if cost.validating else "")
+
+
+def _short(seconds: float) -> str:
+    return f"{1000 * seconds:.3g} ms" if seconds < 1 else duration(seconds)
+
+
+def _energy(energy: Energy) -> dict[str, Any]:
+    return {"kwh": energy.kwh, "energy": energy.label, "energy_how": energy.how}
+
+
+def _parameters(model: Any) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _timed(action: Callable[[], Any]) -> tuple[float, Any]:
+    begun = time.perf_counter()
+    result = action()
+    return time.perf_counter() - begun, result

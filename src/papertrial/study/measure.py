@@ -1,0 +1,77 @@
+"""Measure a model with an analysis from the shelf, and keep the report: report.json and plot.html in one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from papertrial.core import registry
+from papertrial.core.errors import PapertrialError, did_you_mean
+from papertrial.core.files import write_json, write_text
+from papertrial.core.paper import Report
+from papertrial.core.recipe import resolve, unknown_settings
+from papertrial.core.registry import Method
+from papertrial.study.subject import Wanted, find_subject
+
+
+def measure(
+    analysis: str,
+    what: Any,
+    data: Any = None,
+    *,
+    out: Path | str | None = None,
+    recipe: str = "base",
+    settings: Mapping[str, Any] | None = None,
+    examples: int = 16,
+    tokens: int = 32,
+    seed: int = 0,
+) -> Report:
+    """Run the analysis on `what` (see `study.subject`) and write report.json and plot.html.
+
+    data: anything `papertrial.open` takes, a text file for a language model with a tokenizer, or for a module tensors:
+    one, a tuple, or a mapping by name. Made up from the seed where it is left out and the model says what it takes.
+    out: by default a folder beside the run, or below `runs`; nothing is written for an nn.Module without it.
+    examples: how many are looked at.  tokens: of each made-up or text example.
+
+    Raises PapertrialError when there is no such analysis or model, DataError for data that does not fit it, Declined
+    when the analysis cannot measure it.
+    """
+    method = registry.method(analysis)
+    if method.paper.kind != "analysis":
+        known = [name for name, paper in registry.papers().items() if paper.kind == "analysis"]
+        raise PapertrialError(
+            f"{analysis} is no analysis but of the kind {method.paper.kind}", did_you_mean(analysis, known)
+        )
+    config = _config(method, recipe, dict(settings or {}))
+    subject = find_subject(analysis, what, data, Wanted(examples, tokens, seed))
+    report: Report = method.module.measure(subject.model, subject.inputs, config)
+    report = replace(report, facts=(("model", subject.name), ("inputs", subject.on), *report.facts))
+    place = Path(out) if out is not None else subject.place
+    return report if place is None else write(report, place)
+
+
+def write(report: Report, folder: Path) -> Report:
+    """report.json and plot.html in `folder`; the report with `files` filled in. Without plotly the plot is left out,
+    and a caveat says what to install."""
+    from papertrial.study.plot import page
+
+    files = [folder / "report.json"]
+    try:
+        files.append(write_text(folder / "plot.html", page(report)))
+    except PapertrialError as error:
+        if error.__cause__ is not None:
+            raise
+        report = replace(report, caveats=(*report.caveats, str(error)))
+    report = replace(report, files=tuple(str(file) for file in files))
+    write_json(files[0], report)
+    return report
+
+
+def _config(method: Method, recipe: str, settings: dict[str, Any]) -> Any:
+    module = method.module
+    if recipe not in module.recipes:
+        raise PapertrialError(f"{method.id} has no recipe {recipe!r}", did_you_mean(recipe, module.recipes))
+    unknown_settings(settings, module.Config)
+    return resolve(module.Config, None, {f"recipe {recipe}": module.recipes[recipe].config, "you": settings})[0]

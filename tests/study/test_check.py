@@ -1,0 +1,128 @@
+"""Claims as evidence: the verdict is computed, a flip is noticed, an interrupted check goes on, the table has one source."""
+
+from __future__ import annotations
+
+import json
+from types import ModuleType
+
+import pytest
+
+from papertrial.core import registry
+from papertrial.core.errors import Declined, PapertrialError
+from papertrial.core.paper import claim
+from papertrial.study import check as study
+
+
+@pytest.mark.parametrize(
+    ("kind", "held", "margins", "verdict"),
+    [
+        ("identity", [True], None, "holds"),
+        ("property", [True, True, False], None, "fails"),
+        ("trend", [True, True, True], None, "holds"),
+        ("trend", [False, False, False], None, "fails"),
+        ("trend", [True, True], None, "cannot tell"),
+        ("trend", [True, False, True], None, "cannot tell"),
+        ("trend", [True, True, True], [0.10, 0.11, 0.12], "holds"),
+        ("trend", [False, False, False], [-0.10, -0.11, -0.12], "fails"),
+        ("trend", [True, True, False], [0.10, 0.11, -0.12], "cannot tell"),
+        ("trend", [True, True, True], [0.01, 0.30, 0.02], "cannot tell"),
+        ("trend", [True], [0.10], "cannot tell"),
+        ("trend", [True, True, True], [0.1, float("nan"), 0.1], "cannot tell"),
+        ("number", [True], None, "holds"),
+        ("number", [], None, "not run"),
+    ],
+)
+def test_the_verdict_is_computed(kind, held, margins, verdict):
+    assert study.judge(kind, held, margins)[0] == verdict
+
+
+def test_the_interval_is_students():
+    from scipy import stats
+
+    margins = [0.1, 0.2, 0.4, 0.1]
+    _, interval = study.judge("trend", [True] * 4, margins)
+    assert interval == pytest.approx(stats.t.interval(0.95, 3, loc=0.2, scale=stats.sem(margins)))
+
+
+@pytest.fixture
+def paper(monkeypatch):
+    """A paper whose claims answer what `answers` says; `calls` records the seeds they were asked with."""
+    module = ModuleType("toy")
+    module.answers, module.calls = {}, []
+
+    @claim("Ones are ones.", where="eq. 1", kind="trend")
+    def ones(scale, seed):
+        module.calls.append(seed)
+        answer = module.answers.get(seed, 0.5)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer > 0, {"margin": answer}
+
+    module.ones = ones
+    monkeypatch.setattr(registry, "load", lambda name: module)
+    return module
+
+
+def test_a_line_of_evidence_says_what_was_measured_where_and_when(paper, tmp_path):
+    paper.answers = {0: 0.5, 1: 0.6, 2: 0.55}
+    (found,) = study.check("toy", folder=tmp_path)
+    assert found.verdict == "holds"
+    (line,) = (tmp_path / "toy.jsonl").read_text().splitlines()
+    row = json.loads(line)
+    assert row["measured"] == [{"margin": 0.5}, {"margin": 0.6}, {"margin": 0.55}]
+    assert row["environment"]["versions"]["numpy"]
+    assert row["environment"]["date"] and row["seeds"] == [0, 1, 2]
+    assert row["interval"][0] < row["margin"] < row["interval"][1]
+
+
+def test_an_interrupted_check_goes_on_after_the_last_finished_seed(paper, tmp_path):
+    paper.answers = {2: KeyboardInterrupt()}
+    with pytest.raises(KeyboardInterrupt):
+        study.check("toy", folder=tmp_path)
+    assert not (tmp_path / "toy.jsonl").exists()
+    paper.answers = {}
+    study.check("toy", folder=tmp_path)
+    assert paper.calls == [0, 1, 2, 2]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["toy.jsonl"]
+
+
+def test_what_cannot_be_run_is_not_run(paper, tmp_path):
+    paper.answers = {0: Declined("needs ImageNet")}
+    (found,) = study.check("toy", folder=tmp_path)
+    assert (found.verdict, found.reason) == ("not run", "needs ImageNet")
+
+
+def test_a_claim_that_held_and_fails_now_is_noticed_at_its_scale(paper, tmp_path):
+    paper.answers = {0: 0.5, 1: 0.6, 2: 0.55}
+    study.check("toy", folder=tmp_path)
+    before = study.history(tmp_path, "toy")
+    paper.answers = {0: -0.5, 1: -0.6, 2: -0.55}
+    now = study.check("toy", folder=tmp_path)
+    assert study.flipped(before, now) == ["ones"]
+    assert study.flipped(before, study.check("toy", scale="base", folder=tmp_path)) == []
+
+
+def test_unknown_names_are_answered(paper, tmp_path):
+    with pytest.raises(PapertrialError, match="did you mean 'ones'"):
+        study.check("toy", claims=["one"], folder=tmp_path)
+    with pytest.raises(PapertrialError, match="did you mean 'tiny'"):
+        study.check("toy", scale="tinny", folder=tmp_path)
+
+
+def test_base_scale_outranks_tiny(tmp_path):
+    rows = [{"claim": "a", "scale": "base", "n": 1}, {"claim": "a", "scale": "tiny", "n": 2}]
+    assert study.latest(rows)["a"]["n"] == 1
+    assert study.latest(reversed(rows))["a"]["n"] == 1
+
+
+def test_the_table_is_written_between_its_markers_only(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{study.START}\nold\n{study.END}\nafter\n")
+    assert study.write_table(readme, tmp_path) is True
+    text = readme.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n")
+    assert "`barlow_twins`" in text and "not run" in text and "old" not in text
+    assert study.write_table(readme, tmp_path) is False
+    (tmp_path / "bare.md").write_text("nothing")
+    with pytest.raises(PapertrialError, match="markers"):
+        study.write_table(tmp_path / "bare.md", tmp_path)
