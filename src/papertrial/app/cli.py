@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -483,7 +484,29 @@ def compare(
     if json:
         _document(result)
         return
-    _say("", *result.lines())
+    _say("", *result.lines(), "", f"next        papertrial report {result.folder}")
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A run's or a comparison's folder.", show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="File to write; by default report.html in the folder.", show_default=False),
+    ] = None,
+    data: Annotated[
+        bool, typer.Option("--data/--no-data", help="Open the training data again and show some of them.")
+    ] = True,
+    json: Json = False,
+) -> None:
+    """One HTML page that needs no network: the verdict, what it rests on, what it cost, how to get it again."""
+    from papertrial.study.report import report as write_report
+
+    written = write_report(folder, out, data=data)
+    if json:
+        _document(asdict(written))
+        return
+    _say(written.question, *written.answers, "", f"report      {written.file} ({show.size(written.size)})")
 
 
 @app.command()

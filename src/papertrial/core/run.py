@@ -18,10 +18,12 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -205,12 +207,30 @@ def environment() -> dict[str, Any]:
         "processes": int(os.environ.get("WORLD_SIZE", 1)),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "versions": versions,
+        "commit": commit(),
     }
     torch = sys.modules.get("torch")
     if torch is not None:
         found["threads"] = torch.get_num_threads()
         found["gpus"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return found
+
+
+@cache
+def commit() -> str:
+    """The commit of the code in use, with `+` for uncommitted changes; empty outside a checkout."""
+    checkout = Path(__file__).resolve().parents[3]
+    if not (checkout / ".git").exists():
+        return ""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=checkout, capture_output=True, text=True, check=True, timeout=30)
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "src") else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def _cpu() -> str:

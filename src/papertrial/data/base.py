@@ -52,9 +52,13 @@ class Look:
 
 
 class Data:
-    """Data of one kind. `fingerprint` changes with the content; `notes` are lines worth telling the user."""
+    """Data of one kind. `fingerprint` changes with the content; `notes` are lines worth telling the user.
+
+    source: what `papertrial.open` was given, paths made absolute, so that it can be opened again; "" for objects.
+    """
 
     kind = ""
+    source = ""
 
     def __init__(self, name: str, fingerprint: str, notes: Iterable[str] = ()) -> None:
         self.name = name

@@ -51,6 +51,9 @@ def open(source: Any, target: str | None = None, *, name: str | None = None) -> 
     if isinstance(data, Images) and target is not None and not _is_hub(source):
         raise DataError(f"{data.name} holds images, whose labels are no column {target!r}", "leave the target out")
     data.name = name or data.name
+    if isinstance(source, str | Path):
+        path = Path(source).expanduser()
+        data.source = str(path.resolve()) if path.exists() else str(source)
     return data
 
 

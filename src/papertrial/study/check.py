@@ -13,7 +13,6 @@ import hashlib
 import inspect
 import json
 import math
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -26,7 +25,7 @@ from papertrial.core import registry
 from papertrial.core.errors import Declined, PapertrialError, did_you_mean
 from papertrial.core.files import disk_errors, read_json, to_json, write_json, write_text
 from papertrial.core.paper import CLAIM_KINDS, Claim, claims_of
-from papertrial.core.run import environment
+from papertrial.core.run import commit, environment
 
 HOLDS, FAILS, CANNOT_TELL, NOT_RUN = "holds", "fails", "cannot tell", "not run"
 VERDICTS = (HOLDS, FAILS, CANNOT_TELL, NOT_RUN)
@@ -193,19 +192,6 @@ def _margin_words(evidence: Evidence) -> str:
         return ""
     low, high = evidence.interval
     return f": margin {evidence.margin:+.3g} [{low:+.3g}, {high:+.3g}], {len(evidence.seeds)} seeds"
-
-
-def commit() -> str:
-    """The commit of the code in use, with `+` for uncommitted changes; empty outside a checkout."""
-    root = Path(__file__).resolve().parents[3]
-    if not (root / ".git").exists():
-        return ""
-    try:
-        name = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=root, capture_output=True, text=True)
-        dirty = subprocess.run(["git", "status", "--porcelain", "src"], cwd=root, capture_output=True, text=True)
-    except OSError:
-        return ""
-    return name.stdout.strip() + ("+" if dirty.stdout.strip() else "")
 
 
 def history(folder: Path | str, paper: str) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import json
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,9 +96,45 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"rows": [asdict(row) | {"worth": row.worth} for row in self.rows]}
 
+    @property
+    def digits(self) -> int:
+        """Decimals that the metric and its differences are shown with."""
+        return _digits(self)
+
+    @classmethod
+    def read(cls, folder: Path | str) -> Comparison:
+        """As kept in a comparison's folder; raises PapertrialError where there is none."""
+        held = read_json(Path(folder) / "comparison.json")
+        names = [entry.name for entry in fields(cls)]
+        unknown = [name for name in names if name not in held]
+        if unknown:
+            raise PapertrialError(
+                f"{folder} holds a comparison of another version of papertrial (it lacks {unknown[0]})",
+                "run the comparison again",
+            )
+        return cls(**{name: _again(name, held[name]) for name in names})
+
     def lines(self) -> list[str]:
         """The table and the verdicts as plain text, at most 100 columns wide."""
         return _lines(self)
+
+
+def _again(name: str, value: Any) -> Any:
+    """A field of a Comparison from JSON."""
+    if name == "rows":
+        return tuple(Row(**{**row, "worth": _worth_again(row["worth"])}) for row in value)
+    if name == "verdicts":
+        return {method: Verdict(**{**held, **_ends(held)}) for method, held in value.items()}
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _worth_again(held: dict[str, Any] | None) -> Worth | None:
+    return None if held is None else Worth(**{name: entry for name, entry in held.items() if name != "shown"})
+
+
+def _ends(held: dict[str, Any]) -> dict[str, float]:
+    """JSON has no NaN, which is what an interval that is not known ends in."""
+    return {name: math.nan if held[name] is None else held[name] for name in ("low", "high")}
 
 
 @dataclass
@@ -141,6 +177,7 @@ class _Study:
     engine: Engine
     echo: Callable[[str], None]
     declined: dict[str, str]
+    asked: dict[str, Any]
     plan: str = ""
     looks: tuple[int, ...] = ()
     prepared: Prepared | None = None
@@ -261,6 +298,7 @@ def compare(
             engine=running,
             echo=echo,
             declined=declined,
+            asked={"methods": list(methods), "against": against, "baselines": baselines, "worth": worth},
         )
         curve_runs = len(FRACTIONS) * min(seeds, CURVE_SEEDS) if worth else 0
         trained = sum(not _idle(entrant, recipe) for entrant in entrants)
@@ -281,11 +319,11 @@ def _carried_out(study: _Study, entrants: list[_Entrant], worth: bool) -> Compar
     for seed in range(study.seeds):
         _round(study, entrants, seed)
         _require_methods(entrants, study.declined)
-        _save(_judge(study, entrants, seed + 1, {}, complete=False), config, study.out)
+        _save(_judge(study, entrants, seed + 1, {}, complete=False), config, study)
     reference = _reference(study, entrants)
     curve = _curve(study, reference) if worth else {}
     result = _judge(study, entrants, study.seeds, curve, complete=True)
-    _save(result, config, study.out)
+    _save(result, config, study)
     return result
 
 
@@ -446,8 +484,8 @@ def _plain(content: dict[str, Any]) -> dict[str, Any]:
     return dict(json.loads(to_json(content)))
 
 
-def _save(result: Comparison, config: dict[str, Any], out: Path) -> None:
-    write_json(out / "comparison.json", {"config": config, **result.to_json()})
+def _save(result: Comparison, config: dict[str, Any], study: _Study) -> None:
+    write_json(study.out / "comparison.json", {"config": config, "asked": study.asked, **result.to_json()})
 
 
 def _round(study: _Study, entrants: list[_Entrant], seed: int) -> None:
@@ -737,6 +775,7 @@ def _energy_notes(rows: tuple[Row, ...]) -> list[str]:
 
 
 def bytes_in_words(count: float) -> str:
+    """`658 MB`, `1.2 GB`."""
     if count >= 1e9:
         return f"{count / 1e9:.1f} GB"
     return f"{count / 1e6:.0f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"

@@ -119,7 +119,8 @@ def _run(folder: Path, data: Any, wanted: Wanted) -> Subject:
 
     artifact = Artifact.load(folder)
     if data is None:
-        trained_on = artifact.card["data"]["name"]
+        origin = artifact.card["data"]
+        trained_on = origin.get("source") or origin["name"]
         try:
             data = open_data(trained_on)
         except DataError:

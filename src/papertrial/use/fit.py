@@ -30,6 +30,8 @@ CARD_VERSION = 1
 WEIGHTS, ESTIMATOR = "model.safetensors", "estimator"
 #: the backbone an objective gets when the user names none
 DEFAULT_BACKBONE = "resnet"
+#: classes up to which a confusion matrix is kept, and predicted values kept otherwise
+MOST_CONFUSED, MOST_ANSWERS = 100, 500
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,15 @@ def prepare(task: Task, data: Any, seed: int = 0, **options: Any) -> Prepared:
         if name not in signature(task.prepare).parameters:
             raise PapertrialError(f"the task {task.name} takes no {name}", f"leave --{name} out")
     prepared = task.prepare(data, seed=seed, **chosen)
-    origin = {"name": data.name, "fingerprint": data.fingerprint, "options": chosen, "numbers": data.look().numbers}
+    look = data.look()
+    origin = {
+        "name": data.name,
+        "fingerprint": data.fingerprint,
+        "source": data.source,
+        "options": chosen,
+        "facts": look.facts,
+        "numbers": look.numbers,
+    }
     return replace(prepared, origin=origin)
 
 
@@ -427,14 +437,32 @@ def _judge(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepar
         "per_example": np.zeros(0),
     }
     if prepared.test.examples:
-        scores = task.score(task.outputs(model, head, prepared.test), prepared.test, prepared.state)
+        outputs = task.outputs(model, head, prepared.test)
+        scores = task.score(outputs, prepared.test, prepared.state)
         result |= {
             "metrics": scores.metrics,
             "intervals": scores.intervals,
+            "answers": _answers(outputs, prepared.test, prepared.state),
             "per_example": np.asarray(scores.per_example, dtype=np.float64),
         }
         result["extra"] = task.extra_scores(model, prepared, seed)
     return result
+
+
+def _answers(outputs: np.ndarray, test: Split, state: Mapping[str, Any]) -> dict[str, Any]:
+    """What was answered on the test rows, small enough to keep: a confusion matrix (rows: the truth), or some values."""
+    if "class_names" in state and "label" in test:
+        count = len(state["class_names"])
+        truth = np.asarray(test["label"])
+        judged = truth >= 0
+        if count > MOST_CONFUSED or len(outputs) != len(truth):
+            return {}
+        pairs = count * truth[judged] + outputs[judged].argmax(axis=1)
+        return {"confusion": np.bincount(pairs, minlength=count**2).reshape(count, count)}
+    if "target" in test and len(outputs) == len(test["target"]):
+        shown = np.unique(np.linspace(0, len(outputs) - 1, MOST_ANSWERS).round().astype(int))
+        return {"truth": np.asarray(test["target"])[shown], "answer": outputs[shown]}
+    return {}
 
 
 def _card(

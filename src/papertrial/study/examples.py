@@ -1,0 +1,161 @@
+"""The training data of a run, opened again for its report: pictures of each class, or the distribution of each column."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from papertrial.core import registry
+from papertrial.core.errors import PapertrialError
+from papertrial.study.figures import colour
+from papertrial.study.page import Bars, Grid, Heading, Histogram, Legend, Picture, Pictures, Series, Text
+
+if TYPE_CHECKING:
+    from papertrial.core.task import Prepared, Split
+
+PER_CLASS, CLASSES, COLUMNS = 8, 20, 32
+#: classes up to which columns are drawn by class
+_TOLD_APART = 4
+_BINS, _LEVELS, _ROWS = 24, 8, 100_000
+#: sides up to which pictures are kept as they are; larger ones are compressed
+_SMALL = 32
+
+
+def blocks(card: Mapping[str, Any]) -> list[Any]:
+    """What the training rows look like, or a line that says why they cannot be shown."""
+    origin = card["data"]
+    if not origin.get("source"):
+        return [_missing("the data were given from Python, so there is no place to read them from again")]
+    try:
+        prepared = _prepared(card)
+    except PapertrialError as error:
+        return [_missing(error.problem)]
+    if prepared is None:
+        return [_missing(f"what {origin['name']} holds has changed since the run")]
+    return _pictures(prepared) if "image" in prepared.train else _columns(prepared)
+
+
+def _missing(why: str) -> Text:
+    return Text(f"The examples themselves are not shown: {why}.", "note")
+
+
+def _prepared(card: Mapping[str, Any]) -> Prepared | None:
+    """The rows of the run; None when the data at the recorded place are others now."""
+    from papertrial.data import open as open_data
+
+    origin = card["data"]
+    numbers = origin["numbers"]
+    opened = open_data(origin["source"], target=numbers.get("target") if numbers.get("kind") == "table" else None)
+    if opened.fingerprint != origin["fingerprint"]:
+        return None
+    prepared: Prepared = registry.task(card["task"]["name"]).prepare(opened, seed=card["seed"], **origin["options"])
+    return prepared
+
+
+def _pictures(prepared: Prepared) -> list[Any]:
+    names = prepared.state["class_names"]
+    label = np.asarray(prepared.train["label"])
+    draw = np.random.default_rng(0)
+    rows: list[tuple[str, list[Picture]]] = []
+    for index in range(len(names)):
+        own = np.flatnonzero(label == index)
+        if len(own) and len(rows) < CLASSES:
+            rows.append((names[index], _some(prepared.train, own, names[index], PER_CLASS, draw)))
+    if not rows:
+        rows = [("unlabelled", _some(prepared.train, np.arange(len(label)), "unlabelled", 3 * PER_CLASS, draw))]
+    more = f", {CLASSES} of {len(names)} classes" if len(names) > len(rows) == CLASSES else ""
+    height, width = prepared.train["image"].shape[1:3]
+    words = f"Training images drawn at random{more}, as the models see them: {height} x {width} pixels."
+    return [Heading("Training images"), Text(words, "note"), Pictures(rows)]
+
+
+def _some(train: Split, rows: np.ndarray, label: str, most: int, draw: np.random.Generator) -> list[Picture]:
+    chosen = np.sort(draw.choice(rows, min(most, len(rows)), replace=False))
+    return [_picture(pixels, label) for pixels in np.asarray(train["image"][chosen])]
+
+
+def _picture(pixels: np.ndarray, label: str) -> Picture:
+    """pixels: (H, W, C), bytes or floats in [0, 1]."""
+    from PIL import Image
+
+    if pixels.dtype != np.uint8:
+        pixels = (255 * np.clip(pixels, 0, 1)).round().astype(np.uint8)
+    image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
+    kind = "png" if max(image.size) <= _SMALL else "jpeg"
+    stream = io.BytesIO()
+    image.save(stream, kind, quality=88)
+    address = f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return Picture(address, label, *image.size)
+
+
+def _columns(prepared: Prepared) -> list[Any]:
+    state, train = prepared.state, prepared.train
+    classes = state.get("class_names", [])
+    step = max(1, train.examples // _ROWS)
+    apart = 1 < len(classes) <= _TOLD_APART
+    label = np.asarray(train["label"][::step]) if apart else np.zeros(len(range(0, train.examples, step)), np.int64)
+    drawn: list[Any] = []
+    for index, name in enumerate(state["numeric"][:COLUMNS]):
+        drawn.append(histogram(name, np.asarray(train["numeric"][::step, index], np.float64), label))
+    for index, (name, categories) in enumerate(list(state["categories"].items())[: COLUMNS - len(drawn)]):
+        drawn.append(_levels(name, np.asarray(train["categorical"][::step, index]), categories))
+    total = len(state["numeric"]) + len(state["categories"])
+    words = f"{total} columns" if total == len(drawn) else f"{len(drawn)} of {total} columns"
+    found = [
+        Heading("Columns of the training rows"),
+        Text(
+            f"{words}. Drawn from the 0.5 to the 99.5 % quantile; values beyond are in the first and last bar."
+            + (" Shares within each class." if apart else ""),
+            "note",
+        ),
+    ]
+    if apart:
+        found.append(Legend([(name, colour(index)) for index, name in enumerate(classes)]))
+    if "target" in train:
+        found.append(Grid([histogram(f"target: {state['target']}", np.asarray(train["target"][::step], np.float64))]))
+    return [*found, Grid(drawn, 155)]
+
+
+def histogram(name: str, values: np.ndarray, label: np.ndarray | None = None) -> Histogram:
+    """values: (N,), NaN for missing.  label: (N,), the group each belongs to, numbered from 0."""
+    label = np.zeros(len(values), np.int64) if label is None else label
+    known = np.isfinite(values)
+    missing = 1 - known.mean() if len(values) else 0.0
+    note = f"{missing:.1%} missing" if missing else ""
+    if not known.any():
+        return Histogram(name, [], note=note)
+    low, high = np.quantile(values[known], (0.005, 0.995))
+    low, high = (low, high) if high > low else (values[known].min(), values[known].max())
+    high = high if high > low else low + 1
+    distinct = np.unique(values[known])
+    bins = min(_BINS, max(2, len(distinct)))
+    clipped = np.clip(values, low, high)
+    groups = range(int(label.max()) + 1)
+    counts = [np.histogram(clipped[known & (label == group)], bins, (low, high))[0] for group in groups]
+    shares = [count / max(1, count.sum()) for count in counts]
+    largest = max(float(share.max()) for share in shares) or 1.0
+    series = [Series((share / largest).tolist(), colour(group)) for group, share in zip(groups, shares, strict=True)]
+    return Histogram(name, series, (f"{low:.4g}", f"{high:.4g}"), note)
+
+
+def _levels(name: str, codes: np.ndarray, categories: list[str]) -> Bars:
+    """The commonest categories; code len(categories) means missing or rare."""
+    counts = np.bincount(codes, minlength=len(categories) + 1)
+    missing, counts = counts[len(categories)], counts[: len(categories)]
+    order = np.argsort(-counts, kind="stable")
+    shown = [(categories[place], int(counts[place])) for place in order[:_LEVELS]]
+    if len(order) > _LEVELS:
+        shown.append((f"{len(order) - _LEVELS} others", int(counts[order[_LEVELS:]].sum())))
+    return shares(name, shown, f"{missing / max(1, len(codes)):.1%} missing" if missing else "")
+
+
+def shares(title: str, counts: list[tuple[str, int]], note: str = "") -> Bars:
+    """A bar chart of counts with their shares of the whole."""
+    total = max(1, sum(count for _, count in counts))
+    largest = max((count for _, count in counts), default=0) or 1
+    rows = [(label, count / largest, f"{count:,} · {count / total:.1%}".replace(",", " ")) for label, count in counts]
+    return Bars(title, rows, note)

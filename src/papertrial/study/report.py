@@ -1,0 +1,513 @@
+"""A run or a comparison as one HTML page: the question, the answer, what it rests on, and how to get it again.
+
+Everything is read from the folder. The training data alone are opened again for their pictures, from where they were,
+and only shown when they are still the same.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from papertrial.core import registry
+from papertrial.core.budget import ESTIMATED, Energy, duration
+from papertrial.core.errors import PapertrialError, did_you_mean
+from papertrial.core.files import read_json, write_text
+from papertrial.core.stats import CANNOT_TELL, HELPS, HURTS
+from papertrial.study import figures, parts
+from papertrial.study.compare import Comparison, Row, bytes_in_words
+from papertrial.study.figures import REFERENCE, Difference, colour
+from papertrial.study.page import (
+    Answer,
+    Axis,
+    Fold,
+    Forest,
+    Grid,
+    Heading,
+    Items,
+    Page,
+    Section,
+    Table,
+    Tag,
+    Text,
+    render,
+    typeset,
+)
+from papertrial.study.parts import Record, counted, listed, number, signed
+from papertrial.study.worth import fit_power_law
+
+TONES = {HELPS: "good", HURTS: "bad", CANNOT_TELL: "open", "failed": "bad"}
+#: methods with a confusion matrix of their own
+_CONFUSED = 4
+#: a scale reaches so many times as far as the methods in question; what lies beyond gets an arrow
+_REACH = 2.5
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report that was written. sections: their titles, in the order of the page."""
+
+    file: Path
+    kind: str
+    question: str
+    answers: tuple[str, ...]
+    sections: tuple[str, ...]
+    size: int
+
+
+def report(folder: Path | str, out: Path | str | None = None, *, data: bool = True) -> Report:
+    """Write the page of a run's or a comparison's folder, by default as report.html in it.
+
+    data: open the training data again, for pictures and distributions.
+    Raises PapertrialError when the folder holds neither, or when the package plotly is missing.
+    """
+    folder = Path(folder)
+    file = Path(out) if out is not None else folder / "report.html"
+    if file.suffix.lower() not in (".html", ".htm"):
+        raise PapertrialError(f"a report is a web page, not {file.name}", "give --out a name that ends in .html")
+    if (folder / "comparison.json").exists():
+        kind, page = "comparison", _of_comparison(folder, data)
+    elif (folder / "config.json").exists():
+        kind, page = "run", _of_run(folder, data)
+    else:
+        raise _nothing(folder)
+    text = render(page)
+    write_text(file, text)
+    return Report(
+        file,
+        kind,
+        page.question,
+        tuple(answer.sentence for answer in page.answers),
+        tuple(section.title for section in page.sections if section.blocks),
+        len(text.encode()),
+    )
+
+
+def _nothing(folder: Path) -> PapertrialError:
+    if not folder.exists():
+        beside = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        return PapertrialError(f"there is no folder {folder}", did_you_mean(folder.name, beside))
+    inside = sorted(folder.glob("*/comparison.json")) + sorted(folder.glob("*/card.json"))
+    fix = f"name one in it, such as {inside[0].parent}" if inside else "type: papertrial compare PAPER --data DATA"
+    return PapertrialError(f"{folder} holds no run and no comparison", fix)
+
+
+# ---------------------------------------------------------------------------------------------------------- comparison
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """A comparison with its runs. runs: finished with all labels, by method; fewer: the reference on fewer labels;
+    every: all of them, those that stopped too."""
+
+    folder: Path
+    found: Comparison
+    config: dict[str, Any]
+    asked: dict[str, Any]
+    every: tuple[Record, ...]
+
+    @cached_property
+    def runs(self) -> dict[str, list[Record]]:
+        names = [row.name for row in self.found.rows]
+        full = [
+            run for run in self.every if run.card is not None and run.percent is None and run.seed < self.found.seeds
+        ]
+        return {name: [run for run in full if run.method == name] for name in names}
+
+    @cached_property
+    def fewer(self) -> list[Record]:
+        return [
+            run
+            for run in self.every
+            if run.card is not None and run.percent is not None and run.method == self.found.reference
+        ]
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """A card of the reference, for what all runs share: the data, the environment."""
+        card = self.runs[self.found.reference][0].card
+        assert card is not None
+        return card
+
+    def colour(self, name: str) -> str:
+        if name == self.found.reference:
+            return REFERENCE
+        return colour([row.name for row in self.found.rows if row.name != self.found.reference].index(name))
+
+    def by_seed(self, name: str) -> list[float]:
+        """The primary metric of each finished run, in the order of the seeds."""
+        return [run.result["metrics"][self.found.metric] for run in self.runs[name] if run.result is not None]
+
+    @property
+    def limit(self) -> float:
+        """Half the width of the scale of differences."""
+        ends = {row.name: max(map(abs, _ends(row)), default=0.0) for row in self.found.rows}
+        own = max((ends[row.name] for row in self.found.rows if row.role == "method"), default=0.0)
+        near = [end for end in ends.values() if not own or end <= _REACH * own]
+        return 1.05 * max(near) or 1.0
+
+
+def _ends(row: Row) -> list[float]:
+    """The difference and the ends of its interval, as far as they are known."""
+    return [end for end in (row.difference, row.low, row.high) if end is not None]
+
+
+def _read_comparison(folder: Path) -> _Compared:
+    found = Comparison.read(folder)
+    held = read_json(folder / "comparison.json")
+    every = [Record.read(file.parent) for file in folder.glob("*/seed*/config.json")]
+    every.sort(key=lambda run: (run.method, run.percent or 100, run.seed))
+    study = _Compared(folder, found, held["config"], held.get("asked", {}), tuple(every))
+    if not study.runs[found.reference]:
+        raise PapertrialError(
+            f"the runs that {folder / 'comparison.json'} speaks of are not there", "run the same comparison again"
+        )
+    return study
+
+
+def _of_comparison(folder: Path, data: bool) -> Page:
+    study = _read_comparison(folder)
+    found, name = study.found, study.card["data"]["name"]
+    asked = [row.name for row in found.rows if row.role == "method"] or [found.reference]
+    verb = "Do" if len(asked) > 1 else "Does"
+    words = [verdict.word for verdict in found.verdicts.values()]  # their sentences come first
+    answers = [
+        _answer(sentence, words[index] if index < len(words) else "") for index, sentence in enumerate(found.sentences)
+    ]
+    unfinished = "" if found.complete else "Not finished: the same command goes on from here."
+    sections = [
+        Section("Result", _result(study)),
+        Section("Data", parts.data(study.card, data)),
+        Section("Learning", _learning(study)),
+        Section("Errors", _errors(study)),
+        Section("Settings", _all_settings(study), "What each method ran with, and where every value comes from."),
+        Section("Papers and caveats", parts.papers(_cards(study, asked), _cards(study, [r.name for r in found.rows]))),
+        Section("Cost", _cost(study)),
+        Section("Protocol", _protocol(study)),
+        Section("How to reproduce", parts.reproduce(folder, study.every, _compare_command(study), study.card)),
+    ]
+    return Page(
+        f"papertrial comparison · {found.metric} · {counted(found.seeds, 'seed')} · {found.budget} a run",
+        f"{verb} {listed(asked)} help on {name}?",
+        answers,
+        sections,
+        unfinished,
+        parts.foot(study.card),
+    )
+
+
+def _answer(sentence: str, word: str) -> Answer:
+    """The verdict's sentence, cut after its word. word: "" for the sentences that follow the verdicts."""
+    word = word or ("failed" if " failed on this data" in sentence else "")
+    if not word:
+        return Answer(sentence)
+    end = re.search(rf"{word}( on this data)?", sentence)
+    cut = end.end() if end else 0
+    return Answer(sentence[:cut], sentence[cut:], TONES[word])
+
+
+def _cards(study: _Compared, names: Sequence[str]) -> list[dict[str, Any]]:
+    return [run.card for name in names for run in study.runs[name][:1] if run.card is not None]
+
+
+def _result(study: _Compared) -> list[Any]:
+    found, limit = study.found, study.limit
+    worth = any(row.worth is not None for row in found.rows)
+    better = ("worse", "better") if found.higher_is_better else ("better", "worse")
+    across = Axis((f"← {better[0]}", "", f"{better[1]} →"))
+    head = ["method", found.metric, across, f"difference from {found.reference}", "time", "memory", "energy"]
+    rows = [_result_cells(study, row, limit) + ([str(row.worth or "–")] if worth else []) for row in found.rows]
+    scale = Axis((typeset(f"{-limit:+.2g}"), "0", f"{limit:+.2g}"))
+    rows.append(["", "", scale, *[""] * (5 if worth else 4)])
+    marked = [index for index, row in enumerate(found.rows) if row.role == "method"]
+    notes = [
+        "A square is the mean difference over the seeds, the bar its 95 % interval over seeds and test examples together;"
+        " an arrow goes on beyond the scale."
+    ]
+    if any(row.energy == ESTIMATED for row in found.rows):
+        notes.append("Energy marked e is estimated, not measured.")
+    if worth:
+        notes.append(
+            f"Worth: labels that {found.reference} would need for the same {found.metric}, over those there are."
+        )
+        unknown = [(row.worth.reason, row.name) for row in found.rows if row.worth is not None and row.worth.reason]
+        for reason in dict.fromkeys(reason for reason, _ in unknown):
+            notes.append(f"Unknown for {listed([name for why, name in unknown if why == reason])}: {reason}.")
+    blocks: list[Any] = [
+        Table([*head, *(["worth"] if worth else [])], rows, marked=marked),
+        Text(" ".join(notes), "note"),
+    ]
+    blocks += _seed_by_seed(study, limit)
+    names = list(dict.fromkeys(name for row in found.rows for name in row.metrics))
+    if len(names) > 1:
+        blocks.append(Fold("All metrics, means over the seeds", [_every_metric(found, names)]))
+    return blocks
+
+
+def _seed_by_seed(study: _Compared, limit: float) -> list[Any]:
+    """The differences that the intervals come from, of the methods that lie on the scale."""
+    found = study.found
+    known = [row for row in found.rows if row.difference is not None]
+    base = study.by_seed(found.reference)
+    drawn = []
+    for row in known:
+        if row.difference is not None and abs(row.difference) <= limit:
+            by_seed = [value - other for value, other in zip(study.by_seed(row.name), base, strict=False)]
+            drawn.append(Difference(row.name, by_seed, row.difference, row.low, row.high, study.colour(row.name)))
+    if not drawn:
+        return []
+    outside = [row.name for row in known if row.difference is not None and abs(row.difference) > limit]
+    side = "right" if found.higher_is_better else "left"
+    words = f"Each circle is one seed, the square the mean with its interval; to the {side} is better."
+    words += f" Beyond the scale: {listed(outside)}." if outside else ""
+    across = f"{found.metric}, difference from {found.reference}"
+    return [figures.differences("Seed by seed", words, drawn, across, limit)]
+
+
+def _every_metric(found: Comparison, names: Sequence[str]) -> Table:
+    rows = [row for row in found.rows if row.metrics]
+    marked = [index for index, row in enumerate(rows) if row.role == "method"]
+    return Table(
+        ["method", *names], [[row.name, *(number(row.metrics.get(n)) for n in names)] for row in rows], marked=marked
+    )
+
+
+def _result_cells(study: _Compared, row: Row, limit: float) -> list[Any]:
+    found, digits = study.found, study.found.digits
+    if row.metric is None:
+        return [Tag(row.name, "failed", "bad"), None, Forest(None, None, None, limit), None, None, None, None]
+    tone, word = "", {"reference": "reference"}.get(row.role, "")
+    if row.name in found.verdicts:
+        word = found.verdicts[row.name].word
+        tone = TONES[word]
+    change = "" if row.difference is None else signed(row.difference, digits)
+    known = row.low is not None and row.high is not None
+    if known:
+        change += f" [{signed(row.low or 0.0, digits)}, {signed(row.high or 0.0, digits)}]"
+    return [
+        Tag(row.name, word, tone or "plain"),
+        f"{row.metric:.{digits}f}",
+        Forest(row.difference, row.low, row.high, limit, tone, f"{row.name}: {change}"),
+        change,
+        None if row.seconds is None else duration(row.seconds),
+        None if row.peak_bytes is None else bytes_in_words(row.peak_bytes),
+        None if row.kwh is None else str(Energy(row.kwh, row.energy)),
+    ]
+
+
+def _learning(study: _Compared) -> list[Any]:
+    found = study.found
+    full = [run for run in study.every if run.percent is None and run.method in study.runs and run.seed < found.seeds]
+    return [
+        *parts.curves(full, study.colour, found.metric, found.higher_is_better),
+        *_worth_curve(study),
+    ]
+
+
+def _worth_curve(study: _Compared) -> list[Any]:
+    """The reference on fewer labels, and the methods' levels beside it."""
+    found = study.found
+    points: dict[int, list[float]] = {}
+    for run in [*study.fewer, *study.runs[found.reference]]:
+        assert run.card is not None and run.result is not None
+        points.setdefault(int(run.card["facts"]["labelled"]), []).append(run.result["metrics"][found.metric])
+    if len(points) < 2:
+        return []
+    labels = sorted(points)
+    goal = 1.0 if found.higher_is_better else 0.0
+    errors = np.array([abs(goal - float(np.mean(points[count]))) for count in labels])
+    fits = any(row.worth is not None and row.worth.factor is not None for row in found.rows)
+    law = fit_power_law(np.array(labels), errors) if fits else None
+    levels = [
+        (row.name, row.metric, study.colour(row.name))
+        for row in found.rows
+        if row.role == "method" and row.metric is not None
+    ]
+    words = f"{found.metric} of {found.reference} by the labels it learned from; dashed: the methods with all of them"
+    return [figures.worth("Worth in labels", words, points, law, goal, levels, found.reference, found.metric)]
+
+
+def _errors(study: _Compared) -> list[Any]:
+    found = study.found
+    summed = {name: parts.confusion(runs) for name, runs in study.runs.items()}
+    held = {name: counts for name, counts in summed.items() if counts is not None}
+    classes = study.card["state"].get("class_names", [])
+    chosen = [row.name for row in found.rows if row.name in held and row.role != "baseline"][:_CONFUSED]
+    if held:
+        words = f"counts over {counted(found.seeds, 'seed')}"
+        drawn = [figures.confusion(name, words, held[name], classes) for name in chosen]
+        return [
+            parts.share_right(held, classes),
+            Heading("Confusion: truth by row, answer by column"),
+            Grid(drawn, 400),
+        ]
+    scattered = [parts.scatter(run) for row in found.rows if row.role != "baseline" for run in study.runs[row.name][:1]]
+    drawn = [figure for figure in scattered[:_CONFUSED] if figure is not None]
+    return [Grid(drawn, 400)] if drawn else []
+
+
+def _all_settings(study: _Compared) -> list[Any]:
+    folds: list[Fold] = []
+    for row in study.found.rows:
+        for card in _cards(study, [row.name]):
+            if card["settings"] or card["backbone_settings"]:
+                folds.append(parts.settings(card, opened=row.role == "method" and not any(fold.open for fold in folds)))
+    return folds
+
+
+def _cost(study: _Compared) -> list[Any]:
+    every = [run for run in study.every if run.result is not None]
+    return [parts.cost(study.runs), Text(parts.total(every))]
+
+
+def _protocol(study: _Compared) -> list[Any]:
+    found = study.found
+    said = found.protocol.partition(": ")
+    items = [
+        f"Task {said[0]}: {said[2]}.",
+        f"Every method may spend {found.budget} a run, tuning and pre-training included, and answers the same test examples"
+        " with the same seeds.",
+        f"The reference, {found.reference}, "
+        + (
+            "was named by the user."
+            if study.asked.get("against")
+            else "is the strongest baseline by validation, never by test."
+        ),
+        "The interval of a difference is over seeds and test examples together. The words keep a chance of 5 % for all"
+        " methods together to see a difference where there is none.",
+    ]
+    if found.looks:
+        items.append(f"Judged before with {listed(list(map(str, found.looks)))} seeds; each further look is stricter.")
+    items += [f"Left out: {name}, {reason}." for name, reason in found.declined.items()]
+    items += [f"Failed: {name}, {reason}." for name, reason in found.failed.items()]
+    return [Items(items), *([Heading("Notes"), Items(found.notes)] if found.notes else [])]
+
+
+def _compare_command(study: _Compared) -> str:
+    config, asked, card = study.config, study.asked, study.card
+    methods = asked.get("methods") or [row.name for row in study.found.rows if row.role == "method"]
+    words = ["papertrial", "compare", *methods, *parts.data_words(card), "--seeds", str(study.found.seeds)]
+    words += parts.budget_words(config["budget"])
+    words += parts.flags(
+        against=asked.get("against"),
+        backbone=config["backbone"],
+        recipe=None if config["recipe"] == "base" else config["recipe"],
+        labels=config["labels"],
+        size=config["size"],
+    )
+    words += parts.set_words(config["settings"])
+    words += [] if asked.get("worth", True) else ["--no-worth"]
+    command = shlex.join([*words, "--out", str(study.folder)])
+    if asked.get("baselines") is not None:
+        command += f"\n# asked from Python, with baselines={asked['baselines']!r}"
+    return command + parts.given_from_python(card)
+
+
+# ----------------------------------------------------------------------------------------------------------------- run
+
+
+def _of_run(folder: Path, data: bool) -> Page:
+    run = Record.read(folder)
+    if run.card is None or run.result is None:
+        raise PapertrialError(f"the run in {folder} is not finished", "the command that began it goes on with it")
+    card, result = run.card, run.result
+    metric, higher = registry.task(card["task"]["name"]).primary_for(card["state"])
+    label = card["method"]["name"] + (f" on {card['backbone']}" if card["backbone"] else "")
+    name = card["data"]["name"]
+    lead = (
+        "One run is no verdict: it says nothing of other seeds, and nothing of whether something simpler does as well."
+        f" For that, type: {shlex.join(['papertrial', 'compare', card['method']['name'], *parts.data_words(card)])}"
+    )
+    sections = [
+        Section("Result", _run_result(card)),
+        Section("Data", parts.data(card, data)),
+        Section("Learning", parts.curves([run], lambda _: "var(--c0)", metric, higher)),
+        Section("Errors", _run_errors(run)),
+        Section("Settings", [parts.settings(card, opened=True)], "What it ran with, and where every value comes from."),
+        Section("Papers and caveats", parts.papers([card], [])),
+        Section("Cost", [parts.cost({card["method"]["name"]: [run]}), Text(parts.total([run]))]),
+        Section("Protocol", [Items(_run_protocol(card, metric, higher))]),
+        Section("How to reproduce", parts.reproduce(folder, [run], _fit_command(run), card)),
+    ]
+    return Page(
+        f"papertrial run · {card['task']['name']} · seed {card['seed']}",
+        f"How well does {label} do on {name}?",
+        [Answer(_run_sentence(card, result, label, metric, higher))],
+        sections,
+        lead,
+        parts.foot(card),
+    )
+
+
+def _run_sentence(card: Mapping[str, Any], result: Mapping[str, Any], label: str, metric: str, higher: bool) -> str:
+    if metric not in result["metrics"]:
+        return f"{label} has learned from {card['data']['name']}; there are no labelled test rows to judge it by."
+    low_high = result["intervals"].get(metric)
+    between = f" [{number(low_high[0])}, {number(low_high[1])}]" if low_high else ""
+    better = "higher" if higher else "lower"
+    return f"{label} reaches {metric} {number(result['metrics'][metric])}{between} on test rows it has not seen ({better} is better)."
+
+
+def _run_result(card: Mapping[str, Any]) -> list[Any]:
+    def between(name: str) -> str | None:
+        low_high = card["intervals"].get(name)
+        return f"{number(low_high[0])} to {number(low_high[1])}" if low_high else None
+
+    rows = [[name, number(value), between(name)] for name, value in card["metrics"].items()]
+    if not rows:
+        return [Text("No labelled test rows: nothing was judged.")]
+    blocks: list[Any] = [Table(["metric", "on test rows", "95 % interval over test rows"], rows)]
+    if card["extra"]:
+        extra = [[name, number(value)] for name, value in card["extra"].items()]
+        blocks.append(Fold("Further figures of the protocol", [Table(["figure", "value"], extra)]))
+    return blocks
+
+
+def _run_errors(run: Record) -> list[Any]:
+    counts = parts.confusion([run])
+    if counts is None:
+        figure = parts.scatter(run)
+        return [figure] if figure else []
+    assert run.card is not None
+    classes = run.card["state"]["class_names"]
+    drawn = figures.confusion("Confusion", "truth by row, answer by column", counts, classes)
+    return [parts.share_right({"right": counts}, classes), drawn]
+
+
+def _run_protocol(card: Mapping[str, Any], metric: str, higher: bool) -> list[str]:
+    facts = card["facts"]
+    return [
+        f"Task {card['task']['name']} v{card['task']['version']}: {metric} ({'higher' if higher else 'lower'} is better)",
+        f"{facts['examples']} examples to learn from, {facts['labelled']} of them with a label",
+        "The test rows depend on the data alone and are the same for every method and seed.",
+        *card["notes"],
+    ]
+
+
+def _fit_command(run: Record) -> str:
+    card, config = run.card, run.config
+    assert card is not None
+    options = card["data"]["options"]
+    own = {entry["name"]: entry["value"] for entry in card["settings"] if entry["source"] == "you"}
+    own |= {
+        f"backbone.{entry['name']}": entry["value"] for entry in card["backbone_settings"] if entry["source"] == "you"
+    }
+    words = ["papertrial", "fit", card["method"]["name"], *parts.data_words(card), *parts.budget_words(card["budget"])]
+    words += parts.flags(
+        backbone=card["backbone"],
+        recipe=None if config["recipe"] == "base" else config["recipe"],
+        labels=options.get("labels"),
+        size=options.get("size"),
+        seed=card["seed"],
+    )
+    command = shlex.join([*words, *parts.set_words(own), "--out", str(run.folder)])
+    if "fraction" in options:
+        command += f"\n# within a comparison, with fraction={options['fraction']} of the training rows"
+    return command + parts.given_from_python(card)
