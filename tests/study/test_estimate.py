@@ -131,9 +131,9 @@ def test_epochs_and_samples_are_limits_too(clock, tmp_path):
         pace.plan(Budget(), 0)
 
 
-def test_checkpoints_and_looks_count(clock):
-    pace = Pace(10, 50, 10, step=0.01, peak_bytes=0, power=Energy(), look=0.5, save=2.0)
-    assert pace.seconds(1000, Budget()) == pytest.approx(10 + 40 * 0.5 + 2 * 2 + 2)
+def test_all_that_happens_between_steps_counts(clock):
+    pace = Pace(10, 50, 10, step=0.01, peak_bytes=0, power=Energy(), look=0.5, save=2.0, log=0.1, start=1.0)
+    assert pace.seconds(1000, Budget()) == pytest.approx(1 + 10 + 40 * 0.5 + 50 * 0.1 + 3 * 2)
 
 
 # ------------------------------------------------------------------------------------------------- how much may be measured

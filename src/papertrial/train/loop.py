@@ -32,7 +32,7 @@ from papertrial.train import checkpoint
 from papertrial.train.device import PeakMemory, accelerator, evaluating, from_main, repeatable, seed_step
 from papertrial.train.energy import EnergyMeter
 from papertrial.train.optim import Ema, make_optimizer, rate, set_rate
-from papertrial.train.pace import MEASURING, STEPS, TIMED, WARM, Pace, planned_steps
+from papertrial.train.pace import MEASURING, STEPS, TIMED, WARM, Pace, lines_every, planned_steps
 from papertrial.train.progress import Display
 from papertrial.train.shard import put, shard, whole
 from papertrial.train.watch import CollapseWatch, explain_nonfinite
@@ -115,6 +115,7 @@ def pace(
             return training.pace(1, 1, 0.0) if pilot else training.pace(WARM, STEPS, seconds, between=True)
     finally:
         training.close()
+        run.close()
         model.eval()
 
 
@@ -232,7 +233,7 @@ class _Training:
         self._gather()
         self.watch = CollapseWatch(self.whole, self.split, _device(self.whole), total)
         self.watch.state.update(self.state.watch)
-        every = log_every or max(1, min(100, total // 50))
+        every = log_every or lines_every(total)
         if self.state.complete:
             return self._keep_best()
         if self.main:
@@ -443,7 +444,7 @@ class _Training:
         self._synchronize()
         step, begun, before = warm, time.perf_counter(), self.energy.read()
         while step < warm + steps or time.perf_counter() - begun < seconds:
-            self.update(step, total=10**6)
+            outcome = self.update(step, total=10**6)
             step += 1
         self._synchronize()
         passed, spent = time.perf_counter() - begun, self.energy.read()
@@ -453,23 +454,29 @@ class _Training:
             steps=step - warm,
             step=passed / (step - warm),
             power=spent.since(before).times(1 / passed),
-            **(self._between() if between else {}),
+            **(self._between(outcome) if between else {}),
             peak_bytes=self.peak.read(),
         )
 
-    def _between(self) -> dict[str, float]:
+    def _between(self, outcome: _Outcome) -> dict[str, float]:
         watch = self.watch = CollapseWatch(self.model, self.split, self.device, 10**6)
         return {
+            "start": self._timed(self.run.tensorboard, times=1),
+            "log": self._timed(lambda: self.run.log(1, **self._row(outcome, 1, self.begun, 0.0))),
             "look": self._timed(lambda: watch.look(1)) if watch.on else 0.0,
             "validation": self._timed(self._judge) if self.validate is not None else 0.0,
-            "save": self._timed(self._save),
+            "save": self._timed(self._save, times=1),
         }
 
-    def _timed(self, action: Callable[[], Any]) -> float:
-        begun = time.perf_counter()
-        action()
-        self._synchronize()
-        return time.perf_counter() - begun
+    def _timed(self, action: Callable[[], Any], times: int = 9) -> float:
+        """Median seconds of an action, which is not repeated when it takes long: the first time is often the slowest."""
+        taken: list[float] = []
+        while not taken or (len(taken) < times and sum(taken) < 0.5):
+            begun = time.perf_counter()
+            action()
+            self._synchronize()
+            taken.append(time.perf_counter() - begun)
+        return statistics.median(taken)
 
     def _synchronize(self) -> None:
         if self.device.type == "cuda":

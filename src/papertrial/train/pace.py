@@ -33,10 +33,15 @@ def planned_steps(budget: Budget, epochs: int, rows: int, per_epoch: int, steps_
     return max(1, min(limits))
 
 
+def lines_every(steps: int) -> int:
+    """Steps from one logged line to the next."""
+    return max(1, min(100, steps // 50))
+
+
 @dataclass(frozen=True)
 class Pace:
     """What one of each costs in a training, in seconds: a step of `rows` rows, a validation, a look for collapse, a
-    checkpoint. per_epoch: steps.  steps: how many were measured.  power: energy per second."""
+    logged line, a checkpoint, and to start. per_epoch: steps.  steps: how many were measured.  power: energy per second."""
 
     rows: int
     per_epoch: int
@@ -46,7 +51,9 @@ class Pace:
     power: Energy
     validation: float = 0.0
     look: float = 0.0
+    log: float = 0.0
     save: float = 0.0
+    start: float = 0.0
 
     def steps_in(self, seconds: float) -> int:
         """As `train` plans it: the measuring and a first validation come out of the budget too."""
@@ -58,12 +65,13 @@ class Pace:
         return planned_steps(budget, epochs, self.rows, self.per_epoch, self.steps_in)
 
     def validating(self, steps: int) -> float:
-        """Seconds of the validations: one after every epoch and one at the end; none when validation costs nothing."""
-        return -(-steps // self.per_epoch) * self.validation
+        """Seconds of the validations, one after every epoch and one at the end, and of the line that each logs."""
+        return -(-steps // self.per_epoch) * (self.validation + self.log) if self.validation else 0.0
 
     def seconds(self, steps: int, budget: Budget) -> float:
         """Of a whole training of `steps`."""
-        between = self.step * steps + self.validating(steps) + min(_LOOKS, steps // 25) * self.look
+        between = self.start + self.step * steps + self.validating(steps)
+        between += min(_LOOKS, steps // 25) * self.look + steps // lines_every(steps) * self.log
         if budget.seconds is not None:
             between += self._measuring(budget.seconds)
         return between + (2 + between // _SAVE_EVERY) * self.save
