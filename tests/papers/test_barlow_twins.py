@@ -113,7 +113,7 @@ def test_embeddings_without_a_correlation_are_refused(za, zb):
         barlow_loss(torch.randn(za), torch.randn(zb))
 
 
-@pytest.mark.parametrize("name", [c.name for c in claims_of(barlow_twins)])
+@pytest.mark.parametrize("name", [c.name for c in claims_of(barlow_twins) if c.kind in ("identity", "property")])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_exact_claims_hold(name, seed):
     held, measured = getattr(barlow_twins, name)("tiny", seed)

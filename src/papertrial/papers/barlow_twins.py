@@ -318,7 +318,7 @@ def rewards_agreement_without_repetition(scale: str, seed: int) -> tuple[bool, d
 def _accuracy(scale: str, seed: int, projector: int, batch: int) -> float:
     """Probe accuracy on MNIST with 10 labels a class, after as many samples whatever the batch."""
     task = registry.task("image_representation")
-    prepared = task.prepare(open_data(at_hand("images/mnist")), seed, fraction=0.2, size=28)
+    prepared = task.prepare(open_data(at_hand("images/mnist")), seed, size=28)
     method, backbone = registry.method("barlow_twins"), registry.method("resnet")
     recipe, samples = recipes["base"], {"tiny": 2_560}.get(scale, 38_400)
     config, _ = resolve(Config, prepared.facts, {"base": recipe.config, "claim": {"projector": projector}})

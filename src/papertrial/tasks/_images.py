@@ -136,7 +136,8 @@ class ImageTask:
         fraction: float = 1.0,
         size: int | tuple[int, int] | None = None,
     ) -> Prepared:
-        """labels: how many per class are revealed, or "all".  fraction: share of the training rows that is used.
+        """labels: how many per class are revealed, or "all".  fraction: share of the
+        training rows that is used, or of the labels a class where only some are revealed.
         size: side of the images in pixels, or (height, width).
 
         Without any labels everything is for training, and valid and test are empty. Raises DataError for a single class,
@@ -145,6 +146,8 @@ class ImageTask:
         revealed = self._revealed(labels)
         if not 0 < float(fraction) <= 1:
             raise PapertrialError(f"fraction is {fraction}, not above 0 and at most 1", "write it as fraction=0.1")
+        if revealed is not None and fraction < 1:  # where labels are what is scarce, a fraction is one of labels
+            revealed, fraction = max(1, round(revealed * float(fraction))), 1.0
         target = np.asarray(data.labels, dtype=np.int64)
         notes: list[str] = []
         train, valid, test = self._split(
