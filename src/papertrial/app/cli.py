@@ -6,6 +6,7 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -220,8 +221,8 @@ def look(
     _say(*show.labelled((("declines", f"{name}: {reason}") for name, reason in fitting.papers.items() if reason)))
     if accepted:
         verb = "compare" if facts.numbers.get("labelled") else "fit"
-        extra = f" --target {target}" if target else ""
-        _say("", f"next        papertrial {verb} {accepted[0]} --data {data}{extra}")
+        extra = f" --target {quote(target)}" if target else ""
+        _say("", f"next        papertrial {verb} {accepted[0]} --data {quote(data)}{extra}")
 
 
 @app.command(context_settings={"help_option_names": []})
@@ -339,11 +340,12 @@ def _run_lines(artifact: Any) -> list[str]:
     )
     if card["extra"]:
         lines += ["also", *show.metrics(card["extra"], {})]
+    folder = quote(str(artifact.folder))
     return [
         *lines,
         "",
         f"saved in {artifact.folder}",
-        f"next        papertrial predict {artifact.folder} DATA    papertrial embed {artifact.folder} DATA",
+        f"next        papertrial predict {folder} DATA    papertrial embed {folder} DATA",
     ]
 
 
@@ -484,7 +486,7 @@ def compare(
     if json:
         _document(result)
         return
-    _say("", *result.lines(), "", f"next        papertrial report {result.folder}")
+    _say("", *result.lines(), "", f"next        papertrial report {quote(result.folder)}")
 
 
 @app.command()

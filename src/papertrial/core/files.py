@@ -17,7 +17,7 @@ from papertrial.core.errors import PapertrialError
 
 @contextmanager
 def disk_errors(path: Path | str) -> Iterator[None]:
-    """Turn a full disk, a read-only folder or a missing right into one clear line that names `path`."""
+    """Turn a full disk, a read-only folder, a missing right and the like into one clear line that names `path`."""
     try:
         yield
     except OSError as error:
@@ -25,11 +25,8 @@ def disk_errors(path: Path | str) -> Iterator[None]:
             raise PapertrialError(
                 f"no space left on the disk while writing {path}", "free some room and run the same command again"
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
-            raise PapertrialError(
-                f"cannot write {path}: {os.strerror(error.errno).lower()}", "choose another place with --out"
-            ) from error
-        raise
+        why = (error.strerror or str(error)).lower()
+        raise PapertrialError(f"cannot write {path}: {why}", "choose another place with --out") from error
 
 
 def write_with(path: Path | str, write: Callable[[Path], None]) -> Path:
