@@ -129,6 +129,7 @@ class _Study:
     size: int | None
     backbone: str | None
     settings: dict[str, Any]
+    techniques: list[str]
     recipe: str
     against: str | None
     baselines: list[str]
@@ -162,6 +163,7 @@ class _Study:
             backbone=self.backbone if method.paper.kind == "objective" else None,
             recipe=_recipe(method, self.recipe, entrant.asked),
             settings=self.settings if entrant.asked else None,
+            techniques=self.techniques if entrant.asked else (),
             budget=self.budget,
             seed=seed,
             fresh=self.fresh,
@@ -191,6 +193,7 @@ def compare(
     baselines: Sequence[str] | str | None = None,
     backbone: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    techniques: Sequence[str] = (),
     recipe: str = "base",
     labels: int | None = None,
     size: int | None = None,
@@ -205,8 +208,9 @@ def compare(
     data: anything `papertrial.open` takes, or what it returned.  budget: of one run, by default the task's; total: time
     for everything, shared out evenly over the runs.  against: the baseline verdicts are measured against, by default
     the task's strongest reference by mean validation score.  baselines: names instead of the task's own, or "none".
-    backbone: for objectives, baselines among them.  labels, size: see `papertrial.fit`.  settings: for the methods, not for the baselines.  worth: train
-    the reference on a quarter and half of the labels too, to say what a method is worth in labels.
+    backbone: for objectives, baselines among them.  labels, size: see `papertrial.fit`.  settings, techniques: for the
+    methods, not for the baselines.  worth: train the reference on a quarter and half of the labels too, to say what a
+    method is worth in labels.
     out: by default `runs/compare-<data>`.  echo: takes the lines said on the way; None for silence.
 
     A comparison that was interrupted goes on where it stopped, and one asked for again with more seeds or methods adds
@@ -241,6 +245,7 @@ def compare(
         size=size,
         backbone=backbone,
         settings=dict(settings or {}),
+        techniques=list(techniques),
         recipe=recipe,
         against=against,
         baselines=listed,
@@ -377,6 +382,7 @@ def _config(study: _Study) -> dict[str, Any]:
         "budget": study.budget.to_json(),
         "recipe": study.recipe,
         "settings": study.settings,
+        "techniques": study.techniques or None,
         "backbone": study.backbone,
         "labels": study.labels,
         "size": study.size,
