@@ -273,7 +273,8 @@ def test_synthetic_targets_are_standardised_and_differ_in_kind():
 
 
 def test_the_slide_runs_and_measures_every_model():
-    _, measured = CLAIMS["slide"]("tiny", 0)
+    held, measured = CLAIMS["slide"]("tiny", 0)
+    assert held == (measured.pop("margin") > 0)
     assert measured.keys() == {f"{name} at {alpha}" for name in ("ft", "resnet", "catboost") for alpha in (0.0, 1.0)}
     assert all(0 < value < 1.2 for value in measured.values())
     assert measured["catboost at 1.0"] < measured["resnet at 1.0"]

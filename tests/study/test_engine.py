@@ -44,7 +44,7 @@ class Killer(threading.Thread):
 
 def plain(result):
     """What a comparison found, less what depends on the clock and the place."""
-    rows = [dataclasses.replace(row, seconds=None, peak_bytes=None) for row in result.rows]
+    rows = [dataclasses.replace(row, seconds=None, peak_bytes=None, kwh=None) for row in result.rows]
     return dataclasses.replace(result, rows=tuple(rows), folder="", plan="")
 
 
