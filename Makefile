@@ -33,6 +33,7 @@ claims: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python bench/loop.py
+	$(BIN)/python bench/agc.py
 
 clean:
 	rm -rf $(VENV) build dist

@@ -427,6 +427,7 @@ def _train(b: Bench, model: nn.Module, optim: Any, steps: int, folder: Path) -> 
             seed=0,
             progress=False,
             checkpoint_seconds=0.0,
+            techniques=[technique.made for technique in b.resolved().techniques],
         )
 
 

@@ -284,6 +284,8 @@ def test_unknown_names_are_answered_with_a_suggestion(refused):
     assert "B/16" in refused("fit", "mlp_mixer:b16", "--data", "digits")
     assert "tiny" in refused("fit", "mlp_mixer", "--data", "digits", "--recipe", "tyni")
     assert "resnet" in refused("fit", "barlow_twins", "--data", "digits", "--backbone", "resnt")
+    assert "'agc'" in refused("fit", "mlp_mixer", "--data", "digits", "--technique", "acg")
+    assert "'clip'" in refused("compare", "mlp_mixer", "--data", "digits", "--technique", "agc:clp=1")
 
 
 def test_wrong_values_are_named(refused):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from papertrial.core import registry
@@ -67,3 +69,11 @@ def test_kinds_are_checked():
         Paper(id="a", title="", kind="poem", idea="")
     with pytest.raises(ValueError, match="claim kind"):
         claim("x", where="y", kind="hope")
+
+
+@pytest.mark.parametrize("name", sorted(registry.entries()))
+def test_a_paper_offers_the_techniques_its_literal_names(name):
+    offered = getattr(registry.load(name), "techniques", {})
+    assert tuple(offered) == registry.entries()[name].paper.techniques
+    for technique in offered.values():
+        assert all(field.metadata.get("where") for field in dataclasses.fields(technique))

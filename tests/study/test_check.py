@@ -117,11 +117,11 @@ def test_base_scale_outranks_tiny(tmp_path):
 
 def test_the_table_is_written_between_its_markers_only(tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{study.START}\nold\n{study.END}\nafter\n")
+    readme.write_text(f"before\n{study.START}\na line typed by hand\n{study.END}\nafter\n")
     assert study.write_table(readme, tmp_path) is True
     text = readme.read_text()
     assert text.startswith("before\n") and text.endswith("after\n")
-    assert "`barlow_twins`" in text and "not run" in text and "old" not in text
+    assert "`barlow_twins`" in text and "not run" in text and "typed by hand" not in text
     assert study.write_table(readme, tmp_path) is False
     (tmp_path / "bare.md").write_text("nothing")
     with pytest.raises(PapertrialError, match="markers"):

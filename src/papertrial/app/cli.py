@@ -36,6 +36,10 @@ def _complete_analysis(incomplete: str) -> list[str]:
     ]
 
 
+def _complete_technique(incomplete: str) -> list[str]:
+    return [name for name in registry.techniques() if name.startswith(incomplete)]
+
+
 def _complete_listed(incomplete: str) -> list[str]:
     return [row.paper.id for row in registry.reading_list() if row.paper.id.startswith(incomplete)]
 
@@ -73,6 +77,15 @@ Settings = Annotated[
     list[str] | None,
     typer.Option(
         "--set", help="name=value; may be repeated. 'papertrial fit PAPER --help' lists the names.", show_default=False
+    ),
+]
+Techniques = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--technique",
+        help="Technique to train with, such as agc or agc:clip=0.02; may be repeated.",
+        autocompletion=_complete_technique,
+        show_default=False,
     ),
 ]
 Backbone = Annotated[
@@ -168,6 +181,7 @@ def read(
         ("selected", facts.month),
         ("kind", facts.kind),
         ("tasks", ", ".join(facts.tasks)),
+        ("techniques", ", ".join(f"--technique {name}, with any model" for name in facts.techniques)),
         ("idea", facts.idea),
     ]
     rows += [
@@ -251,6 +265,7 @@ def fit(
     recipe: RecipeName = "base",
     set_: Settings = None,
     compile_: Annotated[bool, typer.Option("--compile", help="Compile the model with torch.compile.")] = False,
+    technique: Techniques = None,
     labels: Labels = None,
     size: Size = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, order and validation rows.", min=0)] = 0,
@@ -277,8 +292,9 @@ def fit(
     method = registry.method(paper)
     given = parse_settings([*(set_ or []), *(["compile=true"] if compile_ else [])])
     artifact = run_fit(
-        method.name, data, task=task, target=target, out=out, backbone=backbone, recipe=recipe, settings=given, budget=budget,
-        labels=labels, size=size, seed=seed, fresh=fresh, progress=not quiet and not json, shard=shard,
+        method.name, data, task=task, target=target, out=out, backbone=backbone, recipe=recipe, settings=given,
+        techniques=technique or [], budget=budget, labels=labels, size=size, seed=seed, fresh=fresh,
+        progress=not quiet and not json, shard=shard,
     )  # fmt: skip
     main = processes.is_main()
     processes.part()
@@ -296,6 +312,7 @@ def fit(
                         "backbone",
                         "task",
                         "data",
+                        "techniques",
                         "notes",
                         "settings",
                         "backbone_settings",
@@ -373,6 +390,7 @@ def _fit_help(paper: str | None) -> None:
         _say("", f"Variants: {', '.join(f'{method.id}:{name}' for name in method.module.variants)}")
     for recipe in method.module.recipes.values():
         changes = ", ".join(f"{name}={show.words(value)}" for name, value in {**recipe.config, **recipe.optim}.items())
+        changes += "".join(f", --technique {text}" for text in recipe.techniques)
         _say(
             *show.labelled(
                 [
@@ -389,6 +407,10 @@ def _fit_help(paper: str | None) -> None:
             "",
             "Training, also --set name=value:",
             *show.settings(Setting(row.name, row.value, row.source) for row in resolve(Optim, None, {})[1]),
+        )
+    for name in method.paper.techniques:
+        _say(
+            "", f"--technique {name}:setting=value, with any model:", *show.settings(registry.technique(name).settings)
         )
     _say("", "Values marked with a rule are suited to your data; a run prints and keeps what was chosen and why.")
 
@@ -455,6 +477,7 @@ def compare(
     backbone: Backbone = None,
     recipe: RecipeName = "base",
     set_: Settings = None,
+    technique: Techniques = None,
     labels: Labels = None,
     size: Size = None,
     worth: Annotated[
@@ -480,7 +503,8 @@ def compare(
 
     result = run_compare(
         papers, data, task=task, target=target, budget=budget, total=total, seeds=seeds, against=against, backbone=backbone, recipe=recipe,
-        settings=parse_settings(set_ or []), labels=labels, size=size, worth=worth, out=out, fresh=fresh, progress=not quiet and not json, echo=echo,
+        settings=parse_settings(set_ or []), techniques=technique or [],
+        labels=labels, size=size, worth=worth, out=out, fresh=fresh, progress=not quiet and not json, echo=echo,
         engine=engine, address=address, cores=cores,
     )  # fmt: skip
     if json:

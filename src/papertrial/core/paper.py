@@ -20,7 +20,8 @@ class Paper:
 
     id: file name, command-line name and test name.  kind: one of KINDS; `estimator` is for baselines that are not
     trained by gradient steps.  method: the public class of the file.  month: when the reading list selected it.
-    tasks: names of the tasks it can be compared on.  needs: extras of the package that must be installed.
+    tasks: names of the tasks it can be compared on.  techniques: names of those its file offers to any model.
+    needs: extras of the package that must be installed.
     builds_on: ids of the papers whose code it imports.  caveats: what the text hides, what failed, each with its source.
     """
 
@@ -34,6 +35,7 @@ class Paper:
     month: str = ""
     method: str = ""
     tasks: tuple[str, ...] = ()
+    techniques: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     baselines: tuple[str, ...] = ()
     builds_on: tuple[str, ...] = ()

@@ -51,13 +51,15 @@ class Optim:
 class Recipe:
     """Settings that go together: `paper` (the authors'), `base` (one machine, minutes), `tiny` (CPU, seconds, runs in CI).
 
-    config and optim hold only what differs from the defaults. cost and expect are words for readers.
+    config and optim hold only what differs from the defaults. techniques: as the user would name them, `agc:clip=0.02`.
+    cost and expect are words for readers.
     """
 
     name: str
     config: Mapping[str, Any] = field(default_factory=dict)
     optim: Mapping[str, Any] = field(default_factory=dict)
     budget: Budget = field(default_factory=Budget)
+    techniques: tuple[str, ...] = ()
     source: str = ""
     cost: str = ""
     expect: str = ""
@@ -108,7 +110,7 @@ def parse_settings(texts: list[str]) -> dict[str, str]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
-            raise PapertrialError(f"cannot read the setting {text!r}", "write it as --set name=value")
+            raise PapertrialError(f"cannot read the setting {text!r}", "write it as name=value")
         pairs[name.strip()] = value.strip()
     return pairs
 
@@ -137,5 +139,5 @@ def _cast(name: str, value: Any, hint: Any) -> Any:
         words = {int: "a whole number", float: "a number", bool: "true or false", tuple: "a list such as 1,2,3"}
         raise PapertrialError(
             f"the setting {name} is {value!r}, but it takes {words.get(origin, origin.__name__)}",
-            f"write it as --set {name}=...",
+            f"write it as {name}=...",
         ) from None

@@ -19,6 +19,7 @@ from typing import Any
 
 from papertrial.core.errors import PapertrialError, did_you_mean, missing_extra
 from papertrial.core.paper import Paper
+from papertrial.core.recipe import Setting, parse_settings, resolve, unknown_settings
 
 _ROOT = Path(__file__).resolve().parent.parent
 _ENTRY_POINTS = "papertrial.papers"
@@ -191,6 +192,37 @@ def paper(name: str) -> Paper:
     """The facts of `id`, `id:variant` or a network from elsewhere, without importing a method of the shelf."""
     key, _, variant = name.partition(":")
     return method(name).paper if variant and key not in entries() else find(key).paper
+
+
+@dataclass(frozen=True)
+class Technique:
+    """A technique as the user names it, `agc` or `agc:clip=0.02`, with every setting decided. made: what training calls."""
+
+    id: str
+    made: Any
+    settings: tuple[Setting, ...]
+
+
+def techniques() -> dict[str, str]:
+    """Every technique by name, with the id of the paper that offers it."""
+    return {name: entry.paper.id for entry in entries().values() for name in entry.paper.techniques}
+
+
+def technique(text: str, source: str = "you") -> Technique:
+    """Make the technique `name` or `name:setting=value,...`; `techniques` of the paper's file maps names to dataclasses.
+
+    source: who asked for the settings.  Raises PapertrialError with a suggestion for an unknown name or setting, and for
+    a value of the wrong type.
+    """
+    name, _, values = text.partition(":")
+    offered = techniques()
+    if name not in offered:
+        raise PapertrialError(f"there is no technique called {name!r}", did_you_mean(name, offered))
+    kind = load(offered[name]).techniques[name]
+    given = parse_settings(values.split(",")) if values else {}
+    unknown_settings(given, kind)
+    made, settings = resolve(kind, None, {source: given})
+    return Technique(name, made, tuple(Setting(f"{name}.{row.name}", row.value, row.source) for row in settings))
 
 
 @cache

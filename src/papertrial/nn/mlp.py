@@ -27,20 +27,21 @@ class Mlp(nn.Module):
 class StochasticDepth(nn.Module):
     """Drops a residual branch for a whole example with probability `rate` in training, and rescales the others (1603.09382).
 
-    `forward(branch (B, ...)) -> (B, ...)`.
+    `forward(branch (B, ...)) -> (B, ...)`.  rescale: False leaves the others as they are, so that training sees smaller
+    branches than answering does.
     """
 
-    def __init__(self, rate: float = 0.0) -> None:
+    def __init__(self, rate: float = 0.0, rescale: bool = True) -> None:
         super().__init__()
         if not 0 <= rate < 1:
             raise ValueError(f"a stochastic depth rate of {rate} is not in [0, 1)")
-        self.rate = rate
+        self.rate, self.rescale = rate, rescale
 
     def forward(self, branch: Tensor) -> Tensor:
         if self.rate == 0 or not self.training:
             return branch
         keep = torch.rand(len(branch), *(1,) * (branch.ndim - 1), device=branch.device) >= self.rate
-        return branch * keep / (1 - self.rate)
+        return branch * keep / (1 - self.rate) if self.rescale else branch * keep
 
 
 def depth_rates(rate: float, depth: int) -> list[float]:

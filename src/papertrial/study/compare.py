@@ -170,6 +170,7 @@ class _Study:
     size: int | None
     backbone: str | None
     settings: dict[str, Any]
+    techniques: list[str]
     recipe: str
     against: str | None
     baselines: list[str]
@@ -205,6 +206,7 @@ class _Study:
             self.settings if entrant.asked else None,
             {"labels": self.labels, "size": self.size, "fraction": fraction},
             self.fresh,
+            tuple(self.techniques) if entrant.asked else (),
         )
 
     def run(self, job: Job, prepared: Prepared) -> Outcome:
@@ -233,6 +235,7 @@ def compare(
     baselines: Sequence[str] | str | None = None,
     backbone: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    techniques: Sequence[str] = (),
     recipe: str = "base",
     labels: int | None = None,
     size: int | None = None,
@@ -250,8 +253,9 @@ def compare(
     data: anything `papertrial.open` takes, or what it returned.  budget: of one run, by default the task's; total: time
     for everything, shared out evenly over the runs.  against: the baseline verdicts are measured against, by default
     the task's strongest reference by mean validation score.  baselines: names instead of the task's own, or "none".
-    backbone: for objectives, baselines among them.  labels, size: see `papertrial.fit`.  settings: for the methods, not for the baselines.  worth: train
-    the reference on a quarter and half of the labels too, to say what a method is worth in labels.
+    backbone: for objectives, baselines among them.  labels, size: see `papertrial.fit`.  settings, techniques: for the
+    methods, not for the baselines.  worth: train the reference on a quarter and half of the labels too, to say what a
+    method is worth in labels.
     out: by default `runs/compare-<data>`.  engine: "local", one run after the other, or "ray", spread over the Ray
     cluster at `address` (by default that of this machine, or one started for the time), each run on `cores` cores of its
     own; `data` and `out` must then mean the same on all machines.  echo: takes the lines said on the way; None for silence.
@@ -291,6 +295,7 @@ def compare(
             size=size,
             backbone=backbone,
             settings=dict(settings or {}),
+            techniques=list(techniques),
             recipe=recipe,
             against=against,
             baselines=listed,
@@ -457,6 +462,7 @@ def _config(study: _Study) -> dict[str, Any]:
         "budget": study.budget.to_json(),
         "recipe": study.recipe,
         "settings": study.settings,
+        "techniques": study.techniques or None,
         "backbone": study.backbone,
         "labels": study.labels,
         "size": study.size,

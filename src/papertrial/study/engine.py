@@ -47,6 +47,7 @@ class Job:
     settings: dict[str, Any] | None = None
     options: dict[str, Any] = field(default_factory=dict)
     fresh: bool = False
+    techniques: tuple[str, ...] = ()
 
     def run(self, task: Task, prepared: Prepared, progress: bool) -> Outcome:
         """Here and now. Raises what `fit_prepared` raises."""
@@ -60,6 +61,7 @@ class Job:
             backbone=self.backbone,
             recipe=self.recipe,
             settings=self.settings,
+            techniques=self.techniques,
             budget=self.budget,
             seed=self.seed,
             fresh=self.fresh,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -21,7 +21,7 @@ from papertrial.core.budget import Budget, Meter
 from papertrial.core.errors import DataError, Declined, PapertrialError, did_you_mean
 from papertrial.core.files import disk_errors, read_json, write_json, write_with
 from papertrial.core.recipe import Optim, Setting, resolve, unknown_settings
-from papertrial.core.registry import Method
+from papertrial.core.registry import Method, Technique
 from papertrial.core.run import Run, environment
 from papertrial.core.task import Estimator, Prepared, Split, Task
 from papertrial.train import processes
@@ -79,6 +79,7 @@ class Resolved:
     backbone: Method | None = None
     backbone_config: Any = None
     backbone_settings: tuple[Setting, ...] = ()
+    techniques: tuple[Technique, ...] = ()
 
     @property
     def name(self) -> str:
@@ -128,10 +129,13 @@ def resolve_method(
     backbone: str | None = None,
     recipe: str = "base",
     settings: Mapping[str, Any] | None = None,
+    techniques: Sequence[str] = (),
 ) -> Resolved:
-    """Decide every setting of `method` on this data. `settings` named `backbone.x` go to the backbone.
+    """Decide every setting of `method` on this data. `settings` named `backbone.x` go to the backbone; `techniques` come
+    beside those of the recipe, or in their place where the name is the same.
 
-    Raises PapertrialError for an unknown recipe, setting or backbone, or a backbone where none is used.
+    Raises PapertrialError for an unknown recipe, setting, technique or backbone, or a backbone where none is used, and
+    Declined for a technique on a method that takes no gradient steps.
     """
     given = dict(settings or {})
     inner = {name.removeprefix("backbone."): given.pop(name) for name in list(given) if name.startswith("backbone.")}
@@ -145,7 +149,12 @@ def resolve_method(
     variant = {f"variant {method.variant}": method.overrides} if method.variant else {}
     config, config_settings = resolve(module.Config, prepared.facts, {layer: chosen.config, **variant, "you": given})
     optim, optim_settings = resolve(Optim, prepared.facts, {layer: chosen.optim, "you": given})
-    resolved = Resolved(method, config, optim, config_settings + ([] if estimator else optim_settings), chosen)
+    if estimator and techniques:
+        raise Declined(f"{method.id} takes no gradient steps, so {', '.join(techniques)} cannot change how it learns")
+    used = {made.id: made for made in (registry.technique(text, layer) for text in chosen.techniques)}
+    used |= {made.id: made for made in map(registry.technique, techniques)}
+    shown = [] if estimator else optim_settings + [setting for made in used.values() for setting in made.settings]
+    resolved = Resolved(method, config, optim, config_settings + shown, chosen, techniques=tuple(used.values()))
     if method.paper.kind != "objective":
         if backbone or inner:
             raise PapertrialError(
@@ -165,7 +174,7 @@ def resolve_method(
         "you": inner,
     }
     under_config, under_settings = resolve(under.module.Config, prepared.facts, under_layers)
-    return Resolved(method, config, optim, resolved.settings, chosen, under, under_config, tuple(under_settings))
+    return replace(resolved, backbone=under, backbone_config=under_config, backbone_settings=tuple(under_settings))
 
 
 def build_model(task: Task, resolved: Resolved, prepared: Prepared) -> Any:
@@ -202,6 +211,7 @@ def fit_prepared(
     backbone: str | None = None,
     recipe: str = "base",
     settings: Mapping[str, Any] | None = None,
+    techniques: Sequence[str] = (),
     budget: Budget | None = None,
     seed: int = 0,
     fresh: bool = False,
@@ -219,7 +229,9 @@ def fit_prepared(
     """
     import torch
 
-    resolved = resolve_method(method, prepared, backbone=backbone, recipe=recipe, settings=settings)
+    resolved = resolve_method(
+        method, prepared, backbone=backbone, recipe=recipe, settings=settings, techniques=techniques
+    )
     budget = budget_of(resolved, task, budget)
     processes.join()
     run = Run(out)
@@ -243,7 +255,7 @@ def fit_prepared(
         rows = task.training(model, prepared)
         meter = Meter()
         if not isinstance(model, Estimator):
-            meter = _train(task, model, rows, prepared, resolved.optim, budget, run, seed, progress, shard)
+            meter = _train(task, model, rows, prepared, resolved, budget, run, seed, progress, shard)
 
         def conclude() -> None:
             spent = _fit_estimator(model, rows, prepared, budget, run, seed) if isinstance(model, Estimator) else meter
@@ -270,6 +282,7 @@ def fit(
     backbone: str | None = None,
     recipe: str = "base",
     settings: Mapping[str, Any] | None = None,
+    techniques: Sequence[str] = (),
     budget: Budget | str | None = None,
     labels: int | None = None,
     size: int | None = None,
@@ -280,9 +293,9 @@ def fit(
 ) -> Any:
     """Open the data, train `method` on it and return the `Artifact`.
 
-    data: anything `papertrial.open` takes.  out: the run's folder, by default `runs/<method>-<data>`.  labels: how
-    many labels per class a method may see (image_representation).  size: side of the images in pixels.  shard, and
-    several processes: see `fit_prepared`.
+    data: anything `papertrial.open` takes.  out: the run's folder, by default `runs/<method>-<data>`.  techniques: such as
+    `["agc:clip=0.02"]`.  labels: how many labels per class a method may see (image_representation).  size: side of the
+    images in pixels.  shard, and several processes: see `fit_prepared`.
     """
     from papertrial.data import open as open_data
     from papertrial.use.artifact import Artifact
@@ -306,6 +319,7 @@ def fit(
         backbone=backbone,
         recipe=recipe,
         settings=settings,
+        techniques=techniques,
         budget=Budget.parse(budget) if isinstance(budget, str) else budget,
         seed=seed,
         fresh=fresh,
@@ -354,6 +368,7 @@ def _asked(
         "config": asdict(resolved.config),
         "backbone_config": asdict(resolved.backbone_config) if resolved.backbone else None,
         "optim": asdict(resolved.optim),
+        "techniques": {made.id: asdict(made.made) for made in resolved.techniques} or None,
         "budget": budget.to_json(),
         "seed": seed,
         "version": papertrial.__version__,
@@ -397,7 +412,7 @@ def _train(
     model: Any,
     rows: Split,
     prepared: Prepared,
-    optim: Optim,
+    resolved: Resolved,
     budget: Budget,
     run: Run,
     seed: int,
@@ -406,8 +421,12 @@ def _train(
 ) -> Meter:
     from papertrial.train.loop import train
 
-    early = made_ready(task, model, rows, prepared, optim)
-    return train(model, rows, optim, budget, run, seed=seed, validate=early, progress=progress, sharded=shard)
+    early = made_ready(task, model, rows, prepared, resolved.optim)
+    techniques = [made.made for made in resolved.techniques]
+    return train(
+        model, rows, resolved.optim, budget, run, seed=seed, validate=early, progress=progress, techniques=techniques,
+        sharded=shard,
+    )  # fmt: skip
 
 
 def made_ready(task: Task, model: Any, rows: Split, prepared: Prepared, optim: Optim) -> Callable[[], float] | None:
@@ -477,6 +496,7 @@ def _card(
 ) -> dict[str, Any]:
     """The artifact's card: all that is needed to rebuild the model and to judge where it came from."""
     paper = resolved.method.paper
+    cautions = [made.made.caution(resolved.optim) for made in resolved.techniques if hasattr(made.made, "caution")]
     return {
         "format": CARD_VERSION,
         "method": {"name": resolved.method.name, "title": paper.title, "arxiv": paper.arxiv, "caveats": paper.caveats},
@@ -485,11 +505,12 @@ def _card(
         "data": prepared.origin,
         "facts": prepared.facts,
         "state": prepared.state,
-        "notes": prepared.notes,
+        "notes": [*prepared.notes, *filter(None, cautions)],
         "recipe": resolved.recipe.name,
         "config": asdict(resolved.config),
         "backbone_config": asdict(resolved.backbone_config) if resolved.backbone else None,
         "optim": asdict(resolved.optim),
+        "techniques": {made.id: asdict(made.made) for made in resolved.techniques},
         "settings": [asdict(setting) for setting in resolved.settings],
         "backbone_settings": [asdict(setting) for setting in resolved.backbone_settings],
         "budget": budget,
