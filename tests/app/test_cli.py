@@ -234,7 +234,7 @@ def test_learning_without_labels(papertrial, tmp_path):
 
 @pytest.mark.slow
 def test_compare_says_a_verdict(papertrial):
-    code, out, err = papertrial(
+    words = [
         "compare",
         "rtdl:mlp",
         "--data",
@@ -248,25 +248,12 @@ def test_compare_says_a_verdict(papertrial):
         "--out",
         "runs/wine",
         "-q",
-    )
+    ]
+    code, out, err = papertrial(*words)
     assert code == 0, err
     assert "verdict" in out and "xgboost" in out and "majority" in out
     assert any(word in out for word in ("helps", "hurts", "cannot tell"))
-    code, again, err = papertrial(
-        "compare",
-        "rtdl:mlp",
-        "--data",
-        "wine",
-        "--seeds",
-        "2",
-        "--budget",
-        "2s",
-        "--recipe",
-        "tiny",
-        "--out",
-        "runs/wine",
-        "-q",
-    )
+    code, again, err = papertrial(*words)
     assert code == 0, err
     assert out.splitlines()[-12:] == again.splitlines()[-12:]
 
