@@ -10,10 +10,12 @@ from typing import Any
 class Facts:
     """Facts of a prepared data set. Zero or empty: not there or not known.
 
-    kind: `images` or `table`.  examples: training examples; labelled: how many of them carry a target.
+    kind: `images`, `table`, `text`, `pairs` or `collection`.  examples: training examples; labelled: how many of them carry a target.
     channels, height, width: of the images as the model sees them.  numeric: number of numeric columns.
     cardinalities: categories seen in training per categorical column (code `cardinality` means unseen).
     classes: number of classes, 0 for regression or without labels.  outputs: width of a supervised model's last layer.
+    bytes: of all training texts; length: bytes of a text that 19 of 20 do not exceed.  causal: whether a position may see
+    only those before it, as in language modelling.
     """
 
     kind: str
@@ -26,6 +28,9 @@ class Facts:
     cardinalities: tuple[int, ...] = ()
     classes: int = 0
     outputs: int = 0
+    bytes: int = 0
+    length: int = 0
+    causal: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

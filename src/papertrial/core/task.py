@@ -5,7 +5,8 @@ Arrays travel as `Split`s: named numpy columns of equal length. Metrics of one r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -26,17 +27,81 @@ class Supports:
         return self.ok
 
 
-class Split(Mapping[str, np.ndarray]):
-    """Named columns of equal length; memory-mapped arrays stay on disk until rows are taken."""
+class Ragged:
+    """Rows of different length in one array: texts as UTF-8 bytes, or token ids.
 
-    def __init__(self, columns: Mapping[str, np.ndarray]) -> None:
+    values: (total,), row after row.  offsets: int64 (rows + 1,), where each begins.  pad: what fills the short rows of a
+    batch.  Indexing with a slice or an array takes rows, with one number gives that row. Raises ValueError for offsets
+    that do not fit the values.
+    """
+
+    def __init__(self, values: np.ndarray, offsets: np.ndarray, pad: int = 0) -> None:
+        self.values, self.offsets, self.pad = values, np.asarray(offsets, dtype=np.int64), pad
+        if self.offsets[0] < 0 or self.offsets[-1] > len(values) or (np.diff(self.offsets) < 0).any():
+            raise ValueError(f"offsets from {self.offsets[0]} to {self.offsets[-1]} for {len(values)} values")
+
+    @classmethod
+    def of(cls, rows: Sequence[Any], dtype: Any = np.int32, pad: int = 0) -> Ragged:
+        """From rows of numbers."""
+        offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
+        parts = [np.asarray(row, dtype=dtype) for row in rows]
+        return cls(np.concatenate(parts) if parts else np.empty(0, dtype=dtype), offsets, pad)
+
+    @classmethod
+    def of_texts(cls, texts: Sequence[str]) -> Ragged:
+        """Texts as uint8; a lone surrogate, which UTF-8 cannot hold, becomes a question mark."""
+        encoded = [text.encode("utf-8", "replace") for text in texts]
+        offsets = np.concatenate([[0], np.cumsum([len(text) for text in encoded], dtype=np.int64)])
+        return cls(np.frombuffer(b"".join(encoded), dtype=np.uint8), offsets)
+
+    def texts(self) -> list[str]:
+        """The rows as strings; a character that is cut in half becomes U+FFFD."""
+        held = self.values.tobytes()
+        return [held[first:last].decode("utf-8", "replace") for first, last in itertools.pairwise(self.offsets)]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 (rows,)."""
+        return np.diff(self.offsets)
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.offsets[-1] - self.offsets[0]) * self.values.itemsize
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, rows: Any) -> Any:
+        if isinstance(rows, int | np.integer):
+            row = range(len(self))[rows]
+            return self.values[self.offsets[row] : self.offsets[row + 1]]
+        taken = np.arange(len(self))[rows]
+        lengths = self.lengths[taken]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        steps = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - self.offsets[:-1][taken], lengths)
+        return Ragged(self.values[steps], offsets, self.pad)
+
+    def padded(self, longest: int | None = None) -> np.ndarray:
+        """(rows, length of the longest row): short rows are filled with `pad` at the end, rows over `longest` are cut."""
+        lengths = self.lengths if longest is None else np.minimum(self.lengths, longest)
+        width = int(lengths.max(initial=0))
+        filled = np.full((len(self), width), self.pad, dtype=self.values.dtype)
+        here = np.arange(width) < lengths[:, None]
+        filled[here] = self.values[(self.offsets[:-1, None] + np.arange(width))[here]]
+        return filled
+
+
+class Split(Mapping[str, Any]):
+    """Named columns of equal length, numpy arrays or Ragged; memory-mapped arrays stay on disk until rows are taken."""
+
+    def __init__(self, columns: Mapping[str, Any]) -> None:
         self.columns = dict(columns)
         lengths = {name: len(column) for name, column in self.columns.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"columns of different length: {lengths}")
         self.examples = next(iter(lengths.values()), 0)
 
-    def __getitem__(self, name: str) -> np.ndarray:
+    def __getitem__(self, name: str) -> Any:
         return self.columns[name]
 
     def __iter__(self) -> Any:
@@ -97,7 +162,7 @@ class Estimator(Protocol):
 class Task(Protocol):
     """What every file in `tasks/` offers as `TASK`.
 
-    kind: of the data it takes (images | table).  inputs: columns a model is called with, in order.  references: baselines a verdict may be measured against;
+    kind: of the data it takes (images | table | text | pairs | collection).  inputs: columns a model is called with, in order.  references: baselines a verdict may be measured against;
     floors: baselines shown as the floor.  budget: of one run, when the user names none.
     optional bank: most training rows that `extra_scores` looks at, all where it is missing.
     """

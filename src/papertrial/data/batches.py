@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from papertrial.core.errors import DataError
-from papertrial.core.task import Split
+from papertrial.core.task import Ragged, Split
 
 _WORTH_A_THREAD = 1 << 18  # bytes; gathering a smaller batch takes less time than handing it to another thread
 
@@ -24,7 +24,8 @@ _WORTH_A_THREAD = 1 << 18  # bytes; gathering a smaller batch takes less time th
 def to_tensors(columns: Mapping[str, np.ndarray], device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """Columns as a model reads them: floats as float32, whole numbers as int64, booleans as they are.
 
-    "image" (B, H, W, C) becomes float32 (B, C, H, W); uint8 pixels are divided by 255.
+    "image" (B, H, W, C) becomes float32 (B, C, H, W); uint8 pixels are divided by 255.  Ragged rows become (B, N), filled
+    at the end with their `pad` up to the longest of the batch.
     Raises DataError for a column of text or objects.
     """
     return _on_device({name: _host_tensor(name, column) for name, column in columns.items()}, torch.device(device))
@@ -109,19 +110,26 @@ def forward_batches(
 ) -> np.ndarray:
     """`function` of the named columns for all rows, in chunks and without gradients; (N, ...) on the CPU.
 
-    bfloat16 and float16 answers come back as float32. The caller puts the model into `eval()`. No rows: shape (0,).
+    bfloat16 and float16 answers come back as float32. Ragged rows are taken from the longest to the shortest, so that few
+    places are filled up. The caller puts the model into `eval()`. No rows: shape (0,).
     """
+    ragged = [split[name].lengths for name in inputs if isinstance(split[name], Ragged)]
+    order = np.argsort(-sum(ragged), kind="stable") if ragged else None
     parts = []
     with torch.no_grad():
         for begin in range(0, split.examples, batch):
-            columns = {name: split[name][begin : begin + batch] for name in inputs}
+            rows = slice(begin, begin + batch) if order is None else order[begin : begin + batch]
+            columns = {name: split[name][rows] for name in inputs}
             out = function(*to_tensors(columns, device).values())
             out = out.float() if out.dtype in (torch.bfloat16, torch.float16) else out
             parts.append(out.cpu().numpy())
-    return np.concatenate(parts) if parts else np.empty(0, dtype=np.float32)
+    if not parts:
+        return np.empty(0, dtype=np.float32)
+    answers = np.concatenate(parts)
+    return answers if order is None else answers[np.argsort(order)]
 
 
-def _take(column: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _take(column: Any, rows: np.ndarray) -> Any:
     if not isinstance(column, np.memmap):
         return column[rows]
     order = np.argsort(rows)  # a file is read fastest from front to back
@@ -131,7 +139,7 @@ def _take(column: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _host_tensor(name: str, column: Any) -> Tensor:
-    column = np.asarray(column)
+    column = column.padded().astype(np.int64) if isinstance(column, Ragged) else np.asarray(column)
     is_image = name == "image" and column.ndim == 4
     if column.dtype.kind == "f":
         column = column.astype(np.float32, copy=False)

@@ -176,7 +176,7 @@ class ImageTask:
         pixels = _as_trained(pixels, state)
 
         def rows(index: np.ndarray, label: np.ndarray, **more: np.ndarray) -> Split:
-            return Split({"image": Rows(pixels, index), "label": label[index], **more})  # type: ignore[dict-item]
+            return Split({"image": Rows(pixels, index), "label": label[index], **more})
 
         count = len(state["class_names"])
         facts = Facts(
