@@ -162,8 +162,9 @@ class Estimator(Protocol):
 class Task(Protocol):
     """What every file in `tasks/` offers as `TASK`.
 
-    kind: of the data it takes (images | table | text | pairs | collection).  inputs: columns a model is called with, in order.  references: baselines a verdict may be measured against;
-    floors: baselines shown as the floor.  budget: of one run, when the user names none.
+    kind: of the data it takes (images | table | text | pairs | collection).  inputs: columns a model is called with, in
+    order.  references: baselines a verdict may be measured against; floors: baselines shown as the floor.  budget: of one
+    run, when the user names none.
     optional bank: most training rows that `extra_scores` looks at, all where it is missing.
     """
 
