@@ -14,6 +14,7 @@ from torch import nn
 
 from papertrial.core.errors import PapertrialError
 from papertrial.core.task import Ragged
+from papertrial.nn import pretrained
 from papertrial.nn.attention import Attention
 from papertrial.nn.decode import GREEDY, Choice, beam, complete, sample
 from papertrial.nn.mlp import Mlp
@@ -266,10 +267,9 @@ def every_text(model, prompt, length, penalty):
         grown = []
         for text, score in open_texts:
             logits = model.logits(torch.tensor([[*prompt, *text]]))[0, -1]
-            logits[0] = -math.inf
-            for token, more in enumerate(logits.log_softmax(-1).tolist()):
-                if more > -math.inf:
-                    grown.append(([*text, token], score + more))
+            grown += [
+                ([*text, token], score + more) for token, more in enumerate(logits.log_softmax(-1).tolist()) if token
+            ]
         closed += [entry for entry in grown if entry[0][-1] == model.tokeniser.end]
         open_texts = [entry for entry in grown if entry[0][-1] != model.tokeniser.end]
     return sorted(
@@ -279,7 +279,7 @@ def every_text(model, prompt, length, penalty):
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
 def test_wide_beams_find_the_best_of_all_texts(penalty):
-    model = causal(size=5)
+    model = causal(end=1, size=5)
     wanted = every_text(model, [3, 4], 4, penalty)
     found = beam(model, Ragged.of([[3, 4]]), 4, beams=300, length_penalty=penalty)[0]
     assert found[0].ids.tolist() == wanted[0][0]
@@ -311,3 +311,77 @@ def test_one_beam_is_greedy():
 def test_few_tokens_leave_beams_empty():
     found = beam(Fixed(np.zeros((3, 3)), pad=0, end=1), Ragged.of([[2]]), 1, beams=5)[0]
     assert sorted(entry.ids.tolist() for entry in found) == [[1], [2]]
+
+
+# ----------------------------------------------------------------------------------------------------------- transformers
+
+
+def gpt2():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        vocab_size=30, n_positions=48, n_embd=16, n_layer=2, n_head=2, bos_token_id=1, eos_token_id=1, initializer_range=0.6
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return GPT2LMHeadModel(config), Ids(30, 1, 1)
+
+
+def t5():
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    config = T5Config(
+        vocab_size=30, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False, decoder_start_token_id=0, pad_token_id=0, eos_token_id=1, initializer_factor=3.0,
+    )  # fmt: skip
+    torch.manual_seed(1)
+    return T5ForConditionalGeneration(config), Ids(30, 0, 1)
+
+
+@pytest.fixture(scope="module", params=[gpt2, t5])
+def both(request):
+    """Their model, ours with its weights, and the arguments of their `generate`."""
+    theirs, tokeniser = request.param()
+    settings = theirs.config.to_dict()
+    ours = pretrained.build(settings, tokeniser)
+    pretrained.fill(ours, theirs.state_dict(), settings)
+    more = {"pad_token_id": tokeniser.pad, "eos_token_id": 1, "do_sample": False}
+    more |= {} if tokeniser.pad == 1 else {"suppress_tokens": [tokeniser.pad]}
+    return theirs.double().eval(), ours.double().eval(), more
+
+
+SOURCES = Ragged.of(np.split(np.random.default_rng(0).integers(2, 30, 60), [1, 4, 11, 13, 30, 48]))
+
+
+def behind(out, row):
+    """What their `generate` wrote: the prompt of a causal model, or the start of an answer, comes first."""
+    return (
+        out[len(SOURCES[row]) :]
+        if len(out) > len(SOURCES[row]) and out[: len(SOURCES[row])] == SOURCES[row].tolist()
+        else out[1:]
+    )
+
+
+def test_greedy_is_that_of_transformers(both):
+    theirs, ours, more = both
+    found = complete(ours, SOURCES, 20)
+    for row in range(len(SOURCES)):
+        wanted = theirs.generate(torch.tensor(SOURCES[[row]].padded()).long(), max_new_tokens=20, **more)[0].tolist()
+        assert found[row].tolist() == behind(wanted, row)
+    assert len(set(found.lengths)) > 1 and found.lengths.max() == 20, "some texts end and some do not"
+
+
+@pytest.mark.parametrize(("beams", "penalty"), [(2, 1.0), (4, 1.0), (3, 0.0), (4, 2.0), (3, -1.0)])
+def test_beams_are_those_of_transformers(both, beams, penalty):
+    theirs, ours, more = both
+    found = beam(ours, SOURCES, 15, beams, penalty)
+    for row in range(len(SOURCES)):
+        out = theirs.generate(
+            torch.tensor(SOURCES[[row]].padded()).long(), max_new_tokens=15, num_beams=beams, num_return_sequences=beams,
+            length_penalty=penalty, return_dict_in_generate=True, output_scores=True, **more,
+        )  # fmt: skip
+        for best, ids, score in zip(found[row], out.sequences.tolist(), out.sequences_scores.tolist(), strict=True):
+            wanted = behind(ids, row)[: len(best.ids)]
+            assert best.ids.tolist() == wanted
+            assert set(behind(ids, row)[len(best.ids) :]) <= {more["pad_token_id"]}
+            assert best.score == pytest.approx(score, rel=1e-4, abs=1e-5)
+    assert len({len(best.ids) for row in found for best in row}) > 2, "texts of several lengths are compared"

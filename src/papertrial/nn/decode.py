@@ -141,7 +141,7 @@ def _beams(model: Any, prompts: Ragged, length: int, beams: int, penalty: float)
     finished = _Finished(len(rows), beams, length)
     done: list[list[Hypothesis]] = [[] for _ in range(len(prompts))]
     for step in range(1, length + 1):
-        reached = scores[..., None] + _without(logits, pad, end).log_softmax(-1).view(len(rows), beams, -1)
+        reached = scores[..., None] + _without(logits.log_softmax(-1), pad, end).view(len(rows), beams, -1)
         # twice as many, because half of them may end here
         best, place = reached.flatten(1).topk(min(2 * beams, reached[0].numel()))
         parent, token = place // reached.shape[-1], place % reached.shape[-1]
