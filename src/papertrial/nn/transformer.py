@@ -13,7 +13,7 @@ H heads, D width of a head, V vocabulary. Padding stands at the end of a row and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -124,7 +124,7 @@ class Stack(nn.Module):
         """kept: is given what goes into the first layer and what comes out of each, before the last norm."""
         x = self.dropout(x)
         turn = self.position.turn(rows.at)
-        within = self.view(rows, turn)
+        within = self._view(rows, turn) if cache is None else None
         remembered = None if cache is None else self._remembered(rows, cache)
         across = None if seen is None else Across(rows, seen.rows)
         for layer, block in enumerate(self.blocks):
@@ -138,15 +138,14 @@ class Stack(nn.Module):
             kept.append(x)
         return self.norm(x)
 
-    def view(self, rows: Rows) -> View:
+    def _view(self, rows: Rows, turn: tuple[Tensor, Tensor] | None) -> View:
         """What each token sees without a cache."""
-        turn = self.position.turn(rows.at)
         if isinstance(rows, Packed):
             views = tuple(self._within(group.longest, group.valid, rows.at.device) for group in rows.groups)
             return WithinPacked(rows, views, turn)
         return self._within(rows.longest, rows.valid, rows.at.device, turn)
 
-    def _within(self, longest: int, valid: Tensor | None, device: torch.device, turn: Any = None) -> Within:
+    def _within(self, longest: int, valid: Tensor | None, device: Any, turn: Any = None) -> Within:
         at = torch.arange(longest, device=device)
         bias = self.position.bias(at, at)
         if not self.causal:
@@ -332,7 +331,9 @@ class Encoder(_Reader):
     def layers(self, ids: Tensor, segments: Tensor | None = None) -> list[Tensor]:
         """What goes into the first layer and what comes out of each, (B, N, width), without the last norm."""
         rows = self._rows(ids)
-        return [rows.unpack(x) for x in self.stack.steps(self._read(self.embed, self.stack, ids, rows, segments), rows)]
+        kept: list[Tensor] = []
+        self.stack(self._read(self.embed, self.stack, ids, rows, segments), rows, kept=kept)
+        return [rows.unpack(x) for x in kept]
 
 
 class Decoder(_Reader):
