@@ -51,7 +51,14 @@ PAPER = Paper(
     kind="estimator",
     idea="The same answer for every example: class shares, the mean, or the shares of bytes.",
     method="Majority",
-    tasks=("tabular", "image_classification", "image_representation", "language_modeling"),
+    tasks=(
+        "tabular",
+        "image_classification",
+        "image_representation",
+        "text_classification",
+        "sentence_similarity",
+        "language_modeling",
+    ),
     tags=("baseline", "floor"),
 )
 

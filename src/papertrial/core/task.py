@@ -207,7 +207,9 @@ class Task(Protocol):
         """What is trained: an nn.Module with `loss(batch)`, or an Estimator. Raises Declined with the reason."""
 
     def training(self, model: Any, prepared: Prepared) -> Split:
-        """The rows `model` may learn from: labelled ones for supervised models, all for objectives without labels."""
+        """The rows `model` may learn from: labelled ones for supervised models, all for objectives without labels.
+
+        Before that, `model` takes what it needs from its inputs (`fit_inputs`: quantiles, a vocabulary)."""
 
     def finish(self, model: Any, prepared: Prepared, seed: int) -> dict[str, np.ndarray]:
         """What is fitted after training and kept in the artifact (a linear probe); empty for supervised models."""
