@@ -94,7 +94,7 @@ def written(steps, rows):
     logits=st.lists(st.sampled_from([-3.0, -1.0, 0.0, 0.5, 0.5001, 2.0, 9.0, -math.inf]), min_size=1, max_size=9).filter(lambda row: max(row) > -math.inf),
     temperature=st.sampled_from([0.3, 1.0, 4.0]),
     top_k=st.integers(0, 10),
-    top_p=st.sampled_from([1e-9, 0.2, 0.5, 0.9, 1.0]),
+    top_p=st.sampled_from([1e-9, 0.213, 0.517, 0.931, 1.0]),
 )  # fmt: skip
 def test_filters_keep_what_they_say(logits, temperature, top_k, top_p):
     found = Choice(temperature, top_k, top_p).probabilities(torch.tensor([logits])).tolist()[0]
@@ -322,8 +322,12 @@ def gpt2():
     config = GPT2Config(
         vocab_size=30, n_positions=48, n_embd=16, n_layer=2, n_head=2, bos_token_id=1, eos_token_id=1, initializer_range=0.6
     )  # fmt: skip
-    torch.manual_seed(0)
-    return GPT2LMHeadModel(config), Ids(30, 1, 1)
+    torch.manual_seed(1)
+    model = GPT2LMHeadModel(config)
+    model.transformer.h[0].attn.c_proj.weight.data *= 3
+    model.transformer.ln_f.bias.data.normal_()
+    model.transformer.wte.weight.data[1] *= 2  # texts end now and then
+    return model, Ids(30, 1, 1)
 
 
 def t5():
@@ -334,7 +338,10 @@ def t5():
         tie_word_embeddings=False, decoder_start_token_id=0, pad_token_id=0, eos_token_id=1, initializer_factor=3.0,
     )  # fmt: skip
     torch.manual_seed(1)
-    return T5ForConditionalGeneration(config), Ids(30, 0, 1)
+    model = T5ForConditionalGeneration(config)
+    model.lm_head.weight.data *= 0.5
+    model.lm_head.weight.data[1] *= 3
+    return model, Ids(30, 0, 1)
 
 
 @pytest.fixture(scope="module", params=[gpt2, t5])
@@ -382,6 +389,9 @@ def test_beams_are_those_of_transformers(both, beams, penalty):
         for best, ids, score in zip(found[row], out.sequences.tolist(), out.sequences_scores.tolist(), strict=True):
             wanted = behind(ids, row)[: len(best.ids)]
             assert best.ids.tolist() == wanted
-            assert set(behind(ids, row)[len(best.ids) :]) <= {more["pad_token_id"]}
+            assert set(behind(ids, row)[len(best.ids) :]) <= {
+                more["pad_token_id"],
+                1,
+            }  # theirs fills a padding id of 0 with the end
             assert best.score == pytest.approx(score, rel=1e-4, abs=1e-5)
     assert len({len(best.ids) for row in found for best in row}) > 2, "texts of several lengths are compared"
