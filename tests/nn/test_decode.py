@@ -64,6 +64,8 @@ class Fixed(nn.Module):
         self.tokeniser = Ids(self.table.shape[1], pad, end)
         self.read = []
 
+    used, longest = 0, None
+
     def cache(self, rows, longest):
         return self
 
@@ -247,14 +249,39 @@ def test_nothing_to_write():
     assert complete(model, Ragged.of([[], []]), 3)[0].tolist() == complete(model, Ragged.of([[0]]), 3)[0].tolist()
 
 
-def test_too_many_tokens_for_the_places_of_a_model_are_refused():
-    assert complete(causal(end=None), PROMPTS, LONGEST - 6).lengths.tolist() == [LONGEST - 6] * 5
-    with pytest.raises(PapertrialError, match="places"):
-        complete(causal(), PROMPTS, LONGEST - 5)
+def test_what_a_model_cannot_write_is_refused():
     with pytest.raises(ValueError, match="padding"):
         complete(Fixed(np.zeros((3, 3))), Ragged.of([[1], [1, 2]]), 2)
     with pytest.raises(PapertrialError, match="not numbers"):
         complete(Fixed(np.full((3, 3), math.nan)), Ragged.of([[1]]), 2)
+
+
+@pytest.mark.parametrize("start", [None, 3])
+@pytest.mark.parametrize("how", ["positions", "training"])
+def test_a_row_that_becomes_too_long_is_read_from_its_last_half(how, start):
+    model = causal("learned" if how == "positions" else "rotary", end=None)
+    longest = LONGEST if how == "positions" else 9
+    model.longest = None if how == "positions" else longest
+    prompts = Ragged.of([[5, 6, 7, 8], [3] * 3, [4, 6] * 25, []])
+    found = complete(model, prompts, 60, Choice(0.8), seeds=[1], start=start)
+    for row in range(len(prompts)):
+        assert (
+            complete(model, prompts[[row]], 60, Choice(0.8), seeds=[1], start=start)[0].tolist() == found[row].tolist()
+        )
+        lead = [] if start is None else [start]
+        window = prompts[row].tolist() or ([] if lead else [0])
+        at = np.random.Generator(np.random.Philox(key=1)).random(60)
+        for step, token in enumerate(found[row].tolist()):
+            if len(lead) + len(window) > longest:
+                window = window[-(longest // 2) :]
+            logits = model.logits(torch.tensor([lead + window]))[:, -1].detach()
+            logits[0, 0] = -math.inf
+            assert int(Choice(0.8).take(logits, torch.tensor([at[step]]))) == token
+            window.append(token)
+    beams = beam(model, prompts, 20, 2, start=start)
+    assert [row[0].ids.tolist() for row in beams] == [
+        beam(model, prompts[[row]], 20, 2, start=start)[0][0].ids.tolist() for row in range(4)
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------------------- beams
