@@ -107,6 +107,22 @@ def t5_rules(settings: Mapping[str, Any]) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
+def switch_rules(settings: Mapping[str, Any]) -> tuple[Rule, ...]:
+    """T5's, with the dense layers of Switch Transformers, and their sparse ones: `mlp.router` and, stacked over experts,
+    `mlp.experts.up` (E, hidden, C) and `mlp.experts.down` (E, C, hidden)."""
+    rules = [rule for rule in t5_rules(settings) if "DenseReluDense" not in rule.theirs]
+    for side, last in (("encoder", 1), ("decoder", 2)):
+        theirs, ours = f"{side}.block.*.layer.{last}.mlp", f"{side}.blocks.*.mlp"
+        rules += [
+            Rule(f"{theirs}.wi", f"{ours}.up"),
+            Rule(f"{theirs}.wo", f"{ours}.down"),
+            Rule(f"{theirs}.router.classifier", f"{ours}.router"),
+            Rule(f"{theirs}.experts.expert_#.wi.weight", f"{ours}.experts.up"),
+            Rule(f"{theirs}.experts.expert_#.wo.weight", f"{ours}.experts.down"),
+        ]
+    return tuple(rules)
+
+
 def t5_mlp(settings: Mapping[str, Any]) -> nn.Module:
     """The dense feed-forward of the settings."""
     width, hidden, dropout = settings["d_model"], settings["d_ff"], settings.get("dropout_rate", 0.1)
@@ -391,8 +407,9 @@ def fill(
     state: Mapping[str, Tensor],
     settings: Mapping[str, Any],
     families: Mapping[str, Family] | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Put a state dict of theirs into our module, as float32; layers beyond the model's are left out.
+    """Put a state dict of theirs into our module, as `dtype`; layers beyond the model's are left out.
 
     Raises PapertrialError when a weight is missing, unknown or of another shape.
     """
@@ -408,13 +425,18 @@ def fill(
             raise PapertrialError(
                 f"{name} is {tuple(ours[name].shape)} in the checkpoint and {tuple(value.shape)} by its config.json"
             )
-    model.load_state_dict({name: ours[name].float() for name in wanted}, strict=False, assign=True)
+    model.load_state_dict({name: ours[name].to(dtype) for name in wanted}, strict=False, assign=True)
 
 
-def save(model: nn.Module, settings: Mapping[str, Any], folder: Path | str) -> None:
+def save(
+    model: nn.Module,
+    settings: Mapping[str, Any],
+    folder: Path | str,
+    families: Mapping[str, Family] | None = None,
+) -> None:
     """Write our module as a folder that transformers reads: config.json and model.safetensors, under their names."""
     folder = Path(folder)
-    theirs = to_theirs(model.state_dict(), FAMILIES[settings["model_type"]], settings)
+    theirs = to_theirs(model.state_dict(), (families or FAMILIES)[settings["model_type"]], settings)
     write_with(folder / "model.safetensors", lambda path: save_file(theirs, path, metadata={"format": "pt"}))
     write_json(folder / "config.json", {name: value for name, value in settings.items() if name not in _OURS})
 
