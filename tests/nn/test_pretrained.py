@@ -311,6 +311,38 @@ def test_weights_in_several_files_are_read(folder):
         pretrained.find(str(folder)).load()
 
 
+@pytest.mark.parametrize(
+    ("written", "pool"),
+    [
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "first"),
+        ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}, "mean"),
+        ({"pooling_mode": "lasttoken", "include_prompt": True}, "last"),
+        ({"pooling_mode_max_tokens": True}, None),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, None),
+    ],
+)
+def test_pooling_is_as_sentence_transformers_wrote_it(folder, written, pool):
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(written))
+    if pool is None:
+        with pytest.raises(PapertrialError, match="pools by"):
+            pretrained.find(str(folder))
+    else:
+        assert pretrained.find(str(folder)).load().pool == pool
+
+
+def test_the_names_of_the_first_checkpoints_are_known(folder):
+    whole = pretrained.find(str(folder)).load().state_dict()
+
+    def old(weights):
+        for name in [name for name in weights if "LayerNorm" in name]:
+            weights[name.replace("weight", "gamma").replace("bias", "beta")] = weights.pop(name)
+
+    rewritten(folder, old)
+    found = pretrained.find(str(folder)).load().state_dict()
+    assert all(torch.equal(found[name], whole[name]) for name in whole)
+
+
 def test_a_pickle_is_not_read(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(PapertrialError, match="holds its weights as a pickle, which can run code and is not read"):

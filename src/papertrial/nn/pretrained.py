@@ -240,6 +240,7 @@ def _gpt2(settings: Mapping[str, Any], tokeniser: nn.Module) -> Decoder:
     return Decoder(tokeniser, layout, settings["vocab_size"], settings.get("tie_word_embeddings", True))
 
 
+# the first checkpoints of T5 hold a bias of cross-attention, which is not used
 T5 = Family(
     t5,
     t5_rules,
@@ -262,7 +263,8 @@ FAMILIES: dict[str, Family] = {
 
 
 def to_ours(state: Mapping[str, Tensor], family: Family, settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """A state dict of theirs under our names, each tensor a copy. Names that `family.unread` lists are left out.
+    """A state dict of theirs under our names, each tensor a copy. Names that `family.unread` lists are left out; gamma and
+    beta, of the first checkpoints of BERT, are weight and bias.
 
     Raises PapertrialError for other names that no rule knows.
     """
@@ -271,7 +273,7 @@ def to_ours(state: Mapping[str, Tensor], family: Family, settings: Mapping[str, 
     rules = [(re.compile(_pattern(rule.theirs)), rule) for rule in family.rules(settings)]
     unknown = []
     for full, tensor in state.items():
-        name = full.removeprefix(family.prefix)
+        name = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", full.removeprefix(family.prefix)))
         for pattern, rule in rules:
             found = pattern.fullmatch(name)
             if found is None:
@@ -336,6 +338,8 @@ def _filled(name: str, parts: Mapping[str, str]) -> str:
 # --- folders and the hub ------------------------------------------------------------------------------------------------
 
 _PACKAGED = "minilm"
+#: names of sentence-transformers for how tokens become one vector
+_POOLS = {"mean": "mean", "mean_tokens": "mean", "cls": "first", "cls_token": "first", "lasttoken": "last"}
 _OURS = ("pool", "tokeniser")  # settings that are not theirs
 _SMALL = ("*.json", "*/config.json", "README.md")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors")
@@ -387,7 +391,7 @@ def find(source: str, depth: int | None = None, families: Mapping[str, Family] |
     for name in families[kind].depth if depth else ():
         settings[name] = min(depth, settings.get(name) or depth)
     for pooling in sorted(folder.glob("*_Pooling/config.json")):
-        settings["pool"] = "first" if read_json(pooling).get("pooling_mode_cls_token") else "mean"
+        settings["pool"] = _pool(read_json(pooling), source)
     return Checkpoint(source, place, settings | {"tokeniser": _kind_of_tokeniser(folder)}, families)
 
 
@@ -509,6 +513,15 @@ def _folder(source: str, patterns: Sequence[str]) -> Path:
             return Path(fetch(source, allow_patterns=list(patterns)))
         except (OSError, ValueError) as error:
             raise PapertrialError(f"{source} cannot be fetched ({hub.first_line(error)})", "try again") from error
+
+
+def _pool(config: Mapping[str, Any], source: str) -> str:
+    """What sentence-transformers wrote about pooling, in its old form (one truth value per mode) or its new one."""
+    modes = {name.removeprefix("pooling_mode_") for name, value in config.items() if value is True} & _POOLS.keys()
+    mode = config.get("pooling_mode", min(modes, default="none"))
+    if mode not in _POOLS or len(modes) > 1:
+        raise PapertrialError(f"{source} pools by {mode!r}", f"ways that are known: {', '.join(_POOLS)}, one at a time")
+    return _POOLS[mode]
 
 
 def _kind_of_tokeniser(folder: Path) -> str:
