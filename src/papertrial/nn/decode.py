@@ -73,17 +73,26 @@ class Hypothesis(NamedTuple):
 
 @torch.no_grad()
 def sample(
-    model: Any, prompts: Ragged, length: int, choice: Choice = GREEDY, seeds: Sequence[int] = (0,)
+    model: Any,
+    prompts: Ragged,
+    length: int,
+    choice: Choice = GREEDY,
+    seeds: Sequence[int] = (0,),
+    start: int | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Write up to `length` tokens after each prompt, or as the answer to each source, all of them step by step.
 
     Every prompt is gone on with once per seed: row i is prompt i // len(seeds) with seed i % len(seeds), and a seed draws
-    the same whatever the batch. Yields after each step the rows that go on and their new tokens, both int64 (rows,);
-    a row ends with its `tokeniser.end`. Raises PapertrialError when the model has not places for so many tokens.
+    the same whatever the batch. start: id that the model was trained to see before a text.  Yields after each step the
+    rows that go on and their new tokens, both int64 (rows,); a row ends with its `tokeniser.end`.
+
+    A model has `longest` places, or its positions have. Where a row has become longer, the half of that which is nearest
+    is read anew, and so on: any length can be written, seeing at least that half.
+    Raises PapertrialError for a model whose answers are not numbers.
     """
     if not len(prompts) or not seeds or length < 1:
         return
-    writer, pad, end = _Writer(model, prompts, length), model.tokeniser.pad, model.tokeniser.end
+    writer, pad, end = _Writer(model, prompts, length, start), model.tokeniser.pad, model.tokeniser.end
     chance = np.stack([np.random.Generator(np.random.Philox(key=seed % 2**64)).random(length) for seed in seeds])
     rows = np.arange(len(prompts) * len(seeds))
     at = torch.from_numpy(chance[rows % len(seeds)])
@@ -101,19 +110,31 @@ def sample(
 
 
 def complete(
-    model: Any, prompts: Ragged, length: int, choice: Choice = GREEDY, seeds: Sequence[int] = (0,), batch: int = 64
+    model: Any,
+    prompts: Ragged,
+    length: int,
+    choice: Choice = GREEDY,
+    seeds: Sequence[int] = (0,),
+    start: int | None = None,
+    batch: int = 64,
 ) -> Ragged:
     """All that `sample` writes: int64 ids, a row per prompt and seed. batch: prompts taken together, similar lengths first."""
     written: list[list[int]] = [[] for _ in range(len(prompts) * len(seeds))]
     for taken in _batches(prompts, batch):
-        for rows, tokens in sample(model, prompts[taken], length, choice, seeds):
+        for rows, tokens in sample(model, prompts[taken], length, choice, seeds, start):
             for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
                 written[taken[row // len(seeds)] * len(seeds) + row % len(seeds)].append(token)
     return Ragged.of(written, dtype=np.int64, pad=model.tokeniser.pad or 0)
 
 
 def beam(
-    model: Any, prompts: Ragged, length: int, beams: int = 4, length_penalty: float = 1.0, batch: int = 16
+    model: Any,
+    prompts: Ragged,
+    length: int,
+    beams: int = 4,
+    length_penalty: float = 1.0,
+    start: int | None = None,
+    batch: int = 16,
 ) -> list[list[Hypothesis]]:
     """The most probable texts of up to `length` tokens that a search with `beams` beams finds, best first, per prompt.
 
@@ -125,14 +146,16 @@ def beam(
         raise ValueError(f"{beams} beams find nothing")
     found: list[list[Hypothesis]] = [[] for _ in range(len(prompts))]
     for taken in _batches(prompts, batch) if length > 0 else ():
-        for row, best in zip(taken, _beams(model, prompts[taken], length, beams, length_penalty), strict=True):
+        for row, best in zip(taken, _beams(model, prompts[taken], length, beams, length_penalty, start), strict=True):
             found[row] = best
     return found
 
 
 @torch.no_grad()
-def _beams(model: Any, prompts: Ragged, length: int, beams: int, penalty: float) -> list[list[Hypothesis]]:
-    writer, pad, end = _Writer(model, prompts, length), model.tokeniser.pad, model.tokeniser.end
+def _beams(
+    model: Any, prompts: Ragged, length: int, beams: int, penalty: float, start: int | None
+) -> list[list[Hypothesis]]:
+    writer, pad, end = _Writer(model, prompts, length, start), model.tokeniser.pad, model.tokeniser.end
     rows = torch.arange(len(prompts))  # of those not done; all tensors below have one row for each
     logits = writer.begin(rows.repeat_interleave(beams))
     scores = torch.full((len(rows), beams), -torch.inf, dtype=torch.float64)
@@ -197,42 +220,68 @@ class _Finished:
 
 
 class _Writer:
-    """A model and what it has read of each row."""
+    """A model and what it reads of each row: all of it, or as much of its end as there are places for.
 
-    def __init__(self, model: Any, prompts: Ragged, length: int) -> None:
-        self.model = model
-        self.device = next(model.parameters()).device
-        pad = model.tokeniser.pad
-        if pad is None and len(set(prompts.lengths.tolist())) > 1:
-            raise ValueError("prompts of different length need a tokeniser with padding")
-        pad = pad or 0
-        ids = Ragged(prompts.values, prompts.offsets, pad).padded().astype(np.int64)
-        if not ids.shape[1]:  # a row without ids begins with padding, which counts as a token there
-            ids = np.full((len(ids), 1), pad, dtype=np.int64)
-        self.ids = torch.from_numpy(ids).to(self.device)
-        self.encoded = None
+    held: int64 (R, any), prompts and what was written, without `start`.  first, count: (R,), where in `held` the part begins
+    that is read, and where the row ends.
+    """
+
+    def __init__(self, model: Any, prompts: Ragged, length: int, start: int | None) -> None:
+        self.model, self.device = model, next(model.parameters()).device
+        self.lead, self.encoded = [] if start is None else [start], None
+        # a row without ids begins with padding, which counts as a token in the first place
+        rows = [row.tolist() or [model.tokeniser.pad or 0][len(self.lead) :] for row in prompts]
         if hasattr(model, "encode"):
-            self.encoded = model.encode(self.ids)
-            self.ids = torch.full_like(self.ids[:, :1], model.start)
-        self.cache = model.cache(len(prompts), self.ids.shape[1] + length - 1)
+            self.encoded = model.encode(self._padded(rows))
+            self.lead, rows = [model.start], [[] for _ in rows]
+        held = Ragged.of(rows, dtype=np.int64)
+        self.held, self.count = held.padded(), held.lengths
+        self.first, self.longest = np.zeros_like(self.count), _places(model)
+        self.needed = len(self.lead) + self.held.shape[1] + length - 1
 
     def begin(self, rows: Tensor) -> Tensor:
         """Read the prompts, and go on with these rows of them: logits (R, V) of their first tokens."""
-        logits = self._logits(self.ids)
-        if not torch.equal(rows, torch.arange(len(logits))):
-            self.select(rows)
+        logits = self._read()
+        self.select(rows)
         return logits[rows]
 
     def next(self, tokens: Tensor) -> Tensor:
         """Read one token per row, (R,) -> logits (R, V) of the next."""
+        if self.count.max() == self.held.shape[1]:
+            self.held = np.pad(self.held, ((0, 0), (0, 64)))
+        self.held[np.arange(len(self.held)), self.count] = tokens.numpy()
+        self.count = self.count + 1
+        if self.cache.used == self.cache.longest:
+            return self._read()
         return self._logits(tokens.to(self.device)[:, None])
 
     def select(self, rows: Tensor) -> None:
         """Go on with these rows, which may repeat."""
+        if torch.equal(rows, torch.arange(len(self.held))):
+            return
+        taken = rows.numpy()
+        self.held, self.first, self.count = self.held[taken], self.first[taken], self.count[taken]
         rows = rows.to(self.device)
         self.cache.select(rows)
         if self.encoded is not None:
             self.encoded = self.encoded.select(rows)
+
+    def _read(self) -> Tensor:
+        """Read all rows from their beginning, or from the last half of those that have become too long."""
+        if self.longest is not None:
+            long = self.count - self.first + len(self.lead) > self.longest
+            self.first = np.where(long, self.count - self.longest // 2, self.first)
+        rows = zip(self.held, self.first, self.count, strict=True)
+        ids = self._padded([[*self.lead, *row[first:last].tolist()] for row, first, last in rows])
+        self.cache = self.model.cache(len(ids), self.needed if self.longest is None else min(self.needed, self.longest))
+        return self._logits(ids)
+
+    def _padded(self, rows: list[list[int]]) -> Tensor:
+        pad = self.model.tokeniser.pad
+        ragged = Ragged.of(rows, dtype=np.int64, pad=pad or 0)
+        if pad is None and len(set(ragged.lengths.tolist())) > 1:
+            raise ValueError("rows of different length need a tokeniser with padding")
+        return torch.from_numpy(ragged.padded()).to(self.device)
 
     def _logits(self, ids: Tensor) -> Tensor:
         source = () if self.encoded is None else (self.encoded,)
@@ -242,6 +291,13 @@ class _Writer:
                 "the model's logits are not numbers", "its training may have diverged; train it again"
             )
         return logits
+
+
+def _places(model: Any) -> int | None:
+    """How many tokens a model reads at most: those it was trained with, or those it has positions for."""
+    stack = getattr(model, "decoder", None) or getattr(model, "stack", None)
+    known = (getattr(model, "longest", None), getattr(getattr(stack, "position", None), "longest", None))
+    return min((places for places in known if places is not None), default=None)
 
 
 def _of_each(values: Tensor, places: Tensor) -> Tensor:

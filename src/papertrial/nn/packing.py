@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 #: a batch is packed when more than this share of its places is padding (bench/packing.py)
-WORTH_PACKING = 0.1
+WORTH_PACKING = 0.05
 #: rows are attended to together when the shortest has at least this share of the longest's tokens
-SIMILAR = 0.8
+SIMILAR = 0.7
 
 
 @dataclass(frozen=True)

@@ -255,16 +255,19 @@ class _Reader(nn.Module):
         """Let the tokeniser learn from the texts of the column "text", where it learns."""
         self.tokeniser.fit(columns["text"])
 
+    def _held(self, ids: Tensor) -> Tensor:
+        """bool (B, N): the places of a row up to its last id that is no padding, whatever is between."""
+        pad = self.tokeniser.pad
+        return torch.ones_like(ids, dtype=torch.bool) if pad is None else (ids != pad).flip(1).cumsum(1).flip(1) > 0
+
     def _rows(self, ids: Tensor, cache: Cache | None = None, packed: bool | None = None) -> Rows:
         """Where the tokens of ids (B, N) are. The first place of a row always holds one, so that no row is empty."""
-        pad = self.tokeniser.pad
-        if cache is not None:
-            if cache.used + ids.shape[1] > cache.longest:
-                raise ValueError(f"the cache has {cache.longest} places: {cache.used} used, {ids.shape[1]} wanted")
-            at = cache.length[:, None] + torch.arange(ids.shape[1], device=ids.device)
-            return Padded(None if pad is None else _held(ids, pad) | (at == 0), at)
-        at = torch.arange(ids.shape[1], device=ids.device)
-        return Padded(None, at) if pad is None else rows_of(_held(ids, pad) | (at == 0), packed)
+        if cache is None:
+            return rows_of(_first_too(self._held(ids)), packed)
+        if cache.used + ids.shape[1] > cache.longest:
+            raise ValueError(f"the cache has {cache.longest} places: {cache.used} used, {ids.shape[1]} wanted")
+        at = cache.length[:, None] + torch.arange(ids.shape[1], device=ids.device)
+        return Padded(self._held(ids) | (at == 0), at)
 
     def _read(
         self,
@@ -377,10 +380,12 @@ class Decoder(_Reader):
         rows = self._rows(ids, cache)
         return self.outputs(pooled(Encoded(self._tokens(ids, rows, cache), rows), "last"))
 
-    def losses(self, ids: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy in nats of target (B, N), what follows each of ids (B, N): (B, N), 0 where ids is padding."""
-        rows = self._rows(ids)
-        return _losses(self.outputs(self._tokens(ids, rows)), rows, target)
+    def losses(self, ids: Tensor) -> Tensor:
+        """Nats of each token given those before it: ids (B, N) -> (B, N), 0 for the first of a row and at padding."""
+        counted = self._held(ids)[:, 1:]
+        rows = rows_of(_first_too(counted))
+        losses = _losses(self.outputs(self._tokens(ids[:, :-1], rows)), rows, ids[:, 1:])
+        return F.pad(losses * counted, (1, 0))
 
     def cache(self, rows: int, longest: int) -> Cache:
         """An empty cache for `rows` rows of at most `longest` tokens. Raises PapertrialError for more than there are places."""
@@ -449,9 +454,11 @@ class EncoderDecoder(_Reader):
         return self.outputs(pooled(Encoded(self._tokens(ids, encoded, rows, cache), rows), "last"))
 
     def losses(self, source: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy in nats of target (B, M), of one token or more, given source (B, N): (B, M), 0 at padding."""
-        rows = self._rows(target)
-        return _losses(self.outputs(self._tokens(self.shifted(target), self.encode(source), rows)), rows, target)
+        """Nats of each token of target (B, M) given those before it and source (B, N): (B, M), 0 at padding."""
+        counted = self._held(target)
+        rows = rows_of(_first_too(counted))
+        losses = _losses(self.outputs(self._tokens(self.shifted(target), self.encode(source), rows)), rows, target)
+        return losses * counted
 
     def shifted(self, target: Tensor) -> Tensor:
         """What the decoder reads to predict target (B, M): `start`, and all but the last."""
@@ -593,9 +600,8 @@ def _cache(stack: Stack, rows: int, longest: int) -> Cache:
     return Cache(len(stack.blocks), rows, longest, attention.heads, attention.head_width, weight.dtype, weight.device)
 
 
-def _held(ids: Tensor, pad: int) -> Tensor:
-    """bool (B, N): the places of a row up to its last id that is no padding, whatever is between."""
-    return (ids != pad).flip(1).cumsum(1).flip(1) > 0
+def _first_too(held: Tensor) -> Tensor:
+    return held | (torch.arange(held.shape[1], device=held.device) == 0)
 
 
 def _losses(logits: Tensor, rows: Rows, target: Tensor) -> Tensor:
