@@ -388,27 +388,26 @@ def _start(model: nn.Module) -> None:
 def from_settings(settings: Mapping[str, Any], tokeniser: nn.Module) -> nn.Module:
     """A fresh model of the settings of a checkpoint of transformers (`SwitchTransformersForConditionalGeneration`)."""
 
-    def mlps(layers: int, sparse: int) -> Any:
-        step = layers // sparse if sparse else 0
+    def mlps(side: str, layers: int) -> Any:
+        sparse = settings.get(f"num_sparse_{side}_layers", 3)
+        step = settings.get(f"{side}_sparse_step", layers // sparse if sparse else layers)
+        dropout = settings.get("dropout_rate", 0.1)
 
         def mlp(layer: int) -> nn.Module:
-            if not step or (step > 1 and layer % step != 1):
+            if step != 1 and layer % step != 1:
                 return pretrained.t5_mlp(settings)
-            dropout = settings.get("dropout_rate", 0.1)
             return SwitchMlp(
-                settings["d_model"], settings["d_ff"], settings["num_experts"], balance=settings.get("router_aux_loss_coef", 0.001),
-                jitter=settings.get("router_jitter_noise", 0.01), dropout=dropout, expert_dropout=dropout,
-                activation=pretrained.activation(settings.get("dense_act_fn", "relu")), row_capacity=settings["expert_capacity"],
+                settings["d_model"], settings["d_ff"], settings["num_experts"], dropout=dropout, expert_dropout=dropout,
+                balance=settings.get("router_aux_loss_coef", 0.001), jitter=settings.get("router_jitter_noise", 0.01),
+                activation=pretrained.activation(settings.get("dense_act_fn", "relu")),
+                row_capacity=settings["expert_capacity"],
             )  # fmt: skip
 
         return mlp
 
     layers = settings["num_layers"]
     decoder = settings.get("num_decoder_layers") or layers
-    return pretrained.t5(
-        settings, tokeniser, mlps(layers, settings.get("num_sparse_encoder_layers", 3)),
-        mlps(decoder, settings.get("num_sparse_decoder_layers", 3)),
-    )  # fmt: skip
+    return pretrained.t5(settings, tokeniser, mlps("encoder", layers), mlps("decoder", decoder))
 
 
 #: for `nn.pretrained.find(source, families=FAMILIES)`
