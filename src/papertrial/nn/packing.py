@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: a batch is packed when more than this share of its places is padding (bench/packing.py)
+#: a batch is packed when more than this share of its places is padding (bench/packing.py: it never cost time there)
 WORTH_PACKING = 0.05
 #: rows are attended to together when the shortest has at least this share of the longest's tokens
 SIMILAR = 0.7
