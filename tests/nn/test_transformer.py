@@ -282,6 +282,13 @@ def test_a_full_cache_and_a_long_row_are_refused():
         model.cache(1, 41)
 
 
+def test_rows_of_one_token_and_of_none():
+    model = ready(Decoder(Ids(VOCABULARY), layout("learned")))
+    assert model.losses(batch([1, 1])).tolist() == [[0.0], [0.0]]
+    with pytest.raises(ValueError, match="2 rows without a place for a token"):
+        model(torch.zeros(2, 0, dtype=torch.int64))
+
+
 def test_padding_inside_a_row_is_a_token():
     """A model may end its texts with the id it pads with (GPT-2)."""
     model = ready(Decoder(Ids(VOCABULARY, pad=7, end=7), layout("rotary")))
