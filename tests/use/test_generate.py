@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from types import SimpleNamespace
@@ -31,6 +32,9 @@ from papertrial.nn.position import Rotary
 from papertrial.nn.tokenise import Bpe, Bytes
 from papertrial.nn.transformer import Decoder, EncoderDecoder, Layout
 from papertrial.use.artifact import Artifact
+from papertrial.use.eject import eject
+from papertrial.use.export import export
+from papertrial.use.gather import gather
 from papertrial.use.generate import generate, writer
 
 WORDS = ["the cat sat on the mat, and the dog lay by the log. ", "für Öl über Äpfel und Bäume ", "日本語 😀 "] * 10
@@ -202,6 +206,49 @@ def test_options_that_do_not_go_together_are_refused(artifact, options, message)
 def test_an_artifact_that_writes_nothing_is_declined(name):
     with pytest.raises(Declined, match=rf"{name} in .* generates nothing: it was trained for"):
         writer(small_run(name))
+
+
+_ALONE = """
+import importlib.abc, sys
+
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "papertrial":
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Missing())
+sys.path.insert(0, sys.argv[1])
+from safetensors.torch import load_file
+from written import Bpe
+tokeniser = Bpe(300)
+tokeniser.load_state_dict(load_file(sys.argv[1] + "/state.safetensors"))
+ids = tokeniser.encode([sys.argv[2]])[0]
+assert tokeniser.decode(ids) == sys.argv[2]
+print(ids.tolist())
+"""
+
+
+def test_a_tokeniser_works_where_papertrial_is_not(tmp_path):
+    """Its source, as `eject` gathers it, and its state."""
+    imports, definitions = gather(
+        [("papertrial.nn.tokenise", "Bpe"), ("papertrial.nn.transformer", "Decoder")], ["papertrial"], {}
+    )
+    (tmp_path / "written.py").write_text(f"from __future__ import annotations\n\n{imports}\n\n{definitions}\n")
+    tokeniser = Bpe(300).fit(WORDS)
+    save_file(tokeniser.state_dict(), tmp_path / "state.safetensors")
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", _ALONE, tmp_path, "the cat 日本"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == tokeniser.encode(["the cat 日本"])[0].tolist()
+
+
+def test_a_model_of_texts_is_not_taken_away_as_one_of_images(artifact, tmp_path):
+    ours = artifact()
+    for take in (lambda: eject(ours, tmp_path / "plain"), lambda: export(ours, "torch", out=tmp_path / "model.pt2")):
+        with pytest.raises(Declined, match="goes through a tokeniser"):
+            take()
+    assert not os.listdir(tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------------------ the command
