@@ -180,7 +180,7 @@ def _decoded(raw: np.ndarray, repairs: Repairs) -> bytes:
     for start in range(0, len(raw), _BLOCK):
         text = decoder.decode(raw[start : start + _BLOCK].tobytes(), final=start + _BLOCK >= len(raw))
         parts.append(text.encode())
-        if found > _FOREIGN * (start + _BLOCK):
+        if found > _FOREIGN * len(raw):
             break
     if found > _FOREIGN * len(raw) or odd > _ODD * found:
         raise Refused("neither UTF-8 nor Windows-1252, and its encoding cannot be known")

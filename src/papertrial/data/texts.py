@@ -36,6 +36,7 @@ _PAIR_NAMES = (
 _WORDS, _NAMED_WORDS = 3.0, 1.2  # words a value has on average in a column of text, and in one called text
 _DISTINCT = 0.3  # share of values that differ in a column of text
 _MANY, _SENTENCE = 100, 5.0  # ... unless there are so many of so many words, as of questions with several answers
+_MOSTLY = 0.9  # share of the files that must lie as classes do for folders to be classes
 _FOREIGN = 0.4  # share of bytes beyond ASCII from which a file that is not UTF-8 is in no Western language
 _ALIKE = 3.0  # most by which the mean lengths of two columns differ that hold pairs
 # names of targets, the likeliest first
@@ -90,9 +91,7 @@ class Texts(Data):
         super().__init__(name, key, notes)
         self.empty = blank(texts)
         if self.empty.all():
-            raise DataError(
-                f"{name} holds no text: {'nothing' if not count else 'nothing but blanks'}", "check how it was made"
-            )
+            raise DataError(f"{name} holds no text but blanks", "check how it was made")
 
     # -- making -------------------------------------------------------------------------------------------------
 
@@ -419,10 +418,10 @@ def _class_target(table: Table, goal: str | None, notes: list[str]) -> tuple[np.
     if kind == "regression":
         notes.append(f"column {goal!r} holds numbers, not classes: the texts are taken as unlabelled")
         return None, ()
-    if table.columns[goal].unique < 2:
-        known = table.columns[goal]
-        notes.append(f"target {goal!r} has {'one value only' if known.unique else 'no values'}")
-        return None, ()
+    if kind is None:
+        notes.append(f"target {goal!r} has {'one value only' if table.columns[goal].unique else 'no values'}")
+        codes, class_names = table.codes(goal)
+        return codes.astype(np.int64), class_names
     return table.labels(goal)
 
 
@@ -560,8 +559,9 @@ def _readable_members(path: Path, repairs: textfiles.Repairs) -> dict[str, np.nd
 
 
 def _are_classes(names: Sequence[str], labels: np.ndarray) -> bool:
-    """Whether the folders are classes: two or more, and nearly all files right in one of them."""
-    paths = [name.split("/") for name in names]
-    depth = min((len(path) for path, label in zip(paths, labels, strict=True) if label >= 0), default=0)
-    right = np.array([len(path) == depth for path in paths]) & (labels >= 0)
-    return len(np.unique(labels[labels >= 0])) > 1 and bool(right.mean() >= 0.9)
+    """Whether the folders are classes: two or more, nearly all of their files right in them, and few files beside them."""
+    depth = np.array([name.count("/") for name in names])
+    labelled = depth[labels >= 0]
+    if len(np.unique(labels[labels >= 0])) < 2:
+        return False
+    return bool((labelled == labelled.min()).mean() >= _MOSTLY and (depth == 0).mean() <= 1 - _MOSTLY)
