@@ -75,7 +75,7 @@ class Config:
         _TERMS, "papertrial default; tried in this order: words or letters within words, from so many to so many"
     )
     penalties: tuple[float, ...] = sourced(
-        (1.0, 10.0, 100.0, 0.1), "papertrial default; values of C, tried in this order"
+        (10.0, 1.0, 100.0, 0.1), "papertrial default; values of C, tried in this order"
     )
     features: int = sourced(200_000, "papertrial default; the most frequent terms that are kept")
     longest: int = sourced(100_000, "papertrial default; characters read of a text")
