@@ -12,6 +12,8 @@ from papertrial.study.page import Answer, Facts, Items, Page, Section, Table, re
 from papertrial.study.page import Figure as Drawn
 
 _DASHES = ("solid", "dash", "dot", "dashdot")
+#: points up to which each gets a mark of its own on the horizontal axis
+_FEW = 6
 _MARKERS = ("circle", "diamond", "square", "triangle-up")
 
 
@@ -34,11 +36,13 @@ def page(report: Report) -> str:
 
 
 def draw(figure: Figure) -> Drawn:
-    """Lines with markers, bands, and a grey ground below the floor."""
+    """Lines with markers, bands, the points behind them, and a grey ground below the floor."""
     traces: list[dict[str, Any]] = []
     for index, curve in enumerate(figure.curves):
         if curve.low:
             traces.append(_band(curve, colour(index)))
+        if curve.points:
+            traces.append(_points(curve, colour(index)))
         traces.append(
             {
                 "type": "scatter",
@@ -55,9 +59,7 @@ def draw(figure: Figure) -> Drawn:
     down = figures.axis(plain(figure.y_title))
     if figure.log:
         down |= {"type": "log", "dtick": _decades(figure), "exponentformat": "power", "range": _log_range(figure)}
-    across = figures.axis(plain(figure.x_title))
-    if all(float(x).is_integer() for curve in figure.curves for x in curve.x):
-        across["dtick"] = _ticks(figure)
+    across = figures.axis(plain(figure.x_title)) | _marks(figure)
     layout = figures.layout(across, down) | {"hovermode": "x unified", "showlegend": len(figure.curves) > 1}
     if figure.floor and any(y <= figure.floor for curve in figure.curves for y in curve.y):
         layout |= _ground(figure)
@@ -73,6 +75,20 @@ def _band(curve: Curve, shade: str) -> dict[str, Any]:
         "fill": "toself",
         "fillcolor": shade,
         "opacity": 0.15,
+        "legendgroup": plain(curve.name),
+        "showlegend": False,
+        "hoverinfo": "skip",
+    }
+
+
+def _points(curve: Curve, shade: str) -> dict[str, Any]:
+    pairs = [(x, y) for x, values in zip(curve.x, curve.points, strict=True) for y in values]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [x for x, _ in pairs],
+        "y": [y for _, y in pairs],
+        "marker": {"size": 6, "color": shade, "symbol": "circle-open"},
         "legendgroup": plain(curve.name),
         "showlegend": False,
         "hoverinfo": "skip",
@@ -117,7 +133,12 @@ def _decades(figure: Figure) -> int:
     return max(1, round((high - low) / 8))
 
 
-def _ticks(figure: Figure) -> int:
-    """Whole steps between the marks of the horizontal axis, twelve marks at most."""
-    largest = max((max(curve.x) for curve in figure.curves if curve.x), default=1.0)
-    return max(1, -int(-largest // 12))
+def _marks(figure: Figure) -> dict[str, Any]:
+    """Where the horizontal axis has its marks: at the points while they are few, else at decades or whole steps."""
+    places = sorted({float(x) for curve in figure.curves for x in curve.x})
+    if figure.log_x:
+        few = {"tickvals": places, "ticktext": [f"{x:g}" for x in places]} if len(places) <= _FEW else {"dtick": 1}
+        return {"type": "log", "exponentformat": "none", **few}
+    if all(x.is_integer() for x in places):
+        return {"dtick": max(1, -int(-max(places, default=1.0) // 12))}
+    return {"tickvals": places} if len(places) <= _FEW else {}
