@@ -515,7 +515,12 @@ def compare(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="A run's or a comparison's folder.", show_default=False)],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="A run's or a comparison's folder, or evidence: the folder or one .jsonl file.", show_default=False
+        ),
+    ],
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="File to write; by default report.html in the folder.", show_default=False),
@@ -591,6 +596,7 @@ def check(
             "",
             ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "no claims",
             f"evidence    {evidence}",
+            f"next        papertrial report {quote(str(evidence))}",
         )
     if lost:
         _stop(f"claims that held before fail now: {'; '.join(lost)}", 1)

@@ -312,7 +312,7 @@ def _over_shares(measured: Measured) -> Figure:
         "share of the training images, %",
         "accuracy of resnet minus its own",
         (Curve.over_seeds("gap", measured, "gap_at_{}%"),),
-        "Digits, as many samples seen in every training; at 0 the two are equal.",
+        "Digits, as many samples seen in every training; 0 would be no gap.",
         log_x=True,
     )
 
