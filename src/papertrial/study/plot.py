@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from math import log10
 from typing import Any
 
@@ -12,8 +14,8 @@ from papertrial.study.page import Answer, Facts, Items, Page, Section, Table, re
 from papertrial.study.page import Figure as Drawn
 
 _DASHES = ("solid", "dash", "dot", "dashdot")
-#: points up to which each gets a mark of its own on the horizontal axis
-_FEW = 6
+#: numbers that fit side by side under the horizontal axis
+_FIT = 6
 _MARKERS = ("circle", "diamond", "square", "triangle-up")
 
 
@@ -134,11 +136,20 @@ def _decades(figure: Figure) -> int:
 
 
 def _marks(figure: Figure) -> dict[str, Any]:
-    """Where the horizontal axis has its marks: at the points while they are few, else at decades or whole steps."""
+    """Where the horizontal axis has its marks: at the points where there is room, else at decades or whole steps."""
     places = sorted({float(x) for curve in figure.curves for x in curve.x})
+    own = {"tickvals": places, "ticktext": [f"{x:g}" for x in places]}
     if figure.log_x:
-        few = {"tickvals": places, "ticktext": [f"{x:g}" for x in places]} if len(places) <= _FEW else {"dtick": 1}
-        return {"type": "log", "exponentformat": "none", **few}
+        return {
+            "type": "log",
+            "exponentformat": "none",
+            **(own if _roomy([log10(x) for x in places]) else {"dtick": 1}),
+        }
     if all(x.is_integer() for x in places):
         return {"dtick": max(1, -int(-max(places, default=1.0) // 12))}
-    return {"tickvals": places} if len(places) <= _FEW else {}
+    return own if _roomy(places) else {}
+
+
+def _roomy(places: Sequence[float]) -> bool:
+    """Whether each place has room for its number, also on a narrow screen."""
+    return len(places) < 2 or min(b - a for a, b in pairwise(places)) >= (places[-1] - places[0]) / _FIT

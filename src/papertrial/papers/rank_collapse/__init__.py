@@ -463,21 +463,21 @@ def paths_add_up(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     return max(measured.values()) < 1e-12, measured
 
 
-def _fall(measured: Measured, curves: Mapping[str, str], caption: str) -> Figure:
+def _fall(of: str, measured: Measured, curves: Mapping[str, str]) -> Figure:
     """The residual by layer. curves: name -> key, as for `Curve.over_seeds`."""
     return Figure(
-        "How different the tokens are after each layer",
+        f"How different tokens are after each layer of {of}",
         "layer",
         "relative residual",
         tuple(Curve.over_seeds(name, measured, key) for name, key in curves.items()),
-        f"{caption} At 0 all tokens are equal.",
+        "At 0 all tokens are equal.",
         log=True,
         floor=64 * torch.finfo(torch.float64).eps,
     )
 
 
 def _alone(measured: Measured) -> Figure:
-    return _fall(measured, {"attention alone": "layer_{}"}, "Attention layers with random weights and nothing else.")
+    return _fall("random attention", measured, {"attention alone": "layer_{}"})
 
 
 @claim(
@@ -509,7 +509,7 @@ def _by_layer(name: str, curve: Sequence[float]) -> dict[str, float]:
 
 def _random_networks(measured: Measured) -> Figure:
     curves = {"attention + skip": "with_skip after {}", "attention alone": "without after {}"}
-    return _fall(measured, curves, "Attention layers with random weights, with skip connections and without.")
+    return _fall("random attention, with skip connections and without", measured, curves)
 
 
 @claim(
@@ -584,7 +584,7 @@ def long_paths_lose_rank(scale: str, seed: int) -> tuple[bool, dict[str, float]]
 
 def _trained(measured: Measured) -> Figure:
     curves = {name: f"{name} after {{}}" for name in VERSIONS}
-    return _fall(measured, curves, "A Vision Transformer trained on digits, whole and with parts of it cut.")
+    return _fall("a trained Vision Transformer, whole and with parts cut", measured, curves)
 
 
 @claim(
