@@ -29,7 +29,8 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 claims: $(STAMP)
-	PAPERTRIAL_DATA="$${PAPERTRIAL_DATA:-$(realpath ../shared/data)}" $(BIN)/papertrial check --scale base --readme README.md
+	PAPERTRIAL_DATA="$${PAPERTRIAL_DATA:-$(realpath ../shared/data)}" $(BIN)/papertrial check --scale base --readme README.md; \
+	lost=$$?; $(BIN)/papertrial report evidence && exit $$lost
 
 bench: $(STAMP)
 	$(BIN)/python bench/loop.py
