@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import webpage
 from papertrial.app.cli import main
 from papertrial.core import registry
-from papertrial.core.errors import PapertrialError
+from papertrial.core.errors import PapertrialError, missing_extra
 from papertrial.core.files import to_json
 from papertrial.core.paper import Curve, Figure, claims_of
 from papertrial.study import check as study
@@ -217,6 +217,7 @@ def test_a_paper_from_outside_comes_with_its_figure(outside, papertrial):
     assert "+0.110 [+0.085, +0.135]" in page.text.replace("\N{MINUS SIGN}", "-")
     assert "On the moon too. Needs a moon." in page.text
     assert "papertrial check elsewhere_fall --scale base" in "".join(page.inside["code"])
+    assert "There is no evidence here on" in page.text and "rtdl" in page.text
     (plot,) = page.plots.values()
     assert plot["data"][-1]["x"] == [0.5, 1, 2]
     assert plot["data"][-1]["y"] == pytest.approx([2.225, 5.9, 20.6])
@@ -228,6 +229,7 @@ def test_a_paper_from_outside_comes_with_its_figure(outside, papertrial):
 def test_one_file_and_a_place_of_ones_own(outside, tmp_path):
     study.check("elsewhere_fall", folder="kept")
     assert report("kept/elsewhere_fall.jsonl").file == Path("kept/elsewhere_fall.html")
+    assert "There is no evidence here" not in Read(Path("kept/elsewhere_fall.html")).text
     file = report("kept", tmp_path / "mine.html").file
     assert "--evidence kept" in Read(file).text
 
@@ -284,6 +286,17 @@ def test_a_paper_that_is_not_installed_here(outside, monkeypatch):
     page = Read(told.file)
     assert told.answers == ("2 of 3 claims hold; 1 not run.",)
     assert "This paper is not installed here" in page.text and "Weight is no matter." in page.text
+
+
+def test_a_paper_that_cannot_be_imported_here(outside, monkeypatch):
+    study.check("elsewhere_fall", folder="evidence")
+
+    def load(name):
+        raise missing_extra(name, "moon", "space")
+
+    monkeypatch.setattr(registry, "load", load)
+    text = Read(report("evidence").file).text
+    assert "Its file cannot be imported here" in text and "Weight is no matter." in text and "Only & downwards." in text
 
 
 def test_machines_are_told_apart_only_where_they_differ(outside):

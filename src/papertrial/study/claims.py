@@ -85,8 +85,9 @@ class _Tried:
         return shlex.join(["papertrial", "check", self.id, *words, "--scale", "base", *options])
 
 
-def page(files: Sequence[Path]) -> Page:
-    """The page of the evidence in `files`, each of one paper, in the order of the reading list.
+def page(path: Path, files: Sequence[Path]) -> Page:
+    """The page of the evidence at `path`, which is one file or holds several, each of one paper, in the order of the
+    reading list. files: as `evidence_files` finds them.
 
     Raises PapertrialError for a line that is not evidence.
     """
@@ -99,7 +100,7 @@ def page(files: Sequence[Path]) -> Page:
         f"Do the claims of {name} hold?",
         [_answer(found)],
         [
-            Section("Overview", _overview(found)),
+            Section("Overview", _overview(found) + ([_untried(found)] if path.is_dir() else [])),
             *(Section(tried.id, _of_paper(tried), _idea(tried)) for tried in found),
         ],
         foot="Made from the lines of evidence and nothing else. This page is one file and fetches nothing from anywhere.",
@@ -136,6 +137,13 @@ def _overview(found: Sequence[_Tried]) -> list[Any]:
     return blocks
 
 
+def _untried(found: Sequence[_Tried]) -> Text:
+    rest = [name for name in registry.papers() if name not in {tried.id for tried in found}]
+    return Text(
+        f"There is no evidence here on {listed(rest)}." if rest else "Every paper on the shelf is here.", "note"
+    )
+
+
 def _idea(tried: _Tried) -> str:
     return sentence(tried.paper.idea) if tried.paper is not None and tried.paper.idea else ""
 
@@ -148,6 +156,8 @@ def _of_paper(tried: _Tried) -> list[Any]:
     else:
         about = ", ".join(filter(None, (paper.title, paper.authors, str(paper.year or ""))))
         blocks.append(Link(about, f"https://arxiv.org/abs/{paper.arxiv}") if paper.arxiv else Text(about))
+        if not tried.claims:
+            blocks.append(Text("Its file cannot be imported here: the evidence is shown without its figures.", "note"))
     blocks.append(_table(tried))
     reasons = [f"{row['text']} {sentence(row['reason'])}" for row in tried.order if row.get("reason")]
     blocks += [Heading("Not run to the end"), Items(reasons)] if reasons else []

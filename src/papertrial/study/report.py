@@ -79,7 +79,7 @@ def report(folder: Path | str, out: Path | str | None = None, *, data: bool = Tr
     elif (folder / "config.json").exists():
         kind, page = "run", _of_run(folder, data)
     elif evidence := claims.evidence_files(folder):
-        kind, page = "evidence", claims.page(evidence)
+        kind, page = "evidence", claims.page(folder, evidence)
     else:
         raise _nothing(folder)
     text = render(page)
