@@ -13,8 +13,13 @@ import hashlib
 import inspect
 import json
 import math
+import multiprocessing
+import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -95,67 +100,140 @@ def _interval(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def check(
-    paper: str,
+    papers: str | Sequence[str],
     *,
     claims: Sequence[str] = (),
     kinds: Sequence[str] = (),
     scale: str = "tiny",
     seeds: int | None = None,
     folder: Path | str = "evidence",
+    jobs: int = 1,
     echo: Callable[[str], None] | None = None,
 ) -> list[Evidence]:
-    """Run the claims of `paper` (all, those named, or those of some kinds) and append a line of evidence for each.
+    """Run the claims of papers (all, those named, or those of some kinds) and append a line of evidence for each.
 
-    A check that was interrupted goes on after the last finished seed. Raises PapertrialError for an unknown paper,
-    claim or scale.
+    jobs: processes that run seeds side by side; with several, each takes its share of the cores.
+    A check that was interrupted goes on with the seeds that were not finished. Raises PapertrialError for an unknown
+    paper, claim or scale.
     """
     say = echo or (lambda line: None)
     if scale not in SCALES:
         raise PapertrialError(f"there is no scale {scale!r}", did_you_mean(scale, SCALES))
-    module = registry.load(paper)
-    found = {claim.name: claim for claim in claims_of(module)}
-    for name in claims:
+    asked = [
+        (paper, claim, seeds or SEEDS[claim.kind])
+        for paper in ([papers] if isinstance(papers, str) else papers)
+        for claim in _asked(paper, claims, kinds)
+    ]
+    results = []
+    with _runner(jobs) as run:
+        rows = [
+            [run(_Job(paper, claim, scale, seed, Path(folder))) for seed in range(count)]
+            for paper, claim, count in asked
+        ]
+        for (paper, claim, _), promised in zip(asked, rows, strict=True):
+            evidence = _gather(paper, claim, scale, promised, say)
+            _append(Path(folder) / f"{paper}.jsonl", evidence)
+            for seed in range(len(promised)):
+                _Job(paper, claim, scale, seed, Path(folder)).file.unlink(missing_ok=True)
+            say(f"{evidence.verdict:<12}{paper}: {claim.name} ({claim.kind}, {claim.where}){_margin_words(evidence)}")
+            results.append(evidence)
+    return results
+
+
+def _asked(paper: str, names: Sequence[str], kinds: Sequence[str]) -> list[Claim]:
+    found = {claim.name: claim for claim in claims_of(registry.load(paper))}
+    for name in names:
         if name not in found:
             raise PapertrialError(f"{paper} has no claim {name!r}", did_you_mean(name, found))
     for kind in kinds:
         if kind not in CLAIM_KINDS:
             raise PapertrialError(f"there is no kind of claim {kind!r}", did_you_mean(kind, CLAIM_KINDS))
-    results = []
-    for claim in [found[name] for name in claims] if claims else found.values():
-        if kinds and claim.kind not in kinds:
-            continue
-        evidence = _run(paper, claim, scale, seeds or SEEDS[claim.kind], Path(folder), say)
-        _append(Path(folder) / f"{paper}.jsonl", evidence)
-        say(f"{evidence.verdict:<12}{claim.name} ({claim.kind}, {claim.where}){_margin_words(evidence)}")
-        results.append(evidence)
-    return results
+    wanted = [found[name] for name in names] if names else list(found.values())
+    return [claim for claim in wanted if not kinds or claim.kind in kinds]
 
 
-def _run(paper: str, claim: Claim, scale: str, seeds: int, folder: Path, say: Callable[[str], None]) -> Evidence:
-    partial = folder / f".{paper}-{claim.name}-{scale}.json"
-    mark = _mark(claim)
-    rows: list[dict[str, Any]] = []
-    if partial.exists():
-        kept = read_json(partial)
-        rows = kept["rows"] if kept["mark"] == mark else []
-    reason = ""
-    for seed in range(len(rows), seeds):
-        say(f"{claim.name}: seed {seed + 1} of {seeds}")
+@dataclass(frozen=True)
+class _Job:
+    """One claim with one seed. Its row is kept in a file of its own until the line of evidence is written."""
+
+    paper: str
+    claim: Claim
+    scale: str
+    seed: int
+    folder: Path
+
+    @property
+    def file(self) -> Path:
+        return self.folder / f".{self.paper}-{self.claim.name}-{self.scale}-{self.seed}.json"
+
+    def run(self) -> dict[str, Any]:
+        """What was measured, or the reason why it was not."""
+        mark = _mark(self.claim)
+        if self.file.exists():
+            kept = read_json(self.file)
+            if kept["mark"] == mark:
+                row: dict[str, Any] = kept["row"]
+                return row
         begun = time.monotonic()
         try:
-            held, measured = claim(scale, seed)
+            held, measured = self.claim(self.scale, self.seed)
         except Declined as refusal:
-            reason = str(refusal)
+            return {"reason": str(refusal)}
+        row = {"held": bool(held), "measured": measured, "seconds": time.monotonic() - begun}
+        write_json(self.file, {"mark": mark, "row": row})
+        return row
+
+
+def _run_elsewhere(paper: str, claim: str, scale: str, seed: int, folder: Path, threads: int) -> dict[str, Any]:
+    """The same in a process of its own, which finds the claim by its name."""
+    import torch
+
+    torch.set_num_threads(threads)
+    (found,) = _asked(paper, [claim], ())
+    return _Job(paper, found, scale, seed, folder).run()
+
+
+@contextmanager
+def _runner(jobs: int) -> Iterator[Callable[[_Job], Callable[[], dict[str, Any]]]]:
+    """Gives a function that takes a job and promises its row. Alone, a job runs when its row is asked for."""
+    if jobs == 1:
+        yield lambda job: job.run
+        return
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
+    try:
+
+        def promise(job: _Job) -> Callable[[], dict[str, Any]]:
+            words = (job.paper, job.claim.name, job.scale, job.seed, job.folder, threads)
+            return pool.submit(_run_elsewhere, *words).result
+
+        yield promise
+    except BrokenProcessPool:
+        raise PapertrialError(
+            "a process that ran a claim was killed, perhaps for memory",
+            "type the same command again: finished seeds are kept, and fewer --jobs need less memory",
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _gather(
+    paper: str, claim: Claim, scale: str, promised: Sequence[Callable[[], dict[str, Any]]], say: Callable[[str], None]
+) -> Evidence:
+    rows: list[dict[str, Any]] = []
+    reason = ""
+    for seed, row in enumerate(promised):
+        say(f"{paper}: {claim.name}: seed {seed + 1} of {len(promised)}")
+        found = row()
+        if "reason" in found:
+            reason = found["reason"]
             break
-        rows.append({"held": bool(held), "measured": measured, "seconds": time.monotonic() - begun})
-        write_json(partial, {"mark": mark, "rows": rows})
-    rows = rows[:seeds]
-    held_rows = tuple(bool(row["held"]) for row in rows)
+        rows.append(found)
+    held = tuple(bool(row["held"]) for row in rows)
     margins = [row["measured"].get("margin") for row in rows]
     known = [float(margin) for margin in margins if margin is not None]
     with_margin = known if rows and len(known) == len(rows) else None
-    verdict, interval = judge(claim.kind, held_rows, with_margin)
-    partial.unlink(missing_ok=True)
+    verdict, interval = judge(claim.kind, held, with_margin)
     return Evidence(
         paper=paper,
         claim=claim.name,
@@ -164,7 +242,7 @@ def _run(paper: str, claim: Claim, scale: str, seeds: int, folder: Path, say: Ca
         kind=claim.kind,
         scale=scale,
         seeds=tuple(range(len(rows))),
-        held=held_rows,
+        held=held,
         measured=tuple(row["measured"] for row in rows),
         verdict=verdict,
         margin=float(np.mean(with_margin)) if with_margin else None,
@@ -177,9 +255,11 @@ def _run(paper: str, claim: Claim, scale: str, seeds: int, folder: Path, say: Ca
 
 
 def _mark(claim: Claim) -> str:
-    """Changes with the file of the claim, so that a half-finished check never mixes two versions of the code."""
-    file = inspect.getsourcefile(claim.function)
-    return hashlib.blake2b(Path(file).read_bytes() if file else b"", digest_size=8).hexdigest()
+    """Changes with the file or package of the claim, so that a half-finished check never mixes two versions of the code."""
+    source = inspect.getsourcefile(claim.function)
+    file = Path(source) if source else None
+    files = [] if file is None else sorted(file.parent.glob("*.py")) if file.name == "__init__.py" else [file]
+    return hashlib.blake2b(b"".join(each.read_bytes() for each in files), digest_size=8).hexdigest()
 
 
 def _append(path: Path, evidence: Evidence) -> None:
@@ -219,11 +299,16 @@ def history(folder: Path | str, paper: str) -> list[dict[str, Any]]:
 
 
 def latest(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The newest line per claim; a run at base scale outranks any at tiny scale, which only shows that it runs."""
+    """The newest line per claim. A run at base scale outranks any at tiny scale, which only shows that it runs; one that
+    measured something outranks any that could not run for want of data."""
+
+    def rank(row: dict[str, Any]) -> tuple[bool, int]:
+        return row["verdict"] != NOT_RUN, SCALES.index(row["scale"])
+
     newest: dict[str, dict[str, Any]] = {}
     for row in rows:
         held = newest.get(row["claim"])
-        if held is None or SCALES.index(row["scale"]) >= SCALES.index(held["scale"]):
+        if held is None or rank(row) >= rank(held):
             newest[row["claim"]] = row
     return newest
 
