@@ -29,7 +29,9 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 claims: $(STAMP)
-	PAPERTRIAL_DATA="$${PAPERTRIAL_DATA:-$(realpath ../shared/data)}" $(BIN)/papertrial check --scale base --readme README.md
+	OMP_WAIT_POLICY=PASSIVE PAPERTRIAL_DATA="$${PAPERTRIAL_DATA:-$(realpath ../shared/data)}" \
+	$(BIN)/papertrial check --scale base --jobs 2 --readme README.md; \
+	lost=$$?; $(BIN)/papertrial report evidence && exit $$lost
 
 bench: $(STAMP)
 	$(BIN)/python bench/loop.py

@@ -220,11 +220,12 @@ def saved_and_loaded(b: Bench) -> None:
 
 
 def claims(b: Bench) -> None:
-    """Identity and property claims hold; trends and numbers are for `make claims`."""
+    """Identity and property claims hold, and draw what they measured; trends and numbers are for `make claims`."""
     for claim in claims_of(b.method.module):
         if claim.kind in ("identity", "property"):
             held, measured = claim("tiny", 0)
             assert held, f"{claim.name} ({claim.where}) does not hold: {measured}"
+            assert claim.plot is None or claim.plot([measured]).curves, f"the figure of {claim.name} is empty"
 
 
 def measures(b: Bench) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from types import ModuleType
 
 import pytest
@@ -110,9 +112,44 @@ def test_unknown_names_are_answered(paper, tmp_path):
 
 
 def test_base_scale_outranks_tiny(tmp_path):
-    rows = [{"claim": "a", "scale": "base", "n": 1}, {"claim": "a", "scale": "tiny", "n": 2}]
+    rows = [line("base", n=1), line("tiny", n=2)]
     assert study.latest(rows)["a"]["n"] == 1
     assert study.latest(reversed(rows))["a"]["n"] == 1
+
+
+def test_what_was_measured_outranks_what_could_not_run(tmp_path):
+    rows = [line("tiny", n=1), line("base", "not run", n=2), line("base", "not run", n=3)]
+    assert study.latest(rows)["a"]["n"] == 1
+    assert study.latest(rows[1:])["a"]["n"] == 3
+    assert study.latest([*rows, line("base", "fails", n=4)])["a"]["n"] == 4
+
+
+def line(scale, verdict="holds", **more):
+    return {"claim": "a", "scale": scale, "verdict": verdict, **more}
+
+
+def test_side_by_side_the_same_is_measured(tmp_path):
+    asked = {"kinds": ["identity", "property"], "scale": "tiny", "seeds": 2}
+    alone = study.check(["rank_collapse", "barlow_twins"], folder=tmp_path / "one", **asked)
+    both = study.check(["rank_collapse", "barlow_twins"], folder=tmp_path / "two", jobs=2, **asked)
+    assert [(e.paper, e.claim, e.verdict, e.seeds) for e in alone] == [
+        (e.paper, e.claim, e.verdict, e.seeds) for e in both
+    ]
+    for one, two in zip(alone, both, strict=True):
+        for a, b in zip(one.measured, two.measured, strict=True):
+            assert a == pytest.approx(b, rel=1e-6, abs=1e-9, nan_ok=True)
+    assert sorted(entry.name for entry in (tmp_path / "two").iterdir()) == ["barlow_twins.jsonl", "rank_collapse.jsonl"]
+
+
+def test_a_process_that_is_killed_is_one_line_and_loses_no_finished_seed(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "_run_elsewhere", _killed)
+    with pytest.raises(PapertrialError, match="killed"):
+        study.check("barlow_twins", claims=["blind_to_scale_and_shift"], seeds=2, folder=tmp_path, jobs=2)
+    assert not (tmp_path / "barlow_twins.jsonl").exists()
+
+
+def _killed(*words):
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_the_table_is_written_between_its_markers_only(tmp_path):

@@ -515,7 +515,12 @@ def compare(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="A run's or a comparison's folder.", show_default=False)],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="A run's or a comparison's folder, or evidence: the folder or one .jsonl file.", show_default=False
+        ),
+    ],
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="File to write; by default report.html in the folder.", show_default=False),
@@ -557,6 +562,7 @@ def check(
     ] = "tiny",
     seeds: Annotated[int | None, typer.Option(help="Seeds per claim.", min=1, show_default=False)] = None,
     evidence: Annotated[Path, typer.Option(help="Folder of the evidence.")] = Path("evidence"),
+    jobs: Annotated[int, typer.Option(help="Processes that run seeds side by side.", min=1)] = 1,
     readme: Annotated[
         Path | None, typer.Option(help="Also write the table of papers into this file.", show_default=False)
     ] = None,
@@ -565,22 +571,23 @@ def check(
     """Is it true? Run a paper's claims over seeds and keep the evidence. Exit code 1 when one that held now fails."""
     from papertrial.study import check as study
 
-    results, lost = [], []
-    for paper in papers or list(registry.papers()):
-        before = study.history(evidence, paper)
-        if not json:
-            _say(f"{paper}, {scale} scale")
-        found = study.check(
-            paper,
-            claims=claim or (),
-            kinds=kind or (),
-            scale=scale,
-            seeds=seeds,
-            folder=evidence,
-            echo=None if json else lambda line: print(f"  {line}", flush=True),
-        )
-        results += found
-        lost += [f"{paper}: {name}" for name in study.flipped(before, found)]
+    chosen = papers or list(registry.papers())
+    before = {paper: study.history(evidence, paper) for paper in chosen}
+    results = study.check(
+        chosen,
+        claims=claim or (),
+        kinds=kind or (),
+        scale=scale,
+        seeds=seeds,
+        folder=evidence,
+        jobs=jobs,
+        echo=None if json else lambda line: print(line, flush=True),
+    )
+    lost = [
+        f"{paper}: {name}"
+        for paper in chosen
+        for name in study.flipped(before[paper], [found for found in results if found.paper == paper])
+    ]
     if readme is not None:
         study.write_table(readme, evidence)
     if json:
@@ -591,6 +598,7 @@ def check(
             "",
             ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "no claims",
             f"evidence    {evidence}",
+            f"next        papertrial report {quote(str(evidence))}",
         )
     if lost:
         _stop(f"claims that held before fail now: {'; '.join(lost)}", 1)

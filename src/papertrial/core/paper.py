@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import ModuleType
 from typing import Any
@@ -61,7 +63,10 @@ class Paper:
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence of the paper with a function that tries it: `function(scale, seed) -> (held, measured)`."""
+    """A sentence of the paper with a function that tries it: `function(scale, seed) -> (held, measured)`.
+
+    plot: `plot(measured of each seed) -> Figure`, drawn from the evidence and nothing else; None where words are enough.
+    """
 
     name: str
     text: str
@@ -69,24 +74,27 @@ class Claim:
     kind: str
     function: Callable[[str, int], tuple[bool, dict[str, float]]]
     cost: dict[str, str] = field(default_factory=dict)
+    plot: Plot | None = None
 
     def __call__(self, scale: str = "tiny", seed: int = 0) -> tuple[bool, dict[str, float]]:
         return self.function(scale, seed)
 
 
 def claim(
-    text: str, *, where: str, kind: str, cost: dict[str, str] | None = None
+    text: str, *, where: str, kind: str, cost: dict[str, str] | None = None, plot: Plot | None = None
 ) -> Callable[[Callable[..., Any]], Claim]:
     """Turn a function `(scale, seed) -> (held, measured)` of a paper's file into one of its claims.
 
     kind: `identity` (exact), `property` (for any weights or data), `trend` (A above B at equal budget, over seeds),
-    `number` (the paper's own figure, on its own data).  Raises ValueError for another kind.
+    `number` (the paper's own figure, on its own data).  plot: makes a figure of what was measured, a mapping per seed as
+    the evidence keeps it (a number that was not finite is None); `Curve.over_seeds` reads the lines from it.
+    Raises ValueError for another kind.
     """
     if kind not in CLAIM_KINDS:
         raise ValueError(f"claim kind {kind!r} is not one of {', '.join(CLAIM_KINDS)}")
 
     def wrap(function: Callable[..., Any]) -> Claim:
-        return Claim(function.__name__, text, where, kind, function, cost or {})
+        return Claim(function.__name__, text, where, kind, function, cost or {}, plot)
 
     return wrap
 
@@ -98,18 +106,40 @@ def claims_of(module: ModuleType) -> list[Claim]:
 
 @dataclass(frozen=True)
 class Curve:
-    """A line of a figure; low and high, when given, bound a band around it."""
+    """A line of a figure; low and high, when given, bound a band around it. points: at each x, the values behind y."""
 
     name: str
     x: tuple[float, ...]
     y: tuple[float, ...]
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
+    points: tuple[tuple[float, ...], ...] = ()
+
+    @classmethod
+    def over_seeds(cls, name: str, measured: Measured, key: str) -> Curve:
+        """The mean over seeds, and each seed, of the numbers called `key`, where `{}` stands for x.
+
+        With the key `width_{}`, `width_32` is y at 32. What is not finite is left out.  Raises KeyError when nothing has
+        such a name, as in evidence from before there was a figure.
+        """
+        pattern = re.compile(_X.join(map(re.escape, key.split("{}"))))
+        found: dict[float, list[float]] = {}
+        for word, value in (pair for row in measured for pair in row.items()):
+            match = pattern.fullmatch(word)
+            if match and value is not None and math.isfinite(value):
+                found.setdefault(float(match[1]), []).append(float(value))
+        if not found:
+            raise KeyError(key)
+        x = tuple(sorted(found))
+        points = tuple(tuple(found[at]) for at in x)
+        mean = tuple(math.fsum(values) / len(values) for values in points)
+        return cls(name, x, mean, tuple(map(min, points)), tuple(map(max, points)), points)
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What to plot, without saying with what. caption: how to read it.  floor: values below it are rounding errors."""
+    """What to plot, without saying with what. caption: how to read it.  log, log_x: logarithmic axes.  floor: values
+    below it are rounding errors."""
 
     title: str
     x_title: str
@@ -118,6 +148,15 @@ class Figure:
     caption: str = ""
     log: bool = False
     floor: float = 0.0
+    log_x: bool = False
+
+
+#: of each seed, name -> number, as the evidence keeps them
+Measured = Sequence[Mapping[str, Any]]
+#: what a claim's `plot` is
+Plot = Callable[[Measured], Figure]
+#: a number as Python writes it
+_X = r"([-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)"
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ from torch import Tensor, nn
 from papertrial.core import registry
 from papertrial.core.budget import Budget
 from papertrial.core.facts import Facts
-from papertrial.core.paper import Paper, claim
+from papertrial.core.paper import Curve, Figure, Measured, Paper, claim
 from papertrial.core.recipe import Optim, Recipe, resolve, sourced
 from papertrial.core.run import Run
 from papertrial.data import open as open_data
@@ -333,11 +333,23 @@ def _accuracy(scale: str, seed: int, projector: int, batch: int) -> float:
     return float(task.score(outputs, prepared.test, prepared.state).metrics["accuracy"])
 
 
+def _over_widths(measured: Measured) -> Figure:
+    return Figure(
+        "Accuracy by width of the projector",
+        "width of the projector",
+        "probe accuracy",
+        (Curve.over_seeds("Barlow Twins", measured, "width_{}"),),
+        "A linear probe on what enters the projector, on MNIST with 10 labels a class.",
+        log_x=True,
+    )
+
+
 @claim(
     "Wider projectors give better features: no step up in width costs more than a point.",
     where="fig. 4, there on ImageNet and up to 16384, here on MNIST and up to 512",
     kind="trend",
     cost={"tiny": "10 s cpu", "base": "2 min cpu"},
+    plot=_over_widths,
 )
 def wider_projectors_are_better(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     measured = {f"width_{width}": _accuracy(scale, seed, width, 256) for width in (32, 128, 512)}

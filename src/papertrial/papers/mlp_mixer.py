@@ -45,7 +45,7 @@ from torch import Tensor, nn
 from papertrial.core import registry
 from papertrial.core.budget import Budget
 from papertrial.core.facts import Facts
-from papertrial.core.paper import Paper, claim
+from papertrial.core.paper import Curve, Figure, Measured, Paper, claim
 from papertrial.core.recipe import Optim, Recipe, resolve, sourced
 from papertrial.core.run import Run
 from papertrial.data import open as open_data
@@ -306,11 +306,23 @@ def _effort(scale: str) -> tuple[tuple[float, ...], int]:
     return ((0.1, 1.0), 2_000) if scale == "tiny" else ((0.1, 1.0), 20_000)
 
 
+def _over_shares(measured: Measured) -> Figure:
+    return Figure(
+        "How far it is behind a convolutional network, by training images",
+        "share of the training images, %",
+        "accuracy of resnet minus its own",
+        (Curve.over_seeds("gap", measured, "gap_at_{}%"),),
+        "Digits, as many samples seen in every training; 0 would be no gap.",
+        log_x=True,
+    )
+
+
 @claim(
     "The gap to a convolutional network shrinks as training images are added.",
     where="fig. 2 and 3, there on JFT-300M, here on digits",
     kind="trend",
     cost={"tiny": "6 s cpu", "base": "1 min cpu"},
+    plot=_over_shares,
 )
 def gap_to_a_convnet_shrinks_with_data(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     fractions, samples = _effort(scale)

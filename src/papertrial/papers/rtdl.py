@@ -47,7 +47,7 @@ from papertrial.core import registry
 from papertrial.core.budget import Budget
 from papertrial.core.errors import DataError, PapertrialError, did_you_mean
 from papertrial.core.facts import Facts
-from papertrial.core.paper import Paper, claim
+from papertrial.core.paper import Curve, Figure, Measured, Paper, claim
 from papertrial.core.recipe import Optim, Recipe, sourced
 from papertrial.core.run import Run
 from papertrial.core.task import Split
@@ -588,11 +588,23 @@ def interpolated(alpha: float, rows: int, columns: int, informative: int, seed: 
     return x, ((y - y.mean()) / y.std()).astype(np.float32)
 
 
+def _over_targets(measured: Measured) -> Figure:
+    names = {"FT-Transformer": "ft", "ResNet": "resnet", "CatBoost": "catboost"}
+    return Figure(
+        "Error as the target turns from a network into trees",
+        "share of the trees in the target",
+        "test RMSE",
+        tuple(Curve.over_seeds(name, measured, f"{key} at {{}}") for name, key in names.items()),
+        "0 is a random network, 1 an average of random decision trees; lower is better.",
+    )
+
+
 @claim(
     "From network-like to tree-like targets, ResNet and CatBoost trade places; the FT-Transformer is never last.",
     where="sec. 5.1, fig. 3",
     kind="trend",
     cost={"tiny": "20 s cpu", "base": "3 min cpu"},
+    plot=_over_targets,
 )
 def slide(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     """Test RMSE of the three on the authors' synthetic data, smaller: 16 columns instead of 100, 20 000 rows instead of 500 000."""

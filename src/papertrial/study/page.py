@@ -128,13 +128,15 @@ class Heat:
 @dataclass(frozen=True)
 class Table:
     """head, rows: cells, each a text or a Forest, Axis, Tag or Heat; None is a dash.  words: how many of the first
-    columns are words (set left); the others are figures (set right).  marked: rows to set off, by index."""
+    columns are words (set left); the others are figures (set right).  marked: rows to set off, by index.  stacked: on a
+    narrow screen a row is a paragraph, for rows that begin with a sentence."""
 
     head: Sequence[Any]
     rows: Sequence[Sequence[Any]]
     words: int = 1
     marked: Sequence[int] = ()
     caption: str = ""
+    stacked: bool = False
     kind: ClassVar[str] = "table"
 
 

@@ -210,7 +210,7 @@ def _paper(card: Mapping[str, Any]) -> list[Any]:
     entry = registry.entries().get(method["name"].partition(":")[0])
     blocks: list[Any] = [Heading(f"{method['name']}: {method['title']}")]
     if entry is not None and entry.paper.idea:
-        blocks.append(Text(_sentence(entry.paper.idea)))
+        blocks.append(Text(sentence(entry.paper.idea)))
     blocks += [Items(method["caveats"])] if method["caveats"] else []
     blocks += [Link(f"arXiv {method['arxiv']}", f"https://arxiv.org/abs/{method['arxiv']}")] if method["arxiv"] else []
     return blocks
@@ -397,7 +397,7 @@ def listed(words: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1]))) if words else ""
 
 
-def _sentence(words: str) -> str:
+def sentence(words: str) -> str:
     return words[:1].upper() + words[1:] + ("" if words.endswith(".") else ".")
 
 

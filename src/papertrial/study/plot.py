@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from math import log10
 from typing import Any
 
@@ -12,6 +14,8 @@ from papertrial.study.page import Answer, Facts, Items, Page, Section, Table, re
 from papertrial.study.page import Figure as Drawn
 
 _DASHES = ("solid", "dash", "dot", "dashdot")
+#: numbers that fit side by side under the horizontal axis
+_FIT = 6
 _MARKERS = ("circle", "diamond", "square", "triangle-up")
 
 
@@ -34,11 +38,13 @@ def page(report: Report) -> str:
 
 
 def draw(figure: Figure) -> Drawn:
-    """Lines with markers, bands, and a grey ground below the floor."""
+    """Lines with markers, bands, the points behind them, and a grey ground below the floor."""
     traces: list[dict[str, Any]] = []
     for index, curve in enumerate(figure.curves):
         if curve.low:
             traces.append(_band(curve, colour(index)))
+        if curve.points:
+            traces.append(_points(curve, colour(index)))
         traces.append(
             {
                 "type": "scatter",
@@ -55,9 +61,7 @@ def draw(figure: Figure) -> Drawn:
     down = figures.axis(plain(figure.y_title))
     if figure.log:
         down |= {"type": "log", "dtick": _decades(figure), "exponentformat": "power", "range": _log_range(figure)}
-    across = figures.axis(plain(figure.x_title))
-    if all(float(x).is_integer() for curve in figure.curves for x in curve.x):
-        across["dtick"] = _ticks(figure)
+    across = figures.axis(plain(figure.x_title)) | _marks(figure)
     layout = figures.layout(across, down) | {"hovermode": "x unified", "showlegend": len(figure.curves) > 1}
     if figure.floor and any(y <= figure.floor for curve in figure.curves for y in curve.y):
         layout |= _ground(figure)
@@ -73,6 +77,20 @@ def _band(curve: Curve, shade: str) -> dict[str, Any]:
         "fill": "toself",
         "fillcolor": shade,
         "opacity": 0.15,
+        "legendgroup": plain(curve.name),
+        "showlegend": False,
+        "hoverinfo": "skip",
+    }
+
+
+def _points(curve: Curve, shade: str) -> dict[str, Any]:
+    pairs = [(x, y) for x, values in zip(curve.x, curve.points, strict=True) for y in values]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [x for x, _ in pairs],
+        "y": [y for _, y in pairs],
+        "marker": {"size": 6, "color": shade, "symbol": "circle-open"},
         "legendgroup": plain(curve.name),
         "showlegend": False,
         "hoverinfo": "skip",
@@ -117,7 +135,21 @@ def _decades(figure: Figure) -> int:
     return max(1, round((high - low) / 8))
 
 
-def _ticks(figure: Figure) -> int:
-    """Whole steps between the marks of the horizontal axis, twelve marks at most."""
-    largest = max((max(curve.x) for curve in figure.curves if curve.x), default=1.0)
-    return max(1, -int(-largest // 12))
+def _marks(figure: Figure) -> dict[str, Any]:
+    """Where the horizontal axis has its marks: at the points where there is room, else at decades or whole steps."""
+    places = sorted({float(x) for curve in figure.curves for x in curve.x})
+    own = {"tickvals": places, "ticktext": [f"{x:g}" for x in places]}
+    if figure.log_x:
+        return {
+            "type": "log",
+            "exponentformat": "none",
+            **(own if _roomy([log10(x) for x in places]) else {"dtick": 1}),
+        }
+    if all(x.is_integer() for x in places):
+        return {"dtick": max(1, -int(-max(places, default=1.0) // 12))}
+    return own if _roomy(places) else {}
+
+
+def _roomy(places: Sequence[float]) -> bool:
+    """Whether each place has room for its number, also on a narrow screen."""
+    return len(places) < 2 or min(b - a for a, b in pairwise(places)) >= (places[-1] - places[0]) / _FIT

@@ -1,7 +1,7 @@
-"""A run or a comparison as one HTML page: the question, the answer, what it rests on, and how to get it again.
+"""A run, a comparison or evidence as one HTML page: the question, the answer, what it rests on, and how to get it again.
 
 Everything is read from the folder. The training data alone are opened again for their pictures, from where they were,
-and only shown when they are still the same.
+and only shown when they are still the same. The page of evidence is made in `study.claims`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from papertrial.core.budget import ESTIMATED, Energy, duration
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import read_json, write_text
 from papertrial.core.stats import CANNOT_TELL, HELPS, HURTS
-from papertrial.study import figures, parts
+from papertrial.study import claims, figures, parts
 from papertrial.study.compare import Comparison, Row, bytes_in_words
 from papertrial.study.figures import REFERENCE, Difference, colour
 from papertrial.study.page import (
@@ -63,19 +63,23 @@ class Report:
 
 
 def report(folder: Path | str, out: Path | str | None = None, *, data: bool = True) -> Report:
-    """Write the page of a run's or a comparison's folder, by default as report.html in it.
+    """Write the page of a run's or a comparison's folder, or of evidence: a folder of it or one .jsonl file.
 
+    out: by default report.html in the folder, or beside a file, under its name.
     data: open the training data again, for pictures and distributions.
-    Raises PapertrialError when the folder holds neither, or when the package plotly is missing.
+    Raises PapertrialError when there is none of them, or when the package plotly is missing.
     """
     folder = Path(folder)
-    file = Path(out) if out is not None else folder / "report.html"
+    beside = folder.with_suffix(".html") if folder.suffix == ".jsonl" else folder / "report.html"
+    file = Path(out) if out is not None else beside
     if file.suffix.lower() not in (".html", ".htm"):
         raise PapertrialError(f"a report is a web page, not {file.name}", "give --out a name that ends in .html")
     if (folder / "comparison.json").exists():
         kind, page = "comparison", _of_comparison(folder, data)
     elif (folder / "config.json").exists():
         kind, page = "run", _of_run(folder, data)
+    elif evidence := claims.evidence_files(folder):
+        kind, page = "evidence", claims.page(folder, evidence)
     else:
         raise _nothing(folder)
     text = render(page)
@@ -93,10 +97,15 @@ def report(folder: Path | str, out: Path | str | None = None, *, data: bool = Tr
 def _nothing(folder: Path) -> PapertrialError:
     if not folder.exists():
         beside = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
-        return PapertrialError(f"there is no folder {folder}", did_you_mean(folder.name, beside))
+        sort = "file" if folder.suffix == ".jsonl" else "folder"
+        return PapertrialError(f"there is no {sort} {folder}", did_you_mean(folder.name, beside))
+    if folder.is_file():
+        return PapertrialError(
+            f"{folder} holds no evidence of claims", "name a folder, or a .jsonl file that papertrial check wrote"
+        )
     inside = sorted(folder.glob("*/comparison.json")) + sorted(folder.glob("*/card.json"))
     fix = f"name one in it, such as {inside[0].parent}" if inside else "type: papertrial compare PAPER --data DATA"
-    return PapertrialError(f"{folder} holds no run and no comparison", fix)
+    return PapertrialError(f"{folder} holds no run, no comparison and no evidence", fix)
 
 
 # ---------------------------------------------------------------------------------------------------------- comparison

@@ -51,7 +51,7 @@ from torch import Tensor, nn
 
 from papertrial.core import registry
 from papertrial.core.budget import Budget
-from papertrial.core.paper import Curve, Figure, Paper, Report, claim
+from papertrial.core.paper import Curve, Figure, Measured, Paper, Report, claim
 from papertrial.core.recipe import Optim, Recipe, resolve, sourced
 from papertrial.core.run import Run
 from papertrial.data import open as open_data
@@ -463,10 +463,28 @@ def paths_add_up(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     return max(measured.values()) < 1e-12, measured
 
 
+def _fall(of: str, measured: Measured, curves: Mapping[str, str]) -> Figure:
+    """The residual by layer. curves: name -> key, as for `Curve.over_seeds`."""
+    return Figure(
+        f"How different tokens are after each layer of {of}",
+        "layer",
+        "relative residual",
+        tuple(Curve.over_seeds(name, measured, key) for name, key in curves.items()),
+        "At 0 all tokens are equal.",
+        log=True,
+        floor=64 * torch.finfo(torch.float64).eps,
+    )
+
+
+def _alone(measured: Measured) -> Figure:
+    return _fall("random attention", measured, {"attention alone": "layer_{}"})
+
+
 @claim(
     "Attention alone loses rank doubly exponentially: the logarithm of the residual doubles, or more, with every layer.",
     where="sec. 2 and fig. 2",
     kind="property",
+    plot=_alone,
 )
 def attention_alone_loses_rank(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     curve = _residuals(seed, 6)
@@ -485,10 +503,26 @@ def a_layer_cubes_the_residual(scale: str, seed: int) -> tuple[bool, dict[str, f
     return abs(slope - 3) < 0.1, {"exponent": slope}
 
 
-@claim("Skip connections keep the rank where attention alone has lost it.", where="sec. 3 and fig. 2", kind="property")
+def _by_layer(name: str, curve: Sequence[float]) -> dict[str, float]:
+    return {f"{name} after {layer}": value for layer, value in enumerate(curve)}
+
+
+def _random_networks(measured: Measured) -> Figure:
+    curves = {"attention + skip": "with_skip after {}", "attention alone": "without after {}"}
+    return _fall("random attention, with skip connections and without", measured, curves)
+
+
+@claim(
+    "Skip connections keep the rank where attention alone has lost it.",
+    where="sec. 3 and fig. 2",
+    kind="property",
+    plot=_random_networks,
+)
 def skip_connections_keep_rank(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
-    with_skip, without = _residuals(seed, 12, skip=True)[-1], _residuals(seed, 12)[-1]
-    return with_skip > KEPT and without < 1e-12, {"with_skip": with_skip, "without": without}
+    curves = {"with_skip": _residuals(seed, 12, skip=True), "without": _residuals(seed, 12)}
+    last = {name: curve[-1] for name, curve in curves.items()}
+    held = last["with_skip"] > KEPT and last["without"] < 1e-12
+    return held, last | _by_layer("with_skip", curves["with_skip"]) | _by_layer("without", curves["without"])
 
 
 @claim("Layer normalisation does not help against the loss of rank.", where="sec. 3", kind="property")
@@ -524,10 +558,22 @@ def perceptrons_stop_it(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     return margin > 0, {"with_perceptrons": with_mlp[-1], "without": without[-1], "margin": margin}
 
 
+def _over_lengths(measured: Measured) -> Figure:
+    return Figure(
+        "What one path through the attention maps keeps",
+        "layers on the path",
+        "relative residual",
+        (Curve.over_seeds("one path", measured, "length_{}"),),
+        "Means over random paths through six layers with random weights.",
+        log=True,
+    )
+
+
 @claim(
     "The longer a path through the network, the less of the rank it keeps.",
     where="sec. 3",
     kind="property",
+    plot=_over_lengths,
 )
 def long_paths_lose_rank(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     network, x_BND = _network(seed, 6, skip=True)
@@ -536,11 +582,17 @@ def long_paths_lose_rank(scale: str, seed: int) -> tuple[bool, dict[str, float]]
     return falling, {f"length_{length}": value for length, value in enumerate(kept, 1)}
 
 
+def _trained(measured: Measured) -> Figure:
+    curves = {name: f"{name} after {{}}" for name in VERSIONS}
+    return _fall("a trained Vision Transformer, whole and with parts cut", measured, curves)
+
+
 @claim(
     "A trained Transformer collapses, too, when its skip connections are cut, and does not while it has them.",
     where="fig. 2, there pre-trained BERT, Albert and XLNet, here a Vision Transformer on digits",
     kind="trend",
     cost={"tiny": "10 seconds a seed", "base": "40 seconds a seed"},
+    plot=_trained,
 )
 def trained_models_collapse_without_skips(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     depth, steps = (6, 300) if scale == "tiny" else (12, 800)
@@ -557,8 +609,10 @@ def trained_models_collapse_without_skips(scale: str, seed: int) -> tuple[bool, 
     accuracy = task.score(task.outputs(model, {}, prepared.test), prepared.test, prepared.state).metrics["accuracy"]
     images = to_tensors({"image": prepared.test["image"][:32]}, "cpu")["image"]
     report = measure(model.encoder, (images,))
-    measured = {name.replace(" ", "_"): curve[-1] for name, curve in report.numbers["residual"].items()}
+    curves = report.numbers["residual"]
+    measured = {name.replace(" ", "_"): curve[-1] for name, curve in curves.items()}
     # decades beyond the two thresholds, whichever is nearer
     margin = math.log10(min(COLLAPSED / measured["attention_alone"], measured["attention_+_skip"] / KEPT))
     rate = report.numbers["growth"]["attention alone"] or 0.0
-    return margin > 0, {"accuracy": accuracy, "growth": rate, **measured, "margin": margin}
+    layers = {word: value for name, curve in curves.items() for word, value in _by_layer(name, curve).items()}
+    return margin > 0, {"accuracy": accuracy, "growth": rate, **measured, "margin": margin, **layers}
