@@ -156,9 +156,10 @@ def grouped(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)
     aligned = all(size * x.element_size() % 16 == 0 for size in weight.shape[1:])
-    if aligned and len(x) and x.dtype != torch.float64:
+    known = x.dtype != torch.float64 and (x.dtype == torch.bfloat16 or not torch.compiler.is_compiling())
+    if aligned and known and len(x):
         return F.grouped_mm(x, weight.mT, offs=counts.cumsum(0).int())
-    # in slots, as many for each expert as the fullest one has: for float64, and for widths that the kernel does not take
+    # in slots, as many for each expert as the fullest one has, where the kernel does not take the type or the width
     slots = int(counts.max())
     at = torch.arange(len(x), device=x.device) - (counts.cumsum(0) - counts).repeat_interleave(counts)
     at = at + slots * torch.arange(len(counts), device=x.device).repeat_interleave(counts)
