@@ -42,7 +42,12 @@ def theirs(ours: SwitchMlp, room: int) -> nn.Module:
 
     experts, hidden, width = ours.experts.up.shape
     config = SwitchTransformersConfig(
-        d_model=width, d_ff=hidden, num_experts=experts, expert_capacity=room, dropout_rate=0.0, router_jitter_noise=0.01
+        d_model=width,
+        d_ff=hidden,
+        num_experts=experts,
+        expert_capacity=room,
+        dropout_rate=0.0,
+        router_jitter_noise=0.01,
     )
     layer = SwitchTransformersSparseMLP(config).train()
     with torch.no_grad():

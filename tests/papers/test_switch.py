@@ -273,13 +273,17 @@ def test_weights_start_at_a_tenth_of_the_variance():
     mlp = model.stack.blocks[1].mlp
     assert isinstance(mlp, SwitchMlp) and not isinstance(model.stack.blocks[0].mlp, SwitchMlp)
     for weight, inputs in ((mlp.experts.up, 64), (mlp.experts.down, 256), (mlp.router.weight, 64)):
-        assert float(weight.detach().std() / (0.1 / inputs) ** 0.5) == pytest.approx(0.88, abs=0.05)  # cut at two deviations
+        assert float(weight.detach().std() / (0.1 / inputs) ** 0.5) == pytest.approx(
+            0.88, abs=0.05
+        )  # cut at two deviations
         assert float(weight.detach().abs().max()) <= 2 * (0.1 / inputs) ** 0.5
 
 
 def test_the_loss_adds_the_balance_of_every_layer_and_logs_it():
     torch.manual_seed(0)
-    model = NextToken(switch.build(Config(width=16, hidden=32, heads=2, depth=4, experts=4, causal=True), Facts("text", 1)))
+    model = NextToken(
+        switch.build(Config(width=16, hidden=32, heads=2, depth=4, experts=4, causal=True), Facts("text", 1))
+    )
     found = model.loss({"ids": torch.randint(3, 259, (4, 20))})
     torch.testing.assert_close(found["loss"], found["nats_per_token"] + found["balance_loss"])
     assert {"load_most", "load_least", "dropped", "router_entropy"} <= found.keys()
@@ -294,6 +298,7 @@ def test_a_bigger_batch_of_the_same_rows_changes_nothing_without_a_limit():
 
 
 # --- processes -----------------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_several_processes_equal_one(world, tmp_path):

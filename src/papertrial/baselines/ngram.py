@@ -1,4 +1,4 @@
-'''N-gram - how often bytes followed each other, longer contexts first: the language model before there were networks.
+"""N-gram - how often bytes followed each other, longer contexts first: the language model before there were networks.
 
 Reinhard Kneser and Hermann Ney, ICASSP 1995; Stanley Chen and Joshua Goodman, 1998 (modified Kneser-Ney).
 
@@ -27,7 +27,7 @@ Cost
 
 Notation
     w a byte, h the bytes before it, k the order: the bytes of h and w together; a counts, adjusted below the highest order.
-'''
+"""
 
 from __future__ import annotations
 
@@ -87,7 +87,10 @@ class Table:
 
     def mix(self, grams: np.ndarray, shorter: np.ndarray) -> np.ndarray:
         """Probabilities (N,) of the last bytes of grams (N,), given those of one order less."""
-        return _at(self.share, self.grams, grams, 0.0) + _at(self.rest, self.contexts, grams >> np.uint64(8), 1.0) * shorter
+        return (
+            _at(self.share, self.grams, grams, 0.0)
+            + _at(self.rest, self.contexts, grams >> np.uint64(8), 1.0) * shorter
+        )
 
 
 def discounts(counts: np.ndarray) -> np.ndarray:

@@ -146,7 +146,8 @@ class LanguageModeling:
     def answers(self, outputs: np.ndarray, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Raises Declined: a language model answers with text."""
         raise Declined(
-            "a language model has no answer for each example", "papertrial generate goes on with a text, evaluate judges one"
+            "a language model has no answer for each example",
+            "papertrial generate goes on with a text, evaluate judges one",
         )
 
 
@@ -195,7 +196,9 @@ def _units(documents: Ragged) -> tuple[Ragged, np.ndarray]:
     for row in np.flatnonzero(documents.lengths):
         first, last = documents.offsets[row : row + 2].tolist()
         blocks = max(1, (last - first) // longest)
-        cuts = [_line_end(documents.values, first + (last - first) * block // blocks, last) for block in range(1, blocks)]
+        cuts = [
+            _line_end(documents.values, first + (last - first) * block // blocks, last) for block in range(1, blocks)
+        ]
         edges += sorted({first, *cuts} - {last})
         document += [int(row)] * (len(edges) - len(document))
     return Ragged(documents.values, np.append(edges, documents.offsets[-1])), np.array(document)
