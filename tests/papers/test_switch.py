@@ -20,7 +20,8 @@ from papertrial.nn.heads import NextToken
 from papertrial.nn.packing import Padded, rows_of
 from papertrial.nn.transformer import Ids, auxiliary
 from papertrial.papers import switch
-from papertrial.papers.switch import Config, SwitchMlp, balance, dispatch, grouped, room
+from papertrial.papers.switch import Config, SwitchMlp, balance, dispatch, room
+from papertrial.papers.switch.experts import grouped
 
 AWKWARD = {
     "usual": lambda x: x,

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from papertrial.papers.switch import SwitchMlp, spread
+from papertrial.papers.switch import SwitchMlp
+from papertrial.papers.switch.experts import spread
 
 ROWS, TOKENS, WIDTH = 8, 6, 8
 
