@@ -114,6 +114,8 @@ class Terms:
         raise AssertionError
 
     def weigh(self, texts: Sequence[str]) -> sparse.csr_matrix:
+        if not texts:
+            return sparse.csr_matrix((0, len(self.rarity)), dtype=np.float32)
         return self._made.transform(texts)
 
     def vocabulary(self) -> list[str]:

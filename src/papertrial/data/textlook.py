@@ -303,7 +303,7 @@ def _examples(
     shown = []
     for row in rows.tolist():
         words = " | ".join(_cut(side[row][: 4 * _WIDTH].tobytes().decode("utf-8", "ignore")) for side in sides)
-        mark = f"{class_names[labels[row]]}: " if labels[row] >= 0 else ""
+        mark = f"{class_names[int(labels[row])]}: " if labels[row] >= 0 else ""
         mark = f"{scores[row]:g}: " if scores is not None and np.isfinite(scores[row]) else mark
         shown.append(mark + words)
     page.numbers["shown"] = shown

@@ -115,13 +115,13 @@ def _texts(prepared: Prepared) -> list[Any]:
         head = ["score", "first", "second"]
         target = np.asarray(train["target"], np.float64)
         order = np.argsort(target, kind="stable")  # pairs without a score are the last
-        chosen = order[np.unique(np.linspace(0, len(order) - 1, 4 * _TEXTS).astype(np.int64))]
+        spread = order[np.unique(np.linspace(0, len(order) - 1, 4 * _TEXTS).astype(np.int64))]
         rows = [
             [
                 "none" if np.isnan(target[row]) else f"{target[row]:g}",
                 *(_excerpt(train[name], row) for name in head[1:]),
             ]
-            for row in chosen.tolist()
+            for row in spread.tolist()
         ]
     words = f"Training examples, the first {_LETTERS} characters of each."
     return [Heading("Training texts"), Text(words, "note"), Table(head, rows, words=len(head))]

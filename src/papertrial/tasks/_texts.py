@@ -32,13 +32,13 @@ def require_tokeniser(backbone: Any, name: str) -> None:
         raise Declined(f"{name} does not read text: it has no tokeniser", "type: papertrial list")
 
 
-def fit_to(model: nn.Module, texts: Ragged) -> None:
+def fit_to(model: Any, texts: Ragged) -> None:
     """Let the tokeniser of `model` learn from the training texts, where it does."""
     _ENCODED.pop(model.encoder.tokeniser, None)
     fit_inputs(model, {"text": texts})
 
 
-def ids_of(model: nn.Module, texts: Ragged) -> Ragged:
+def ids_of(model: Any, texts: Ragged) -> Ragged:
     """Token ids int32 of a column of texts, cut to what the model takes."""
     tokeniser: Any = model.encoder.tokeniser
     held = _ENCODED.setdefault(tokeniser, {})
@@ -76,7 +76,7 @@ def finite(features: np.ndarray) -> np.ndarray:
     return features
 
 
-def sizes(texts: Ragged) -> dict[str, int]:
+def sizes(texts: Ragged) -> dict[str, Any]:
     """`bytes` and `length` of the facts."""
     lengths = texts.lengths
     return {"bytes": int(lengths.sum()), "length": int(np.quantile(lengths, 0.95)) if len(lengths) else 0}

@@ -72,7 +72,7 @@ class SentenceSimilarity:
     version = 1
     kind = "pairs"
     inputs = ("first", "second")
-    references = ("tfidf",)
+    references = ("tfidf", "static_words")
     floors = ("majority",)
     budget = Budget(seconds=60)
 
@@ -244,11 +244,12 @@ TASK = SentenceSimilarity()
 
 
 def _strata(scores: np.ndarray) -> np.ndarray:
-    """int64 (N,): fifths of the scored pairs by score, -1 without a score; at least two where scores differ."""
+    """int64 (N,): fifths of the scored pairs by score (halves of few), -1 without a score; at least two where scores differ."""
     known = np.isfinite(scores)
     strata = np.full(len(scores), -1, dtype=np.int64)
     if known.any():
-        edges = np.quantile(scores[known], np.arange(1, _STRATA) / _STRATA)
+        count = int(np.clip(known.sum() // 10, 2, _STRATA))
+        edges = np.quantile(scores[known], np.arange(1, count) / count)
         strata[known] = np.searchsorted(edges, scores[known])
         if len(np.unique(strata[known])) == 1:
             strata[known] = scores[known] > scores[known].min()
