@@ -375,8 +375,6 @@ class _Training:
 
     def _begin(self, budget: Budget) -> int:
         """Steps to take. Goes on from the checkpoint, or writes the first one, which also finds a full disk early."""
-        if self.main:
-            checkpoint.sweep(self.path)
         if from_main(self.accelerate, self.path.exists()):
             self._restore()
             self.earlier, self.earlier_energy = self.state.seconds, self.state.energy
