@@ -427,6 +427,7 @@ def estimate(
     backbone: Backbone = None,
     recipe: RecipeName = "base",
     set_: Settings = None,
+    technique: Techniques = None,
     labels: Labels = None,
     size: Size = None,
     seeds: Annotated[
@@ -441,7 +442,7 @@ def estimate(
 
     found = run_estimate(
         paper, data, task=task, target=target, budget=budget, backbone=backbone, recipe=recipe, settings=parse_settings(set_ or []),
-        labels=labels, size=size, seeds=seeds,
+        techniques=technique or [], labels=labels, size=size, seeds=seeds,
     )  # fmt: skip
     if json:
         _document(found)

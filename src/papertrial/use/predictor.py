@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,30 @@ def predictor(artifact: Artifact) -> Predictor:
             f"they are in {artifact.folder / ESTIMATOR}",
         )
     return found.eval()
+
+
+def foldable(network: nn.Module, place: str = "") -> str | None:
+    """The dotted name of the part of `network`, or of what it wraps, that has `fold()`; empty for itself, None where none has."""
+    if callable(getattr(network, "fold", None)):
+        return place
+    for name in ("encoder", "backbone"):  # of a supervised model, and behind the first step of images
+        inner = getattr(network, name, None)
+        if isinstance(inner, nn.Module):
+            return foldable(inner, f"{place}.{name}".lstrip("."))
+    return None
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """A copy of `network` in `eval()` in which that part is what its `fold()` gives; `network` itself where there is none."""
+    place = foldable(network)
+    if place is None:
+        return network
+    network = copy.deepcopy(network).eval()
+    made = network.get_submodule(place).fold()
+    if not place:
+        return made
+    network.set_submodule(place, made)
+    return network
 
 
 def expected(artifact: Artifact, rows: Split) -> np.ndarray:
