@@ -22,7 +22,7 @@ from papertrial.core.task import Ragged
 
 Texts = Ragged | Sequence[str]
 _AT_A_TIME = 1 << 20  # bytes of text handed to the `tokenizers` library in one call, whose answers take much memory
-_PIECE = 1 << 16  # characters; longer texts are encoded in pieces, several at once
+_STRETCH = 1 << 16  # characters; longer texts are encoded in pieces, several at once
 _ROOMY = 16  # characters per id: a text is seldom so dense that more of them are needed to fill `longest` ids
 _GAP = re.compile(r"(?<=\S)\s")  # no token goes from a word into the space after it
 
@@ -147,7 +147,7 @@ class Bpe(_Learnt):
         return _finished(ragged, lengths, self.first, self.end if specials else None, self.pad)
 
     def _rows(self, texts: list[str]) -> list[np.ndarray]:
-        pieces = [list(_pieces(text)) for text in texts]
+        pieces = [list(_stretches(text)) for text in texts]
         flat = [piece for row in pieces for piece in row]
         encoded = (
             np.asarray(found.ids, dtype=np.int32)
@@ -203,7 +203,7 @@ class Pretrained(_Learnt):
         inner = self._truncating(longest, pair=True, specials=True)
         found = []
         for rows in _parts(first.lengths + second.lengths):
-            encoded = inner.encode_batch_fast(list(zip(first[rows].texts(), second[rows].texts(), strict=True)))
+            encoded = inner.encode_batch_fast(list(zip(_strings(first, rows), _strings(second, rows), strict=True)))
             found += [np.asarray(row.ids, dtype=np.int32) for row in encoded]
         return Ragged.of(found, pad=self.pad)
 
@@ -309,14 +309,20 @@ def _parts(lengths: np.ndarray) -> Iterator[slice]:
 
 
 def _in_parts(texts: Ragged) -> Iterator[list[str]]:
-    return (texts[rows].texts() for rows in _parts(texts.lengths))
+    return (_strings(texts, rows) for rows in _parts(texts.lengths))
 
 
-def _pieces(text: str) -> Iterator[str]:
+def _strings(texts: Ragged, rows: slice) -> list[str]:
+    """Consecutive rows as strings, without a copy of their bytes."""
+    first, last = texts.offsets[rows.start], texts.offsets[rows.stop]
+    return Ragged(texts.values[first:last], texts.offsets[rows.start : rows.stop + 1] - first).texts()
+
+
+def _stretches(text: str) -> Iterator[str]:
     """The text in pieces that are encoded as they are within the whole."""
     begin = 0
-    while len(text) - begin > _PIECE:
-        gap = _GAP.search(text, begin + _PIECE)
+    while len(text) - begin > _STRETCH:
+        gap = _GAP.search(text, begin + _STRETCH)
         if gap is None:
             break
         yield text[begin : gap.start()]
