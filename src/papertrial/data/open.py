@@ -1,4 +1,4 @@
-"""One door for data: `open(source)` recognises what it is given and returns Images or a Table."""
+"""One door for data: `open(source)` recognises what it is given and returns Images, a Table or a Collection."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import numpy as np
 from papertrial.core.errors import DataError, did_you_mean
 from papertrial.data import binary, foreign
 from papertrial.data.base import Data
+from papertrial.data.collection import Collection, is_beir, judged_tables
+from papertrial.data.collectionfiles import looks_like_squad
 from papertrial.data.decode import EXTENSIONS, Folder
 from papertrial.data.images import Images
 from papertrial.data.layout import PARTS
@@ -22,15 +24,16 @@ _FRAMES = ("pandas", "polars", "pyarrow")
 _HUB_FILES = ("dataset_info.json", "dataset_dict.json", "state.json")  # what `save_to_disk` of datasets writes
 _ACCEPTED = (
     "give a folder or archive of images (a folder per class for labels), idx or CIFAR-10 files, "
-    "a CSV, JSON Lines or Parquet file, .npy or .npz, hf:<data set>, or a built-in name"
+    "a CSV, JSON Lines or Parquet file, .npy or .npz, a BEIR folder, hf:<data set>, or a built-in name"
 )
 
 
 def open(source: Any, target: str | None = None, *, name: str | None = None) -> Data:
-    """Images or a Table from whatever `source` is.
+    """Images, a Table or a Collection from whatever `source` is.
 
     - a path: a folder or archive (.tar, .tar.gz, .tar.xz, .zip) of images; one image; idx files (MNIST) or CIFAR-10
-      binary batches, plain or packed; CSV, TSV, JSON Lines or Parquet, or a folder of them; .npy and .npz
+      binary batches, plain or packed; CSV, TSV, JSON Lines or Parquet, or a folder of them; .npy and .npz;
+      a collection to search: a BEIR folder, SQuAD JSON, a table of questions, sentences and labels
     - a name: digits, iris, wine, breast_cancer, diabetes; `hf:<id>` or `hf:<id>:<configuration>` of the Hugging Face
       hub, or `hf:<folder>`
     - an object: arrays `X` or `(X, y)`, where two dimensions are a table and more are images; a data frame; a torch
@@ -105,6 +108,8 @@ def _from_file(path: Path, target: str | None) -> Data:
         return binary.cifar_images([path], path.name)
     if lower.endswith((".npy", ".npz")):
         return _from_parts(binary.numpy_parts(path), path.name)
+    if judged_tables(path) or (lower.endswith(".json") and looks_like_squad(path)):
+        return Collection.from_path(path)
     if is_table(path):
         return Table.from_file(path, target)
     if lower.endswith(_PICKLES):
@@ -116,6 +121,8 @@ def _from_folder(path: Path, target: str | None) -> Data:
     from papertrial.data.table import Table
     from papertrial.data.tablefiles import is_table
 
+    if is_beir(path) or judged_tables(path):
+        return Collection.from_path(path)
     files = [entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith(".")]
     idx = [file for file in files if binary.is_idx(file)]
     if idx:
