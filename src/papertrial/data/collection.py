@@ -13,7 +13,16 @@ from papertrial.core.errors import DataError
 from papertrial.core.task import Ragged, Split
 from papertrial.data.base import Data, Look, fingerprint, track
 from papertrial.data.bm25 import Bm25, best
-from papertrial.data.collectionfiles import ACCEPTED, Document, documents_in, field, json_lines, rows_of, squad
+from papertrial.data.collectionfiles import (
+    ACCEPTED,
+    Document,
+    documents_in,
+    field,
+    json_lines,
+    looks_like_squad,
+    rows_of,
+    squad,
+)
 from papertrial.data.layout import PARTS
 
 _LONG = 1 << 20  # bytes of a document that is worth a line
@@ -77,7 +86,7 @@ class Collection(Data):
         """Whatever `path` is: a BEIR folder, SQuAD JSON, questions with judged sentences, or documents alone."""
         if not path.exists():
             raise DataError(f"{path} is not there", "check the path")
-        if is_beir(path):
+        if _is_beir(path):
             return cls.from_beir(path)
         if path.is_file() and path.name.lower().endswith(".json") and squad(path) is not None:
             return cls.from_squad(path)
@@ -352,8 +361,13 @@ def texts_of(column: Ragged) -> Iterator[str]:
         yield column[row].tobytes().decode("utf-8", "replace")
 
 
-def is_beir(path: Path) -> bool:
-    """Whether a folder is laid out as BEIR's are."""
+def is_collection(path: Path) -> bool:
+    """Whether a path holds documents with queries: a BEIR folder, SQuAD JSON, or questions with judged sentences."""
+    squad_json = path.is_file() and path.name.lower().endswith(".json") and looks_like_squad(path)
+    return _is_beir(path) or squad_json or bool(judged_tables(path))
+
+
+def _is_beir(path: Path) -> bool:
     return path.is_dir() and _beir_file(path, "corpus") is not None
 
 
