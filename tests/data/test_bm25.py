@@ -105,7 +105,7 @@ def test_arrays_there_and_back():
 def test_nothing_counted():
     for texts in ([], ["", " ,"]):
         assert Bm25.of(texts).scores("fox").tolist() == [0.0] * len(texts)
-        assert not Bm25.of(texts).holds("fox")
+        assert Bm25.of(texts).having("fox") == 0
 
 
 @given(

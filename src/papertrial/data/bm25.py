@@ -15,12 +15,11 @@ import unicodedata
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 from papertrial.core.task import Ragged
 
@@ -43,6 +42,14 @@ def words_of(text: str, stem: bool = False) -> list[str]:
     """The words of a text in their order, as they are counted."""
     found = _words(text)
     return [singular(word) for word in found] if stem else found
+
+
+def spans(text: str, wanted: Collection[str], stem: bool = False) -> list[tuple[int, int]]:
+    """Where in a text, from and to, the words `wanted` stand, as `words_of` gives them."""
+    found = (
+        _word().finditer(unicodedata.normalize("NFC", text)) if not text.isascii() else re.finditer(r"[^\W_]+", text)
+    )
+    return [match.span() for match in found if not set(words_of(match[0], stem)).isdisjoint(wanted)]
 
 
 def _words(text: str) -> list[str]:
@@ -93,6 +100,8 @@ class Bm25:
     @classmethod
     def of(cls, texts: Iterable[str], stem: bool = False) -> Bm25:
         """Count the words of `texts`, document after document."""
+        from scipy import sparse  # not needed to search
+
         numbers, ids, ends = _Numbers(stem), array("i"), array("q", [0])
         for text in texts:
             ids.extend(map(numbers.__getitem__, _words(text)))
@@ -146,10 +155,37 @@ class Bm25:
         rows = rows[scores[rows] > 0]
         return rows, scores[rows]
 
-    def holds(self, word: str) -> bool:
-        """Whether a word, as `words_of` gives it, is in any document."""
+    def joined(self, rows: np.ndarray, other: Bm25) -> Bm25:
+        """The documents `rows` (ascending) of this one, then all of `other`, without counting a word again."""
+        mine, theirs = self.words.texts(), other.words.texts()
+        merged = sorted({*mine, *theirs})
+        number = {word: index for index, word in enumerate(merged)}
+        place = np.full(len(self), -1, dtype=np.int32)
+        place[rows] = np.arange(len(rows), dtype=np.int32)
+        moved = place[self.documents]
+        kept = moved >= 0
+        word = np.concatenate([
+            np.repeat(np.array([number[name] for name in mine], dtype=np.int32), np.diff(self.starts))[kept],
+            np.repeat(np.array([number[name] for name in theirs], dtype=np.int32), np.diff(other.starts)),
+        ])  # fmt: skip
+        documents = np.concatenate([moved[kept], other.documents + np.int32(len(rows))])
+        counts = np.concatenate([self.counts[kept], other.counts])
+        order = np.argsort(word, kind="stable")
+        entries = np.bincount(word, minlength=len(merged))
+        used = entries > 0
+        return Bm25(
+            Ragged.of_texts([name for name, there in zip(merged, used, strict=True) if there]),
+            np.concatenate([[0], np.cumsum(entries[used])]),
+            documents[order],
+            counts[order],
+            np.concatenate([self.lengths[rows], other.lengths]),
+            self.stem,
+        )
+
+    def having(self, word: str) -> int:
+        """In how many documents a word, as `words_of` gives it, is."""
         first, last = self._entries(word)
-        return last > first
+        return last - first
 
     def _entries(self, word: str) -> tuple[int, int]:
         wanted = word.encode()

@@ -355,10 +355,10 @@ class Collection(Data):
         return Look(self.name, self.kind, facts, list(self.notes), numbers)
 
 
-def texts_of(column: Ragged) -> Iterator[str]:
-    """The rows as strings, one at a time."""
-    for row in range(len(column)):
-        yield column[row].tobytes().decode("utf-8", "replace")
+def texts_of(column: Ragged, rows: Iterable[int] | None = None) -> Iterator[str]:
+    """The rows as strings, one at a time; some of them where `rows` are named."""
+    for row in range(len(column)) if rows is None else rows:
+        yield column[int(row)].tobytes().decode("utf-8", "replace")
 
 
 def is_collection(path: Path) -> bool:

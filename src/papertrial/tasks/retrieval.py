@@ -271,8 +271,18 @@ def groups(model: nn.Module, queries: Queries, learn: bool = True) -> Split:
 
 
 def rerank(model: Any, queries: Queries) -> np.ndarray:
-    """The candidates of each query in the order of `model.score`: int64 (N, K), -1 at the end. Raises DataError for
-    scores that are not finite."""
+    """The candidates of each query in the order of `model.score`: int64 (N, K), -1 at the end."""
+    rows = queries["candidates"]
+    order = np.lexsort((-queries.documents["place"][rows], -pair_scores(model, queries)))
+    return np.take_along_axis(rows, order, axis=1)
+
+
+def pair_scores(model: Any, queries: Queries) -> np.ndarray:
+    """What `model.score` gives each query and each of its candidates: float32 (N, K), -inf for an empty place.
+
+    Reads the columns "text", "candidates" and "first" and the text of the documents alone.
+    Raises DataError for scores that are not finite.
+    """
     rows, split = queries["candidates"], groups(model, queries, learn=False)
     with _evaluating(model) as device:
         scores = forward_batches(
@@ -284,9 +294,7 @@ def rerank(model: Any, queries: Queries) -> np.ndarray:
         )
     if not np.isfinite(scores[rows >= 0]).all():
         raise DataError("the model's scores are not all finite numbers", "train again with a smaller --set lr=")
-    scores = np.where(rows >= 0, scores.astype(np.float32), -np.inf)
-    order = np.lexsort((-queries.documents["place"][rows], -scores))
-    return np.take_along_axis(rows, order, axis=1)
+    return np.where(rows >= 0, scores.astype(np.float32), np.float32(-np.inf))
 
 
 def _with_relevant(queries: Queries) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
