@@ -20,6 +20,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from papertrial.core.task import Ragged
 
@@ -100,8 +101,6 @@ class Bm25:
     @classmethod
     def of(cls, texts: Iterable[str], stem: bool = False) -> Bm25:
         """Count the words of `texts`, document after document."""
-        from scipy import sparse  # not needed to search
-
         numbers, ids, ends = _Numbers(stem), array("i"), array("q", [0])
         for text in texts:
             ids.extend(map(numbers.__getitem__, _words(text)))

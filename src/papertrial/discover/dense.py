@@ -1,7 +1,7 @@
 """Vectors: what encodes a text, and how the nearest ones are found.
 
 How they are found follows from how many they are, and what the memory has room for:
-    flat   exact, over all vectors                                up to 100 000 documents
+    flat   exact, over all vectors                                up to 100 000 documents, and always below 1 000
     hnsw   a graph of neighbours, beside the vectors themselves   up to 500 000
     ivf    cells, a byte a number                                 above
     pq     cells, 1 bit a number (64 bytes at a width of 512)     where a byte a number does not fit
@@ -22,11 +22,13 @@ import psutil
 
 from papertrial.core.errors import Declined, PapertrialError, did_you_mean, missing_extra
 from papertrial.core.files import write_with
+from papertrial.data.bm25 import best
 
 KINDS = ("flat", "hnsw", "ivf", "pq")
-_FLAT, _GRAPH = 100_000, 500_000  # most documents for the first two
+_FEW, _FLAT, _GRAPH = 1000, 100_000, 500_000  # too few to learn cells from; most for the first two kinds
 _LINKS = 32  # of a document in the graph
 _PROBED = 32  # cells looked into
+_LOOKED_AT = 100  # candidates whose exact cosine decides
 _ROOM = 0.5  # share of the free memory that vectors may take
 _LONGEST = 256  # tokens of a text that are read
 _BATCH = 64
@@ -103,6 +105,7 @@ def choose(documents: int, width: int, kind: str | None = None) -> tuple[str, st
     if kind is not None and kind not in KINDS:
         raise PapertrialError(f"there is no kind of index {kind!r}", did_you_mean(kind, KINDS))
     room = _ROOM * psutil.virtual_memory().available
+    kind = "flat" if documents < _FEW else kind
     by_size = KINDS[(documents > _FLAT) + (documents > _GRAPH)]
     fitting = [name for name in KINDS[KINDS.index(kind or by_size) :] if needed(name, documents, width) <= room]
     chosen = kind or (fitting[0] if fitting else "pq")
@@ -114,7 +117,15 @@ def choose(documents: int, width: int, kind: str | None = None) -> tuple[str, st
         )
     if chosen != "flat":
         _faiss()  # said before hours of encoding
-    why = "as asked" if kind else "by their number" if chosen == by_size else f"{by_size} does not fit into memory"
+    why = (
+        "they are few"
+        if documents < _FEW
+        else "as asked"
+        if kind
+        else "by their number"
+        if chosen == by_size
+        else f"{by_size} does not fit into memory"
+    )
     return (
         chosen,
         f"{chosen} ({why}), {takes / 1e6:,.0f} MB of memory to search {documents:,} vectors of {width} numbers",
@@ -144,8 +155,7 @@ def make(kind: str, vectors: np.ndarray, folder: Path) -> dict[str, Any]:
     else:
         centres = faiss.IndexFlatIP(width)
         cells = _cells(count)
-        # with fewer than 256 vectors the 8 bits of a code cannot be learnt
-        bits = min(8, int(np.log2(max(2, count))))
+        bits = int(np.clip(np.log2(count / 39), 1, 8))  # of a code; each of its values needs vectors to be learnt from
         index = (
             faiss.IndexIVFScalarQuantizer(
                 centres, width, cells, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
@@ -159,19 +169,19 @@ def make(kind: str, vectors: np.ndarray, folder: Path) -> dict[str, Any]:
     for begin in range(0, count, 1 << 14):
         index.add(np.ascontiguousarray(vectors[begin : begin + (1 << 14)]))
     write_with(folder / FILE, lambda path: faiss.write_index(index, str(path)))
-    return about | {"digest": _digest(folder / FILE), "recall": _recall(index, vectors)}
+    about["digest"] = _digest(folder / FILE)
+    return about | {"recall": _recall(Nearest(about, vectors, folder))}
 
 
-def _recall(index: Any, vectors: np.ndarray) -> float:
-    """Share of the exact ten nearest that are among the ten found, over 50 documents."""
-    asked = np.ascontiguousarray(vectors[np.random.default_rng(1).permutation(len(vectors))[:50]])
-    most = min(10, len(vectors))
-    _, found = index.search(asked, most)
-    right = 0
-    for query, rows in zip(asked, found, strict=True):
-        exact = np.argpartition(-(vectors @ query), most - 1)[:most]
-        right += len(set(exact.tolist()) & set(rows.tolist()))
-    return right / (most * len(asked))
+def _recall(found: Nearest) -> float:
+    """Share of the exact ten nearest among the ten found, for 50 of the documents."""
+    vectors = found.vectors
+    place, most = np.arange(len(vectors)), min(10, len(vectors))
+    right = [
+        len(np.intersect1d(best(vectors @ query, most, place), found(query, most, place)[0]))
+        for query in vectors[np.random.default_rng(1).permutation(len(vectors))[:50]]
+    ]
+    return float(np.mean(right)) / most
 
 
 class Nearest:
@@ -193,16 +203,13 @@ class Nearest:
 
     def __call__(self, query: np.ndarray, most: int, ties: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """query: (width,) of length one. Rows int64 and cosines float32, best first; equal ones as in `data.bm25.best`."""
-        from papertrial.data.bm25 import best
-
         if self.index is None:
-            cosine = self.vectors @ query
-            rows = best(cosine, most, ties)
-            return rows, cosine[rows]
-        _, found = self.index.search(query[None], most)
-        rows = found[0][found[0] >= 0]
-        cosine = self.vectors[rows] @ query  # those of the codes are rounded
-        order = np.lexsort((-ties[rows], -cosine))
+            rows, cosine = np.arange(len(self.vectors)), self.vectors @ query
+        else:
+            rows = self.index.search(query[None], max(_LOOKED_AT, most))[1][0]
+            rows = rows[rows >= 0]
+            cosine = self.vectors[rows] @ query  # FAISS's own are those of the codes, which are rounded
+        order = best(cosine, most, ties[rows])
         return rows[order], cosine[order]
 
 

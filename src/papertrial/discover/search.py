@@ -14,7 +14,7 @@ import numpy as np
 from papertrial.core.errors import Declined, PapertrialError, did_you_mean
 from papertrial.data.bm25 import spans, words_of
 from papertrial.discover import dense
-from papertrial.discover.store import Store, in_memory, read
+from papertrial.discover.store import Store, damaged, in_memory, read
 
 MODES = ("hybrid", "bm25", "dense")
 #: documents that each way of searching hands on
@@ -85,6 +85,10 @@ class Searcher:
         stages: dict[str, np.ndarray] = {}
         scores: dict[str, np.ndarray] = {}
         depth = max(DEPTH, most)
+        if mode != "bm25":
+            started = time.perf_counter()
+            self._open()
+            seconds["open"] = time.perf_counter() - started
         for name, find in (("bm25", self._by_words), ("dense", self._by_meaning)):
             if mode in (name, "hybrid"):
                 started = time.perf_counter()
@@ -115,16 +119,18 @@ class Searcher:
         return self.store.bm25.top(query, most, self.store.place)
 
     def _by_meaning(self, query: str, most: int) -> tuple[np.ndarray, np.ndarray]:
+        assert self._encoder is not None and self._nearest is not None
+        return self._nearest(dense.unit(self._encoder.encode([query]))[0], most, self.store.place)
+
+    def _open(self) -> None:
+        """What searching by meaning needs, read when it is first needed."""
         vectors, about = self.store.vectors, self.store.manifest["dense"]
         assert vectors is not None
         if self._nearest is None:
             try:
                 self._nearest = dense.Nearest(about, vectors, self.store.generation)
             except (ValueError, RuntimeError, OSError) as error:
-                raise PapertrialError(
-                    f"the index {self.store.folder} is damaged ({error})",
-                    "type: papertrial index CORPUS --out INDEX --fresh",
-                ) from None
+                raise damaged(self.store.folder, str(error)) from None
         if self._encoder is None:
             self._encoder = dense.encoder(about["encoder"])
         if (self._encoder.version, self._encoder.width) != (about["version"], about["width"]):
@@ -132,7 +138,6 @@ class Searcher:
                 f"{about['encoder']} is not what the index was made with",
                 "bring it up to date: papertrial index CORPUS",
             )
-        return self._nearest(dense.unit(self._encoder.encode([query]))[0], most, self.store.place)
 
     def _reranked(self, query: str, rows: np.ndarray, rerank: Reranker) -> tuple[np.ndarray, np.ndarray]:
         texts = [bytes(self.store.text[int(row)]).decode("utf-8", "replace") for row in rows]
@@ -203,8 +208,9 @@ def snippet_of(text: str, words: set[str], stem: bool = False) -> tuple[str, lis
         begin = max((first for first, _ in found), key=lambda at: (len(_inside(text, found, at, words)), -at))
         begin = text.rfind(" ", 0, max(0, begin - 20)) + 1
     end = begin + _SNIPPET
-    if end < len(text):
-        end = max(text.rfind(" ", begin, end), begin + _SNIPPET // 2)
+    space = text.rfind(" ", begin, end)
+    if end < len(text) and space > begin + _SNIPPET // 2:
+        end = space
     head, tail = "... " * (begin > 0), " ..." * (end < len(text))
     marks = [
         (first - begin + len(head), last - begin + len(head)) for first, last in found if begin <= first and last <= end

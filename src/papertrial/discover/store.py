@@ -109,9 +109,9 @@ def read(folder: Path | str) -> Store:
             return Store(folder, manifest, arrays)
         except FileNotFoundError as error:
             if attempt:  # the first time another process may have put a new generation in its place
-                raise _damaged(folder, f"{Path(error.filename).name} is missing") from None
+                raise damaged(folder, f"{Path(error.filename).name} is missing") from None
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-            raise _damaged(folder, str(error)) from None
+            raise damaged(folder, str(error)) from None
     raise AssertionError
 
 
@@ -126,7 +126,8 @@ def _no_index(folder: Path) -> PapertrialError:
     )
 
 
-def _damaged(folder: Path, why: str) -> PapertrialError:
+def damaged(folder: Path, why: str) -> PapertrialError:
+    """The error for files that are not what was written."""
     return PapertrialError(
         f"the index {folder} is damaged ({why})", "type: papertrial index CORPUS --out INDEX --fresh"
     )
