@@ -42,7 +42,7 @@ def by_hand(texts, query, k1, b):
 @pytest.mark.parametrize("query", ["fox dog", "the the fox", "STRASSE", "nothing here", "", "das Straßen fox"])
 def test_scores_are_the_formula(query, k1, b):
     np.testing.assert_allclose(
-        Bm25.of(TEXTS).scores(query, k1, b), by_hand(TEXTS, query, k1, b), rtol=1e-12, atol=1e-15
+        Bm25.of(TEXTS).scores(query, k1, b), by_hand(TEXTS, query, k1, b), rtol=1e-6, atol=1e-7
     )
 
 
@@ -51,7 +51,7 @@ def test_scores_are_the_formula(query, k1, b):
     st.lists(st.text(alphabet="abc de\né1中", max_size=30), min_size=1, max_size=8), st.text("abc é1中", max_size=12)
 )
 def test_scores_are_the_formula_on_any_text(texts, query):
-    np.testing.assert_allclose(Bm25.of(texts).scores(query), by_hand(texts, query, 1.5, 0.75), rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(Bm25.of(texts).scores(query), by_hand(texts, query, 1.5, 0.75), rtol=1e-6, atol=1e-7)
 
 
 def test_equal_to_bm25s_on_cranfield(shared_data):

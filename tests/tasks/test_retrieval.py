@@ -92,7 +92,7 @@ def test_bm25_on_cranfield_is_trec_evals(shared_data):
     run, qrels = {}, {}
     for row, name in enumerate(split["id"]):
         texts = split["text"].texts()
-        values = data.bm25.scores(texts[row]).astype(np.float32)
+        values = data.bm25.scores(texts[row])
         run[name] = {data.ids[n]: float(values[n]) for n in np.flatnonzero(values > 0)}
         qrels[name] = {
             data.ids[n]: int(grade) for n, grade in zip(split["relevant"][row], split["grade"][row], strict=True)
@@ -249,7 +249,7 @@ def test_relevant_documents_that_the_first_stage_missed_are_learned_from():
     for row, name in enumerate(prepared.train["id"]):
         number, grade = int(name[1:]), rows["grade"][row]
         assert grade[:2].tolist() == [2, 1] and (grade[2:] <= 0).all()
-        values = data.bm25.scores(f"apple {number}").astype(np.float32)
+        values = data.bm25.scores(f"apple {number}")
         assert rows["first"][row, :2].tolist() == [values[number], values[11 - number]]
         assert len(set(prepared.train["candidates"][row]) - {-1} - {number, 11 - number}) == (grade == 0).sum()
 

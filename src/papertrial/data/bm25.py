@@ -132,24 +132,23 @@ class Bm25:
         return len(self.lengths)
 
     def scores(self, query: str, k1: float = K1, b: float = B) -> np.ndarray:
-        """float64 (documents,): the sum over the query's words of idf * count / (count + k1 (1 - b + b length / mean)),
+        """float32 (documents,): the sum over the query's words of idf * count / (count + k1 (1 - b + b length / mean)),
         with idf = log(1 + (documents - having + 0.5) / (having + 0.5)). Zero: no word in common."""
-        total = np.zeros(len(self))
+        total = np.zeros(len(self), dtype=np.float32)
         norm = self._norms(k1, b)
         for word, times in Counter(words_of(query, self.stem)).items():
             first, last = self._entries(word)
-            if first == last:
-                continue
-            holding, counts = self.documents[first:last], self.counts[first:last]
-            idf = np.log1p((len(self) - len(holding) + 0.5) / (len(holding) + 0.5))
-            total[holding] += times * idf * (counts / (counts + norm[holding]))
+            if first < last:
+                holding, counts = self.documents[first:last], self.counts[first:last].astype(np.float32)
+                idf = np.log1p((len(self) - len(holding) + 0.5) / (len(holding) + 0.5))
+                np.add.at(total, holding, np.float32(times * idf) * (counts / (counts + norm.take(holding))))
         return total
 
     def top(
         self, query: str, most: int, ties: np.ndarray, k1: float = K1, b: float = B, without: int = -1
     ) -> tuple[np.ndarray, np.ndarray]:
         """The best documents with a word of the query: rows int64, scores float32. See `best` for the arguments."""
-        scores = self.scores(query, k1, b).astype(np.float32)
+        scores = self.scores(query, k1, b)
         rows = best(scores, most, ties, without)
         rows = rows[scores[rows] > 0]
         return rows, scores[rows]
@@ -197,7 +196,8 @@ class Bm25:
         """k1 (1 - b + b length / mean) of each document, kept for the next query."""
         if self._norm is None or self._norm[:2] != (k1, b):
             mean = self.lengths.mean(dtype=np.float64) if len(self) else 1.0
-            self._norm = (k1, b, k1 * (1 - b + b * self.lengths / max(mean, sys.float_info.min)))
+            relative = self.lengths / max(mean, sys.float_info.min)
+            self._norm = (k1, b, (k1 * (1 - b + b * relative)).astype(np.float32))
         return self._norm[2]
 
     def arrays(self) -> dict[str, np.ndarray]:

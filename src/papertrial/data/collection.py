@@ -293,7 +293,7 @@ class Collection(Data):
             judged = np.zeros(len(self.relevant.values), dtype=np.float32)
             place, offsets = self.documents["place"], self.relevant.offsets
             for query, text in enumerate(track(self.query.texts(), len(self.query), "searching")):
-                scores = self.bm25.scores(text).astype(np.float32)
+                scores = self.bm25.scores(text)
                 judged[offsets[query] : offsets[query + 1]] = scores[self.relevant[query]]
                 found = best(scores, most, place, int(self.itself[query]))
                 found = found[scores[found] > 0]

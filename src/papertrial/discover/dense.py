@@ -117,19 +117,13 @@ def choose(documents: int, width: int, kind: str | None = None) -> tuple[str, st
         )
     if chosen != "flat":
         _faiss()  # said before hours of encoding
-    why = (
-        "they are few"
-        if documents < _FEW
-        else "as asked"
-        if kind
-        else "by their number"
-        if chosen == by_size
-        else f"{by_size} does not fit into memory"
-    )
-    return (
-        chosen,
-        f"{chosen} ({why}), {takes / 1e6:,.0f} MB of memory to search {documents:,} vectors of {width} numbers",
-    )
+    why = f"{by_size} does not fit into memory"
+    if documents < _FEW:
+        why = "they are few"
+    elif kind or chosen == by_size:
+        why = "as asked" if kind else "by their number"
+    memory = f"{takes / 1e6:,.0f} MB of memory to search {documents:,} vectors of {width} numbers"
+    return chosen, f"{chosen} ({why}), {memory}"
 
 
 def _codes(width: int) -> int:

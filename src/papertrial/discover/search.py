@@ -141,7 +141,7 @@ class Searcher:
 
     def _reranked(self, query: str, rows: np.ndarray, rerank: Reranker) -> tuple[np.ndarray, np.ndarray]:
         texts = [bytes(self.store.text[int(row)]).decode("utf-8", "replace") for row in rows]
-        first = self.store.bm25.scores(query)[rows].astype(np.float32)
+        first = self.store.bm25.scores(query)[rows]
         scores = np.asarray(rerank(query, texts, first), dtype=np.float32)
         if scores.shape != rows.shape or not np.isfinite(scores).all():
             raise PapertrialError("the reranker's scores are not one finite number a document", "train it again")
