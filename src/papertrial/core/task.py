@@ -176,8 +176,9 @@ class Estimator(Protocol):
 class Task(Protocol):
     """What every file in `tasks/` offers as `TASK`.
 
-    kind: of the data it takes (images | table | text | pairs | collection).  inputs: columns a model is called with, in order.  references: baselines a verdict may be measured against;
-    floors: baselines shown as the floor.  budget: of one run, when the user names none.
+    kind: of the data it takes (images | table | text | pairs | collection).  inputs: columns a model is called with, in
+    order.  references: baselines a verdict may be measured against; floors: baselines shown as the floor.  budget: of one
+    run, when the user names none.
     optional bank: most training rows that `extra_scores` looks at, all where it is missing.
     """
 
@@ -205,7 +206,9 @@ class Task(Protocol):
         """What is trained: an nn.Module with `loss(batch)`, or an Estimator. Raises Declined with the reason."""
 
     def training(self, model: Any, prepared: Prepared) -> Split:
-        """The rows `model` may learn from: labelled ones for supervised models, all for objectives without labels."""
+        """The rows `model` may learn from: labelled ones for supervised models, all for objectives without labels.
+
+        Before that, `model` takes what it needs from its inputs (`fit_inputs`: quantiles, a vocabulary)."""
 
     def finish(self, model: Any, prepared: Prepared, seed: int) -> dict[str, np.ndarray]:
         """What is fitted after training and kept in the artifact (a linear probe); empty for supervised models."""

@@ -37,7 +37,8 @@ def open(
       holds texts; `reviews.csv#body` names the column of text, `pairs.csv#first,second` two for pairs
     - a collection to search: a BEIR folder, SQuAD JSON, a table of questions, sentences and labels (where neither
       columns nor a target are named)
-    - a name: digits, iris, wine, breast_cancer, diabetes, python-docs, python-source; `hf:<id>` or
+    - a name: digits, iris, wine, breast_cancer, diabetes, python-docs, python-source,
+      python-lines, python-pairs, docstrings; `hf:<id>` or
       `hf:<id>:<configuration>` of the Hugging Face hub, or `hf:<folder>`
     - an object: arrays `X` or `(X, y)`, where two dimensions are a table and more are images; strings, or pairs of
       them, alone or with labels; a data frame; a torch Dataset of (image or vector, label) items; a Hugging Face data
