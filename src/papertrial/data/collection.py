@@ -88,7 +88,7 @@ class Collection(Data):
             raise DataError(f"{path} is not there", "check the path")
         if _is_beir(path):
             return cls.from_beir(path)
-        if path.is_file() and path.name.lower().endswith(".json") and squad(path) is not None:
+        if _is_squad(path):
             return cls.from_squad(path)
         if judged_tables(path):
             return cls.from_tables(path)
@@ -125,7 +125,7 @@ class Collection(Data):
         """Paragraphs are documents, questions queries, and the paragraph a question was asked about answers it."""
         documents: dict[str, Document] = {}
         queries, judged = [], []
-        for place, article in enumerate(squad(path) or (), 1):
+        for place, article in enumerate(squad(path), 1):
             for number, paragraph in enumerate(article["paragraphs"], 1):
                 text = str(paragraph.get("context", ""))
                 held = documents.setdefault(text, Document(f"{place}-{number}", str(article.get("title", "")), text))
@@ -363,8 +363,11 @@ def texts_of(column: Ragged, rows: Iterable[int] | None = None) -> Iterator[str]
 
 def is_collection(path: Path) -> bool:
     """Whether a path holds documents with queries: a BEIR folder, SQuAD JSON, or questions with judged sentences."""
-    squad_json = path.is_file() and path.name.lower().endswith(".json") and looks_like_squad(path)
-    return _is_beir(path) or squad_json or bool(judged_tables(path))
+    return _is_beir(path) or _is_squad(path) or bool(judged_tables(path))
+
+
+def _is_squad(path: Path) -> bool:
+    return path.is_file() and path.name.lower().endswith(".json") and looks_like_squad(path)
 
 
 def _is_beir(path: Path) -> bool:

@@ -96,17 +96,14 @@ def rows_of(path: Path, note: Callable[[str], None]) -> Iterator[tuple[int, dict
         raise DataError(f"{path}, line {reader.line_num}: {error}", "is it a table?") from None
 
 
-def squad(path: Path) -> list[Any] | None:
-    """The articles of a file in SQuAD's layout; None for other JSON. Raises DataError for what is no JSON."""
+def squad(path: Path) -> list[Any]:
+    """The articles of a file in SQuAD's layout. Raises DataError for other JSON."""
     content = _load_json(path)
     articles = content.get("data") if isinstance(content, dict) else None
-    if (
-        isinstance(articles, list)
-        and articles
-        and all(isinstance(row, dict) and "paragraphs" in row for row in articles)
-    ):
-        return articles
-    return None
+    listed = isinstance(articles, list) and all(isinstance(row, dict) for row in articles)
+    if not listed or not all(isinstance(row.get("paragraphs"), list) for row in articles):
+        raise DataError(f"{path} is not laid out as SQuAD is", "data: a list of articles with paragraphs")
+    return list(articles)
 
 
 def looks_like_squad(path: Path) -> bool:

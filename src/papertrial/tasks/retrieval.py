@@ -37,11 +37,12 @@ from papertrial.data.bm25 import K1, B, best
 from papertrial.data.collection import Queries
 from papertrial.nn.ranks import all_rows
 from papertrial.tasks._metrics import DEPTH, ranking_scores
+from papertrial.tasks._texts import finite, fit_to, ids_of, require_tokeniser, through
 
 TEST_SHARE, VALID_SHARE, SPLIT_SEED = 0.4, 0.2, 20_210_400
-#: tokens of a query and of a document that a model reads, where it does not name `lengths` of its own
+#: tokens of a query and of a document that a reranker reads, where it does not name `lengths` of its own
 LENGTHS = (64, 256)
-#: pairs of query and document, or texts, that pass through a model at a time
+#: pairs of query and document that pass through a reranker at a time
 _PAIRS = 512
 _TEMPERATURE = 0.05
 
@@ -170,8 +171,7 @@ class RetrievalTask:
         model = method.module.build(config, prepared.facts, backbone)
         if kind == "architecture":
             model = BiEncoder(model)
-        if not hasattr(model.encoder, "tokeniser"):
-            raise Declined(f"{method.id} has a network that reads no text", "name a text encoder with --backbone")
+        require_tokeniser(model.encoder, method.id if backbone is None else "the backbone")
         return model
 
     def training(self, model: Any, prepared: Prepared) -> Split:
@@ -181,18 +181,16 @@ class RetrievalTask:
         assert isinstance(train, Queries)
         if not isinstance(model, nn.Module):
             return train
-        encoder: Any = model.encoder
-        if hasattr(encoder, "fit_inputs"):
-            encoder.fit_inputs({"text": train.documents["text"]})
+        fit_to(model, train.documents["text"])
         if hasattr(model, "score"):
             return groups(model, train)
-        tokens = _tokens(model, train.documents["text"], 1)
+        documents = ids_of(model, train.documents["text"])
         if not isinstance(model, BiEncoder):
-            return Split({"ids": tokens})
+            return Split({"ids": documents})
         relevant = train["grade"].values > 0
         query = np.repeat(np.arange(train.examples), train["grade"].lengths)[relevant]
         row = train["relevant"].values[relevant]
-        return Split({"query": _tokens(model, train["text"], 0)[query], "document": tokens[row], "row": row})
+        return Split({"query": ids_of(model, train["text"])[query], "document": documents[row], "row": row})
 
     def finish(self, model: Any, prepared: Prepared, seed: int) -> dict[str, np.ndarray]:
         return {}
@@ -211,13 +209,11 @@ class RetrievalTask:
         return found
 
     def embed(self, model: Any, split: Split) -> np.ndarray:
-        """Features (N, width) of the queries, or of documents, float32. Raises Declined for a model without an encoder."""
+        """Features (N, width) of the queries, or of a Split of documents, float32. Raises Declined for a model without."""
         if not isinstance(model, nn.Module):
             raise Declined("this model has no features to give")
-        ids = _tokens(model, split["text"], 0 if isinstance(split, Queries) else 1)
         encoder: Any = model.encoder
-        with _evaluating(model) as device:
-            return forward_batches(encoder, Split({"ids": ids}), ("ids",), _PAIRS, device)
+        return finite(through(model, encoder, {"ids": ids_of(model, split["text"])}))
 
     def score(self, outputs: np.ndarray, split: Split, state: Mapping[str, Any]) -> Scores:
         """Queries without a relevant document are left out."""
@@ -362,8 +358,6 @@ def _nearest(queries: np.ndarray, documents: np.ndarray, split: Queries) -> np.n
     """int64 (N, 100): the documents of the largest cosine, exactly."""
     keys = F.normalize(torch.from_numpy(documents).float(), dim=1).numpy()
     asked = F.normalize(torch.from_numpy(queries).float(), dim=1).numpy()
-    if not np.isfinite(asked).all() or not np.isfinite(keys).all():
-        raise DataError("the features of the model are not all finite numbers", "train again with a smaller --set lr=")
     rows = np.full((len(asked), DEPTH), -1, dtype=np.int64)
     for query in range(len(asked)):
         found = best(keys @ asked[query], DEPTH, split.documents["place"], int(split["itself"][query]))
