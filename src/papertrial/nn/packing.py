@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: a batch is packed when more than this share of its places is padding (bench/packing.py)
-WORTH_PACKING = 0.1
+#: a batch is packed when more than this share of its places is padding (bench/packing.py: it never cost time there)
+WORTH_PACKING = 0.05
 #: rows are attended to together when the shortest has at least this share of the longest's tokens
-SIMILAR = 0.8
+SIMILAR = 0.7
 
 
 @dataclass(frozen=True)
@@ -109,18 +109,22 @@ def rows_of(valid: Tensor, packed: bool | None = None) -> Rows:
     order = sorted(range(rows), key=lambda row: -lengths[row])
     row, column = valid[order].nonzero(as_tuple=True)
     place = torch.tensor(order, device=valid.device)[row] * longest + column
-    groups, first, begin = [], 0, 0
-    while begin < rows:
-        most = lengths[order[begin]]
-        end = begin
-        while end < rows and lengths[order[end]] >= SIMILAR * most:
-            end += 1
-        sizes = [lengths[index] for index in order[begin:end]]
+    groups = _groups([lengths[row] for row in order], valid.device)
+    return Packed((rows, longest), place, column, valid, groups)
+
+
+def _groups(lengths: list[int], device: torch.device) -> tuple[Group, ...]:
+    """Rows of falling length, cut where one is much shorter than the first of its group."""
+    groups: list[Group] = []
+    begin = first = 0
+    while begin < len(lengths):
+        longest = lengths[begin]
+        sizes = [length for length in lengths[begin:] if length >= SIMILAR * longest]
         last = first + sum(sizes)
-        if sizes[-1] == most:
-            groups.append(Group(first, last, end - begin, most, None, None))
-        else:
-            there = torch.arange(most, device=valid.device) < torch.tensor(sizes, device=valid.device)[:, None]
-            groups.append(Group(first, last, end - begin, most, there.flatten().nonzero()[:, 0], there))
-        first, begin = last, end
-    return Packed((rows, longest), place, column, valid, tuple(groups))
+        place = valid = None
+        if sizes[-1] < longest:
+            valid = torch.arange(longest, device=device) < torch.tensor(sizes, device=device)[:, None]
+            place = valid.flatten().nonzero()[:, 0]
+        groups.append(Group(first, last, len(sizes), longest, place, valid))
+        begin, first = begin + len(sizes), last
+    return tuple(groups)

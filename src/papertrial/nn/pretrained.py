@@ -107,6 +107,22 @@ def t5_rules(settings: Mapping[str, Any]) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
+def switch_rules(settings: Mapping[str, Any]) -> tuple[Rule, ...]:
+    """T5's, with the dense layers of Switch Transformers, and their sparse ones: `mlp.router` and, stacked over experts,
+    `mlp.experts.up` (E, hidden, C) and `mlp.experts.down` (E, C, hidden)."""
+    rules = [rule for rule in t5_rules(settings) if "DenseReluDense" not in rule.theirs]
+    for side, last in (("encoder", 1), ("decoder", 2)):
+        theirs, ours = f"{side}.block.*.layer.{last}.mlp", f"{side}.blocks.*.mlp"
+        rules += [
+            Rule(f"{theirs}.wi", f"{ours}.up"),
+            Rule(f"{theirs}.wo", f"{ours}.down"),
+            Rule(f"{theirs}.router.classifier", f"{ours}.router"),
+            Rule(f"{theirs}.experts.expert_#.wi.weight", f"{ours}.experts.up"),
+            Rule(f"{theirs}.experts.expert_#.wo.weight", f"{ours}.experts.down"),
+        ]
+    return tuple(rules)
+
+
 def t5_mlp(settings: Mapping[str, Any]) -> nn.Module:
     """The dense feed-forward of the settings."""
     width, hidden, dropout = settings["d_model"], settings["d_ff"], settings.get("dropout_rate", 0.1)
@@ -224,6 +240,7 @@ def _gpt2(settings: Mapping[str, Any], tokeniser: nn.Module) -> Decoder:
     return Decoder(tokeniser, layout, settings["vocab_size"], settings.get("tie_word_embeddings", True))
 
 
+# the first checkpoints of T5 hold a bias of cross-attention, which is not used
 T5 = Family(
     t5,
     t5_rules,
@@ -246,7 +263,8 @@ FAMILIES: dict[str, Family] = {
 
 
 def to_ours(state: Mapping[str, Tensor], family: Family, settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """A state dict of theirs under our names, each tensor a copy. Names that `family.unread` lists are left out.
+    """A state dict of theirs under our names, each tensor a copy. Names that `family.unread` lists are left out; gamma and
+    beta, of the first checkpoints of BERT, are weight and bias.
 
     Raises PapertrialError for other names that no rule knows.
     """
@@ -255,7 +273,7 @@ def to_ours(state: Mapping[str, Tensor], family: Family, settings: Mapping[str, 
     rules = [(re.compile(_pattern(rule.theirs)), rule) for rule in family.rules(settings)]
     unknown = []
     for full, tensor in state.items():
-        name = full.removeprefix(family.prefix)
+        name = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", full.removeprefix(family.prefix)))
         for pattern, rule in rules:
             found = pattern.fullmatch(name)
             if found is None:
@@ -320,6 +338,8 @@ def _filled(name: str, parts: Mapping[str, str]) -> str:
 # --- folders and the hub ------------------------------------------------------------------------------------------------
 
 _PACKAGED = "minilm"
+#: names of sentence-transformers for how tokens become one vector
+_POOLS = {"mean": "mean", "mean_tokens": "mean", "cls": "first", "cls_token": "first", "lasttoken": "last"}
 _OURS = ("pool", "tokeniser")  # settings that are not theirs
 _SMALL = ("*.json", "*/config.json", "README.md")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors")
@@ -371,7 +391,7 @@ def find(source: str, depth: int | None = None, families: Mapping[str, Family] |
     for name in families[kind].depth if depth else ():
         settings[name] = min(depth, settings.get(name) or depth)
     for pooling in sorted(folder.glob("*_Pooling/config.json")):
-        settings["pool"] = "first" if read_json(pooling).get("pooling_mode_cls_token") else "mean"
+        settings["pool"] = _pool(read_json(pooling), source)
     return Checkpoint(source, place, settings | {"tokeniser": _kind_of_tokeniser(folder)}, families)
 
 
@@ -391,8 +411,9 @@ def fill(
     state: Mapping[str, Tensor],
     settings: Mapping[str, Any],
     families: Mapping[str, Family] | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Put a state dict of theirs into our module, as float32; layers beyond the model's are left out.
+    """Put a state dict of theirs into our module, as `dtype`; layers beyond the model's are left out.
 
     Raises PapertrialError when a weight is missing, unknown or of another shape.
     """
@@ -408,13 +429,18 @@ def fill(
             raise PapertrialError(
                 f"{name} is {tuple(ours[name].shape)} in the checkpoint and {tuple(value.shape)} by its config.json"
             )
-    model.load_state_dict({name: ours[name].float() for name in wanted}, strict=False, assign=True)
+    model.load_state_dict({name: ours[name].to(dtype) for name in wanted}, strict=False, assign=True)
 
 
-def save(model: nn.Module, settings: Mapping[str, Any], folder: Path | str) -> None:
+def save(
+    model: nn.Module,
+    settings: Mapping[str, Any],
+    folder: Path | str,
+    families: Mapping[str, Family] | None = None,
+) -> None:
     """Write our module as a folder that transformers reads: config.json and model.safetensors, under their names."""
     folder = Path(folder)
-    theirs = to_theirs(model.state_dict(), FAMILIES[settings["model_type"]], settings)
+    theirs = to_theirs(model.state_dict(), (families or FAMILIES)[settings["model_type"]], settings)
     write_with(folder / "model.safetensors", lambda path: save_file(theirs, path, metadata={"format": "pt"}))
     write_json(folder / "config.json", {name: value for name, value in settings.items() if name not in _OURS})
 
@@ -487,6 +513,15 @@ def _folder(source: str, patterns: Sequence[str]) -> Path:
             return Path(fetch(source, allow_patterns=list(patterns)))
         except (OSError, ValueError) as error:
             raise PapertrialError(f"{source} cannot be fetched ({hub.first_line(error)})", "try again") from error
+
+
+def _pool(config: Mapping[str, Any], source: str) -> str:
+    """What sentence-transformers wrote about pooling, in its old form (one truth value per mode) or its new one."""
+    modes = {name.removeprefix("pooling_mode_") for name, value in config.items() if value is True} & _POOLS.keys()
+    mode = config.get("pooling_mode", min(modes, default="none"))
+    if mode not in _POOLS or len(modes) > 1:
+        raise PapertrialError(f"{source} pools by {mode!r}", f"ways that are known: {', '.join(_POOLS)}, one at a time")
+    return _POOLS[mode]
 
 
 def _kind_of_tokeniser(folder: Path) -> str:

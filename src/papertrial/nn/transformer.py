@@ -107,12 +107,6 @@ class Stack(nn.Module):
         self.blocks = nn.ModuleList(Block(layout, layer, cross) for layer in range(layout.depth))
         self.norm = nn.Identity() if layout.post_norm else layout.norm(layout.width)
 
-    def place(self, x: Tensor, rows: Rows) -> Tensor:
-        """Embedded tokens with their positions."""
-        self.position.check(rows.longest)
-        where = self.position.embed(rows.at)
-        return x if where is None else x + where.to(x.dtype)
-
     def forward(
         self,
         x: Tensor,
@@ -234,9 +228,10 @@ class Ids(nn.Module):
 
 
 class Embed(nn.Module):
-    """ids (...) -> (..., C): a vector per token, per segment where there are `segments`, then `norm`.
+    """What goes into the first layer: `forward(ids (...), where=None, types=None) -> (..., C)`, a vector per token, plus
+    `where` (..., C) of the positions, plus, where there are `segments`, a vector per type (...) of token; then `norm`.
 
-    vocabulary: rows of the table.  norm: of the sum with the positions (BERT); nothing where not given.
+    vocabulary, segments: rows of the two tables.  norm: as BERT has it; nothing where not given.
     """
 
     def __init__(self, vocabulary: int, width: int, segments: int = 0, norm: nn.Module | None = None) -> None:
@@ -245,36 +240,44 @@ class Embed(nn.Module):
         self.segments = nn.Embedding(segments, width) if segments else None
         self.norm = norm or nn.Identity()
 
+    def forward(self, ids: Tensor, where: Tensor | None = None, types: Tensor | None = None) -> Tensor:
+        x = self.table(ids)
+        if where is not None:
+            x = x + where.to(x.dtype)
+        if self.segments is not None:
+            x = x + self.segments(types)
+        return self.norm(x)
+
 
 class _Reader(nn.Module):
     """What the three models share: a tokeniser, and from ids to the first layer."""
 
     tokeniser: nn.Module
+    embed: Embed
+
+    def _held(self, ids: Tensor) -> Tensor:
+        """bool (B, N): the places of a row up to its last id that is no padding, whatever is between."""
+        pad = self.tokeniser.pad
+        return torch.ones_like(ids, dtype=torch.bool) if pad is None else (ids != pad).flip(1).cumsum(1).flip(1) > 0
 
     def _rows(self, ids: Tensor, cache: Cache | None = None, packed: bool | None = None) -> Rows:
         """Where the tokens of ids (B, N) are. The first place of a row always holds one, so that no row is empty."""
-        pad = self.tokeniser.pad
-        if cache is not None:
-            if cache.used + ids.shape[1] > cache.longest:
-                raise ValueError(f"the cache has {cache.longest} places: {cache.used} used, {ids.shape[1]} wanted")
-            at = cache.length[:, None] + torch.arange(ids.shape[1], device=ids.device)
-            return Padded(None if pad is None else _held(ids, pad) | (at == 0), at)
-        at = torch.arange(ids.shape[1], device=ids.device)
-        return Padded(None, at) if pad is None else rows_of(_held(ids, pad) | (at == 0), packed)
+        if ids.shape[1] == 0:
+            raise ValueError(f"{len(ids)} rows without a place for a token: pad them to one")
+        if cache is None:
+            return rows_of(_first_too(self._held(ids)), packed)
+        if cache.used + ids.shape[1] > cache.longest:
+            raise ValueError(f"the cache has {cache.longest} places: {cache.used} used, {ids.shape[1]} wanted")
+        at = cache.length[:, None] + torch.arange(ids.shape[1], device=ids.device)
+        return Padded(self._held(ids) | (at == 0), at)
 
-    def _read(
-        self,
-        embed: Embed,
-        stack: Stack,
-        ids: Tensor,
-        rows: Rows,
-        segments: Tensor | None = None,
-    ) -> Tensor:
-        x = stack.place(embed.table(rows.pack(ids)), rows)
-        if embed.segments is not None:
-            types = getattr(self.tokeniser, "types", torch.zeros_like)
-            x = x + embed.segments(rows.pack(types(ids) if segments is None else segments))
-        return embed.norm(x)
+    def _read(self, stack: Stack, ids: Tensor, rows: Rows, types: Tensor | None = None) -> Tensor:
+        """ids (B, N) as they go into the first layer of a stack, laid out as `rows` says."""
+        stack.position.check(rows.longest)
+        if self.embed.segments is not None:
+            told = getattr(self.tokeniser, "types", torch.zeros_like)
+            types = rows.pack(told(ids) if types is None else types)
+        return self.embed(rows.pack(ids), stack.position.embed(rows.at), types)
 
 
 POOLS = ("mean", "first", "last")
@@ -326,13 +329,13 @@ class Encoder(_Reader):
     def encode(self, ids: Tensor, segments: Tensor | None = None, packed: bool | None = None) -> Encoded:
         """The tokens as they are laid out inside. packed: where not given, what costs less."""
         rows = self._rows(ids, packed=packed)
-        return Encoded(self.stack(self._read(self.embed, self.stack, ids, rows, segments), rows), rows)
+        return Encoded(self.stack(self._read(self.stack, ids, rows, segments), rows), rows)
 
     def layers(self, ids: Tensor, segments: Tensor | None = None) -> list[Tensor]:
         """What goes into the first layer and what comes out of each, (B, N, width), without the last norm."""
         rows = self._rows(ids)
         kept: list[Tensor] = []
-        self.stack(self._read(self.embed, self.stack, ids, rows, segments), rows, kept=kept)
+        self.stack(self._read(self.stack, ids, rows, segments), rows, kept=kept)
         return [rows.unpack(x) for x in kept]
 
 
@@ -373,10 +376,12 @@ class Decoder(_Reader):
         rows = self._rows(ids, cache)
         return self.outputs(pooled(Encoded(self._tokens(ids, rows, cache), rows), "last"))
 
-    def losses(self, ids: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy in nats of target (B, N), what follows each of ids (B, N): (B, N), 0 where ids is padding."""
-        rows = self._rows(ids)
-        return _losses(self.outputs(self._tokens(ids, rows)), rows, target)
+    def losses(self, ids: Tensor) -> Tensor:
+        """Nats of each token given those before it: ids (B, N) -> (B, N), 0 for the first of a row and at padding."""
+        counted = self._held(ids)[:, 1:]
+        rows = rows_of(_first_too(counted))
+        losses = _losses(self.outputs(self._tokens(ids[:, :-1], rows)), rows, ids[:, 1:])
+        return F.pad(losses * counted, (1, 0))
 
     def cache(self, rows: int, longest: int) -> Cache:
         """An empty cache for `rows` rows of at most `longest` tokens. Raises PapertrialError for more than there are places."""
@@ -387,7 +392,7 @@ class Decoder(_Reader):
         return F.linear(x, self.embed.table.weight) if self.head is None else self.head(x)
 
     def _tokens(self, ids: Tensor, rows: Rows, cache: Cache | None = None) -> Tensor:
-        x = self.stack(self._read(self.embed, self.stack, ids, rows), rows, cache=cache)
+        x = self.stack(self._read(self.stack, ids, rows), rows, cache=cache)
         if cache is not None:
             cache.grow(rows.valid, rows.longest)
         return x
@@ -431,7 +436,7 @@ class EncoderDecoder(_Reader):
 
     def encode(self, ids: Tensor, packed: bool | None = None) -> Encoded:
         rows = self._rows(ids, packed=packed)
-        return Encoded(self.encoder(self._read(self.embed, self.encoder, ids, rows), rows), rows)
+        return Encoded(self.encoder(self._read(self.encoder, ids, rows), rows), rows)
 
     def decode(self, ids: Tensor, encoded: Encoded, cache: Cache | None = None) -> Tensor:
         """What follows each token of the target so far, which begins with `start`: ids (B, M) -> (B, M, V)."""
@@ -445,9 +450,11 @@ class EncoderDecoder(_Reader):
         return self.outputs(pooled(Encoded(self._tokens(ids, encoded, rows, cache), rows), "last"))
 
     def losses(self, source: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy in nats of target (B, M), of one token or more, given source (B, N): (B, M), 0 at padding."""
-        rows = self._rows(target)
-        return _losses(self.outputs(self._tokens(self.shifted(target), self.encode(source), rows)), rows, target)
+        """Nats of each token of target (B, M) given those before it and source (B, N): (B, M), 0 at padding."""
+        counted = self._held(target)
+        rows = rows_of(_first_too(counted))
+        losses = _losses(self.outputs(self._tokens(self.shifted(target), self.encode(source), rows)), rows, target)
+        return losses * counted
 
     def shifted(self, target: Tensor) -> Tensor:
         """What the decoder reads to predict target (B, M): `start`, and all but the last."""
@@ -462,7 +469,7 @@ class EncoderDecoder(_Reader):
         return F.linear(x * self.width**-0.5, self.embed.table.weight) if self.head is None else self.head(x)
 
     def _tokens(self, ids: Tensor, encoded: Encoded, rows: Rows, cache: Cache | None = None) -> Tensor:
-        x = self.decoder(self._read(self.embed, self.decoder, ids, rows), rows, encoded, cache)
+        x = self.decoder(self._read(self.decoder, ids, rows), rows, encoded, cache)
         if cache is not None:
             cache.grow(rows.valid, rows.longest)
         return x
@@ -589,9 +596,8 @@ def _cache(stack: Stack, rows: int, longest: int) -> Cache:
     return Cache(len(stack.blocks), rows, longest, attention.heads, attention.head_width, weight.dtype, weight.device)
 
 
-def _held(ids: Tensor, pad: int) -> Tensor:
-    """bool (B, N): the places of a row up to its last id that is no padding, whatever is between."""
-    return (ids != pad).flip(1).cumsum(1).flip(1) > 0
+def _first_too(held: Tensor) -> Tensor:
+    return held | (torch.arange(held.shape[1], device=held.device) == 0)
 
 
 def _losses(logits: Tensor, rows: Rows, target: Tensor) -> Tensor:
