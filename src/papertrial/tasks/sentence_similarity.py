@@ -72,7 +72,7 @@ class SentenceSimilarity:
     version = 1
     kind = "pairs"
     inputs = ("first", "second")
-    references = ("tfidf",)
+    references = ("tfidf", "static_words")
     floors = ("majority",)
     budget = Budget(seconds=60)
 
