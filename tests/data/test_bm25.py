@@ -41,9 +41,7 @@ def by_hand(texts, query, k1, b):
 @pytest.mark.parametrize(("k1", "b"), [(1.5, 0.75), (0.9, 0.4), (3.0, 1.0), (0.0, 0.0)])
 @pytest.mark.parametrize("query", ["fox dog", "the the fox", "STRASSE", "nothing here", "", "das Straßen fox"])
 def test_scores_are_the_formula(query, k1, b):
-    np.testing.assert_allclose(
-        Bm25.of(TEXTS).scores(query, k1, b), by_hand(TEXTS, query, k1, b), rtol=1e-6, atol=1e-7
-    )
+    np.testing.assert_allclose(Bm25.of(TEXTS).scores(query, k1, b), by_hand(TEXTS, query, k1, b), rtol=1e-6, atol=1e-7)
 
 
 @settings(max_examples=50, deadline=None)
