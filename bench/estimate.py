@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-IMAGES = ("mlp_mixer", "barlow_twins", "resnet")
+IMAGES = ("mlp_mixer", "barlow_twins", "nfnet", "resnet")
 #: the command, with the clocks of training and estimate counting what this process computes
 PROCESSOR_TIME = """
 import time, types

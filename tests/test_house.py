@@ -26,7 +26,7 @@ LAYERS = {
             ["tasks"],
             ["train"],
             ["papers", "baselines"],
-            ["study", "use"],
+            ["study", "use", "discover"],
             ["testing", "app"],
         ]
     )

@@ -355,20 +355,6 @@ def test_output_that_cannot_be_written(papertrial, refused, tmp_path):
     assert (tmp_path / "mine" / "letter.txt").read_text() == "keep me"
 
 
-def test_a_full_disk_ends_in_one_line(papertrial, tmp_path, monkeypatch):
-    import errno
-
-    from papertrial.core import files
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(files.os, "replace", full)
-    code, _, err = papertrial("fit", "rtdl:mlp", "--data", "wine", "--recipe", "tiny", "--out", "run", "-q")
-    assert code == 2 and "no space left" in err and "Traceback" not in err
-    assert not os.path.exists("run")
-
-
 def test_a_gzipped_table_through_the_real_command(tmp_path):
     """A process of its own, as installed, with no environment prepared."""
     with gzip.open(tmp_path / "shop.csv.gz", "wt") as stream:

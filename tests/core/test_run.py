@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-import subprocess
-import sys
+import itertools
+import os
+from pathlib import Path
 
 import pytest
 
@@ -50,15 +51,56 @@ def test_the_log_is_cut_back_and_a_torn_line_is_left_out(tmp_path):
     assert [row["step"] for row in run.history()] == [0, 1, 2]
 
 
-def test_a_second_process_is_refused_and_the_lock_dies_with_its_owner(tmp_path):
-    code = f"import sys\nfrom papertrial.core.run import Run\nwith Run({str(tmp_path)!r}).locked():\n    print('mine', flush=True)\n    sys.stdin.read()"
-    owner = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert owner.stdout.readline().strip() == "mine"
-    with pytest.raises(PapertrialError, match="another process"), Run(tmp_path).locked():
-        pass
-    owner.kill()
-    owner.wait()
-    owner.stdin.close()
-    owner.stdout.close()
-    with Run(tmp_path).locked():
-        pass
+class Killed(BaseException):
+    pass
+
+
+def interrupt(monkeypatch, owner, name, at):
+    """The call number `at` of `owner.name` never happens."""
+    real, calls = getattr(owner, name), itertools.count(1)
+
+    def call(*arguments, **more):
+        if next(calls) == at:
+            raise Killed
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(owner, name, call)
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_run_that_is_killed_while_it_begins_begins_again(at, tmp_path, monkeypatch):
+    run = Run(tmp_path / "a")
+    with monkeypatch.context() as patched:
+        interrupt(patched, os, "replace", at)
+        with pytest.raises(Killed):
+            run.begin({"lr": 0.1})
+    for name in (".config.json.abcd1234.tmp", ".tmpAbC123"):  # the second is of safetensors
+        (tmp_path / "a" / name).write_text("what a kill leaves half-written")
+    assert run.begin({"lr": 0.1}) is (at == 2)
+    assert sorted(os.listdir(tmp_path / "a")) == ["config.json", "environment.json"]
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_run_that_is_killed_while_it_is_cleared_is_cleared_again(at, tmp_path, monkeypatch):
+    run = Run(tmp_path / "a")
+    run.begin({"lr": 0.1})
+    run.log(1, loss=2.0)
+    with monkeypatch.context() as patched:
+        interrupt(patched, Path, "unlink", at)
+        with pytest.raises(Killed):
+            run.clear()
+    run.clear()
+    assert not os.listdir(tmp_path / "a")
+
+
+def test_a_run_that_is_killed_right_after_its_result_forgets_the_way_later(tmp_path, monkeypatch):
+    run = Run(tmp_path / "a")
+    run.begin({"lr": 0.1})
+    (tmp_path / "a" / "checkpoint.safetensors").write_text("the last good state")
+    with monkeypatch.context() as patched:
+        interrupt(patched, Path, "unlink", 2)  # the first is of a temporary name
+        with pytest.raises(Killed):
+            run.finish({"accuracy": 1.0})
+    assert run.done and run.path("checkpoint.safetensors").exists()
+    assert run.begin({"lr": 0.1})
+    assert sorted(os.listdir(tmp_path / "a")) == ["config.json", "environment.json", "result.json"]

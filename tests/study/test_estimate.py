@@ -11,6 +11,7 @@ import sys
 import tempfile
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -25,10 +26,12 @@ from papertrial.core.recipe import Optim
 from papertrial.core.run import Run
 from papertrial.core.task import Split
 from papertrial.nn.heads import Supervised
+from papertrial.papers import nfnet
+from papertrial.papers.nfnet import AGC
 from papertrial.study import estimate as module
 from papertrial.study.estimate import Cost, affordable, estimate, total, trials_within
 from papertrial.train import loop
-from papertrial.train.pace import Pace
+from papertrial.train.pace import STEPS, Pace
 
 GB = 10**9
 
@@ -55,6 +58,16 @@ class Slow(Supervised):
     def loss(self, batch):
         self.clock.now += 0.1 + 0.002 * len(batch["label"])
         return super().loss(batch)
+
+
+class Costly:
+    """A technique that takes a twentieth of a second a step."""
+
+    def __init__(self, clock):
+        self.clock = clock
+
+    def before_step(self, model):
+        self.clock.now += 0.05
 
 
 class Meter:
@@ -87,6 +100,7 @@ def rows(count=200):
 def both(clock, tmp_path, budget, **options):
     """(what was foretold, what the training really took), with 20 rows a step and validations of 3 seconds."""
     optim = Optim(batch=20, **options)
+    costly = [Costly(clock)]
 
     def validate():
         clock.now += 3.0
@@ -94,17 +108,18 @@ def both(clock, tmp_path, budget, **options):
 
     torch.manual_seed(0)
     pace = loop.pace(
-        Slow(clock), rows(), optim, Run(tmp_path / "pace"), seed=0, validate=validate, device="cpu", seconds=5.0
-    )
-    training = {"seed": 0, "validate": validate, "progress": False, "device": "cpu"}
+        Slow(clock), rows(), optim, Run(tmp_path / "pace"), seed=0, validate=validate, device="cpu", seconds=5.0,
+        techniques=costly,
+    )  # fmt: skip
+    training = {"seed": 0, "validate": validate, "progress": False, "device": "cpu", "techniques": costly}
     meter = loop.train(Slow(clock), rows(), optim, budget, Run(tmp_path / "run"), **training)
     return pace, meter
 
 
 def test_ten_steps_foretell_a_training_of_so_many_steps(clock, tmp_path):
     pace, meter = both(clock, tmp_path, Budget(steps=123), patience=99)
-    assert pace.step == pytest.approx(0.14)
-    assert pace.steps == 36  # as many as fit into five seconds
+    assert pace.step == pytest.approx(0.19)
+    assert pace.steps == 27  # as many as fit into five seconds
     assert pace.validation == pytest.approx(3.0)
     assert pace.plan(Budget(steps=123), 0) == meter.steps == 123
     assert pace.seconds(123, Budget(steps=123)) == pytest.approx(
@@ -303,6 +318,38 @@ def test_a_run_leaves_its_energy_in_result_card_and_words(papertrial, monkeypatc
     assert artifact.card["cost"] == result["cost"]
     assert result["cost"]["energy"] == found.cost.energy
     assert result["cost"]["energy_how"] == found.cost.energy_how
+
+
+class Counted(AGC):
+    """A technique that notes what is called."""
+
+    called: ClassVar[list] = []
+
+    def prepare(self, model):
+        self.called.append("prepare")
+
+    def before_step(self, model):
+        self.called.append(self.clip)
+
+    def finish(self, model):
+        self.called.append("finish")
+
+
+@pytest.mark.parametrize(("method", "words", "clip"), [("nfnet", [], 0.08), ("mlp_mixer", ["agc:clip=0.5"], 0.5)])
+def test_techniques_of_the_recipe_and_of_the_user_are_part_of_the_steps(papertrial, monkeypatch, method, words, clip):
+    monkeypatch.setattr(Counted, "called", [])
+    monkeypatch.setitem(nfnet.techniques, "agc", Counted)
+    options = [option for text in words for option in ("--technique", text)]
+    code, _, err = papertrial("estimate", method, "--data", "digits", "--recipe", "tiny", *options)
+    assert code == 0, err
+    first, *steps, last = Counted.called
+    assert (first, last) == ("prepare", "finish")  # once, though batches of several sizes are tried
+    assert set(steps) == {clip} and len(steps) >= STEPS
+
+
+def test_a_method_without_steps_declines_techniques(papertrial):
+    code, _, err = papertrial("estimate", "linear", "--data", "wine", "--technique", "agc")
+    assert code == 2 and "agc cannot change how it learns" in err and len(err.splitlines()) == 1
 
 
 def test_estimate_is_on_the_public_face():

@@ -214,7 +214,7 @@ def test_a_module_in_python_writes_nothing_unless_asked(here):
         ("mine_to_measure:encoder", "digits", "cannot be called with 4 images of digits"),
         ("mine_to_measure:Pictures", None, "does not say what it takes"),
         ("mine_to_measure:Pictures", "wine", "give tensors"),
-        ("hf:nowhere", None, "no config.json"),
+        ("hf:nowhere", None, "hub cannot be reached|no folder and no public model"),
         ("empty", None, "no trained model"),
     ],
 )
@@ -239,7 +239,7 @@ def test_refused_analyses_and_settings(here):
 def test_damaged_and_pickled_hugging_face_folders(hub, here):
     (here / "damaged").mkdir()
     (here / "damaged" / "config.json").write_text("{")
-    with pytest.raises(PapertrialError, match="cannot be read as a Hugging Face model"):
+    with pytest.raises(PapertrialError, match="cannot be read as a model of transformers"):
         tiny("hf:damaged")
     (here / "pickled").mkdir()
     (here / "pickled" / "config.json").write_text((hub / "config" / "config.json").read_text())
@@ -310,7 +310,7 @@ def test_without_plotly_the_numbers_are_kept(here, monkeypatch):
 
 def test_without_transformers_one_line(here, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(PapertrialError, match=re.escape("pip install 'papertrial[text]'")):
+    with pytest.raises(PapertrialError, match=re.escape("pip install 'papertrial[backbones]'")):
         tiny("hf:anything")
 
 

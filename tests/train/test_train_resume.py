@@ -1,15 +1,9 @@
 """A training that is interrupted ends with the same weights, bit for bit."""
 
-import os
-import random
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from trainee import CONFIGS, start, weights
 
 from papertrial.core.errors import PapertrialError
@@ -88,29 +82,6 @@ def test_budget_in_seconds_is_planned_once_and_resumes(tmp_path):
     same(resumed, go(tmp_path / "b", Budget(steps=planned)))  # so the measuring left no trace either
 
 
-def test_killed_processes_lose_nothing(tmp_path):
-    """kill -9 in the middle of writing a checkpoint and at a random moment; the last attempt runs to its end."""
-    folder = tmp_path / "run"
-
-    def launch(*more):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen([sys.executable, str(PROGRAM), str(folder), "sgd-ema", *more], env=environment)
-
-    assert launch("die-writing", "5").wait(timeout=300) == -9
-    assert list(folder.glob(".checkpoint*.tmp")), "half a checkpoint was left behind"
-    before = len(Run(folder).history())
-    process = launch()
-    while len(Run(folder).history()) <= before and process.poll() is None:
-        time.sleep(0.01)
-    time.sleep(random.random() * 0.2)
-    process.kill()
-    process.wait(timeout=300)
-    assert launch().wait(timeout=300) == 0
-    assert not list(folder.glob(".checkpoint*.tmp"))
-    whole, _ = start("sgd-ema", tmp_path / "whole", steps=300, checkpoint_seconds=30)
-    same(load_file(f"{folder}.end"), weights(whole))
-
-
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "foreign"])
 def test_damaged_checkpoint_is_named(damage, tmp_path):
     start("adamw", tmp_path, steps=2)
@@ -128,37 +99,6 @@ def test_checkpoint_of_another_model(tmp_path):
     start("adamw", tmp_path, steps=2)
     with pytest.raises(PapertrialError, match="another model"):
         start("lars-accumulate", tmp_path, steps=2)
-
-
-@pytest.mark.parametrize("where", ["os.replace", "os.fsync", "save_file"])
-def test_full_disk_keeps_the_earlier_checkpoint(where, tmp_path, monkeypatch):
-    import errno
-
-    from safetensors import SafetensorError
-
-    model, _ = start("adamw", tmp_path / "whole")
-    calls = [0]
-
-    def full(*arguments, **more):
-        calls[0] += 1
-        if calls[0] > 12:
-            if where == "save_file":
-                raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return real(*arguments, **more)
-
-    owner = checkpoint if where == "save_file" else os
-    name = where.removeprefix("os.")
-    real = getattr(owner, name)
-    with monkeypatch.context() as patched:
-        patched.setattr(owner, name, full)
-        with pytest.raises(PapertrialError, match="no space left on the disk"):
-            start("adamw", tmp_path / "run")
-    _, state = checkpoint.load(tmp_path / "run" / "checkpoint.safetensors")
-    assert 0 < state["step"] < 40
-    assert not list((tmp_path / "run").glob(".checkpoint*.tmp"))
-    resumed, _ = start("adamw", tmp_path / "run")
-    same(weights(resumed), weights(model))
 
 
 def test_checkpoint_holds_windows_and_shared_weights(tmp_path):

@@ -1,10 +1,6 @@
-"""A small training that the tests run here, in processes that are killed, and on several ranks.
-
-As a program: `trainee.py FOLDER NAME [die-writing N]`; with N the process kills itself in the middle of the N-th checkpoint.
-"""
+"""A small training that the tests run here, and on several ranks: `trainee.py FOLDER NAME` under torchrun."""
 
 import os
-import signal
 import sys
 
 import numpy as np
@@ -115,30 +111,11 @@ def weights(model):
     return {name: tensor.detach().clone() for name, tensor in checkpoint.model_tensors(model).items()}
 
 
-def die_in_checkpoint(number):
-    """SIGKILL this process when half of checkpoint `number` is written."""
-    written, real = [0], checkpoint.save_file
-
-    def save_file(tensors, path, metadata=None):
-        real(tensors, path, metadata=metadata)
-        written[0] += 1
-        if written[0] == number:
-            os.truncate(path, os.path.getsize(path) // 2)
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    checkpoint.save_file = save_file
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    if len(sys.argv) > 3:
-        die_in_checkpoint(int(sys.argv[4]))
-    steps = 12 if "RANK" in os.environ else 300
-    seconds = 30.0 if "RANK" in os.environ else 0.0
-    trained, spent = start(sys.argv[2], sys.argv[1], steps=steps, checkpoint_seconds=seconds)
-    if os.environ.get("RANK", "0") == "0":
+    trained, spent = start(sys.argv[2], sys.argv[1], steps=12, checkpoint_seconds=30.0)
+    if os.environ["RANK"] == "0":
         checkpoint.save_file(
             {key: tensor.contiguous() for key, tensor in weights(trained).items()}, f"{sys.argv[1]}.end"
         )
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    torch.distributed.destroy_process_group()

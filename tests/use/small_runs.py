@@ -13,6 +13,7 @@ RUNS = {
     "mlp_mixer": ("mlp_mixer", "digits", {}),
     "resnet": ("resnet", "digits", {}),
     "vit": ("vit", "digits", {}),
+    "nfnet": ("nfnet", "digits", {}),
     "barlow_twins": ("barlow_twins", "digits", {"backbone": "resnet", "settings": SMALL_RESNET}),
     "rtdl": ("rtdl", "mixed", {"settings": {"width": 16}}),
     "rtdl:resnet": ("rtdl:resnet", "wine", {}),

@@ -11,6 +11,7 @@ import sys
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from small_runs import data, run
 
 from papertrial.core.errors import Declined, PapertrialError
@@ -20,7 +21,7 @@ from papertrial.use.eject import eject
 from papertrial.use.gather import gather
 from papertrial.use.predictor import sample
 
-NAMES = ["mlp_mixer", "resnet", "vit", "barlow_twins", "rtdl", "rtdl:resnet", "rtdl:mlp"]
+NAMES = ["mlp_mixer", "resnet", "vit", "nfnet", "barlow_twins", "rtdl", "rtdl:resnet", "rtdl:mlp"]
 #: a bare environment: nothing that papertrial brings along, but for torch, safetensors and numpy
 BARE = """
 import importlib.abc, sys
@@ -122,6 +123,13 @@ def test_nothing_is_left_of_a_folder_that_fails_its_trial(wrong, message, tmp_pa
     with pytest.raises(PapertrialError, match=message):
         eject(run("vit"), tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_loader_folds_what_can_be_folded_and_the_source_can_still_be_trained(ejected):
+    folds = {name for name, place in ejected.items() if ".fold()" in (place / "out" / "load.py").read_text()}
+    assert folds == {"nfnet"}
+    weights = load_file(ejected["nfnet"] / "out" / "model.safetensors")
+    assert any(name.endswith(".gain") for name in weights)
 
 
 def test_settings_are_those_of_the_run_with_their_sources(ejected):

@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 import torch
 from small_runs import data, run
+from torch import nn
 
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.data.batches import to_tensors
+from papertrial.nn.heads import Supervised
+from papertrial.tasks._images import Normalized
 from papertrial.use import export as exporting
 from papertrial.use.export import TOLERANCE, _count_below, _normal_quantile, export
-from papertrial.use.predictor import sample
+from papertrial.use.predictor import foldable, folded, sample
 
 IN_TORCH = ["resnet", "vit", "rtdl:resnet", "rtdl:mlp", "linear:value"]
-IN_ONNX = ["mlp_mixer", "barlow_twins", "rtdl", "linear"]
+IN_ONNX = ["mlp_mixer", "nfnet", "barlow_twins", "rtdl", "linear"]
 
 
 def rows(name, count):
@@ -57,6 +60,61 @@ def test_an_onnx_file_answers_as_the_artifact(name, tmp_path):
         given = {entry["name"]: tensor.numpy() for entry, tensor in zip(about["inputs"], inputs, strict=True)}
         assert_same(session.run(None, given)[0], wanted)
     assert json.loads(session.get_modelmeta().custom_metadata_map["papertrial"])["method"] == about["method"]
+
+
+def test_a_network_that_can_be_folded_is_exported_folded(tmp_path):
+    artifact = run("nfnet")
+    held = {name: tensor.clone() for name, tensor in artifact.model.state_dict().items()}
+    export(artifact, "torch", out=tmp_path / "model.pt2", data=data("nfnet"))
+    program = torch.export.load(tmp_path / "model.pt2")
+    called = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert "aten.conv2d.default" in called and not any("var" in name for name in called)
+    for count in (1, 2, 33):
+        inputs, wanted = rows("nfnet", count)
+        assert_same(program.module()(*inputs).detach().numpy(), wanted)
+    left = artifact.model.state_dict()
+    assert left.keys() == held.keys() and all(torch.equal(left[name], held[name]) for name in held)
+
+
+class Foldable(nn.Module):
+    """A backbone that merges two weights into one."""
+
+    width = 3
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 3), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.one(x) + self.two(x)
+
+    def fold(self):
+        merged = nn.Linear(4, 3)
+        merged.weight.data, merged.bias.data = self.one.weight + self.two.weight, self.one.bias + self.two.bias
+        return merged
+
+
+@pytest.mark.parametrize(
+    ("wrap", "place"),
+    [
+        (lambda backbone: backbone, ""),
+        (lambda backbone: Supervised(backbone, 2), "encoder"),
+        (lambda backbone: Normalized(backbone, [0.5], [0.2]), "backbone"),
+        (lambda backbone: Supervised(Normalized(backbone, [0.5], [0.2]), 2), "encoder.backbone"),
+    ],
+)
+def test_a_backbone_is_folded_wherever_it_stands(wrap, place):
+    torch.manual_seed(0)
+    network, image = wrap(Foldable()), torch.rand(5, 1, 6, 4)
+    made = folded(network)
+    assert foldable(network) == place
+    assert isinstance(made.get_submodule(place), nn.Linear) and isinstance(network.get_submodule(place), Foldable)
+    torch.testing.assert_close(made(image), network(image))
+
+
+def test_what_has_no_fold_stays_the_same_object():
+    network = run("vit").model
+    assert folded(network) is network and foldable(network) is None
 
 
 def test_a_file_beside_it_says_what_goes_in_and_comes_out(tmp_path):

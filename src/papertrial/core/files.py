@@ -8,7 +8,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,17 @@ def write_with(path: Path | str, write: Callable[[Path], None]) -> Path:
         finally:
             temporary.unlink(missing_ok=True)
     return path
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that a process that was killed in `write_with` left in `folder`.
+
+    safetensors, which writes most of them, has temporary names of its own.
+    """
+    for pattern in (".*.????????.tmp", ".tmp??????"):
+        for leftover in folder.glob(pattern):
+            with suppress(OSError):
+                leftover.unlink()
 
 
 def _umask() -> int:

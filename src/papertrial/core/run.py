@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from papertrial.core.errors import PapertrialError
-from papertrial.core.files import disk_errors, read_json, to_json, write_json
+from papertrial.core.files import disk_errors, read_json, sweep, to_json, write_json
 
 _PACKAGES = (
     "papertrial",
@@ -90,11 +90,13 @@ class Run:
     def begin(self, config: dict[str, Any]) -> bool:
         """Open the run for `config`: True when the same run was begun here before and goes on.
 
+        What a killed process left half-written is removed.
         Raises PapertrialError when the folder holds a different run or other files.
         """
         held = self.path("config.json")
         wanted = json.loads(to_json(config))
-        if held.exists():
+        known = held.exists()
+        if known:
             before = read_json(held)
             differing = sorted(key for key in before.keys() | wanted.keys() if before.get(key) != wanted.get(key))
             if differing:
@@ -102,19 +104,24 @@ class Run:
                     f"{self.folder} holds another run (it differs in {', '.join(differing)})",
                     "choose another --out, or add --fresh to start it over",
                 )
-            return True
-        others = (
-            [entry.name for entry in self.folder.iterdir() if not entry.name.startswith(".")]
-            if self.folder.exists()
-            else []
-        )
-        if others:
-            raise PapertrialError(
-                f"{self.folder} is not empty and not a run (it holds {others[0]})", "choose another folder with --out"
+        else:
+            others = (
+                [entry.name for entry in self.folder.iterdir() if not entry.name.startswith(".")]
+                if self.folder.exists()
+                else []
             )
-        write_json(self.path("environment.json"), environment())
-        write_json(held, config)
-        return False
+            if others:
+                raise PapertrialError(
+                    f"{self.folder} is not empty and not a run (it holds {others[0]})",
+                    "choose another folder with --out",
+                )
+            write_json(held, config)  # first, since it makes the folder a run
+        if not self.path("environment.json").exists():
+            write_json(self.path("environment.json"), environment())
+        sweep(self.folder)
+        if self.done:
+            self._forget_the_way()
+        return known
 
     @contextmanager
     def leaving_nothing_unless_begun(self) -> Iterator[None]:
@@ -145,7 +152,8 @@ class Run:
             raise PapertrialError(
                 f"{self.folder} is not a run, so nothing in it is removed", "choose another folder with --out"
             )
-        for entry in self.folder.iterdir() if self.folder.exists() else ():
+        entries = list(self.folder.iterdir()) if self.folder.exists() else []
+        for entry in sorted(entries, key=lambda entry: entry.name == "config.json"):  # last: it makes the folder a run
             if entry.name != ".lock":
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
@@ -189,6 +197,9 @@ class Run:
     def finish(self, result: dict[str, Any]) -> None:
         """Write the result, which marks the run as done, and remove what only a resume would need."""
         write_json(self.path("result.json"), result)
+        self._forget_the_way()
+
+    def _forget_the_way(self) -> None:
         self.path("checkpoint.safetensors").unlink(missing_ok=True)
         shutil.rmtree(self.scratch, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""One door for data: `open(source)` recognises what it is given and returns Images, a Table, Texts or Pairs."""
+"""One door for data: `open(source)` recognises what it is given and returns Images, a Table, Texts, Pairs or a Collection."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from papertrial.core.errors import DataError, did_you_mean
 from papertrial.data import binary, foreign, textfiles
 from papertrial.data.base import Data
+from papertrial.data.collection import Collection, is_collection
 from papertrial.data.decode import EXTENSIONS, Folder
 from papertrial.data.images import Images
 from papertrial.data.layout import PARTS
@@ -21,21 +22,23 @@ _FRAMES = ("pandas", "polars", "pyarrow")
 _HUB_FILES = ("dataset_info.json", "dataset_dict.json", "state.json")  # what `save_to_disk` of datasets writes
 _ACCEPTED = (
     "give a folder or archive of images or texts (a folder per class for labels), idx or CIFAR-10 files, a text file, "
-    "a CSV, JSON Lines or Parquet file, .npy or .npz, hf:<data set>, or a built-in name"
+    "a CSV, JSON Lines or Parquet file, .npy or .npz, a BEIR folder, hf:<data set>, or a built-in name"
 )
 
 
 def open(
     source: Any, target: str | None = None, *, name: str | None = None, like: Mapping[str, Any] | None = None
 ) -> Data:
-    """Images, a Table, Texts or Pairs from whatever `source` is.
+    """Images, a Table, Texts, Pairs or a Collection from whatever `source` is.
 
     - a path: a folder or archive (.tar, .tar.gz, .tar.xz, .zip) of images or texts; one image; idx files (MNIST) or
       CIFAR-10 binary batches, plain or packed; a text file, plain or packed, whose lines are the texts; CSV, TSV, JSON
       Lines or Parquet, or a folder of them; .npy and .npz. A table in which all columns besides the target are text
       holds texts; `reviews.csv#body` names the column of text, `pairs.csv#first,second` two for pairs
+    - a collection to search: a BEIR folder, SQuAD JSON, a table of questions, sentences and labels (where neither
+      columns nor a target are named)
     - a name: digits, iris, wine, breast_cancer, diabetes, python-docs, python-source,
-      python-lines, python-pairs; `hf:<id>` or
+      python-lines, python-pairs, docstrings; `hf:<id>` or
       `hf:<id>:<configuration>` of the Hugging Face hub, or `hf:<folder>`
     - an object: arrays `X` or `(X, y)`, where two dimensions are a table and more are images; strings, or pairs of
       them, alone or with labels; a data frame; a torch Dataset of (image or vector, label) items; a Hugging Face data
@@ -49,7 +52,7 @@ def open(
         return source
     plain, text = _without_columns(source)
     try:
-        data = _from_words(plain, target) if isinstance(source, str | Path) else _from_object(source, target)
+        data = _from_words(plain, target, text) if isinstance(source, str | Path) else _from_object(source, target)
     except OSError as error:
         raise DataError(
             f"{source} cannot be read ({error.strerror or error})", "check the path and its rights"
@@ -95,7 +98,7 @@ def _is_hub(source: Any) -> bool:
     return str(source).startswith("hf:") or type(source).__module__.partition(".")[0] == "datasets"
 
 
-def _from_words(source: str | Path, target: str | None) -> Data:
+def _from_words(source: str | Path, target: str | None, text: tuple[str, ...]) -> Data:
     from papertrial.data.toy import BUILT_IN
 
     words = str(source)
@@ -108,6 +111,8 @@ def _from_words(source: str | Path, target: str | None) -> Data:
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         known = [*BUILT_IN, *beside] if path.name == words else beside
         raise DataError(f"there is no {words!r} here, and no built-in data of that name", _suggestion(path, known))
+    if target is None and not text and is_collection(path):
+        return Collection.from_path(path)
     return _from_folder(path, target) if path.is_dir() else _from_file(path, target)
 
 

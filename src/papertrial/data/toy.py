@@ -41,6 +41,33 @@ def _table(name: str) -> Any:
     return table
 
 
+def docstrings() -> Any:
+    """What Python's own functions say of themselves: the first line of a docstring asks for the rest of it."""
+    import ast
+    import inspect
+
+    from papertrial.data.collection import Collection
+    from papertrial.data.collectionfiles import Document
+
+    asked: dict[str, Document] = {}
+    for name in _DOCUMENTED:
+        source = (Path(sysconfig.get_path("stdlib")) / f"{name}.py").read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                first, _, rest = (ast.get_docstring(node) or "").partition("\n\n")
+                if len(rest) >= 80 and len(first) >= 20:
+                    asked[" ".join(first.split())] = Document(f"{name}:{node.lineno}", "", inspect.cleandoc(rest))
+    queries = [(document.id, words) for words, document in asked.items()]
+    return Collection("docstrings", asked.values(), queries, {0: [(key, key, 1) for key, _ in queries]})
+
+
+_DOCUMENTED = (
+    "argparse", "calendar", "configparser", "contextlib", "csv", "difflib", "doctest", "fractions", "functools", "heapq",
+    "inspect", "optparse", "os", "pathlib", "random", "shutil", "statistics", "subprocess", "tarfile", "textwrap",
+    "threading", "turtle", "typing", "uuid",
+)  # fmt: skip
+
+
 def python_docs() -> Texts:
     """Python's own help topics: some 80 texts in English, with the code that explains them."""
     from pydoc_data import topics
@@ -130,6 +157,7 @@ BUILT_IN: dict[str, Callable[[], Any]] = {
     "wine": lambda: _table("wine"),
     "breast_cancer": lambda: _table("breast_cancer"),
     "diabetes": lambda: _table("diabetes"),
+    "docstrings": docstrings,
     "python-docs": python_docs,
     "python-source": python_source,
     "python-lines": python_lines,

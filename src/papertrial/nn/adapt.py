@@ -113,7 +113,7 @@ def method(name: str) -> Method:
     Raises PapertrialError for a name that cannot be read.
     """
     key, _, rest = name.partition(":")
-    source = {"timm": _Timm, "hf": _HuggingFace}.get(key, _Own)(key, rest)
+    source = {"timm": _Timm, "hf": HuggingFace}.get(key, _Own)(key, rest)
 
     @dataclass(frozen=True)
     class Config:
@@ -203,20 +203,49 @@ class _Timm:
         return _imported("timm")
 
 
-class _HuggingFace:
-    """A model of the Hugging Face hub, or of a folder that `save_pretrained` wrote. Only safetensors are read."""
+class HuggingFace:
+    """A model of the Hugging Face hub, or of a folder (or its config.json) that `save_pretrained` wrote. Only safetensors
+    are read.
+
+    folder: None for one of the hub.  pretrained: whether there are weights. Raises PapertrialError for a folder whose
+    weights are pickles.
+    """
 
     fresh = "fresh weights: yours"
 
     def __init__(self, key: str, rest: str) -> None:
-        folder = Path(rest).expanduser()
+        path = Path(rest).expanduser()
+        folder = path.parent if path.name == "config.json" else path
         self.model, self.folder = (str(folder), folder) if folder.is_dir() else (rest, None)
         self.pretrained = self.folder is None or any(folder.glob("*.safetensors"))
+        if not self.pretrained and any(folder.glob("*.bin")):
+            raise PapertrialError(
+                f"the weights in {folder} are pickles, which can run any code and are never loaded",
+                "save them as safetensors",
+            )
+
+    def settings(self) -> Any:
+        """The configuration, as transformers reads it."""
+        return self._read(_transformers().AutoConfig.from_pretrained)
+
+    def network(self, settings: Any, pretrained: bool) -> nn.Module:
+        """With the weights there are, in float32, or with fresh ones."""
+        transformers = _transformers()
+        if pretrained:
+            return self._read(transformers.AutoModel.from_pretrained, use_safetensors=True, dtype=torch.float32)
+        return transformers.AutoModel.from_config(settings)
+
+    def tokeniser(self) -> Any:
+        """The tokeniser of transformers beside it. Raises PapertrialError where the folder holds none."""
+        names = [entry.name for entry in self.folder.iterdir()] if self.folder else ["tokenizer.json"]
+        if not any(name.startswith(("tokenizer", "vocab")) for name in names):
+            raise PapertrialError(f"{self.model} holds no tokenizer", "save one beside the model")
+        return self._read(_transformers().AutoTokenizer.from_pretrained)
 
     def architecture(self, facts: Facts) -> str:
         """The configuration as JSON, so that the artifact needs neither hub nor folder. Without weights the channels are
         the data's; with them grey images are repeated to the channels of the network."""
-        config = self._read(_transformers().AutoConfig.from_pretrained)
+        config = self.settings()
         if not self.pretrained and hasattr(config, "num_channels"):
             config.num_channels = facts.channels
         return json.dumps({**config.to_diff_dict(), "model_type": config.model_type}, sort_keys=True)
@@ -231,12 +260,8 @@ class _HuggingFace:
         return hub.stated_licence(card.read_text(encoding="utf-8") if card.exists() else "")
 
     def build(self, config: Any, facts: Facts) -> Adapted:
-        transformers = _transformers()
-        settings = transformers.AutoConfig.for_model(**json.loads(config.architecture))
-        if config.pretrained:
-            network = self._read(transformers.AutoModel.from_pretrained, use_safetensors=True, dtype=torch.float32)
-        else:
-            network = transformers.AutoModel.from_config(settings)
+        settings = _transformers().AutoConfig.for_model(**json.loads(config.architecture))
+        network = self.network(settings, config.pretrained)
         pooler = getattr(network, "pooler", None)
         if config.features in ("cls", "mean") and pooler is not None and any(True for _ in pooler.parameters()):
             network.pooler = None  # nothing would train it
@@ -254,7 +279,7 @@ class _HuggingFace:
                     hub.reach(self.model, "backbones")
             try:
                 return read(self.model, *words, **options)
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError, KeyError, ImportError) as error:
                 raise PapertrialError(
                     f"hf:{self.model} cannot be read as a model of transformers ({hub.first_line(error)})",
                     "give a folder that save_pretrained wrote, or a model that has safetensors",
@@ -326,7 +351,7 @@ def _transformers() -> ModuleType:
 def _imported(package: str) -> ModuleType:
     """Import it; a torchvision that is missing or was built for another torch ends in one line with its cure."""
     if importlib.util.find_spec(package.partition(".")[0]) is None:
-        raise missing_extra(f"a backbone of {package}", package, "backbones")
+        raise missing_extra(f"a model of {package}", package, "backbones")
     try:
         if package == "transformers" and importlib.util.find_spec("torchvision") is not None:
             importlib.import_module("torchvision")  # a broken one shows only deep inside of transformers

@@ -203,7 +203,7 @@ class Pretrained(_Learnt):
         inner = self._truncating(longest, pair=True, specials=True)
         found = []
         for rows in _parts(first.lengths + second.lengths):
-            encoded = inner.encode_batch_fast(list(zip(first[rows].texts(), second[rows].texts(), strict=True)))
+            encoded = inner.encode_batch_fast(list(zip(_strings(first, rows), _strings(second, rows), strict=True)))
             found += [np.asarray(row.ids, dtype=np.int32) for row in encoded]
         return Ragged.of(found, pad=self.pad)
 
@@ -309,7 +309,13 @@ def _parts(lengths: np.ndarray) -> Iterator[slice]:
 
 
 def _in_parts(texts: Ragged) -> Iterator[list[str]]:
-    return (texts[rows].texts() for rows in _parts(texts.lengths))
+    return (_strings(texts, rows) for rows in _parts(texts.lengths))
+
+
+def _strings(texts: Ragged, rows: slice) -> list[str]:
+    """Consecutive rows as strings, without a copy of their bytes."""
+    first, last = texts.offsets[rows.start], texts.offsets[rows.stop]
+    return Ragged(texts.values[first:last], texts.offsets[rows.start : rows.stop + 1] - first).texts()
 
 
 def _stretches(text: str) -> Iterator[str]:

@@ -349,8 +349,6 @@ class Decoder(_Reader):
     tied: the logits are products with the embedding table; else with a table of their own (`head`).
     """
 
-    causal = True
-
     def __init__(self, tokeniser: nn.Module, layout: Layout, vocabulary: int | None = None, tied: bool = True) -> None:
         super().__init__()
         self.tokeniser, self.width = tokeniser, layout.width
@@ -408,8 +406,6 @@ class EncoderDecoder(_Reader):
     encoder, decoder: layouts of one width.  start: the id every target begins with, `tokeniser.pad` where not given.
     tied: logits are products with the embedding table, divided by sqrt(width) as in T5; else with a table of their own.
     """
-
-    causal = True
 
     def __init__(
         self,

@@ -152,6 +152,7 @@ def estimate(
     backbone: str | None = None,
     recipe: str = "base",
     settings: Mapping[str, Any] | None = None,
+    techniques: Sequence[str] = (),
     budget: Budget | str | None = None,
     labels: int | None = None,
     size: int | None = None,
@@ -175,14 +176,15 @@ def estimate(
 
     first, (on, prepared) = _timed(read)
     cost = run_cost(
-        chosen, on, prepared, backbone=backbone, recipe=recipe, settings=settings, budget=spending, seed=seed
-    )
+        chosen, on, prepared, backbone=backbone, recipe=recipe, settings=settings, techniques=techniques,
+        budget=spending, seed=seed,
+    )  # fmt: skip
     again, _ = _timed(read)  # what is decoded once is in the cache now
     cost = replace(cost, preparing=again)
     comparison = None
     if seeds is not None:
         comparison = _comparison(
-            chosen.name, on, prepared, seeds, again, backbone, recipe, settings, spending or on.budget, seed
+            chosen.name, on, prepared, seeds, again, backbone, recipe, settings, techniques, spending or on.budget, seed
         )
     return Estimate(prepared.origin["name"], cost, max(0.0, first - again), machine_memory(), comparison)
 
@@ -195,6 +197,7 @@ def run_cost(
     backbone: str | None = None,
     recipe: str = "base",
     settings: Mapping[str, Any] | None = None,
+    techniques: Sequence[str] = (),
     budget: Budget | None = None,
     seed: int = 0,
 ) -> Cost:
@@ -203,7 +206,9 @@ def run_cost(
 
     from papertrial.use.fit import budget_of, build_model, resolve_method
 
-    resolved = resolve_method(method, prepared, backbone=backbone, recipe=recipe, settings=settings)
+    resolved = resolve_method(
+        method, prepared, backbone=backbone, recipe=recipe, settings=settings, techniques=techniques
+    )
     spending = budget_of(resolved, task, budget)
     torch.manual_seed(seed)
     model = build_model(task, resolved, prepared)
@@ -239,19 +244,23 @@ def _training_cost(
     run: Run,
     seed: int,
 ) -> dict[str, Any]:
-    from papertrial.train.loop import pace
+    from papertrial.train.loop import finish, pace, prepare
     from papertrial.use.fit import validation
 
-    optim = resolved.optim
+    optim, techniques = resolved.optim, [made.made for made in resolved.techniques]
     validate = validation(task, model, prepared, optim)
+    prepare(model, techniques)
     batch = min(optim.batch, rows.examples)
 
     def measure(count: int, pilot: bool = False) -> Pace:
         gc.collect()  # what the last measurement held would be counted as growth
         part = replace(optim, batch=count)
-        return pace(model, rows, part, run, seed=seed, validate=validate, seconds=_WINDOW, pilot=pilot)
+        return pace(
+            model, rows, part, run, seed=seed, validate=validate, seconds=_WINDOW, pilot=pilot, techniques=techniques
+        )
 
     whole, peak = affordable(measure, batch, _PILOT * optim.accumulate)
+    finish(model, techniques)
     measured = f"{whole.steps} steps of {whole.rows} rows, {_short(whole.step)} each"
     notes = []
     if whole.rows < batch:
@@ -449,6 +458,7 @@ def _comparison(
     backbone: str | None,
     recipe: str,
     settings: Mapping[str, Any] | None,
+    techniques: Sequence[str],
     budget: Budget,
     seed: int,
 ) -> Plan:
@@ -464,6 +474,7 @@ def _comparison(
                 backbone=backbone if objective else None,
                 recipe=planned.recipe,
                 settings=settings if planned.asked else None,
+                techniques=techniques if planned.asked else (),
                 budget=budget,
                 seed=seed,
             )

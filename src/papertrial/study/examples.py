@@ -40,6 +40,8 @@ def blocks(card: Mapping[str, Any]) -> list[Any]:
         return [_missing(f"what {origin['name']} holds has changed since the run")]
     if "image" in prepared.train:
         return _pictures(prepared)
+    if "relevant" in prepared.train:
+        return _queries(prepared)
     return _texts(prepared) if {"text", "first"} & set(prepared.train) else _columns(prepared)
 
 
@@ -125,6 +127,18 @@ def _texts(prepared: Prepared) -> list[Any]:
         ]
     words = f"Training examples, the first {_LETTERS} characters of each."
     return [Heading("Training texts"), Text(words, "note"), Table(head, rows, words=len(head))]
+
+
+def _queries(prepared: Prepared) -> list[Any]:
+    """Some queries, each beside a document that answers it best."""
+    train, documents = prepared.train, prepared.train.documents["text"]  # type: ignore[attr-defined]
+    chosen = np.random.default_rng(0).permutation(train.examples)[: 4 * _TEXTS].tolist()
+    answers = [int(train["relevant"][row][train["grade"][row].argmax()]) for row in chosen]
+    rows = [
+        [_excerpt(train["text"], row), _excerpt(documents, answer)] for row, answer in zip(chosen, answers, strict=True)
+    ]
+    words = f"Training queries and a document that answers each, the first {_LETTERS} characters."
+    return [Heading("Training queries"), Text(words, "note"), Table(["query", "document"], rows, words=2)]
 
 
 def _excerpt(texts: Any, row: int) -> str:

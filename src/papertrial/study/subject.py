@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from papertrial.core import registry
-from papertrial.core.errors import DataError, Declined, PapertrialError, did_you_mean, missing_extra
+from papertrial.core.errors import DataError, Declined, PapertrialError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import nn
+
+    from papertrial.nn.adapt import HuggingFace
 
 
 @dataclass(frozen=True)
@@ -286,63 +288,33 @@ def _made_up(model: nn.Module, wanted: Wanted) -> tuple[Any, str]:
 def _hugging_face(words: str, data: Any, wanted: Wanted) -> Subject:
     import torch
 
-    try:
-        import transformers
-    except ImportError:
-        raise missing_extra(f"hf:{words}", "transformers", "text") from None
-    path = Path(words).expanduser()
-    folder = path.parent if path.name == "config.json" else path
-    if not (folder / "config.json").is_file():
-        raise PapertrialError(
-            f"{folder} holds no config.json", "name the folder of a saved Hugging Face model: hf:FOLDER"
-        )
-    trained = any(folder.glob("*.safetensors"))
-    if not trained and any(folder.glob("*.bin")):
-        raise PapertrialError(
-            f"the weights in {folder} are pickles, which can run any code and are never loaded",
-            "save them as safetensors",
-        )
-    try:
-        config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(wanted.seed)
-            if trained:
-                model = transformers.AutoModel.from_pretrained(str(folder), local_files_only=True, use_safetensors=True)
-            else:
-                model = transformers.AutoModel.from_config(config)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise PapertrialError(
-            f"{folder} cannot be read as a Hugging Face model ({error})", "check its config.json"
-        ) from error
+    from papertrial.nn.adapt import HuggingFace
+
+    found = HuggingFace("hf", words)
+    config = found.settings()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(wanted.seed)
+        model: Any = found.network(config, found.pretrained)
     if config.is_encoder_decoder:
         model = model.get_encoder()
-    name = f"{type(model).__name__} of {folder}" + ("" if trained else ", with fresh weights")
+    name = f"{type(model).__name__} of {found.model}" + ("" if found.pretrained else ", with fresh weights")
     if data is None:
         return Subject(name, model, *_made_up(model, wanted))
     if getattr(config, "image_size", None):
         (images,), on = _images(data, wanted, config.image_size)
         return Subject(name, model, {"pixel_values": images}, on)
-    return Subject(name, model, *_text(folder, Path(str(data)), wanted))
+    return Subject(name, model, *_text(found, Path(str(data)), wanted))
 
 
-def _text(folder: Path, file: Path, wanted: Wanted) -> tuple[Any, str]:
+def _text(found: HuggingFace, file: Path, wanted: Wanted) -> tuple[Any, str]:
     """The text cut into rows of equal length, so that nothing is padded."""
     import torch
-    import transformers
 
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read as text ({error})", "give a UTF-8 text file") from error
-    if not any(entry.name.startswith(("tokenizer", "vocab")) for entry in folder.iterdir()):
-        raise PapertrialError(
-            f"{folder} holds no tokenizer to read {file} with", "leave --data out to use random tokens"
-        )
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise PapertrialError(f"the tokenizer in {folder} cannot be read ({error})", "save it again") from error
-    ids = torch.tensor(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    ids = torch.tensor(found.tokeniser()(text, add_special_tokens=False, verbose=False)["input_ids"])
     tokens = wanted.tokens
     rows = min(wanted.examples, len(ids) // tokens)
     if not rows:

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import norm, rankdata, t
 
 from papertrial.core.errors import DataError
-from papertrial.core.task import Scores
+from papertrial.core.task import Ragged, Scores
 
 _Z = float(norm.ppf(0.975))
 
@@ -91,6 +91,41 @@ def ratio_scores(name: str, totals: np.ndarray, sizes: np.ndarray) -> Scores:
     intervals: dict[str, tuple[float, float]] = {}
     _add(metrics, intervals, name, ratio, influence, low=0.0)
     return Scores(metrics, ratio + influence, intervals)
+
+
+#: places of a ranking that each metric looks at; the last is the depth a method has to rank to
+CUT, DEPTH = 10, 100
+
+
+def ranking_scores(ranked: np.ndarray, judged: Ragged) -> Scores:
+    """nDCG@10 with linear gains, MRR@10 and recall@10 and @100, as trec_eval has them, means over queries.
+
+    ranked: int (queries, places), the grades of what was found, best first; 0 for unjudged or none.  judged: Ragged int,
+    all grades of each query; 1 or more is relevant, and every query needs one.  per_example: nDCG@10.
+    Raises DataError without queries.
+    """
+    if not len(judged):
+        raise DataError("there are no judged queries to rank for", "add judgements (qrels)")
+    gains = np.maximum(ranked, 0).astype(np.float64)
+    discount = 1 / np.log2(np.arange(2, CUT + 2))
+    every = np.sort(np.maximum(judged.padded(), 0), axis=1)[:, ::-1]
+    highest = every[:, :CUT]
+    ideal = highest @ discount[: highest.shape[1]]
+    relevant = (every > 0).sum(axis=1)
+    if not relevant.all():
+        raise ValueError("a query without a relevant document has no score")
+    hits = gains > 0
+    first = hits[:, :CUT].argmax(axis=1)
+    found = {
+        f"ndcg@{CUT}": gains[:, :CUT] @ discount[: gains[:, :CUT].shape[1]] / ideal,
+        f"mrr@{CUT}": np.where(hits[:, :CUT].any(axis=1), 1 / (first + 1), 0.0),
+        **{f"recall@{cut}": hits[:, :cut].sum(axis=1) / relevant for cut in (CUT, DEPTH)},
+    }
+    metrics: dict[str, float] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    for name, values in found.items():
+        _add(metrics, intervals, name, float(values.mean()), values - values.mean(), low=0.0, high=1.0)
+    return Scores(metrics, found[f"ndcg@{CUT}"], intervals)
 
 
 def with_macro_f1(scores: Scores, predicted: np.ndarray, labels: np.ndarray, primary: bool) -> Scores:

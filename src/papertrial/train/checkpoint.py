@@ -6,7 +6,6 @@ The file is written beside the old one and renamed, so a kill at any moment leav
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 from collections.abc import Mapping
@@ -124,13 +123,6 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The entries under `prefix/`, without it."""
     return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}/")}
-
-
-def sweep(path: Path) -> None:
-    """Remove the half-written files that a killed process left beside `path`."""
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-        with contextlib.suppress(OSError):
-            leftover.unlink()
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

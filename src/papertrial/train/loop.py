@@ -72,12 +72,10 @@ def train(
     parameters, returns at once.  Raises TrainingStopped (values not finite, collapse; the last good checkpoint stays),
     and PapertrialError for settings that cannot work, a full disk, or a damaged checkpoint.
     """
-    for technique in techniques:
-        _call(technique, "prepare", model)
-    _choose_parameters(model, techniques)
+    prepare(model, techniques)
     nothing = 0 in (budget.steps, budget.samples, budget.seconds)
     if nothing or not any(parameter.requires_grad for parameter in model.parameters()):
-        _finish(model, techniques)
+        finish(model, techniques)
         return Meter().with_energy(Energy(how="nothing was trained"))
     training = _Training(model, split, optim, run, seed, validate, device, techniques, sharded)
     try:
@@ -86,7 +84,7 @@ def train(
     finally:
         training.close()
         run.close()
-    _finish(model, techniques)
+    finish(model, techniques)
     return training.meter()
 
 
@@ -101,15 +99,17 @@ def pace(
     device: str | torch.device | None = None,
     seconds: float = 1.0,
     pilot: bool = False,
+    techniques: Sequence[Any] = (),
 ) -> Pace:
     """What a training as by `train` costs, from real steps: ten, more where they fit into `seconds`.
 
     pilot: one step after another one, and nothing of what happens between steps.
+    techniques: as those of `train`, but the caller calls `prepare` and `finish`, since one model is measured many times.
 
     `model` is trained a little by it, and what a training writes goes into the folder of `run`, which the caller
     removes. Raises what `train` raises.
     """
-    training = _Training(model, split, optim, run, seed, validate, device, ())
+    training = _Training(model, split, optim, run, seed, validate, device, techniques)
     try:
         with repeatable(training.device):
             return training.pace(1, 1, 0.0) if pilot else training.pace(WARM, STEPS, seconds, between=True)
@@ -375,8 +375,6 @@ class _Training:
 
     def _begin(self, budget: Budget) -> int:
         """Steps to take. Goes on from the checkpoint, or writes the first one, which also finds a full disk early."""
-        if self.main:
-            checkpoint.sweep(self.path)
         if from_main(self.accelerate, self.path.exists()):
             self._restore()
             self.earlier, self.earlier_energy = self.state.seconds, self.state.energy
@@ -639,8 +637,10 @@ class _Training:
         ).with_energy(self.state.energy)
 
 
-def _choose_parameters(model: nn.Module, techniques: Sequence[Any]) -> None:
-    """Freeze all that no technique asks to train, if any of them asks."""
+def prepare(model: nn.Module, techniques: Sequence[Any]) -> None:
+    """What techniques do to a model before it is trained; all that none of them asks to train is frozen, if any asks."""
+    for technique in techniques:
+        _call(technique, "prepare", model)
     asked = [technique.parameters(model) for technique in techniques if hasattr(technique, "parameters")]
     if asked:
         chosen = {id(parameter) for parameters in asked for parameter in parameters}
@@ -648,7 +648,8 @@ def _choose_parameters(model: nn.Module, techniques: Sequence[Any]) -> None:
             parameter.requires_grad_(id(parameter) in chosen)
 
 
-def _finish(model: nn.Module, techniques: Sequence[Any]) -> None:
+def finish(model: nn.Module, techniques: Sequence[Any]) -> None:
+    """What they do to it afterwards; it ends in `eval()`."""
     model.eval()
     for technique in techniques:
         _call(technique, "finish", model)

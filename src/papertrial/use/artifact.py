@@ -90,8 +90,10 @@ class Artifact:
     def evaluate(self, data: Any) -> Scores:
         """Metrics on labelled data; raises DataError when it carries no labels."""
         split, opened = self.encode(data)
-        if not ({"label", "target"} & set(split) or getattr(self.task, "judged_without_labels", False)):
-            wanted = self.card["state"].get("target") or "a folder per class"
+        without = getattr(self.task, "judged_without_labels", False)
+        if not without and not any(len(split[name]) for name in ("label", "target", "relevant") if name in split):
+            judged = "qrels" if self.task.kind == "collection" else "a folder per class"
+            wanted = self.card["state"].get("target") or judged
             raise DataError(
                 f"{opened.name} has no labels to evaluate on (looked for {wanted})",
                 "use predict for data without labels",

@@ -35,7 +35,7 @@ from papertrial.nn.heads import Supervised
 from papertrial.tasks._images import Normalized
 from papertrial.use.artifact import Artifact
 from papertrial.use.gather import Place, gather, source
-from papertrial.use.predictor import Predictor, expected, input_meanings, predictor, sample, spread
+from papertrial.use.predictor import Predictor, expected, foldable, input_meanings, predictor, sample, spread
 
 #: largest difference allowed, of a probability or in spreads of a value; none is expected, but a processor may sum in
 #: another order when memory is laid out otherwise
@@ -257,6 +257,10 @@ def _loader(model: Predictor, inputs: list[dict[str, Any]], artifact: Artifact) 
     if model.answers == "probabilities":
         imports.insert(0, "import numpy as np")
     weights = ["MODEL = build_model()", 'MODEL.load_state_dict(load_file(HERE / "model.safetensors"))', "MODEL.eval()"]
+    place = foldable(model.network)
+    if place is not None:
+        part = f"MODEL.{place}".rstrip(".")
+        weights.append(f"{part} = {part}.fold()  # the same answers, faster; leave it out to train on")
     if model.probed:
         imports.insert(-1, "from safetensors.numpy import load_file as load_arrays")
         weights.append('PROBE = load_arrays(HERE / "probe.safetensors")  # a linear probe on the features')

@@ -1,7 +1,8 @@
 """A trained model as one file that runs without papertrial: ONNX, or PyTorch's own exported program.
 
-The file holds the whole predictor, from raw inputs to answers, for any number of rows. It is read back and compared
-with the model it came from before it gets its name: a file that answers differently is never left behind.
+The file holds the whole predictor, from raw inputs to answers, for any number of rows, and a network that can be folded
+is. It is read back and compared with the model it came from before it gets its name: a file that answers differently is
+never left behind.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from papertrial.core.errors import PapertrialError, did_you_mean, missing_extra
 from papertrial.core.files import to_json, write_json, write_with
 from papertrial.data.batches import to_tensors
 from papertrial.use.artifact import Artifact
-from papertrial.use.predictor import Predictor, expected, input_meanings, predictor, sample, spread
+from papertrial.use.predictor import Predictor, expected, folded, input_meanings, predictor, sample, spread
 
 #: largest difference allowed: of a probability, or in standard deviations of values and features
 TOLERANCE = 1e-4
@@ -51,6 +52,7 @@ def export(artifact: Artifact, to: str, out: Path | str | None = None, data: Any
         if importlib.util.find_spec(package) is None:
             raise missing_extra("export --to onnx", package, "export")
     model = predictor(artifact)
+    model.network = folded(model.network)
     rows, origin = sample(artifact, data)
     inputs = tuple(tensor for tensor in to_tensors(rows).values() if 0 not in tensor.shape[1:])
     about = _about(artifact, model, to)

@@ -1,0 +1,255 @@
+"""Where documents to search come from: BEIR and other JSON Lines, SQuAD, CSV, BibTeX, arXiv metadata, folders of text.
+
+Every reader gives `Document`s one after the other, so that no file need fit into memory twice. Text that is no UTF-8 is
+repaired with U+FFFD and counted. What a document is called is looked for among the usual names of a field.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import io
+import json
+import re
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from papertrial.core.errors import DataError
+
+_ID = ("_id", "id", "docid", "doc_id", "document_id", "pid", "passage_id", "key", "arxiv_id", "doi", "url")
+_TITLE = ("title", "name", "heading", "headline", "subject")
+_TEXT = ("text", "abstract", "contents", "content", "body", "passage", "document", "context", "summary", "description",
+         "idea", "sentence")  # fmt: skip
+_AUTHORS = ("authors", "author")
+_TEXT_FILES = (".txt", ".md", ".rst", ".tex", ".py", ".html", ".htm", ".text", "")
+_JSON_LINES, _TABLES = (".jsonl", ".ndjson"), (".csv", ".tsv", ".tab")
+ACCEPTED = "give a BEIR folder, JSON Lines, SQuAD JSON, a CSV with a text column, BibTeX, or a folder of text files"
+
+
+class Document(NamedTuple):
+    id: str
+    title: str
+    text: str
+
+
+def kind_of(path: Path) -> str:
+    """The suffix that tells what a file holds, without `.gz`."""
+    name = path.name.lower().removesuffix(".gz")
+    return Path(name).suffix
+
+
+def documents_in(path: Path, note: Callable[[str], None]) -> Iterator[Document]:
+    """The documents of a file or folder. Raises DataError that names the file, and the line where there is one."""
+    if path.is_dir():
+        yield from _folder(path, note)
+        return
+    kind = kind_of(path)
+    if kind in _JSON_LINES:
+        yield from map(_named(path), json_lines(path, note))
+    elif kind == ".json":
+        yield from map(_named(path), _json(path, note))
+    elif kind in _TABLES:
+        yield from map(_named(path), rows_of(path, note))
+    elif kind == ".bib":
+        yield from _bibtex(_text(path, note), path)
+    elif kind in _TEXT_FILES:
+        yield from _paragraphs(_text(path, note))
+    else:
+        raise DataError(f"{path} is not a kind of file that documents are read from", ACCEPTED)
+
+
+def json_lines(path: Path, note: Callable[[str], None]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, object) of a JSON Lines file. Raises DataError for a line that is no JSON object."""
+    with _opened(path) as stream:
+        repaired = 0
+        for number, line in enumerate(stream, 1):
+            if not line.strip():
+                continue
+            text = line.decode("utf-8-sig", "replace")
+            repaired += "\ufffd" in text and b"\xef\xbf\xbd" not in line
+            try:
+                row = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{path}, line {number}: no JSON ({error})", "one JSON object per line") from None
+            if not isinstance(row, dict):
+                raise DataError(f"{path}, line {number}: {type(row).__name__} instead of an object", "write {...}")
+            yield number, row
+        if repaired:
+            note(f"{path.name}: {repaired} lines are not UTF-8; what could not be read is U+FFFD now")
+
+
+def rows_of(path: Path, note: Callable[[str], None]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, row) of a CSV or TSV file with a header. Raises DataError for one without rows."""
+    text = _text(path, note)
+    head = text[: text.find("\n") + 1 or None]
+    delimiter = "\t" if kind_of(path) != ".csv" else max(",;\t|", key=head.count)
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: {error}", "is it a table?") from None
+
+
+def squad(path: Path) -> list[Any]:
+    """The articles of a file in SQuAD's layout. Raises DataError for other JSON."""
+    content = _load_json(path)
+    articles = content.get("data") if isinstance(content, dict) else None
+    listed = isinstance(articles, list) and all(isinstance(row, dict) for row in articles)
+    if not listed or not all(isinstance(row.get("paragraphs"), list) for row in articles):
+        raise DataError(f"{path} is not laid out as SQuAD is", "data: a list of articles with paragraphs")
+    return list(articles)
+
+
+def looks_like_squad(path: Path) -> bool:
+    """From the first bytes alone."""
+    with contextlib.suppress(DataError), _opened(path) as stream:
+        return b'"paragraphs"' in stream.read(1 << 16)
+    return False
+
+
+def field(row: Mapping[str, Any], names: tuple[str, ...]) -> str:
+    """The first of the fields that is there, as text; lists are joined. Empty when there is none."""
+    found = next((row[name] for name in names if row.get(name) not in (None, "")), "")
+    if isinstance(found, list):
+        return ", ".join(_person(entry) for entry in found)
+    return str(found).strip()
+
+
+def _person(entry: Any) -> str:
+    """`{"name": ...}`, arXiv's `[family, given, suffix]`, or plain words."""
+    if isinstance(entry, dict):
+        return str(entry.get("name", ""))
+    return " ".join(map(str, [*entry[1:2], entry[0]])) if isinstance(entry, list) and entry else str(entry)
+
+
+def _named(path: Path) -> Callable[[tuple[int, dict[str, Any]]], Document]:
+    def read(numbered: tuple[int, dict[str, Any]]) -> Document:
+        number, row = numbered
+        row = {str(name).strip().lower(): value for name, value in row.items() if name is not None}
+        title, text, authors = (field(row, names) for names in (_TITLE, _TEXT, _AUTHORS))
+        if not any(name in row for name in (*_TITLE, *_TEXT)):
+            raise DataError(
+                f"{path}, line {number}: no field with text (it has {', '.join(list(row)[:8])})",
+                f"call it one of {', '.join(_TEXT[:5])}",
+            )
+        return Document(field(row, _ID) or str(number), title, "\n".join(filter(None, (text, authors))))
+
+    return read
+
+
+def _json(path: Path, note: Callable[[str], None]) -> Iterator[tuple[int, dict[str, Any]]]:
+    content = _load_json(path)
+    rows = content if isinstance(content, list) else next((v for v in content.values() if isinstance(v, list)), None)
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{path} holds no list of objects", ACCEPTED)
+    yield from enumerate(rows, 1)
+
+
+def _load_json(path: Path) -> Any:
+    with _opened(path) as stream:
+        try:
+            return json.loads(stream.read().decode("utf-8-sig", "replace"))
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path} is no JSON ({error})", "is it complete?") from None
+
+
+def _folder(path: Path, note: Callable[[str], None]) -> Iterator[Document]:
+    files = sorted(file for file in path.rglob("*") if file.is_file() and not _hidden(file, path))
+    texts = [file for file in files if kind_of(file) in _TEXT_FILES and kind_of(file)]
+    others = [file for file in files if kind_of(file) in (*_JSON_LINES, *_TABLES, ".json", ".bib")]
+    if others and not texts:
+        for file in others:
+            yield from documents_in(file, note)
+        return
+    if not texts:
+        raise DataError(f"{path} holds no text files", ACCEPTED)
+    for file in texts:
+        text = _text(file, note)
+        first = next((line.strip("#=*- \t") for line in text.splitlines() if line.strip("#=*- \t")), "")
+        name = file.relative_to(path).as_posix()
+        yield Document(name, first if 0 < len(first) <= 120 else name, text)
+    if len(texts) < len(files):
+        note(f"{len(files) - len(texts)} files that are no text are left out")
+
+
+def _hidden(file: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in file.relative_to(root).parts)
+
+
+def _paragraphs(text: str) -> Iterator[Document]:
+    """One document per paragraph, as blank lines divide them."""
+    for number, paragraph in enumerate(filter(str.strip, re.split(r"\n\s*\n", text)), 1):
+        yield Document(str(number), "", paragraph.strip())
+
+
+def _bibtex(text: str, path: Path) -> Iterator[Document]:
+    """Entries of a BibTeX file: title, then abstract, authors, place and year. Raises DataError where there is none."""
+    found = 0
+    for entry in re.finditer(r"@(\w+)\s*[{(]\s*([^,\s{}()]*)\s*,", text):
+        if entry[1].lower() in ("string", "comment", "preamble"):
+            continue
+        fields = _bib_fields(text, entry.end())
+        place = field(fields, ("journal", "booktitle", "publisher"))
+        about = " ".join(filter(None, (field(fields, ("author", "editor")), place, field(fields, ("year", "date")))))
+        found += 1
+        body = field(fields, ("abstract", "annote", "note"))
+        yield Document(entry[2] or str(found), field(fields, ("title",)), "\n".join(filter(None, (body, about))))
+    if not found:
+        raise DataError(f"{path} holds no BibTeX entry", "an entry begins like @article{key,")
+
+
+def _bib_fields(text: str, at: int) -> dict[str, str]:
+    """`name = {value}`, `"value"` or a number, from `at` to the end of the entry."""
+    fields = {}
+    name = re.compile(r"\s*,?\s*([\w-]+)\s*=\s*")
+    while match := name.match(text, at):
+        at, depth, quoted = match.end(), 0, False
+        begin = at
+        while at < len(text):
+            letter = text[at]
+            if letter == '"' and not depth and text[at - 1] != "\\":
+                quoted = not quoted
+            elif letter == "{":
+                depth += 1
+            elif letter == "}" and depth:
+                depth -= 1
+            elif letter in ",})" and not depth and not quoted:
+                break
+            at += 1
+        fields[match[1].lower()] = _plain_tex(text[begin:at])
+    return fields
+
+
+def _plain_tex(value: str) -> str:
+    """Without braces, accents as commands (`{\\"o}` to `o`) and repeated spaces."""
+    value = re.sub(r"\\[`'^\"~=.uvHcdbkr]\s*\{?(\w)\}?", r"\1", value.strip().strip('"'))
+    return " ".join(re.sub(r"\\(\w+\s*|(?=[%&_#$]))|[{}]", "", value).replace("~", " ").split())
+
+
+def _text(path: Path, note: Callable[[str], None]) -> str:
+    with _opened(path) as stream:
+        content = stream.read()
+    if b"\0" in content[:4096] and not content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path} holds binary data, not text", ACCEPTED)
+    encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    text = content.decode(encoding, "replace")
+    if "\ufffd" in text and b"\xef\xbf\xbd" not in content:
+        note(f"{path.name} is not UTF-8; what could not be read is U+FFFD now")
+    return text
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as stream:
+            yield stream
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            f"{path} cannot be read ({getattr(error, 'strerror', None) or error})", "is it complete?"
+        ) from None

@@ -1,0 +1,1 @@
+"""From reading to running: an index over documents, and search in it."""

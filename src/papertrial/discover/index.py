@@ -1,0 +1,335 @@
+"""Make an index, and keep it equal to a corpus: what changed is counted and encoded again, the rest is taken over."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from papertrial.core.budget import duration
+from papertrial.core.errors import PapertrialError
+from papertrial.core.files import write_with
+from papertrial.core.run import Run
+from papertrial.core.task import Ragged
+from papertrial.data.base import track
+from papertrial.data.bm25 import Bm25
+from papertrial.data.collection import Collection, texts_of
+from papertrial.discover import dense
+from papertrial.discover.store import ENCODED, FORMAT, MANIFEST, Chunks, Store, hashes_of, read, rows_of, save, tidy
+
+_BATCH = 1024  # documents that are encoded, then kept on disk
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """What `index` did. seconds: by stage.  latency: median seconds of a search for words of the corpus, by mode.
+
+    memory: bytes that searching the vectors takes.  recall: of the ten nearest vectors, against an exact search.
+    """
+
+    folder: str
+    documents: int
+    added: int
+    changed: int
+    removed: int
+    kept: int
+    encoded: int
+    words: int
+    bytes: int
+    seconds: dict[str, float]
+    latency: dict[str, float] = field(default_factory=dict)
+    encoder: str | None = None
+    kind: str | None = None
+    memory: int | None = None
+    recall: float | None = None
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def index(
+    corpus: Any = None,
+    out: Path | str = "index",
+    *,
+    encoder: str | dense.TextEncoder | None = None,
+    kind: str | None = None,
+    stem: bool | None = None,
+    add: bool = False,
+    delete: Sequence[str] = (),
+    fresh: bool = False,
+    echo: Callable[[str], None] = lambda line: None,
+) -> Indexed:
+    """Make the index in `out`, or bring it up to date.
+
+    corpus: a path that `Collection.from_path` takes, or a Collection; None only deletes.  Documents are known by their
+    ids: new ones are added, those with another text replaced, and those that the corpus has no longer removed, unless
+    `add` keeps them.  delete: ids to remove.  encoder: see `dense.encoder`; an index that has vectors keeps its encoder,
+    "none" drops them.  kind: one of `dense.KINDS` instead of that by size.  stem: cut English plurals.  fresh: make it
+    anew.  echo: takes the lines said on the way.
+
+    Raises PapertrialError for an id to delete that is not there, when memory has no room, or while another process builds;
+    DataError for a corpus that cannot be read.
+    """
+    folder = Path(out).expanduser()
+    if folder.exists() and not (folder / MANIFEST).exists() and _foreign(folder):
+        raise PapertrialError(
+            f"{folder} is not empty and no index (it holds {_foreign(folder)})", "choose another --out"
+        )
+    data = Collection.from_path(Path(corpus).expanduser()) if isinstance(corpus, str | Path) else corpus
+    if data is None and not delete:
+        raise PapertrialError("there is nothing to index", "name a corpus, or ids with --delete")
+    with Run(folder).locked():
+        tidy(folder)
+        held = read(folder) if (folder / MANIFEST).exists() and not fresh else None
+        if data is None and held is None:
+            raise PapertrialError(f"{folder} holds no index to delete from", "type: papertrial index CORPUS")
+        return _Build(folder, held, data, encoder, kind, stem, add, delete, echo).run()
+
+
+def _foreign(folder: Path) -> str:
+    """A file that is none of an index."""
+    ours = ("generation-", ENCODED, MANIFEST, ".")
+    return next((entry.name for entry in sorted(folder.iterdir()) if not entry.name.startswith(ours)), "")
+
+
+class _Build:
+    """One build. rows: of the old index that stay; fresh: of the corpus that are new or have another text."""
+
+    def __init__(
+        self, folder: Path, held: Store | None, data: Collection | None, encoder: Any, kind: str | None,
+        stem: bool | None, add: bool, delete: Sequence[str], echo: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self.folder, self.held, self.data, self.echo = folder, held, data, echo
+        self.seconds: dict[str, float] = {}
+        before = held.manifest if held else {"stem": False, "dense": None, "generation": "generation-0"}
+        self.stem = before["stem"] if stem is None else stem
+        self.kind = kind or (before["dense"] or {}).get("asked")
+        self.wanted = encoder or (before["dense"] or {}).get("encoder")
+        self._compare(add, set(delete))
+
+    def _compare(self, add: bool, delete: set[str]) -> None:
+        held = self.held
+        old = {name: row for row, name in enumerate(held.ids.texts())} if held else {}
+        names = list(self.data.ids) if self.data else []
+        unknown = delete - old.keys() - set(names)
+        if unknown:
+            raise PapertrialError(f"there is no document {min(unknown)!r} to delete", "ids are those of the corpus")
+        self.hashes = hashes_of(self.data) if self.data else np.empty((0, 16), np.uint8)
+        places = np.array([old.get(name, -1) for name in names], dtype=np.int64)
+        same = places >= 0
+        if held:
+            same[same] = (held.hashes[places[same]] == self.hashes[same]).all(axis=1)
+        dropped = np.array([name in delete for name in names], dtype=bool)
+        stays = np.full(len(old), add or self.data is None)
+        stays[places[places >= 0]] = False
+        stays[places[same & ~dropped]] = True
+        stays[[old[name] for name in delete if name in old]] = False
+        self.rows, self.fresh = np.flatnonzero(stays), np.flatnonzero(~same & ~dropped)
+        self.changed = int((places[self.fresh] >= 0).sum())
+        self.added = len(self.fresh) - self.changed
+        self.removed = len(old) - len(self.rows) - self.changed
+
+    @property
+    def documents(self) -> int:
+        return len(self.rows) + len(self.fresh)
+
+    def run(self) -> Indexed:
+        if not self.documents:
+            raise PapertrialError("no document would be left in the index", f"remove the folder {self.folder} instead")
+        coder = None if self.wanted in (None, "none") else self.wanted
+        coder = dense.encoder(coder) if isinstance(coder, str) else coder
+        chosen = self._plan(coder)
+        if self._settled(coder, chosen):
+            self.echo("nothing has changed")
+            assert self.held is not None
+            return self._done(self.held, 0)
+        manifest, arrays, encoded = self._arrays(coder, chosen)
+        generation = self.folder / manifest["generation"]
+        if coder is not None:
+            vectors = arrays.pop("vectors")
+            manifest["dense"] |= self._timed("dense", lambda: dense.make(chosen or "flat", vectors, generation))
+            arrays["vectors"] = vectors
+        self._timed("write", lambda: save(self.folder, manifest, arrays))
+        shutil.rmtree(self.folder / ENCODED, ignore_errors=True)
+        return self._done(read(self.folder), encoded)
+
+    def _plan(self, coder: dense.TextEncoder | None) -> str | None:
+        """Say what will be kept and what it takes; returns how vectors are found."""
+        self.echo(
+            f"plan: {self.documents:,} documents: {self.added:,} new, {self.changed:,} changed, {self.removed:,} removed,"
+            f" {len(self.rows):,} as they are"
+        )
+        if coder is None:
+            return None
+        chosen, why = dense.choose(self.documents, coder.width, self.kind)
+        disk = 4 * self.documents * coder.width
+        self.echo(f"vectors by {coder.name}: {why}; {disk / 1e6:,.0f} MB on disk")
+        return chosen
+
+    def _settled(self, coder: dense.TextEncoder | None, kind: str | None) -> bool:
+        """Whether the index is what was asked for already."""
+        if (
+            self.held is None
+            or len(self.fresh)
+            or len(self.rows) != len(self.held.ids)
+            or self.stem != self.held.bm25.stem
+        ):
+            return False
+        before = self.held.manifest["dense"] or {}
+        now = {} if coder is None else {"encoder": coder.name, "version": coder.version, "kind": kind}
+        return all(before.get(name) == now.get(name) for name in ("encoder", "version", "kind"))
+
+    def _arrays(self, coder: dense.TextEncoder | None, kind: str | None) -> tuple[dict[str, Any], dict[str, Any], int]:
+        """The manifest and the arrays of the new generation, and how many documents were encoded."""
+        held, data, rows, fresh = self.held, self.data, self.rows, self.fresh
+        words = self._timed("words", self._count)
+        ids = [held.id(int(row)) for row in rows] if held else []
+        ids += [str(data.ids[row]) for row in fresh] if data else []
+        place = np.empty(len(ids), dtype=np.int64)
+        place[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
+        named = Ragged.of_texts(ids)
+        parts = [(source, taken) for source, taken in ((held, rows), (data, fresh)) if source is not None]
+        lengths = np.concatenate([source.text.lengths[taken] for source, taken in parts])
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        hashes = np.concatenate([held.hashes[rows] if held else self.hashes[:0], self.hashes[fresh]])
+        arrays = {
+            "text": Chunks(
+                (int(offsets[-1]),),
+                np.uint8,
+                (piece for source, taken in parts for piece in rows_of(source.text, taken)),
+            ),
+            "offsets": offsets,
+            "title_bytes": np.concatenate([source.title_bytes[taken] for source, taken in parts]),
+            "ids": named.values,
+            "id_offsets": named.offsets,
+            "place": place,
+            "hashes": hashes,
+            **words.arrays(),
+        }
+        number = int(held.manifest["generation"].rpartition("-")[2]) + 1 if held else 1
+        manifest: dict[str, Any] = {
+            "format": FORMAT,
+            "generation": f"generation-{number}",
+            "documents": self.documents,
+            "corpus": {"name": data.name, "fingerprint": data.fingerprint}
+            if data
+            else held and held.manifest["corpus"],
+            "stem": self.stem,
+            "dense": None,
+        }
+        encoded = 0
+        if coder is not None:
+            manifest["dense"] = {
+                "encoder": coder.name, "version": coder.version, "width": coder.width, "kind": kind, "asked": self.kind,
+            }  # fmt: skip
+            arrays["vectors"], encoded = self._timed("encode", lambda: self._vectors(coder))
+        return manifest, arrays, encoded
+
+    def _count(self) -> Bm25:
+        """The words: of the new texts, joined to those that stay; all of them again where words are cut in another way."""
+        held, stem = self.held, self.stem
+        new = Bm25.of(track(self._texts(self.fresh), len(self.fresh), "counting words"), stem)
+        if held is None or not len(self.rows):
+            return new
+        if held.bm25.stem != stem:
+            old = Bm25.of((bytes(held.text[int(row)]).decode("utf-8", "replace") for row in self.rows), stem)
+            return old.joined(np.arange(len(self.rows)), new)
+        return held.bm25.joined(self.rows, new)
+
+    def _texts(self, rows: np.ndarray) -> Any:
+        return texts_of(self.data.text, rows) if self.data else iter(())
+
+    def _vectors(self, coder: dense.TextEncoder) -> tuple[np.ndarray, int]:
+        """float32 (documents, width): taken over where the text is the same, else encoded, batch by batch kept on disk."""
+        held = self.held
+        vectors = np.empty((self.documents, coder.width), dtype=np.float32)
+        dense_before = (held.manifest["dense"] or {}) if held else {}
+        known = (dense_before.get("encoder"), dense_before.get("version")) == (coder.name, coder.version)
+        first = len(self.rows)
+        todo = np.arange(first, self.documents)
+        if known and held is not None and held.vectors is not None:
+            vectors[:first] = held.vectors[self.rows]
+        else:
+            todo = np.arange(self.documents)
+        hashes = np.concatenate([held.hashes[self.rows] if held else self.hashes[:0], self.hashes[self.fresh]])
+        kept = _Kept(self.folder / ENCODED, coder)
+        todo = kept.fill(vectors, hashes, todo)
+        if len(todo):
+            self._encode(coder, kept, vectors, hashes, todo)
+        return vectors, len(todo)
+
+    def _encode(
+        self, coder: dense.TextEncoder, kept: _Kept, vectors: np.ndarray, hashes: np.ndarray, todo: np.ndarray
+    ) -> None:
+        held, first = self.held, len(self.rows)
+        started = time.perf_counter()
+        batches = range(0, len(todo), _BATCH)
+        for number, begin in enumerate(track(batches, len(batches), "encoding")):
+            some = todo[begin : begin + _BATCH]
+            texts = (
+                [bytes(held.text[int(self.rows[row])]).decode("utf-8", "replace") for row in some[some < first]]
+                if held
+                else []
+            )
+            texts += list(self._texts(self.fresh[some[some >= first] - first]))
+            vectors[some] = dense.unit(coder.encode(texts))
+            kept.keep(hashes[some], vectors[some])
+            if not number and len(batches) > 1:
+                rate = len(some) / (time.perf_counter() - started)
+                left = (len(todo) - len(some)) / rate
+                self.echo(
+                    f"encoding {len(todo):,} documents at {rate:,.0f}/s: about {duration(left)}; may be stopped and goes on"
+                )
+
+    def _timed(self, stage: str, work: Callable[[], Any]) -> Any:
+        started = time.perf_counter()
+        found = work()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+        return found
+
+    def _done(self, store: Store, encoded: int) -> Indexed:
+        from papertrial.discover.search import Searcher
+
+        about = store.manifest["dense"] or {}
+        return Indexed(
+            str(self.folder), self.documents, self.added, self.changed, self.removed, len(self.rows), encoded,
+            len(store.bm25.words), store.bytes, self.seconds, Searcher(store).latency(), about.get("encoder"),
+            about.get("kind"), about.get("memory"), about.get("recall"), tuple(self.data.notes if self.data else ()),
+        )  # fmt: skip
+
+
+class _Kept:
+    """Vectors of a build that is not done, in files that a killed build leaves to the next."""
+
+    def __init__(self, folder: Path, coder: dense.TextEncoder) -> None:
+        self.folder, self.coder = folder, coder
+        self.mark = hashlib.blake2b(f"{coder.name}|{coder.version}|{coder.width}".encode(), digest_size=6).hexdigest()
+
+    def fill(self, vectors: np.ndarray, hashes: np.ndarray, todo: np.ndarray) -> np.ndarray:
+        """Fill in what an earlier build encoded; returns the rows that are left to do."""
+        files = sorted(self.folder.glob(f"{self.mark}-*.safetensors")) if len(todo) else []
+        found: dict[bytes, np.ndarray] = {}
+        for file in files:
+            held = load_file(file)
+            found |= dict(zip(map(bytes, held["hashes"]), held["vectors"], strict=True))
+        left = []
+        for row in todo.tolist():
+            vector = found.get(bytes(hashes[row])) if found else None
+            if vector is None:
+                left.append(row)
+            else:
+                vectors[row] = vector
+        return np.array(left, dtype=np.int64)
+
+    def keep(self, hashes: np.ndarray, vectors: np.ndarray) -> None:
+        number = len(list(self.folder.glob(f"{self.mark}-*.safetensors"))) if self.folder.exists() else 0
+        held = {"hashes": np.ascontiguousarray(hashes), "vectors": np.ascontiguousarray(vectors)}
+        write_with(self.folder / f"{self.mark}-{number:06d}.safetensors", lambda path: save_file(held, path))
