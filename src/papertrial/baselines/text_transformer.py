@@ -55,7 +55,7 @@ PAPER = Paper(
     authors="Ashish Vaswani, Noam Shazeer, Niki Parmar, Jakob Uszkoreit, Llion Jones, Aidan N. Gomez and others",
     year=2017,
     arxiv="1706.03762",
-    tasks=("language_modeling", "text_classification", "sentence_similarity"),
+    tasks=("text_classification", "sentence_similarity", "language_modeling"),
     tags=("text", "attention", "language model"),
     caveats=(
         "Positions are rotary (2104.09864) and layers normalise their input, as today; the paper adds sines to the input "

@@ -57,8 +57,10 @@ class Supervised(nn.Module):
     def loss(self, batch: Mapping[str, Tensor]) -> Tensor:
         out = self.head(self.encoder(*(batch[name] for name in self.inputs)))
         if self.kind == "classes":
-            return F.cross_entropy(out, batch["label"], label_smoothing=self.label_smoothing)
-        return F.mse_loss(out.squeeze(-1), (batch["target"] - self.target_mean) / self.target_std)
+            loss = F.cross_entropy(out, batch["label"], label_smoothing=self.label_smoothing)
+        else:
+            loss = F.mse_loss(out.squeeze(-1), (batch["target"] - self.target_mean) / self.target_std)
+        return sum(auxiliary(self.encoder).values(), loss)
 
     def no_decay(self) -> set[str]:
         inner = getattr(self.encoder, "no_decay", None)

@@ -6,7 +6,7 @@ Protocol, version 1
     Split     The test documents are those given. Otherwise units are drawn until they hold a tenth of the bytes: the same
               units for every seed. The validation units are those given, or a tenth of the rest, drawn by the seed. Parts
               share no byte; blocks of one document may be neighbours.
-    Windows   Test and validation text is cut into windows of WINDOW bytes or slightly less, where characters begin. A window
+    Windows   Test and validation text is cut into windows of about WINDOW bytes, where characters begin. A window
               is read on its own, from its first byte to its last, so that all methods know the same when they predict it.
               Of more than MOST windows, that many are judged, spread evenly.
     Training  The training text is tokenised once and cut into rows of as many tokens as the model reads.
@@ -155,21 +155,20 @@ TASK = LanguageModeling()
 
 
 def windows(texts: Ragged, size: int = WINDOW) -> Ragged:
-    """Texts cut into windows of `size` bytes at most, as even as possible, that begin where a character begins.
+    """Texts cut into windows of `size` bytes or up to three more, as even as possible, that begin where a character begins.
 
-    A character that no window can hold, in what is no UTF-8, is cut.
+    What is no UTF-8 is cut anywhere.
     """
     lengths = texts.lengths
     count = -(-lengths // size)
     place = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
     begin = np.repeat(texts.offsets[:-1], count)
-    cut = begin + place * np.repeat(lengths, count) // np.repeat(count, count)
+    cut = aim = begin + place * np.repeat(lengths, count) // np.repeat(count, count)
     values = texts.values
-    aim = cut
     for _ in range(3):
         cut = cut - ((cut > begin) & ((values[cut] & 0xC0) == 0x80))
     cut = np.where((values[cut] & 0xC0) == 0x80, aim, cut)
-    return Ragged(values, np.append(cut, texts.offsets[-1]))
+    return Ragged(values, np.unique(np.append(cut, texts.offsets[-1])))
 
 
 def overlapping(ids: Ragged, longest: int) -> tuple[Ragged, np.ndarray, np.ndarray]:

@@ -96,7 +96,8 @@ def choose_task(data: Any, name: str | None = None) -> Task:
             raise DataError(f"{data.name} does not fit the task {name}: {supports.why}", "type: papertrial look DATA")
         return task
     reasons = {}
-    for task in registry.tasks().values():
+    # labels are there to be predicted: tasks that need none come last
+    for task in sorted(registry.tasks().values(), key=lambda task: getattr(task, "judged_without_labels", False)):
         supports = task.supports(look)
         if supports:
             return task
