@@ -383,6 +383,9 @@ def test_a_text_file_from_look_to_generate(papertrial):
     assert code == 0 and "bits_per_byte" in fitted
     code, judged, _ = papertrial("evaluate", "run", "other.txt", "--json")
     assert code == 0 and 0 < json.loads(judged)["metrics"]["bits_per_byte"] < 5
+    assert papertrial("report", "run")[0] == 0
+    page = Path("run/report.html").read_text(encoding="utf-8")
+    assert "bits_per_byte" in page and "with a label" not in page
     code, said, _ = papertrial("generate", "run", "The cat", "--length", "20")
     assert code == 0 and said.startswith("The cat")
     code, _, error = papertrial("predict", "run", "other.txt")

@@ -185,7 +185,7 @@ def _grams(text: Ragged, place: np.ndarray, order: int) -> Any:
     values = text.values[text.offsets[0] : text.offsets[-1]].astype(np.uint64)
     key = np.zeros(len(values), dtype=np.uint64)
     for k in range(1, order + 1):
-        key[k - 1 :] |= values[: len(values) - k + 1] << np.uint64(8 * (k - 1))
+        key[k - 1 :] |= values[: max(len(values) - k + 1, 0)] << np.uint64(8 * (k - 1))
         yield k, key
 
 

@@ -104,10 +104,10 @@ PAPER = Paper(
 @dataclass(frozen=True)
 class Config:
     width: int = sourced(128, "papertrial default, for minutes of a CPU; variant base-8 has 768")
-    depth: int = sourced(4, "papertrial default; base-8 has 12")
+    depth: int = sourced(2, "papertrial default; base-8 has 12")
     heads: int = sourced(4, "papertrial default; base-8 has 12")
     hidden: int = sourced(512, "papertrial default, four times the width as in base-8")
-    longest: int = sourced(256, "papertrial default; tokens of a row")
+    longest: int = sourced(512, "papertrial default; tokens of a row", auto=lambda facts: 128 if facts.causal else None)
     dropout: float = sourced(0.0, "papertrial default; sec. 2.4 has 0.1 in fine-tuning")
     tokeniser: str = sourced("bytes", "papertrial default; bytes or bpe")
     vocabulary: int = sourced(4096, "papertrial default; ids of the tokeniser bpe")
@@ -368,7 +368,7 @@ def _size(experts: int) -> dict[str, int]:
 #: layers as in the config.json of google/switch-base-8 and its kin
 variants = {"base-8": _size(8), "base-64": _size(64), "base-128": _size(128)}
 
-_OPTIM = {"lr": 3e-3, "weight_decay": 0.1, "batch": 32, "warmup": 0.1, "beta2": 0.95}
+_OPTIM = {"lr": 3e-3, "weight_decay": 0.1, "batch": 8, "warmup": 0.1, "beta2": 0.95}
 
 recipes = {
     # DIFF: the paper trains with Adafactor on C4 and masked spans; AdamW and the next token stand in
