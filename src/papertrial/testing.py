@@ -66,9 +66,7 @@ class Bench:
         """Fresh weights, with the statistics of the inputs fitted."""
         torch.manual_seed(seed)
         model = build_model(self.task, self.resolved(recipe, **settings), self.prepared)
-        fit_inputs = getattr(getattr(model, "encoder", None), "fit_inputs", None)
-        if fit_inputs is not None:
-            fit_inputs(self.task.training(model, self.prepared))
+        self.task.training(model, self.prepared)
         return model
 
     def still(self) -> Any:

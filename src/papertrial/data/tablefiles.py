@@ -32,6 +32,8 @@ PIECE_ROWS = 1 << 16  # of typed sources
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(inf|Inf|INF)(inity)?$"
 SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".parquet", ".pq", ".jsonl", ".ndjson", ".json")
 _DELIMITERS = ",;\t|"
+_SENTENCE = 4  # words in a cell that is no name
+_EVEN = 0.95  # share of the first rows with as many fields as the others in a .txt file that is a table
 
 
 class Piece(NamedTuple):
@@ -54,6 +56,20 @@ class Source(Protocol):
 def is_table(path: Path) -> bool:
     """Whether the name says that the file holds a table."""
     return _kind(path) in SUFFIXES
+
+
+def holds_prose(path: Path) -> bool:
+    """Whether a .txt file is text rather than a table: no delimiter cuts its first lines evenly, nor are they numbers."""
+    if not path.stat().st_size:
+        return False
+    try:
+        source = CsvFile(path)
+    except DataError:
+        return True
+    rows = [row for row in source.rows if row]
+    if len(source.names) == 1:
+        return not all(re.match(NUMBER, row[0].strip()) for row in rows[1:])
+    return sum(len(row) == len(source.names) for row in rows) < _EVEN * len(rows) or len(rows) < 2
 
 
 def source_of(path: Path | str) -> Source:
@@ -112,18 +128,35 @@ def unique_names(raw: Iterable[Any]) -> tuple[list[str], list[str]]:
     return names, notes
 
 
+def _is_header(first: list[str], rows: list[list[str]]) -> bool:
+    """Whether the first row names the columns.
+
+    It does not when it holds numbers alone; nor when one of its cells is a sentence while another is a number, or a value
+    that comes again below (`ham`, and then the message).
+    """
+    if all(re.match(NUMBER, cell.strip()) for cell in first):
+        return False
+    if len(first) == 1 or not any(len(cell.split()) >= _SENTENCE for cell in first):
+        return True
+    again = (cell in {row[place] for row in rows if place < len(row)} for place, cell in enumerate(first) if cell)
+    return not any(re.match(NUMBER, cell.strip()) for cell in first) and not any(again)
+
+
 class CsvFile:
-    """Text with a delimiter, found from the first rows. Values stay text; quoted values may hold line breaks."""
+    """Text with a delimiter, found from the first rows. Values stay text; quoted values may hold line breaks.
+
+    rows: the first ones, as they were cut.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.key = _file_key(path)
         self.notes: list[str] = []
         self.encoding = self._find_encoding()
-        rows = self._sniff()
+        self.rows = rows = self._sniff()
         self._blank = next(index for index, row in enumerate(rows) if row)
         header = rows[self._blank]
-        self._headed = not all(re.match(NUMBER, cell.strip()) for cell in header)
+        self._headed = _is_header(header, [row for row in rows[self._blank + 1 :] if row])
         if self._headed:
             self.names, notes = unique_names(header)
             self.notes += notes

@@ -1,8 +1,9 @@
-"""Small real data sets that come with scikit-learn, by name: enough to try everything without a download."""
+"""Small real data sets by name: enough to try everything without a download. They come with scikit-learn and Python."""
 
 from __future__ import annotations
 
 import os
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 
 from papertrial.core.errors import Declined
 from papertrial.data.images import Images
+from papertrial.data.textfiles import Repairs, to_utf8
+from papertrial.data.texts import Texts, as_ragged, files_as_rows
 
 
 def digits() -> Images:
@@ -36,12 +39,48 @@ def _table(name: str) -> Any:
     return table
 
 
+def python_docs() -> Texts:
+    """Python's own help topics: some 80 texts in English, with the code that explains them."""
+    from pydoc_data import topics
+
+    held = sorted(topics.topics.items())
+    ragged = as_ragged([text for _, text in held])
+    return Texts(ragged, name="python-docs", names=[name for name, _ in held], unit="topic")
+
+
+def python_source() -> Texts:
+    """The source of Python's standard library, a text per file: some 10 MB of code; tests are left out."""
+    root = Path(sysconfig.get_path("stdlib"))
+    aside = {
+        "site-packages",
+        "dist-packages",
+        "__pycache__",
+        "test",
+        "tests",
+        "idlelib",
+        "turtledemo",
+        "lib2to3",
+        "__phello__",
+    }
+    files = [
+        file
+        for file in sorted(root.rglob("*.py"))
+        if not aside & set(file.relative_to(root).parts) and not file.relative_to(root).parts[0].startswith("config-")
+    ]
+    repairs = Repairs()
+    texts = [to_utf8(np.frombuffer(file.read_bytes(), np.uint8), repairs) for file in files if file.stat().st_size]
+    names = [file.relative_to(root).as_posix() for file in files if file.stat().st_size]
+    return Texts(files_as_rows(texts), name="python-source", names=names, unit="file", notes=repairs.notes())
+
+
 BUILT_IN: dict[str, Callable[[], Any]] = {
     "digits": digits,
     "iris": lambda: _table("iris"),
     "wine": lambda: _table("wine"),
     "breast_cancer": lambda: _table("breast_cancer"),
     "diabetes": lambda: _table("diabetes"),
+    "python-docs": python_docs,
+    "python-source": python_source,
 }
 
 

@@ -1,32 +1,160 @@
-"""Multi-head attention on `scaled_dot_product_attention`, with separate query, key and value maps."""
+"""Multi-head attention on `scaled_dot_product_attention`, with separate query, key and value maps.
+
+An `Attention` holds the weights. What a query sees, and how positions weigh in, is a `View`: made once per forward pass
+and used by all layers. Tokens are (B, N, ...), or packed as (T, ...); the view knows which.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from papertrial.nn.packing import Packed, Rows
+
+#: a view: `(q, k, v, scale, dropout) -> mixed`, all of them (..., heads, head width)
+View = Callable[[Tensor, Tensor, Tensor, "float | None", float], Tensor]
 
 
 class Attention(nn.Module):
     """Softmax attention with `heads` heads. `forward(query (B, M, width), context (B, N, width)) -> (B, M, width)`.
 
-    dropout: on the attention map, in training only.  Raises ValueError when heads does not divide width.
+    dropout: on the attention map, in training only.  head_width: of one head, width / heads where not given.  scale: what
+    logits are multiplied with, 1 / sqrt(head_width) where not given (T5 has 1).  view: what each query sees, everything
+    where not given; context may also be what `keys_values` returned.
+    Raises ValueError when heads does not divide width and head_width is not given.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float = 0.0, bias: bool = True) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        dropout: float = 0.0,
+        bias: bool = True,
+        head_width: int | None = None,
+        scale: float | None = None,
+    ) -> None:
         super().__init__()
-        if width % heads:
+        if head_width is None and width % heads:
             raise ValueError(f"{heads} heads do not divide a width of {width}")
-        self.heads, self.dropout = heads, dropout
-        self.query = nn.Linear(width, width, bias=bias)
-        self.key = nn.Linear(width, width, bias=bias)
-        self.value = nn.Linear(width, width, bias=bias)
-        self.out = nn.Linear(width, width, bias=bias)
+        self.heads, self.dropout, self.scale = heads, dropout, scale
+        self.head_width = head_width or width // heads
+        inner = heads * self.head_width
+        self.query = nn.Linear(width, inner, bias=bias)
+        self.key = nn.Linear(width, inner, bias=bias)
+        self.value = nn.Linear(width, inner, bias=bias)
+        self.out = nn.Linear(inner, width, bias=bias)
 
-    def forward(self, query: Tensor, context: Tensor | None = None) -> Tensor:
+    def keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., width) -> keys and values, each (..., heads, head width)."""
+        return self._split(self.key(context)), self._split(self.value(context))
+
+    def forward(
+        self, query: Tensor, context: Tensor | tuple[Tensor, Tensor] | None = None, view: View | None = None
+    ) -> Tensor:
         context = query if context is None else context
-        q, k, v = (
-            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for layer, x in ((self.query, query), (self.key, context), (self.value, context))
-        )
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
-        return self.out(mixed.transpose(1, 2).flatten(-2))
+        keys, values = self.keys_values(context) if isinstance(context, Tensor) else context
+        dropout = self.dropout if self.training else 0.0
+        mixed = (view or Within())(self._split(self.query(query)), keys, values, self.scale, dropout)
+        return self.out(mixed.flatten(-2))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1))
+
+
+@dataclass(frozen=True)
+class Within:
+    """Each row sees itself: q (B, M, H, D), k and v (B, N, H, D) -> (B, M, H, D).
+
+    bias: added to the logits (float) or true where a key is seen (bool); broadcasts to (B, H, M, N).  causal: the query at
+    place i sees the keys up to i; only without bias.  turn: (cos, sin) of rotary positions, for queries and keys.
+    """
+
+    bias: Tensor | None = None
+    causal: bool = False
+    turn: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, scale: float | None, dropout: float) -> Tensor:
+        q, k = turned(q, self.turn), turned(k, self.turn)
+        bias = self.bias.to(q.dtype) if self.bias is not None and self.bias.is_floating_point() else self.bias
+        mixed = F.scaled_dot_product_attention(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2),
+            attn_mask=bias, is_causal=self.causal, dropout_p=dropout, scale=scale,
+        )  # fmt: skip
+        return mixed.transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class WithinPacked:
+    """Each row of a packed batch sees itself: q, k, v (T, H, D) -> (T, H, D), one call per group of rows of similar length."""
+
+    rows: Packed
+    views: tuple[Within, ...]
+    turn: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, scale: float | None, dropout: float) -> Tensor:
+        q, k = turned(q, self.turn), turned(k, self.turn)
+        mixed = [
+            group.pack(view(group.unpack(q), group.unpack(k), group.unpack(v), scale, dropout))
+            for group, view in zip(self.rows.groups, self.views, strict=True)
+        ]
+        return torch.cat(mixed)
+
+
+@dataclass(frozen=True)
+class Across:
+    """Rows see the rows of another batch (cross-attention), where those have a token."""
+
+    rows: Rows
+    seen: Rows
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, scale: float | None, dropout: float) -> Tensor:
+        k, v = (x if x.ndim == 4 else self.seen.unpack(x) for x in (k, v))
+        bias = None if self.seen.valid is None else self.seen.valid[:, None, None]
+        return self.rows.pack(Within(bias)(self.rows.unpack(q), k, v, scale, dropout))
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """Rows see what the cache holds of them and themselves: q, k, v (B, M, H, D), keys and values (B, longest, H, D).
+
+    Writes k and v to the places `at` (B, M) of the cache, and reads its first `used` places.
+    """
+
+    keys: Tensor
+    values: Tensor
+    at: Tensor
+    used: int
+    bias: Tensor
+    turn: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, scale: float | None, dropout: float) -> Tensor:
+        row = torch.arange(len(q), device=q.device)[:, None]
+        self.keys[row, self.at] = turned(k, self.turn).detach().to(self.keys.dtype)
+        self.values[row, self.at] = v.detach().to(self.values.dtype)
+        held = (x[:, : self.used].to(q.dtype) for x in (self.keys, self.values))
+        return Within(self.bias)(turned(q, self.turn), *held, scale, dropout)
+
+
+def turned(x: Tensor, turn: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Rotary positions (2104.09864): x (..., H, D), cos and sin (..., D / 2); the halves of D are the two coordinates."""
+    if turn is None:
+        return x
+    cos, sin = (part.unsqueeze(-2).to(x.dtype) for part in turn)
+    first, second = x.chunk(2, -1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
+
+
+def causal_bias(query_at: Tensor, key_at: Tensor) -> Tensor:
+    """bool (..., M, N): a query sees the keys up to its own place. query_at (..., M), key_at (..., N)."""
+    return key_at.unsqueeze(-2) <= query_at.unsqueeze(-1)
+
+
+def joined(seen: Tensor | None, bias: Tensor | None) -> Tensor | None:
+    """One mask of what is seen (bool) and what is added (float), None where there is neither."""
+    if seen is None or bias is None:
+        return bias if seen is None else seen
+    return bias.masked_fill(~seen, -torch.inf)

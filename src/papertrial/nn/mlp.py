@@ -9,19 +9,50 @@ from torch import Tensor, nn
 class Mlp(nn.Module):
     """width -> hidden -> width with a GELU between: `forward(x (..., width)) -> (..., width)`.
 
-    dropout: after each of the two layers.  approximate: `tanh` is the GELU of flax's default and of the weights trained
-    with it, `none` the exact one.
+    dropout: after each of the two layers; hidden_dropout: another rate after the first.  approximate: `tanh` is the GELU
+    of flax's default and of the weights trained with it, `none` the exact one.  activation: instead of a GELU.
     """
 
-    def __init__(self, width: int, hidden: int, dropout: float = 0.0, approximate: str = "tanh") -> None:
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        dropout: float = 0.0,
+        approximate: str = "tanh",
+        activation: nn.Module | None = None,
+        bias: bool = True,
+        hidden_dropout: float | None = None,
+    ) -> None:
         super().__init__()
-        self.up = nn.Linear(width, hidden)
-        self.gelu = nn.GELU(approximate=approximate)
-        self.down = nn.Linear(hidden, width)
+        self.up = nn.Linear(width, hidden, bias=bias)
+        self.activation = activation or nn.GELU(approximate=approximate)
+        self.down = nn.Linear(hidden, width, bias=bias)
+        self.hidden_dropout = nn.Dropout(dropout if hidden_dropout is None else hidden_dropout)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.down(self.dropout(self.gelu(self.up(x)))))
+        return self.dropout(self.down(self.hidden_dropout(self.activation(self.up(x)))))
+
+
+class GatedMlp(nn.Module):
+    """A perceptron whose hidden units are multiplied by a second linear map (GEGLU and its kin, 2002.05202).
+
+    `forward(x (..., width)) -> (..., width)` = down(activation(gate(x)) * up(x)).  dropout: on the hidden units and on
+    the result.  activation: the tanh form of GELU where not given, as T5 1.1 has it.
+    """
+
+    def __init__(
+        self, width: int, hidden: int, dropout: float = 0.0, activation: nn.Module | None = None, bias: bool = False
+    ) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, hidden, bias=bias)
+        self.up = nn.Linear(width, hidden, bias=bias)
+        self.activation = activation or nn.GELU(approximate="tanh")
+        self.down = nn.Linear(hidden, width, bias=bias)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.down(self.dropout(self.activation(self.gate(x)) * self.up(x))))
 
 
 class StochasticDepth(nn.Module):

@@ -240,10 +240,10 @@ def _training_cost(
     seed: int,
 ) -> dict[str, Any]:
     from papertrial.train.loop import pace
-    from papertrial.use.fit import made_ready
+    from papertrial.use.fit import validation
 
     optim = resolved.optim
-    validate = made_ready(task, model, rows, prepared, optim)
+    validate = validation(task, model, prepared, optim)
     batch = min(optim.batch, rows.examples)
 
     def measure(count: int, pilot: bool = False) -> Pace:
