@@ -258,9 +258,9 @@ def test_pairs_are_those_of_transformers(minilm, longest):
     ours = Pretrained(minilm)
     found = ours.encode_pairs(first, Ragged.of_texts(second), longest)
     assert [found[row].tolist() for row in range(len(first))] == wanted.input_ids
-    types = ours.types(torch.from_numpy(found.padded().astype(np.int64)))
+    segments = ours.segments(torch.from_numpy(found.padded().astype(np.int64)))
     for row, length in enumerate(found.lengths):
-        assert types[row, :length].tolist() == wanted.token_type_ids[row] and not types[row, length:].any()
+        assert segments[row, :length].tolist() == wanted.token_type_ids[row] and not segments[row, length:].any()
 
 
 def test_pairs_must_be_pairs(minilm):
@@ -295,12 +295,12 @@ def gpt2(folder, bpe):
 
 def test_a_folder_without_padding_pads_with_its_end(tmp_path, bpe):
     ours = Pretrained(gpt2(tmp_path, bpe))
-    assert ours.pad == ours.end == ours.size - 1 and not ours.typed
+    assert ours.pad == ours.end == ours.size - 1 and not ours.segmented
     ids = ours.encode(["a <|endoftext|> 日本"])[0]
     assert ours.end not in ids and ours.decode(ids) == "a <|endoftext|> 日本"
     feed = ours.stream()
     assert "".join(said := [feed(token) for token in ids]) == ours.decode(ids) and "\ufffd" not in "".join(said)
-    assert not ours.types(torch.tensor([[1, ours.end, 2]])).any()
+    assert not ours.segments(torch.tensor([[1, ours.end, 2]])).any()
 
 
 @pytest.mark.parametrize(

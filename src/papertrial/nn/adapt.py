@@ -13,11 +13,8 @@ import importlib
 import importlib.util
 import inspect
 import json
-import logging
-import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -32,9 +29,9 @@ from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe, sourced
 from papertrial.core.registry import Method, entries
+from papertrial.nn import hub
 
 FEATURES = ("auto", "pooled", "cls", "mean")
-_NOT_STATED = "not stated by their publisher: ask before you use them"
 #: parameters of the user's own class or function that are filled in from the data
 _FROM_FACTS: dict[str, Callable[[Facts], Any]] = {
     "facts": lambda facts: facts,
@@ -74,7 +71,7 @@ class Adapted(nn.Module):
             raise
         except Exception as error:  # somebody else's code: it may raise anything
             raise Declined(
-                f"the network does not take images of {facts.channels}x{facts.height}x{facts.width} ({_line(error)})",
+                f"the network does not take images of {facts.channels}x{facts.height}x{facts.width} ({hub.first_line(error)})",
                 "choose another --size or another network",
             ) from error
         finally:
@@ -171,7 +168,7 @@ class _Timm:
 
     def licence(self) -> str:
         found = self._timm().get_pretrained_cfg(self.model)
-        return (found.license if found is not None else "") or _NOT_STATED
+        return (found.license if found is not None else "") or hub.NOT_STATED
 
     def build(self, config: Any, facts: Facts) -> Adapted:
         timm = self._timm()
@@ -198,8 +195,8 @@ class _Timm:
         found = timm.get_pretrained_cfg(self.model)
         if found is None or not found.hf_hub_id:
             raise PapertrialError(f"timm has no weights for {self.model!r} on the hub", "leave :pretrained out")
-        if not isinstance(_hub().try_to_load_from_cache(found.hf_hub_id, "model.safetensors"), str):
-            _reach_the_hub(found.hf_hub_id)
+        if not isinstance(hub.client("backbones").try_to_load_from_cache(found.hf_hub_id, "model.safetensors"), str):
+            hub.reach(found.hf_hub_id, "backbones")
 
     @staticmethod
     def _timm() -> ModuleType:
@@ -226,11 +223,12 @@ class _HuggingFace:
 
     def licence(self) -> str:
         """What the front matter of the model card says."""
-        card = self.folder / "README.md" if self.folder else Path(self._read(_hub().hf_hub_download, "README.md"))
-        text = card.read_text(encoding="utf-8") if card.exists() else ""
-        front = text.partition("---\n")[2].partition("\n---")[0] if text.startswith("---\n") else ""
-        stated = re.search(r"^license: *(\S.*)$", front, re.MULTILINE)
-        return stated[1].strip(" \"'") if stated else _NOT_STATED
+        card = (
+            self.folder / "README.md"
+            if self.folder
+            else Path(self._read(hub.client("backbones").hf_hub_download, "README.md"))
+        )
+        return hub.stated_licence(card.read_text(encoding="utf-8") if card.exists() else "")
 
     def build(self, config: Any, facts: Facts) -> Adapted:
         transformers = _transformers()
@@ -248,17 +246,17 @@ class _HuggingFace:
 
     def _read(self, read: Callable[..., Any], *words: str, **options: Any) -> Any:
         """From the folder, else from the cache, else from the hub. Raises PapertrialError that says which failed."""
-        with _quiet():
+        with hub.quiet():
             if self.folder is None:
                 try:
                     return read(self.model, *words, local_files_only=True, **options)
                 except (OSError, ValueError):
-                    _reach_the_hub(self.model)
+                    hub.reach(self.model, "backbones")
             try:
                 return read(self.model, *words, **options)
             except (OSError, ValueError, KeyError) as error:
                 raise PapertrialError(
-                    f"hf:{self.model} cannot be read as a model of transformers ({_line(error)})",
+                    f"hf:{self.model} cannot be read as a model of transformers ({hub.first_line(error)})",
                     "give a folder that save_pretrained wrote, or a model that has safetensors",
                 ) from error
 
@@ -315,34 +313,14 @@ class _Own:
 def _created(timm: ModuleType, model: str, given: dict[str, Any]) -> nn.Module:
     """Raises Declined when the network cannot have this size, TypeError when it has none."""
     try:
-        with _quiet():
+        with hub.quiet():
             return timm.create_model(model, **given)
     except (AssertionError, ValueError, ArithmeticError, OSError, RuntimeError) as error:
-        raise Declined(f"timm:{model} cannot be built for these images ({_line(error)})") from error
-
-
-def _reach_the_hub(model: str) -> None:
-    """One question without retries, so that a machine without a connection is told at once."""
-    hub = _hub()
-    try:
-        hub.HfApi().model_info(model, timeout=20)
-    except (hub.errors.RepositoryNotFoundError, hub.errors.HFValidationError) as error:
-        raise PapertrialError(
-            f"there is no folder and no public model {model!r} on the Hugging Face hub", "check the name"
-        ) from error
-    except Exception as error:  # whatever the network library of the day raises
-        raise PapertrialError(
-            f"the Hugging Face hub cannot be reached for {model} ({_line(error)})",
-            "check the connection, or use what is on this machine: a folder, or fresh weights",
-        ) from error
+        raise Declined(f"timm:{model} cannot be built for these images ({hub.first_line(error)})") from error
 
 
 def _transformers() -> ModuleType:
     return _imported("transformers")
-
-
-def _hub() -> ModuleType:
-    return _imported("huggingface_hub")
 
 
 def _imported(package: str) -> ModuleType:
@@ -356,30 +334,19 @@ def _imported(package: str) -> ModuleType:
     except Exception as error:  # a broken install fails in many ways
         if "torchvision" not in str(error):
             raise PapertrialError(
-                f"{package} cannot be imported ({_line(error)})", "mend it, or install it again"
+                f"{package} cannot be imported ({hub.first_line(error)})", "mend it, or install it again"
             ) from error
         missing = importlib.util.find_spec("torchvision") is None
         raise PapertrialError(
             f"{package} cannot be imported: torchvision "
-            + ("is not installed" if missing else f"does not load beside torch {torch.__version__} ({_line(error)})"),
+            + (
+                "is not installed"
+                if missing
+                else f"does not load beside torch {torch.__version__} ({hub.first_line(error)})"
+            ),
             "type: pip install torchvision"
             if missing
             else "type: pip uninstall torchvision"
             if package == "transformers"
             else "type: pip install --force-reinstall --no-deps torchvision, the build made for this torch",
         ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the hub's own progress and retry messages."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -172,13 +172,13 @@ class Pretrained(_Learnt):
     """The tokeniser of a Hugging Face folder, from its tokenizer.json: the ids its model was trained with.
 
     folder: None makes one that waits for its state.  The padding and truncation of the file are not taken over; a file
-    without a padding token pads with `end`.  typed: whether its model tells the two texts of a pair apart by a type.
+    without a padding token pads with `end`.  segmented: whether its model tells the two texts of a pair apart by segments.
     Raises DataError for a folder without a tokenizer.json, or one that cannot be read; PapertrialError without the extra `text`.
     """
 
     def __init__(self, folder: Path | str | None = None) -> None:
         super().__init__()
-        self.size, self.pad, self.end, self.typed = 0, 0, None, False
+        self.size, self.pad, self.end, self.segmented = 0, 0, None, False
         if folder is not None:
             self._restore(_read(Path(folder)))
 
@@ -207,9 +207,9 @@ class Pretrained(_Learnt):
             found += [np.asarray(row.ids, dtype=np.int32) for row in encoded]
         return Ragged.of(found, pad=self.pad)
 
-    def types(self, ids: Tensor) -> Tensor:
+    def segments(self, ids: Tensor) -> Tensor:
         """Which of two texts an id (B, N) belongs to, 0 or 1, as the model was told in training; 0 where it was not."""
-        if not self.typed:
+        if not self.segmented:
             return torch.zeros_like(ids)
         ends = (ids == self.end).long()
         return ((ends.cumsum(1) - ends > 0) & (ids != self.pad)).long()
@@ -242,7 +242,7 @@ class Pretrained(_Learnt):
         self.pad, self.end = state["pad"], state["end"]
         self.size = 1 + max(self._inner.get_vocab(with_added_tokens=True).values())
         pair = self._inner.encode("a", "b")
-        self.typed = 1 in pair.type_ids and self.end in pair.ids
+        self.segmented = 1 in pair.type_ids and self.end in pair.ids
 
 
 def _library() -> Any:

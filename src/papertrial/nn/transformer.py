@@ -13,7 +13,7 @@ H heads, D width of a head, V vocabulary. Padding stands at the end of a row and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -113,34 +113,39 @@ class Stack(nn.Module):
         where = self.position.embed(rows.at)
         return x if where is None else x + where.to(x.dtype)
 
-    def forward(self, x: Tensor, rows: Rows, seen: Encoded | None = None, cache: Cache | None = None) -> Tensor:
-        for x in self.steps(x, rows, seen, cache):  # noqa: B007 - the last one is the answer
-            pass
-        return self.norm(x)
-
-    def steps(self, x: Tensor, rows: Rows, seen: Encoded | None = None, cache: Cache | None = None) -> Iterator[Tensor]:
-        """What goes into the first layer, and what comes out of each."""
+    def forward(
+        self,
+        x: Tensor,
+        rows: Rows,
+        seen: Encoded | None = None,
+        cache: Cache | None = None,
+        kept: list[Tensor] | None = None,
+    ) -> Tensor:
+        """kept: is given what goes into the first layer and what comes out of each, before the last norm."""
         x = self.dropout(x)
-        yield x
-        within = self.view(rows) if cache is None else None
-        across = Across(rows, seen.rows) if seen is not None else None
-        bias = None if cache is None else self._remembered(rows, cache)
+        turn = self.position.turn(rows.at)
+        within = self._view(rows, turn) if cache is None else None
+        remembered = None if cache is None else self._remembered(rows, cache)
+        across = None if seen is None else Across(rows, seen.rows)
         for layer, block in enumerate(self.blocks):
+            if kept is not None:
+                kept.append(x)
             if cache is not None:
-                within = cache.view(layer, rows.at, bias, self.position.turn(rows.at))
+                within = cache.view(layer, rows.at, remembered, turn)
             context = None if seen is None else seen.x if cache is None else cache.across(layer, block.cross, seen)
             x = block(x, rows, within, across, context)
-            yield x
+        if kept is not None:
+            kept.append(x)
+        return self.norm(x)
 
-    def view(self, rows: Rows) -> View:
+    def _view(self, rows: Rows, turn: tuple[Tensor, Tensor] | None) -> View:
         """What each token sees without a cache."""
-        turn = self.position.turn(rows.at)
         if isinstance(rows, Packed):
             views = tuple(self._within(group.longest, group.valid, rows.at.device) for group in rows.groups)
             return WithinPacked(rows, views, turn)
         return self._within(rows.longest, rows.valid, rows.at.device, turn)
 
-    def _within(self, longest: int, valid: Tensor | None, device: torch.device, turn: Any = None) -> Within:
+    def _within(self, longest: int, valid: Tensor | None, device: Any, turn: Any = None) -> Within:
         at = torch.arange(longest, device=device)
         bias = self.position.bias(at, at)
         if not self.causal:
@@ -253,11 +258,9 @@ class _Reader(nn.Module):
             if cache.used + ids.shape[1] > cache.longest:
                 raise ValueError(f"the cache has {cache.longest} places: {cache.used} used, {ids.shape[1]} wanted")
             at = cache.length[:, None] + torch.arange(ids.shape[1], device=ids.device)
-            return Padded(None if pad is None else (ids != pad) | (at == 0), at)
+            return Padded(None if pad is None else _held(ids, pad) | (at == 0), at)
         at = torch.arange(ids.shape[1], device=ids.device)
-        if pad is None:
-            return Padded(None, at)
-        return rows_of((ids != pad) | (at == 0), packed)
+        return Padded(None, at) if pad is None else rows_of(_held(ids, pad) | (at == 0), packed)
 
     def _read(
         self,
@@ -269,7 +272,8 @@ class _Reader(nn.Module):
     ) -> Tensor:
         x = stack.place(embed.table(rows.pack(ids)), rows)
         if embed.segments is not None:
-            x = x + (embed.segments.weight[0] if segments is None else embed.segments(rows.pack(segments)))
+            types = getattr(self.tokeniser, "types", torch.zeros_like)
+            x = x + embed.segments(rows.pack(types(ids) if segments is None else segments))
         return embed.norm(x)
 
 
@@ -290,7 +294,7 @@ class Encoder(_Reader):
     """A backbone for text: ids (B, N) int64 -> (B, width).
 
     tokeniser: has `size` and `pad`.  pool: one of POOLS.  vocabulary: rows of the embedding table, `tokeniser.size`
-    where not given.  segments, embed_norm: see Embed.
+    where not given.  segments, embed_norm: see Embed; the segments of ids are `tokeniser.types(ids)` where it tells.
     """
 
     def __init__(
@@ -327,7 +331,9 @@ class Encoder(_Reader):
     def layers(self, ids: Tensor, segments: Tensor | None = None) -> list[Tensor]:
         """What goes into the first layer and what comes out of each, (B, N, width), without the last norm."""
         rows = self._rows(ids)
-        return [rows.unpack(x) for x in self.stack.steps(self._read(self.embed, self.stack, ids, rows, segments), rows)]
+        kept: list[Tensor] = []
+        self.stack(self._read(self.embed, self.stack, ids, rows, segments), rows, kept=kept)
+        return [rows.unpack(x) for x in kept]
 
 
 class Decoder(_Reader):
@@ -368,9 +374,9 @@ class Decoder(_Reader):
         return self.outputs(pooled(Encoded(self._tokens(ids, rows, cache), rows), "last"))
 
     def losses(self, ids: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy in nats of target (B, N), what follows each of ids (B, N): (B, N), 0 where target is padding."""
+        """Cross-entropy in nats of target (B, N), what follows each of ids (B, N): (B, N), 0 where ids is padding."""
         rows = self._rows(ids)
-        return _losses(self.outputs(self._tokens(ids, rows)), rows, target, self.tokeniser.pad)
+        return _losses(self.outputs(self._tokens(ids, rows)), rows, target)
 
     def cache(self, rows: int, longest: int) -> Cache:
         """An empty cache for `rows` rows of at most `longest` tokens. Raises PapertrialError for more than there are places."""
@@ -439,10 +445,9 @@ class EncoderDecoder(_Reader):
         return self.outputs(pooled(Encoded(self._tokens(ids, encoded, rows, cache), rows), "last"))
 
     def losses(self, source: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy in nats of target (B, M) given source (B, N): (B, M), 0 where target is padding."""
-        encoded, given = self.encode(source), self.shifted(target)
-        rows = self._rows(given)
-        return _losses(self.outputs(self._tokens(given, encoded, rows)), rows, target, self.tokeniser.pad)
+        """Cross-entropy in nats of target (B, M), of one token or more, given source (B, N): (B, M), 0 at padding."""
+        rows = self._rows(target)
+        return _losses(self.outputs(self._tokens(self.shifted(target), self.encode(source), rows)), rows, target)
 
     def shifted(self, target: Tensor) -> Tensor:
         """What the decoder reads to predict target (B, M): `start`, and all but the last."""
@@ -584,8 +589,11 @@ def _cache(stack: Stack, rows: int, longest: int) -> Cache:
     return Cache(len(stack.blocks), rows, longest, attention.heads, attention.head_width, weight.dtype, weight.device)
 
 
-def _losses(logits: Tensor, rows: Rows, target: Tensor, pad: int | None) -> Tensor:
+def _held(ids: Tensor, pad: int) -> Tensor:
+    """bool (B, N): the places of a row up to its last id that is no padding, whatever is between."""
+    return (ids != pad).flip(1).cumsum(1).flip(1) > 0
+
+
+def _losses(logits: Tensor, rows: Rows, target: Tensor) -> Tensor:
     wanted = rows.pack(target)
-    ignore = -100 if pad is None else pad
-    losses = F.cross_entropy(logits.flatten(0, -2), wanted.flatten(), ignore_index=ignore, reduction="none")
-    return rows.unpack(losses.view(wanted.shape))
+    return rows.unpack(F.cross_entropy(logits.flatten(0, -2), wanted.flatten(), reduction="none").view(wanted.shape))
