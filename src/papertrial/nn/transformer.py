@@ -13,7 +13,7 @@ H heads, D width of a head, V vocabulary. Padding stands at the end of a row and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -250,6 +250,10 @@ class _Reader(nn.Module):
     """What the three models share: a tokeniser, and from ids to the first layer."""
 
     tokeniser: nn.Module
+
+    def fit_inputs(self, columns: Mapping[str, Any]) -> None:
+        """Let the tokeniser learn from the texts of the column "text", where it learns."""
+        self.tokeniser.fit(columns["text"])
 
     def _rows(self, ids: Tensor, cache: Cache | None = None, packed: bool | None = None) -> Rows:
         """Where the tokens of ids (B, N) are. The first place of a row always holds one, so that no row is empty."""

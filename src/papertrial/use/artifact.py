@@ -89,7 +89,7 @@ class Artifact:
     def evaluate(self, data: Any) -> Scores:
         """Metrics on labelled data; raises DataError when it carries no labels."""
         split, opened = self.encode(data)
-        if not ({"label", "target"} & set(split)):
+        if not ({"label", "target"} & set(split) or getattr(self.task, "judged_without_labels", False)):
             wanted = self.card["state"].get("target") or "a folder per class"
             raise DataError(
                 f"{opened.name} has no labels to evaluate on (looked for {wanted})",
