@@ -34,7 +34,8 @@ def open(
       CIFAR-10 binary batches, plain or packed; a text file, plain or packed, whose lines are the texts; CSV, TSV, JSON
       Lines or Parquet, or a folder of them; .npy and .npz. A table in which all columns besides the target are text
       holds texts; `reviews.csv#body` names the column of text, `pairs.csv#first,second` two for pairs
-    - a name: digits, iris, wine, breast_cancer, diabetes, python-docs, python-source; `hf:<id>` or
+    - a name: digits, iris, wine, breast_cancer, diabetes, python-docs, python-source,
+      python-lines, python-pairs; `hf:<id>` or
       `hf:<id>:<configuration>` of the Hugging Face hub, or `hf:<folder>`
     - an object: arrays `X` or `(X, y)`, where two dimensions are a table and more are images; strings, or pairs of
       them, alone or with labels; a data frame; a torch Dataset of (image or vector, label) items; a Hugging Face data

@@ -47,7 +47,8 @@ class Table(Data):
     the column to predict and `binary` | `multiclass` | `regression`; None without a target, or where it has one value
     only.  rows: how many.  part: int8 (rows,), 0 = train or free, 1 = validation, 2 = test; moved: how many rows were
     put in an earlier part because they equal a row there.  given_split: whether the data came with test rows.
-    split_column: the column that says the part.  read_notes: those of `notes` that speak of reading, not of meaning.
+    split_column: the column that says the part.  utf8: whether no file had to be read in an older encoding.
+    read_notes: those of `notes` that speak of reading, not of meaning.
     """
 
     kind = "table"
@@ -61,6 +62,7 @@ class Table(Data):
                 self.note(line)
         self._read()
         self.read_notes = tuple(self.notes)
+        self.utf8 = not any(getattr(source, "encoding", "") in ("cp1252", "latin-1") for source in self._sources)
         self._file_parts = np.repeat([part for part, _ in sources], self._source_rows).astype(np.int8)
         self.fingerprint = fingerprint(*self.columns, *self._forms.values(), self._array, self._file_parts)
         self.split_column = None if self._file_parts.any() else self._find_split_column(target)
@@ -180,6 +182,7 @@ class Table(Data):
             name: describe(name, form, bits, self._texts.get(name))
             for (name, form), bits in zip(self._forms.items(), self._array, strict=True)
         }
+        self._texts = {}  # counts of up to a million texts, which are summed up now
         if isinstance(self._array, np.memmap):
             columns = [column.to_json() for column in self.columns.values()]
             write_json(

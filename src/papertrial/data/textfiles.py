@@ -68,7 +68,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "UTF-16", "utf-16"),
     (codecs.BOM_UTF16_BE, "UTF-16", "utf-16"),
 )
-_BLOCK = 1 << 24  # bytes looked at together
+_BLOCK = 1 << 23  # bytes looked at together
 _START = 1 << 16  # bytes by which text is told from other content
 _CONTROLS = 0.01  # share of control bytes from which content is no text
 _FOREIGN = 0.3  # share of bytes that are not UTF-8 from which Windows-1252 is no longer believed
@@ -293,7 +293,7 @@ def is_text(name: str) -> bool:
 
 
 def blocks(document: np.ndarray) -> Iterator[bytes]:
-    """A text in pieces of whole lines, some 16 MB each; one longer line is one piece."""
+    """A text in pieces of whole lines, some 8 MB each; one longer line is one piece."""
     start = 0
     while start < len(document):
         end = min(start + _BLOCK, len(document))
@@ -307,20 +307,19 @@ def blocks(document: np.ndarray) -> Iterator[bytes]:
 
 def lines_of(document: np.ndarray) -> tuple[Ragged, np.ndarray]:
     """The lines of a text that hold more than blanks, without their line ends, and their numbers from 1, int64."""
-    parts: list[bytes] = []
-    lengths: list[int] = []
-    numbers: list[np.ndarray] = []
-    first = 1
+    values = np.empty(len(document), np.uint8)
+    lengths, numbers = [np.zeros(1, np.int64)], [np.zeros(0, np.int64)]
+    first, filled = 1, 0
     for block in blocks(document):
         lines = block.split(b"\n")
-        kept = [line for line in lines if line.strip()]
-        parts.append(b"".join(kept))
-        lengths += map(len, kept)
-        numbers.append(first + np.flatnonzero([bool(line.strip()) for line in lines]))
+        kept = np.flatnonzero([bool(line.strip()) for line in lines])
+        content = b"".join(lines[row] for row in kept.tolist())
+        values[filled : filled + len(content)] = np.frombuffer(content, np.uint8)
+        filled += len(content)
+        lengths.append(np.array([len(lines[row]) for row in kept.tolist()], np.int64))
+        numbers.append(first + kept)
         first += len(lines) - 1
-    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
-    values = np.frombuffer(b"".join(parts), np.uint8)
-    return Ragged(values, offsets), np.concatenate([np.zeros(0, np.int64), *numbers])
+    return Ragged(values[:filled], np.cumsum(np.concatenate(lengths))), np.concatenate(numbers)
 
 
 def labelled_lines(lines: Ragged) -> tuple[list[str], Ragged] | None:

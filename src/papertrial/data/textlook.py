@@ -65,7 +65,7 @@ for _name, _words in _COMMON.items():
 
 def look(texts: Texts) -> Look:
     """Texts, size, languages, classes, split and duplicates, as words and as numbers, and a few examples."""
-    numbers: dict[str, Any] = {"kind": "text", "examples": len(texts)}
+    numbers: dict[str, Any] = {"kind": "text", "examples": len(texts), "target": texts.columns.get("target")}
     page = Look(texts.name, "text", numbers=numbers)
     _amount(page, texts.texts, texts.unit, texts.names)
     _languages(page, [texts.texts])
@@ -85,7 +85,7 @@ def look(texts: Texts) -> Look:
 def look_pairs(pairs: Pairs) -> Look:
     """Pairs, size, languages, scores or classes, split and duplicates, as words and as numbers, and a few examples."""
     known = np.isfinite(pairs.scores)
-    numbers: dict[str, Any] = {"kind": "pairs", "examples": len(pairs)}
+    numbers: dict[str, Any] = {"kind": "pairs", "examples": len(pairs), "target": pairs.columns.get("target")}
     page = Look(pairs.name, "pairs", numbers=numbers)
     both = Ragged(
         np.concatenate([pairs.first.values, pairs.second.values]),

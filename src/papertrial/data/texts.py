@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+import pandas as pd
 
-from papertrial.core.errors import DataError
+from papertrial.core.errors import DataError, did_you_mean
 from papertrial.core.task import Ragged
 from papertrial.data import textfiles
 from papertrial.data.base import Data, Look, fingerprint, track
@@ -36,8 +36,10 @@ _PAIR_NAMES = (
 _WORDS, _NAMED_WORDS = 3.0, 1.2  # words a value has on average in a column of text, and in one called text
 _DISTINCT = 0.3  # share of values that differ in a column of text
 _MANY, _SENTENCE = 100, 5.0  # ... unless there are so many of so many words, as of questions with several answers
+_FOREIGN = 0.4  # share of bytes beyond ASCII from which a file that is not UTF-8 is in no Western language
 _ALIKE = 3.0  # most by which the mean lengths of two columns differ that hold pairs
-_TARGETS = ("target", "label", "labels", "class", "category", "sentiment", "score", "stars", "rating", "topic", "y")
+# names of targets, the likeliest first
+_TARGETS = ("target", "label", "labels", "class", "category", "sentiment", "topic", "score", "rating", "stars", "y")
 _BLANK = np.isin(np.arange(256), list(b" \t\n\r\x0b\x0c"))
 # of each ASCII byte the lower case, and a blank for all that is no letter or digit; other bytes stay
 _FOLDED = np.frombuffer(
@@ -50,11 +52,11 @@ class Texts(Data):
     """Texts with or without labels.
 
     texts: Ragged uint8, UTF-8.  labels: int64 (N,), -1 = unlabelled.  class_names: sorted.  names: file, line or row of
-    each.  part: int8 (N,), 0 = train or free, 1 = valid, 2 = test; texts that equal a training text are moved to its
-    side.  groups: int64 (N,), equal for texts that differ in case, blanks and punctuation at most.  empty: bool (N,),
+    each; unit: which of these.  part: int8 (N,), 0 = train or free, 1 = valid, 2 = test; texts that equal a training text
+    are moved to its side.  groups: int64 (N,), equal for texts that differ in case, blanks and punctuation at most.  empty: bool (N,),
     nothing but blanks.  documents, document_part: the whole texts with their line breaks, for models of running text,
     where `texts` are lines of them; else the same as `texts`.  columns: what they were in a table, {"text": names,
-    "target": name}, so that new data is read in the same way; empty elsewhere.
+    "target": name, "pairs": bool}, so that new data is read in the same way; empty elsewhere.
     """
 
     kind = "text"
@@ -177,7 +179,7 @@ class Texts(Data):
 
     @cached_property
     def groups(self) -> np.ndarray:
-        return same(folded(self.texts))
+        return same(self.texts, fold=True)
 
     @cached_property
     def _moved(self) -> tuple[np.ndarray, int]:
@@ -265,7 +267,7 @@ class Pairs(Data):
     @cached_property
     def sides(self) -> np.ndarray:
         """int64 (2, N): equal for equal texts on either side."""
-        both = same(folded(_concatenated([self.first, self.second])))
+        both = same(_concatenated([self.first, self.second]), fold=True)
         return both.reshape(2, -1)
 
     @cached_property
@@ -311,13 +313,14 @@ def from_table(
     if not chosen:
         return None
     notes = list(table.read_notes)
-    given = bool(text) or (like is not None and list(chosen) == list(like.get("text", ())))
-    columns = {"text": list(chosen), "target": goal}
+    columns: dict[str, Any] = {"text": list(chosen), "target": goal, "pairs": False}
     if goal is not None and target is None and not like:
         notes.append(f"target guessed: {goal!r}; name another with --target")
     read = table.texts(chosen)
     here: dict[str, Any] = {"part": table.part, "name": table.name, "names": table.names, "columns": columns}
-    if len(chosen) == 2 and (given or _are_pairs(table, chosen, read)):
+    _require_western(table, read)
+    if len(chosen) == 2 and (like["pairs"] if like else bool(text) or _are_pairs(chosen, read)):
+        columns["pairs"] = True
         scores, labels, class_names = _pair_target(table, goal)
         notes.append(f"pairs of the columns {chosen[0]!r} and {chosen[1]!r}")
         return Pairs(read[0], read[1], scores, labels, class_names, notes=notes, **here)
@@ -335,31 +338,31 @@ def _chosen(
     for name in text:
         table.column(name)
     prose = [column.name for column in table.columns.values() if _is_prose(column, table.rows)]
-    if like and all(name in table.columns for name in like["text"]):
-        return like["text"], like["target"] if like["target"] in table.columns else None
-    if like and prose:
-        goal = like["target"] if like["target"] in table.columns else None
-        return [name for name in prose if name != goal][: len(like["text"])], goal
+    if like:
+        return _chosen_like(table, prose, like)
+    # what else a model could use: in a table of text it is the target alone
     skipped = {*text, *prose, table.split_column}
     others = [c.name for c in table.columns.values() if c.name not in skipped and (c.use or c.name == table.target)]
-    others = [name for name in others if table.columns[name].unique > 1 or table.columns[name].missing < table.rows]
-    if target is not None:
-        goal: str | None = target
-    elif text:
-        able = [*text]
-        named = [name for name in others if name.casefold() in _TARGETS]
-        goal = next(iter(named), others[-1] if len(others) == 1 else None)
-        return able, goal
-    else:
-        goal = others[0] if len(others) == 1 else None
+    goal = target or (others[0] if len(others) == 1 else None)
     if text:
-        return text, goal
+        named = {name.casefold(): name for name in others}
+        return text, goal or next((named[name] for name in _TARGETS if name in named), None)
     prose = [name for name in prose if name != goal]
-    if not prose or any(name != goal for name in others):
-        if prose and table.target not in prose:
-            table.note(f"text is of no use to a table: column {prose[0]!r} alone opens as DATA#{prose[0]}")
-        return (), None
-    return prose, goal
+    if prose and set(others) <= {goal}:
+        return prose, goal
+    if prose and table.target not in prose:
+        table.note(f"text is of no use to a table: column {prose[0]!r} opens as text with DATA#{prose[0]}")
+    return (), None
+
+
+def _chosen_like(table: Table, prose: Sequence[str], like: Mapping[str, Any]) -> tuple[Sequence[str], str | None]:
+    """The columns called as before, else as many of text as there were."""
+    goal = like["target"] if like["target"] in table.columns else None
+    found = like["text"] if all(name in table.columns for name in like["text"]) else [n for n in prose if n != goal]
+    if len(found) < len(like["text"]):
+        absent = next(name for name in like["text"] if name not in table.columns)
+        raise DataError(f"{table.name} has no column {absent!r}", did_you_mean(absent, table.columns))
+    return found[: len(like["text"])], goal
 
 
 def _is_prose(column: Column, rows: int) -> bool:
@@ -380,7 +383,7 @@ def _words(value: str) -> float:
     return len(value.split()) + sum(letter > "\u2e7f" or "\u0e00" <= letter < "\u0e80" for letter in value) / 2
 
 
-def _are_pairs(table: Table, names: Sequence[str], read: Sequence[Ragged]) -> bool:
+def _are_pairs(names: Sequence[str], read: Sequence[Ragged]) -> bool:
     """By their names (sentence1 and sentence2, premise and hypothesis), else by their lengths."""
     stems = [re.sub(r"[_ .-]?[0-9ab]$", "", name.casefold()) for name in names]
     if stems[0] == stems[1] and stems[0] not in ("c", "column"):
@@ -391,6 +394,13 @@ def _are_pairs(table: Table, names: Sequence[str], read: Sequence[Ragged]) -> bo
         return False
     mean = sorted(float(column.lengths.mean()) for column in read)
     return mean[1] <= _ALIKE * mean[0]
+
+
+def _require_western(table: Table, read: Sequence[Ragged]) -> None:
+    """Raise DataError where text that was taken as Windows-1252 is full of letters that no Western language has so many of."""
+    foreign = sum(int(np.count_nonzero(_bytes(column) >= 128)) for column in read)
+    if not table.utf8 and foreign > _FOREIGN * sum(column.nbytes for column in read):
+        raise DataError(f"{table.name} is neither in UTF-8 nor in a Western encoding", "save it as UTF-8")
 
 
 def _pair_target(table: Table, goal: str | None) -> tuple[np.ndarray | None, np.ndarray | None, tuple[str, ...]]:
@@ -468,38 +478,43 @@ def _bytes(texts: Ragged) -> np.ndarray:
 
 
 def _per_row(marks: np.ndarray, texts: Ragged) -> np.ndarray:
-    """int64 (N,): how many bytes of each text are marked."""
-    total = np.concatenate([[0], np.cumsum(marks, dtype=np.int64)])
-    return np.diff(total[texts.offsets - texts.offsets[0]])
+    """int64 (N,): how many bytes of each text are marked (bool)."""
+    counts, filled = np.zeros(len(texts), np.int64), texts.lengths > 0
+    if filled.any():
+        begins = (texts.offsets[:-1] - texts.offsets[0])[filled]
+        counts[filled] = np.add.reduceat(marks.view(np.uint8), begins, dtype=np.int64)
+    return counts
 
 
-def folded(texts: Ragged) -> Ragged:
-    """ASCII letters in lower case, and one blank for whatever stands between words: what is compared for duplicates."""
-    parts, lengths = [np.zeros(0, np.uint8)], [np.zeros(0, np.int64)]
+def same(texts: Ragged, fold: bool = False) -> np.ndarray:
+    """int64 (N,): equal for equal texts (by a hash of 64 bits). fold: also for those that differ in the case of ASCII
+    letters, and in blanks and punctuation between words."""
+    hashes = [np.zeros(0, np.uint64)]
     for some in map(texts.__getitem__, chunks(texts)):
-        values = _FOLDED[_bytes(some)]
-        space = values == 32
-        after_space = np.concatenate([[True], space])
-        after_space[some.offsets - some.offsets[0]] = True
-        keep = ~(space & after_space[:-1])
-        kept, length = values[keep], _per_row(keep, some)
-        ends = np.cumsum(length)[length > 0] - 1
-        last = ends[kept[ends] == 32]
-        length[np.flatnonzero(length > 0)[kept[ends] == 32]] -= 1
-        parts.append(np.delete(kept, last))
-        lengths.append(length)
-    return Ragged(np.concatenate(parts), np.concatenate([[0], np.cumsum(np.concatenate(lengths))]))
+        folded = _folded(some) if fold else some
+        held, begin = _bytes(folded).tobytes(), int(folded.offsets[0])
+        ends = (folded.offsets - begin).tolist()
+        rows = np.empty(len(folded), object)
+        rows[:] = [held[first:last] for first, last in itertools.pairwise(ends)]
+        hashes.append(pd.util.hash_array(rows, categorize=False))
+    return np.unique(np.concatenate(hashes), return_inverse=True)[1].astype(np.int64)
 
 
-def same(texts: Ragged) -> np.ndarray:
-    """int64 (N,): equal for equal texts, counted from 0 in the order of first appearance."""
-    buffers = [
-        None,
-        pa.py_buffer(np.ascontiguousarray(texts.offsets)),
-        pa.py_buffer(np.ascontiguousarray(texts.values)),
-    ]
-    held = pa.Array.from_buffers(pa.large_binary(), len(texts), buffers)
-    return held.dictionary_encode().indices.to_numpy().astype(np.int64)
+def _folded(texts: Ragged) -> Ragged:
+    """ASCII letters in lower case, and one blank for whatever stands between words."""
+    values = _FOLDED[_bytes(texts)]
+    space = values == 32
+    keep = np.concatenate([[True], space])  # first: whether a blank, or nothing, stands before
+    keep[texts.offsets - texts.offsets[0]] = True
+    keep = keep[:-1]
+    keep &= space
+    np.logical_not(keep, out=keep)
+    kept, lengths = values[keep], _per_row(keep, texts)
+    filled = np.flatnonzero(lengths)
+    ends = np.cumsum(lengths)[filled] - 1
+    trailing = kept[ends] == 32
+    lengths[filled[trailing]] -= 1
+    return Ragged(np.delete(kept, ends[trailing]), np.concatenate([[0], np.cumsum(lengths)]))
 
 
 def _together(given: np.ndarray, groups: np.ndarray, note: Any) -> tuple[np.ndarray, int]:

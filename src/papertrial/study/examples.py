@@ -49,7 +49,7 @@ def _prepared(card: Mapping[str, Any]) -> Prepared | None:
 
     origin = card["data"]
     numbers = origin["numbers"]
-    opened = open_data(origin["source"], target=numbers.get("target") if numbers.get("kind") == "table" else None)
+    opened = open_data(origin["source"], target=numbers.get("target"))
     if opened.fingerprint != origin["fingerprint"]:
         return None
     prepared: Prepared = registry.task(card["task"]["name"]).prepare(opened, seed=card["seed"], **origin["options"])
