@@ -29,7 +29,6 @@ Notation
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +82,10 @@ class Config:
 def trunk(config: Any, depth: int, causal: bool = False) -> Layout:
     """`depth` layers of T5 1.1, of the sizes of the config: RMS norm before each branch, no bias, logits not scaled, 32
     buckets of distances up to 128 that the layers share, gated GELU."""
-    mlp: Callable[[int], nn.Module] = lambda layer: GatedMlp(config.width, config.hidden, config.dropout)
+
+    def mlp(layer: int) -> nn.Module:
+        return GatedMlp(config.width, config.hidden, config.dropout)
+
     return t5_layout(config.width, depth, config.heads, config.head_width, mlp, config.dropout, causal)
 
 

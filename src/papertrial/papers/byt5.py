@@ -42,7 +42,7 @@ import io
 import itertools
 import tarfile
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -154,7 +154,7 @@ class Spans:
         """bool (B, size): the hidden tokens of rows with `tokens` (B,) each. Rows begin with a token that is not hidden, and
         end with one that is; every way to place the spans is as likely as any other."""
         hidden, spans = self.counts(tokens)
-        most = int(spans.max())
+        most = max(1, int(spans.max()))
         seen = _parts(tokens - hidden, spans, most, draw.uniform(size))
         unseen = _parts(hidden, spans, most, draw.uniform(size))
         ends = torch.stack([seen, unseen], 2).flatten(1).cumsum(1)  # of a part that is seen, of one that is not, ...

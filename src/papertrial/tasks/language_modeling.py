@@ -29,7 +29,7 @@ from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.task import Prepared, Ragged, Scores, Split, Supports
 from papertrial.data.batches import forward_batches
-from papertrial.data.texts import folded, same
+from papertrial.data.texts import same
 from papertrial.nn.heads import NextToken
 from papertrial.tasks._metrics import ratio_scores
 
@@ -146,7 +146,8 @@ class LanguageModeling:
     def answers(self, outputs: np.ndarray, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Raises Declined: a language model answers with text."""
         raise Declined(
-            "a language model has no answer for each example", "papertrial generate goes on with a text, evaluate judges one"
+            "a language model has no answer for each example",
+            "papertrial generate goes on with a text, evaluate judges one",
         )
 
 
@@ -195,7 +196,9 @@ def _units(documents: Ragged) -> tuple[Ragged, np.ndarray]:
     for row in np.flatnonzero(documents.lengths):
         first, last = documents.offsets[row : row + 2].tolist()
         blocks = max(1, (last - first) // longest)
-        cuts = [_line_end(documents.values, first + (last - first) * block // blocks, last) for block in range(1, blocks)]
+        cuts = [
+            _line_end(documents.values, first + (last - first) * block // blocks, last) for block in range(1, blocks)
+        ]
         edges += sorted({first, *cuts} - {last})
         document += [int(row)] * (len(edges) - len(document))
     return Ragged(documents.values, np.append(edges, documents.offsets[-1])), np.array(document)
@@ -214,7 +217,7 @@ def _line_end(values: np.ndarray, place: int, last: int) -> int:
 def _parts(data: Any, units: Ragged, document: np.ndarray, seed: int) -> tuple[np.ndarray, list[str]]:
     """int8 (units,): 0 = train, 1 = valid, 2 = test; and what to say about it."""
     given = data.part if data.documents is data.texts else data.document_part
-    part, alike, notes = np.asarray(given)[document].copy(), same(folded(units)), []
+    part, alike, notes = np.asarray(given)[document].copy(), same(units, fold=True), []
     if not (part == 2).any():
         part[part == 1] = 0
         part[_drawn(units, np.arange(len(units)), SHARE, np.random.default_rng(SPLIT_SEED), alike)] = 2

@@ -73,14 +73,15 @@ class SourceToTarget(nn.Module):
         training = self.training
         self.eval()
         try:
-            ids, length, beams = ids_of(self, texts), self.longest + 1, getattr(self.encoder, "beams", 1)
-            if beams > 1:
-                rows = [found[0].ids for found in beam(self.encoder, ids, length, beams)]
-            else:
-                rows = list(complete(self.encoder, ids, length))
+            rows = self._rows(ids_of(self, texts), getattr(self.encoder, "beams", 1))
         finally:
             self.train(training)
         return [self.encoder.tokeniser.decode(row) for row in rows]
+
+    def _rows(self, ids: Ragged, beams: int) -> list[np.ndarray]:
+        if beams > 1:
+            return [found[0].ids for found in beam(self.encoder, ids, self.longest + 1, beams)]
+        return list(complete(self.encoder, ids, self.longest + 1))
 
     def no_decay(self) -> set[str]:
         inner = getattr(self.encoder, "no_decay", None)
