@@ -76,7 +76,7 @@ def finite(features: np.ndarray) -> np.ndarray:
     return features
 
 
-def sizes(texts: Ragged) -> dict[str, int]:
+def sizes(texts: Ragged) -> dict[str, Any]:
     """`bytes` and `length` of the facts."""
     lengths = texts.lengths
     return {"bytes": int(lengths.sum()), "length": int(np.quantile(lengths, 0.95)) if len(lengths) else 0}

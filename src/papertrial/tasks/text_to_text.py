@@ -225,17 +225,17 @@ class TextToText:
 
     def outputs(self, model: Any, head: Mapping[str, np.ndarray], split: Split) -> np.ndarray:
         """Answers (N,), str objects."""
-        found = model.write(split["source"]) if isinstance(model, nn.Module) else model.outputs(split)
+        found = model.write(split["source"]) if isinstance(model, SourceToTarget) else model.outputs(split)
         return np.array(found, dtype=object)
 
     def embed(self, model: Any, split: Split) -> np.ndarray:
         """(N, width) float32: the mean of what the encoder makes of a source. Raises Declined for a model without features."""
-        if not isinstance(model, nn.Module):
+        if not isinstance(model, SourceToTarget):
             raise Declined("this model has no features to give")
         return finite(through(model, model.encoder, {"ids": ids_of(model, split["source"])}))
 
     def score(self, outputs: np.ndarray, split: Split, state: Mapping[str, Any]) -> Scores:
-        return text_scores(outputs, split["target"].texts(), state["metric"])
+        return text_scores(outputs.tolist(), split["target"].texts(), state["metric"])
 
     def extra_scores(self, model: Any, prepared: Prepared, seed: int) -> dict[str, float]:
         return {}
