@@ -41,7 +41,7 @@ def twins() -> tuple[ByT5, T5ForConditionalGeneration]:
             dropout_rate=0.0,
             use_cache=False,
             **dict(zip(names, SHAPE.values(), strict=True)),
-        )  # fmt: skip
+        )
     )
     ours = ByT5(Config(**SHAPE))
     pretrained.fill(ours, theirs.state_dict(), theirs.config.to_dict())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 import papertrial
+from papertrial import testing
 from papertrial.baselines import t5
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.task import Ragged
@@ -282,6 +285,18 @@ def test_the_paper_trains_with_adafactor():
         model.losses(source, source).mean().backward()
         optimizer.step()
     assert isinstance(optimizer, torch.optim.Adafactor) and not torch.equal(before, model.embed.table.weight)
+
+
+def test_adafactor_goes_on_where_it_stopped(tmp_path):
+    b = testing.bench("byt5")
+    optim = replace(b.resolved().optim, optimizer="adafactor", lr=1e-2)
+    whole, halved, resumed = b.model(), b.model(), b.model(seed=1)
+    testing._train(b, whole, optim, 4, tmp_path / "whole")
+    with testing._stopping_at(halved, 2), suppress(KeyboardInterrupt):
+        testing._train(b, halved, optim, 4, tmp_path / "half")
+    testing._train(b, resumed, optim, 4, tmp_path / "half")
+    for ours, theirs in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_the_study_of_noise_runs_on_real_snippets(shared_data, monkeypatch):

@@ -126,6 +126,22 @@ def build(config: Config, facts: Facts, backbone: nn.Module | None = None) -> T5
 
 
 recipes = {
+    "paper": Recipe(
+        "paper",
+        config={"dropout": 0.1},
+        optim={
+            "optimizer": "adafactor",
+            "lr": 1e-3,
+            "schedule": "constant",
+            "warmup": 0.0,
+            "weight_decay": 0.0,
+            "clip": 0.0,
+            "batch": 128,
+        },
+        budget=Budget(steps=2**18),
+        source="sec. 3.1.3, fine-tuning; there from weights that were pre-trained",
+        cost="hours on a GPU",
+    ),
     "base": Recipe(
         "base",
         config={
