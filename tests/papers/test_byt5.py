@@ -225,6 +225,8 @@ def test_a_folder_of_transformers_is_read_and_written_back(tmp_path):
     assert torch.equal(alone.stack.blocks[2].mlp.up.weight, theirs.encoder.block[2].layer[1].DenseReluDense.wi_1.weight)
     with pytest.raises(PapertrialError, match="does not fit this byt5"):
         byt5.build(Config(**{**TINY, "width": 24}, pretrained=config.pretrained), None)
+    with pytest.raises(PapertrialError, match="no folder"):
+        byt5.build(Config(**TINY, pretrained=str(tmp_path / "nothing")), None)
 
 
 def test_labelled_data_starts_from_a_run_on_text_alone(tmp_path):

@@ -240,11 +240,13 @@ def start_from(model: ByT5 | ByT5Encoder, source: str) -> None:
 
     A model without a decoder leaves the decoder's out. Raises PapertrialError for weights of other sizes or of another model.
     """
-    file = Path(source).expanduser() / "model.safetensors"
-    if (Path(source).expanduser() / "card.json").exists():
+    folder = Path(source).expanduser()
+    if not source.startswith("hf:") and not folder.is_dir():
+        raise PapertrialError(f"there is no folder {source} to start from", "name a run, or hf:<id or folder>")
+    if (folder / "card.json").exists():
         held = {
             name.removeprefix("model.encoder."): value
-            for name, value in load_file(str(file)).items()
+            for name, value in load_file(str(folder / "model.safetensors")).items()
             if name.startswith("model.encoder.")
         }
     else:
