@@ -81,7 +81,8 @@ class SourceToTarget(nn.Module):
     def _rows(self, ids: Ragged, beams: int) -> list[np.ndarray]:
         if beams > 1:
             return [found[0].ids for found in beam(self.encoder, ids, self.longest + 1, beams)]
-        return list(complete(self.encoder, ids, self.longest + 1))
+        written = complete(self.encoder, ids, self.longest + 1)
+        return [written[row] for row in range(len(written))]
 
     def no_decay(self) -> set[str]:
         inner = getattr(self.encoder, "no_decay", None)
