@@ -512,7 +512,7 @@ def _by_noise(measured: Measured) -> Figure:
     "from none to 40 %.",
     where="sec. 5.1",
     kind="trend",
-    cost={"base": "3 CPU minutes a seed"},
+    cost={"base": "2 CPU minutes a seed"},
     plot=_by_noise,
 )
 def noise_costs_bytes_less(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
@@ -529,7 +529,7 @@ def noise_costs_bytes_less(scale: str, seed: int) -> tuple[bool, dict[str, float
     "were pre-trained; here both are trained from scratch, for as many steps.)",
     where="sec. 4",
     kind="trend",
-    cost={"base": "3 CPU minutes a seed"},
+    cost={"base": "2 CPU minutes a seed"},
     plot=_by_noise,
 )
 def clean_text_is_read_as_well(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
