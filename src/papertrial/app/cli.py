@@ -818,6 +818,32 @@ def new(
 
 
 @app.command()
+def rasp(
+    file: Annotated[Path | None, typer.Argument(help="A program, FILE.rasp.", show_default=False)] = None,
+    code: Annotated[str | None, typer.Option("-c", help="Statements to run, after FILE.", show_default=False)] = None,
+    example: Annotated[str, typer.Option(help="Input on which results are shown.")] = "hello",
+    interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Then start the prompt.")] = False,
+    compile_: Annotated[
+        str | None,
+        typer.Option("--compile", help="Program to compile to a PyTorch transformer in --out.", show_default=False),
+    ] = None,
+    vocabulary: Annotated[str, typer.Option(help="Letters the transformer reads.")] = "abcde",
+    longest: Annotated[int, typer.Option(help="Longest input the transformer reads.", min=1)] = 16,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """The language of "Thinking Like Transformers": a prompt, files, and programs compiled to transformers."""
+    from papertrial.app import rasp as language
+
+    if compile_ and out is None:
+        raise PapertrialError("--compile needs a folder to write", "add --out FOLDER")
+    if compile_ and out:
+        language.compile_to(file, code, compile_, out, vocabulary, longest, json)
+    else:
+        language.run(file, code, example, interactive, json)
+
+
+@app.command()
 def doctor(json: Json = False) -> None:
     """Is this machine ready? Versions, threads, extras, cache and known traps."""
     from papertrial.use.doctor import checks

@@ -107,6 +107,7 @@ class Session:
         self.full = False
         self.ended = False
         self.folder = Path()
+        self.report: Callable[[RaspError], None] | None = None
         if base is None:
             self.run(_packaged("programs.rasp"), into=self.top)
 
@@ -120,6 +121,7 @@ class Session:
         into: a file's statements run in a scope of their own, and what they define goes there, without what begins
         with an underscore.  report: takes each error and the run goes on; without it the first is raised.
         """
+        self.report = report
         scope = self.top if into is None else Scope(self.base, Path(source.name).stem)
         found: list[tuple[str, Any]] = []
         for statement in parse(source):
@@ -206,7 +208,14 @@ class Session:
             source = Source(file.read_text(encoding="utf-8"), str(file))
         except (OSError, UnicodeDecodeError) as error:
             raise RaspError(f"{file} cannot be read ({error})", ast.where) from None
-        return list(dict(self.run(source, into=scope, report=report)).items())
+        last: dict[str, Any] = {}
+        for key, value in self.run(source, into=scope, report=self.report):
+            last.pop(key, None)
+            last[key] = value
+        shown, self.shown = self.shown, dict.fromkeys(self.shown, False)
+        lines = [line for key, value in last.items() for line in self.describe(key, value)]
+        self.shown = shown
+        return [("", layers.Drawing(tuple(lines)))]
 
     def command(self, form: str, parts: tuple[Any, ...], scope: Scope) -> list[tuple[str, Any]]:
         if form == "exit":

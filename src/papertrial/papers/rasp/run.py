@@ -57,7 +57,7 @@ class Run:
         if node.kind == "aggregate":
             return self._aggregate(node, args[0], args[1])
         if node.kind == "select":
-            return _select(node.f, *args)
+            return compare(node.f, *args)
         if node.kind == "both":
             return args[0] & args[1]
         if node.kind == "either":
@@ -164,7 +164,7 @@ def _arithmetic(f: Callable[..., np.ndarray], divides: bool = False) -> Callable
     return fast
 
 
-def _compare(f: Callable[..., np.ndarray]) -> Callable[..., np.ndarray | None]:
+def _comparing(f: Callable[..., np.ndarray]) -> Callable[..., np.ndarray | None]:
     def fast(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
         return f(a, b) if a.dtype == b.dtype or _small(a, b) else None
 
@@ -183,7 +183,7 @@ def _choice(a: np.ndarray, condition: np.ndarray, b: np.ndarray) -> np.ndarray |
 
 #: the same as MAPS on whole columns; None where numpy would answer otherwise than Python
 _FAST: dict[str, Callable[..., np.ndarray | None]] = {
-    **{sign: _compare(f) for sign, f in _COMPARE.items()},
+    **{sign: _comparing(f) for sign, f in _COMPARE.items()},
     "+": _arithmetic(np.add),
     "-": _arithmetic(np.subtract),
     "*": _arithmetic(np.multiply),
@@ -199,14 +199,14 @@ _FAST: dict[str, Callable[..., np.ndarray | None]] = {
 }
 
 
-def _select(sign: str, keys: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """(N, N): whether the comparison holds of the key at the column and the query at the row."""
+def compare(sign: str, keys: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """(queries, keys): whether the comparison holds of the key at the column and the query at the row."""
     if keys.dtype == object or queries.dtype == object:
         if {kind_of(keys), kind_of(queries)} == {"string"}:
             rank = {value: place for place, value in enumerate(sorted({*keys.tolist(), *queries.tolist()}))}
             keys, queries = (np.array([rank[value] for value in side.tolist()]) for side in (keys, queries))
         else:
-            compare = np.frompyfunc(COMPARE[sign], 2, 1)
-            return compare(keys[None, :].astype(object), queries[:, None].astype(object)).astype(bool)
+            pairs = np.frompyfunc(COMPARE[sign], 2, 1)
+            return pairs(keys[None, :].astype(object), queries[:, None].astype(object)).astype(bool)
     out: np.ndarray = _COMPARE[sign](keys[None, :], queries[:, None])
     return out
