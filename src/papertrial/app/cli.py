@@ -194,7 +194,11 @@ def read(
         return
     _say(*show.labelled(("caveat", caveat) for caveat in facts.caveats))
     _say("", page or "", "", f"code        {entry.file}")
-    _say("use         papertrial measure --help" if facts.refusal else f"options     papertrial fit {paper} --help")
+    _say(
+        f"use         {facts.command or 'papertrial measure'} --help"
+        if facts.refusal
+        else f"options     papertrial fit {paper} --help"
+    )
 
 
 @app.command()
@@ -402,7 +406,7 @@ def _fit_help(paper: str | None) -> None:
                 width=16,
             )
         )
-    if method.paper.kind not in ("estimator", "analysis"):
+    if method.paper.kind != "estimator" and not method.paper.refusal:
         _say(
             "",
             "Training, also --set name=value:",

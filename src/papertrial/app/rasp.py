@@ -16,8 +16,8 @@ import typer
 
 from papertrial.core.errors import PapertrialError
 from papertrial.core.files import to_json
-from papertrial.papers.rasp.language import Program, Session
-from papertrial.papers.rasp.layers import plan
+from papertrial.papers.rasp.language import Function, Pattern, Program, Session
+from papertrial.papers.rasp.layers import Drawing, plan
 from papertrial.papers.rasp.syntax import RaspError, Source, Unfinished, parse
 
 _HISTORY = 2000  # lines
@@ -60,7 +60,9 @@ def prompt(session: Session) -> None:
     terminal = sys.stdin.isatty()
     if terminal:
         _remember(session)
-        print('RASP. A statement ends with ";", this session with Ctrl-D. Try reverse; or reverse("abc"); or draw(reverse);')
+        print(
+            'RASP. A statement ends with ";", this session with Ctrl-D. Try reverse; or reverse("abc"); or draw(reverse);'
+        )
     held = ""
     while not session.ended:
         try:
@@ -109,7 +111,8 @@ def compile_to(
     file: Path | None, code: str | None, text: str, out: Path, vocabulary: str, longest: int, json: bool
 ) -> None:
     """Write the program `text`, which a file or code may define, as a PyTorch transformer, and compare the two first."""
-    from papertrial.papers.rasp.compiler import Config, compile_program, differences
+    from papertrial.papers.rasp import Config, transformer
+    from papertrial.papers.rasp.compiler import differences
 
     session = Session()
     try:
@@ -117,7 +120,7 @@ def compile_to(
         program = session.evaluate(text)
         if not isinstance(program, Program) or program.node.selects:
             raise RaspError(f"{text} is no s-op: only s-ops compile")
-        compiled = compile_program(program.node, list(dict.fromkeys(vocabulary)), Config(longest=longest))
+        compiled = transformer(program.node, vocabulary, Config(longest=longest))
         tried = differences(compiled, program.node, strings=100, seed=0)
     except RaspError as error:
         _stop(error)
@@ -130,7 +133,9 @@ def compile_to(
     print(f"check       {tried.sentence()}")
     print(f"saved in {out}: model.safetensors, config.json")
     if tried.different:
-        raise PapertrialError(f"the transformer differs from the interpreter on {tried.different} of {tried.compared} values")
+        raise PapertrialError(
+            f"the transformer differs from the interpreter on {tried.different} of {tried.compared} values"
+        )
 
 
 def _facts(name: str, value: Any, session: Session) -> dict[str, Any]:
@@ -142,7 +147,12 @@ def _facts(name: str, value: Any, session: Session) -> dict[str, Any]:
             "name": name, "kind": "selector" if value.node.selects else "s-op", "layers": found.layers,
             "heads": found.heads, "example": shown, "values": getattr(values, "matrix", values),
         }  # fmt: skip
-    return {"name": name, "kind": type(value).__name__.lower(), "value": getattr(value, "matrix", value)}
+    if isinstance(value, Function):
+        return {"name": name, "kind": "function", "arguments": value.arguments}
+    if isinstance(value, Pattern):
+        return {"name": name, "kind": "selector", "example": value.tokens, "values": value.matrix}
+    plain = value.lines if isinstance(value, Drawing) else value
+    return {"name": name, "kind": type(value).__name__.lower(), "value": plain}
 
 
 def _read(file: Path) -> str:
@@ -155,7 +165,10 @@ def _read(file: Path) -> str:
 
 
 def _next_line() -> str:
-    line = sys.stdin.readline()
+    try:
+        line = sys.stdin.readline()
+    except UnicodeDecodeError as error:
+        raise PapertrialError(f"the input cannot be read ({error})", "RASP programs are UTF-8 text") from None
     if not line:
         raise EOFError
     return line.rstrip("\n")

@@ -128,7 +128,9 @@ class Compiled:
     def __call__(self, inputs: Sequence[Sequence[Atom]]) -> list[list[Atom]]:
         """The program's values on each input, read off the transformer."""
         answers = self.model(self.encode(inputs)).argmax(-1).tolist()
-        return [[self.values[answer] for answer in row[: len(tokens)]] for row, tokens in zip(answers, inputs, strict=True)]
+        return [
+            [self.values[answer] for answer in row[: len(tokens)]] for row, tokens in zip(answers, inputs, strict=True)
+        ]
 
     def facts(self) -> dict[str, Any]:
         shape = self.model.shape
@@ -161,15 +163,12 @@ def load(folder: Path | str) -> Compiled:
     return Compiled(model.eval(), config["vocabulary"], config["values"])
 
 
-def compile_program(
-    node: Node, vocabulary: Sequence[Atom], longest: int, sharpness: float = 128.0, limit: int = 4096
-) -> Compiled:
+def compile_program(node: Node, vocabulary: Sequence[Atom], longest: int, sharpness: float, limit: int) -> Compiled:
     """The transformer that computes an s-op on inputs of up to `longest` tokens of `vocabulary`.
 
-    sharpness: of the softmax, a condition that fails costs that much.  limit: most values of one s-op, and most hidden
-    units of one table are about ten times that.  Raises RaspError, with the place in the program, for what does not compile:
-    s-ops with more values than `limit` (means of many numbers), means too close to tell apart in float32, selectors that
-    compare too much at once.
+    sharpness: of the softmax, a condition that fails costs that much.  limit: most values of one s-op; a table has up to
+    16 times as many combinations.  Raises RaspError, with the place in the program, for what does not compile: s-ops with
+    more values (means of many numbers), means too close to tell apart in float32, selectors that compare too much at once.
     """
     return _Compiler(node, list(dict.fromkeys(vocabulary)), longest, sharpness, limit).compile()
 
@@ -282,7 +281,7 @@ class _Compiler:
 
     def means(self, values: tuple[Atom, ...], default: Atom, node: Node) -> tuple[Atom, ...]:
         """All means of 1 .. longest values, and the default."""
-        found: dict[Atom, Atom] = {value: value for value in (default, *values)}
+        found: dict[Any, Any] = {value: value for value in (default, *values)}
         sums: set[Any] = {0}
         for count in range(1, self.longest + 1):
             sums = {total + value for total in sums for value in values}
@@ -300,7 +299,9 @@ class _Compiler:
             if value - kept[-1] > 1e-9 * size:
                 kept.append(value)
         if any(after - before < 1e-5 * size for before, after in itertools.pairwise(kept)):
-            raise RaspError("two means of these values are too close to tell apart in float32", node.where, "round the values first")
+            raise RaspError(
+                "two means of these values are too close to tell apart in float32", node.where, "round the values first"
+            )
         return tuple(kept)
 
     # maps: from which s-ops a table is made
@@ -320,7 +321,9 @@ class _Compiler:
         maps = [arg for arg in dict.fromkeys(node.args) if arg.kind == "map"]
         for kept in itertools.product((True, False), repeat=len(maps)):
             alone = {arg for arg, keep in zip(maps, kept, strict=True) if keep}
-            reads = tuple(dict.fromkeys(leaf for arg in node.args for leaf in ((arg,) if arg in alone else _leaves(arg))))
+            reads = tuple(
+                dict.fromkeys(leaf for arg in node.args for leaf in ((arg,) if arg in alone else _leaves(arg)))
+            )
             try:
                 combinations = self.combinations(reads)
                 below = sum(self.frontier(arg)[1] for arg in alone)
@@ -354,13 +357,13 @@ class _Compiler:
         table = np.empty([len(self.domain(leaf)) for leaf in reads], object)
         steps = _between(node, reads)
         failure: Exception | None = None
-        for place, values in zip(
-            np.ndindex(table.shape), itertools.product(*map(self.domain, reads)), strict=True
-        ):
+        for place, values in zip(np.ndindex(table.shape), itertools.product(*map(self.domain, reads)), strict=True):
             known: dict[Node, Any] = dict(zip(reads, values, strict=True))
             try:
                 for step in steps:
-                    known[step] = step.function(*(arg.detail if arg.kind == "constant" else known[arg] for arg in step.args))
+                    known[step] = step.function(
+                        *(arg.detail if arg.kind == "constant" else known[arg] for arg in step.args)
+                    )
                 table[place] = known[node]
             except (RaspError, TypeError, ValueError, ArithmeticError) as error:
                 table[place], failure = _NEVER, error
@@ -390,28 +393,27 @@ class _Compiler:
                     self.embedding[SPECIALS + place, made.start + values.index(value)] = 1.0
             return made
         if node.kind == "aggregate":  # those that travel whole are made by their head
-            return self.steps(_array(self.domain(node)), [], self.numbers[node])
+            return self.steps(_array(self.domain(node)), self.domain(node), [], self.numbers[node])
         reads, _ = self.frontier(node)
         number = self.number_among(reads)
         table = self.table_of(node, reads)
         if number is None:
-            return self.units_of(table, [self.category(leaf) for leaf in reads])
+            return self.units_of(table, self.domain(node), [self.category(leaf) for leaf in reads])
         table = np.moveaxis(table, reads.index(number), -1)
         others = [self.clean(self.category(leaf)) for leaf in reads if leaf is not number]
-        return self.steps(table, others, self.numbers[number])
+        return self.steps(table, self.domain(node), others, self.numbers[number])
 
     def clean(self, category: Category) -> Category:
         """The same category with 0 and 1 exactly."""
         if not category.soft:
             return category
         if category not in self.cleaned:
-            self.cleaned[category] = self.units_of(_array(category.values), [category])
+            self.cleaned[category] = self.units_of(_array(category.values), category.values, [category])
         return self.cleaned[category]
 
-    def units_of(self, table: np.ndarray, reads: list[Category]) -> Category:
+    def units_of(self, table: np.ndarray, values: tuple[Atom, ...], reads: list[Category]) -> Category:
         """A table as hidden units: one for each combination of what is read, values that behave alike as one."""
-        codes, values = _codes(table)
-        codes, groups = _merged(codes, codes.ndim)
+        codes, groups = _merged(_codes(table, values), table.ndim)
         made = Category(self.fresh(len(values)), values, self.place_after(reads))
         soft = any(category.soft for category in reads)
         for combination in np.ndindex(codes.shape):
@@ -420,17 +422,16 @@ class _Compiler:
             gate, count = _gate(reads, groups, combination)
             out = made.start + int(codes[combination])
             if soft:  # 0 and 1 come out exactly for inputs within a quarter of them
-                gate = {line: 2.0 for line in gate}
+                gate = dict.fromkeys(gate, 2.0)
                 self.emit(made.place, gate, 1.5 - 2.0 * count, {out: 1.0})
                 self.emit(made.place, gate, 0.5 - 2.0 * count, {out: -1.0})
             else:
                 self.emit(made.place, gate, 1.0 - count, {out: 1.0})
         return made
 
-    def steps(self, table: np.ndarray, reads: list[Category], number: Number) -> Category:
+    def steps(self, table: np.ndarray, values: tuple[Atom, ...], reads: list[Category], number: Number) -> Category:
         """A table whose last axis is a number: for each combination of the others, a step where the value changes."""
-        codes, values = _codes(table)
-        codes, groups = _merged(_filled(codes), codes.ndim - 1)
+        codes, groups = _merged(_filled(_codes(table, values)), table.ndim - 1)
         made = Category(self.fresh(len(values)), values, self.place_after([*reads, number]), soft=True)
         for combination in np.ndindex(codes.shape[:-1]):
             row = codes[combination]
@@ -471,7 +472,9 @@ class _Compiler:
             ours, theirs = (head.key, head.query) if by_key else (head.query, head.key)
             for row, group in enumerate(rows):
                 if group.any():
-                    ours.update({(head.width, chosen.start + int(place)): 1.0 for place in np.flatnonzero(which.ravel() == row)})
+                    ours.update(
+                        {(head.width, chosen.start + int(place)): 1.0 for place in np.flatnonzero(which.ravel() == row)}
+                    )
                     theirs.update({(head.width, other.start + int(place)): 1.0 for place in np.flatnonzero(group)})
                     head.width += 1
         head.query.update({(0, _FLAG): 1.0, (0, _HERE): 1.0})
@@ -487,7 +490,12 @@ class _Compiler:
         if self.travels_whole(node):
             made = Category(self.fresh(len(domain)), domain, (layer, -1), soft=True)
             self.categories[node] = made
-            head.value.update({(row + domain.index(value), line): 1.0 for value, line in zip(values.values, values.lines, strict=True)})
+            head.value.update(
+                {
+                    (row + domain.index(value), line): 1.0
+                    for value, line in zip(values.values, values.lines, strict=True)
+                }
+            )
             head.rest += [float(value == default) for value in domain]
             head.out += made.lines
         else:
@@ -509,8 +517,8 @@ class _Compiler:
             else:
                 groups.append((keys, queries, [clause]))
         found = []
-        for key_set, query_set, clauses in groups:
-            keys, queries = (sorted(nodes, key=lambda node: node.number) for nodes in (key_set, query_set))
+        for *both, clauses in groups:
+            keys, queries = (sorted(nodes, key=lambda node: node.number) for nodes in both)
             matrix, key_classes, query_classes = self.truth(clauses, keys, queries, selector)
             if not matrix.all():
                 matrix, lines = self.side(matrix, queries, query_classes, selector)
@@ -535,7 +543,10 @@ class _Compiler:
             for node in nodes:
                 views = [table.T if at == 0 else table for atom, table in tables.items() if atom.args[at] is node]
                 classes[at, node] = np.unique(np.concatenate(views, axis=1), axis=0, return_inverse=True)[1].ravel()
-        sizes = [int(classes[1, node].max()) + 1 for node in queries], [int(classes[0, node].max()) + 1 for node in keys]
+        sizes = (
+            [int(classes[1, node].max()) + 1 for node in queries],
+            [int(classes[0, node].max()) + 1 for node in keys],
+        )
         if max(map(math.prod, sizes)) > self.limit:
             raise RaspError(
                 f"this selector compares {math.prod(sizes[0]):,} with {math.prod(sizes[1]):,} combinations of values, too many",
@@ -579,7 +590,9 @@ class _Compiler:
         table = np.vectorize(order.__getitem__, otypes=[np.int64])(table)
         key = (tuple(nodes), table.tobytes())
         if key not in self.joint:
-            self.joint[key] = self.units_of(table.astype(object), [self.category(node) for node in nodes])
+            self.joint[key] = self.units_of(
+                table.astype(object), tuple(range(len(order))), [self.category(node) for node in nodes]
+            )
         made = self.joint[key]
         rows = {order[int(code)]: matrix[place] for place, code in enumerate(which)}
         return np.array([rows[int(value)] for value in made.values]), made
@@ -619,7 +632,13 @@ class _Compiler:
 
 
 def _attention(
-    state: dict[str, np.ndarray], name: str, place: int, head: _Head, shape: LayerShape, rest: np.ndarray, sharpness: float
+    state: dict[str, np.ndarray],
+    name: str,
+    place: int,
+    head: _Head,
+    shape: LayerShape,
+    rest: np.ndarray,
+    sharpness: float,
 ) -> None:
     """Write a head. At BOS its queries and keys hold nothing but the pull of BOS, its values the defaults."""
     pull = np.zeros(shape.head)
@@ -698,12 +717,10 @@ def _between(node: Node, reads: tuple[Node, ...]) -> list[Node]:
     return sorted(found, key=lambda step: step.number)
 
 
-def _codes(table: np.ndarray) -> tuple[np.ndarray, tuple[Atom, ...]]:
-    """A table of values as whole numbers, -1 for _NEVER, and the values."""
-    values = _distinct(value for value in table.ravel().tolist() if value is not _NEVER)
+def _codes(table: np.ndarray, values: tuple[Atom, ...]) -> np.ndarray:
+    """A table with the place of each value among `values`, -1 for _NEVER."""
     places: dict[Any, int] = {value: place for place, value in enumerate(values)}
-    flat = [places.get(value, -1) if value is not _NEVER else -1 for value in table.ravel().tolist()]
-    return np.array(flat).reshape(table.shape), values
+    return np.array([places.get(value, -1) for value in table.ravel().tolist()]).reshape(table.shape)
 
 
 def _filled(codes: np.ndarray) -> np.ndarray:
@@ -727,7 +744,9 @@ def _merged(codes: np.ndarray, axes: int) -> tuple[np.ndarray, list[np.ndarray]]
     return codes, groups
 
 
-def _gate(reads: list[Category], groups: list[np.ndarray], combination: tuple[int, ...]) -> tuple[dict[int, float], float]:
+def _gate(
+    reads: list[Category], groups: list[np.ndarray], combination: tuple[int, ...]
+) -> tuple[dict[int, float], float]:
     """The lines of which `count` are 1 when a combination is there. What makes no difference is not asked for."""
     gate: dict[int, float] = {}
     count = 0
@@ -753,7 +772,9 @@ def _normal(selector: Node, positive: bool) -> list[frozenset[tuple[Node, bool]]
     if (selector.kind == "both") == positive:
         return list(dict.fromkeys([*left, *right]))
     if len(left) * len(right) > _CLAUSES:
-        raise RaspError("this selector is too entangled to be the sum of conditions", selector.where, "aggregate in two steps")
+        raise RaspError(
+            "this selector is too entangled to be the sum of conditions", selector.where, "aggregate in two steps"
+        )
     return list(dict.fromkeys(a | b for a in left for b in right))
 
 

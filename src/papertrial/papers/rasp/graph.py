@@ -56,7 +56,7 @@ class Node:
         self.kind, self.f, self.args, self.detail, self.number = kind, f, args, detail, number
         self.where: Span | None = None
         self.below: tuple[Node, ...] | None = None
-        self.depth = max((node.depth for node in args), default=0)
+        self.depth: int = max((node.depth for node in args), default=0)
         if kind == "select":
             self.depth += 1
         elif kind == "aggregate":
@@ -95,9 +95,7 @@ _known: WeakValueDictionary[Hashable, Node] = WeakValueDictionary()
 _count = 0
 
 
-def make(
-    kind: str, f: str = "", args: tuple[Node, ...] = (), detail: Any = None, where: Span | None = None
-) -> Node:
+def make(kind: str, f: str = "", args: tuple[Node, ...] = (), detail: Any = None, where: Span | None = None) -> Node:
     """The node with these parts: the one that exists, or a new one."""
     global _count
     key = (kind, f, _exact(detail), *(id(node) for node in args))  # nodes keep their arguments alive, and so their ids

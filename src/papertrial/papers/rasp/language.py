@@ -22,6 +22,7 @@ from papertrial.papers.rasp.syntax import Ast, RaspError, Source, Span, parse
 FOLDER = Path(__file__).parent
 BUILTINS = ("aggregate", "round", "indicator", "range", "zip", "len", "enumerate", "draw")
 _RESERVED = {"if", "else", "not", "and", "or", "out", "def", "return", "for", "in", "get", "select", "True", "False"}
+_LONGEST_RANGE = 1_000_000
 _ATOMS = (bool, int, float, str)
 
 
@@ -83,8 +84,8 @@ class Scope:
         for scope in self.chain():
             if name in scope.values:
                 return scope.values[name]
-        known = {key for scope in self.chain() for key in scope.values}
-        raise RaspError(f"{name} is not defined", where, did_you_mean(name, known) if known else "")
+        hint = did_you_mean(name, {key for scope in self.chain() for key in scope.values})
+        raise RaspError(f"{name} is not defined", where, hint if hint.startswith("did") else "")
 
     def put(self, name: str, value: Any, where: Span | None = None) -> None:
         if name in _RESERVED or name in BUILTINS or (self.outer and name in self.outer.fixed):
@@ -122,7 +123,7 @@ class Session:
         with an underscore.  report: takes each error and the run goes on; without it the first is raised.
         """
         self.report = report
-        scope = self.top if into is None else Scope(self.base, Path(source.name).stem)
+        scope = self.top if into is None else Scope(self.base, str(Path(source.name).with_suffix("")))
         found: list[tuple[str, Any]] = []
         for statement in parse(source):
             try:
@@ -149,7 +150,10 @@ class Session:
 
     def describe(self, name: str, value: Any) -> list[str]:
         """The lines that show a result, with what it is on the example."""
-        return words.result(name, value, self)
+        try:
+            return words.result(name, value, self)
+        except ValueError as error:  # a number with too many digits to be written
+            raise RaspError(str(error)) from None
 
     # statements
 
@@ -232,7 +236,9 @@ class Session:
         elif form == "full seq display":
             self.full = parts[1]
         else:
-            return [("", layers.Drawing(tuple(f"\t{kind} example: {words.atom(self.examples[kind])}" for kind in which)))]
+            return [
+                ("", layers.Drawing(tuple(f"\t{kind} example: {words.atom(self.examples[kind])}" for kind in which)))
+            ]
         return []
 
     # expressions
@@ -254,7 +260,9 @@ class Session:
 
     def _binary(self, ast: Ast, scope: Scope) -> Any:
         sign, left, right = ast.parts
-        return _mapped(sign, ast.where, self.value(left, scope), self.value(right, scope), shown=f"( {{}} {sign} {{}} )")
+        return _mapped(
+            sign, ast.where, self.value(left, scope), self.value(right, scope), shown=f"( {{}} {sign} {{}} )"
+        )
 
     def _and(self, ast: Ast, scope: Scope) -> Any:
         sign = ast.parts[0]
@@ -292,7 +300,9 @@ class Session:
         if isinstance(container, Program) and isinstance(sought, _ATOMS):
             equal = make("map", "indicator", (make("map", "==", (container.node, constant(sought)), where=ast.where),))
             share = make("aggregate", "", (EVERYWHERE, equal), where=ast.where)
-            return _program(make("map", ">", (share, constant(0)), where=ast.where), f"{_short(sought)} in {container.name}")
+            return _program(
+                make("map", ">", (share, constant(0)), where=ast.where), f"{_short(sought)} in {container.name}"
+            )
         raise RaspError("'in' looks for an atom in a list or an s-op, or for an s-op in a list of atoms", ast.where)
 
     def _select(self, ast: Ast, scope: Scope) -> Program:
@@ -377,7 +387,10 @@ class Session:
         if isinstance(function, Program):
             if len(arguments) != 1 or not isinstance(arguments[0], str | list | dict):
                 raise RaspError(f"{function.name} runs on one input, a string or a list of atoms", ast.where)
-            return function(arguments[0])
+            try:
+                return function(arguments[0])
+            except RaspError as error:  # what is wrong with the input has no place of its own
+                raise RaspError(error.problem, error.where or ast.where, error.fix) from None
         if not isinstance(function, Function):
             raise RaspError(f"{_kind(function)} cannot be called", called.where)
         if len(arguments) != len(function.arguments):
@@ -422,7 +435,10 @@ class Session:
 
     def _call_range(self, arguments: list[Any], ast: Ast) -> list[int]:
         _count(arguments, (1, 2, 3), ast)
-        return list(_plain(range, ast.where, *arguments))
+        found = _plain(range, ast.where, *arguments)
+        if len(found) > _LONGEST_RANGE:
+            raise RaspError(f"this range has {len(found):,} numbers, and the longest has {_LONGEST_RANGE:,}", ast.where)
+        return list(found)
 
     def _call_len(self, arguments: list[Any], ast: Ast) -> int:
         _count(arguments, (1,), ast)
@@ -528,4 +544,6 @@ def _short(value: Any) -> str:
 def _kind(value: Any) -> str:
     if isinstance(value, Program):
         return "a selector" if value.node.selects else "an s-op"
-    return {list: "a list", dict: "a dict", Function: "a function", str: "a string"}.get(type(value), f"the value {value!r}")
+    return {list: "a list", dict: "a dict", Function: "a function", str: "a string"}.get(
+        type(value), f"the value {value!r}"
+    )

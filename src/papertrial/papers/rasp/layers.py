@@ -36,8 +36,10 @@ class Plan:
         return max(map(len, self.selectors), default=0)
 
     def sentence(self) -> str:
-        each = ", ".join(str(len(layer)) for layer in self.selectors)
-        return f"{self.layers} layers, at most {self.heads} heads in one" + (f" ({each})" if self.layers else "")
+        if not self.layers:
+            return "no layers"
+        each = " + ".join(str(len(layer)) for layer in self.selectors)
+        return f"{self.layers} layer{'s'[: self.layers > 1]}, heads {each}"
 
 
 def plan(node: Node) -> Plan:

@@ -100,7 +100,7 @@ def column(values: list[Any]) -> np.ndarray:
         return np.array(values, np.float64)
     if kinds == {bool}:
         return np.array(values, np.bool_)
-    if kinds == {int} and -_EXACT < min(values) and max(values) < _EXACT:
+    if kinds == {int} and min(values) > -_EXACT and max(values) < _EXACT:
         return np.array(values, np.int64)
     if not kinds <= {bool, int, float} and kinds != {str}:
         legal = kinds <= {bool, int, float, str}

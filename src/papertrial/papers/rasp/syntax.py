@@ -9,6 +9,7 @@ them, and `not` binds tighter than any of them, so that `not a == b` is `(not a)
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ _LEVELS = {
     "^": 6, "*": 5, "/": 5, "%": 4, "+": 3, "-": 3, **dict.fromkeys(COMPARISONS, 2), "and": 1, "or": 1, "if": 0, "in": -1,
 }  # fmt: skip
 _LOOSEST = -1
+_READ: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "string": lambda text: text[1:-1]}
 _TOKEN = re.compile(
     r"""(?P<space>\s+|\#[^\n]*)|(?P<float>\d+\.\d+)|(?P<int>\d+)|(?P<string>"[^"\r\n]*")|(?P<name>[A-Za-z_]\w*)
     |(?P<sign>==|!=|<=|>=|[-+*/%^<>=()\[\]{},:;])""",
@@ -97,7 +99,11 @@ def parse(source: Source) -> list[Ast]:
 
     Raises Unfinished when it ends too early, RaspError at the first thing that fits nowhere.
     """
-    return _Parser(source).statements()
+    parser = _Parser(source)
+    try:
+        return parser.statements()
+    except RecursionError:
+        raise RaspError("this is nested too deeply", parser.next.where) from None
 
 
 def _tokens(source: Source) -> list[_Token]:
@@ -140,10 +146,7 @@ class _Parser:
         return self.tokens[self.place - 1]
 
     def need(self, text: str, after: str = "") -> _Token:
-        token = self.take(text)
-        if token is None:
-            self.fail(f"expected {text!r}{after}")
-        return token
+        return self.take(text) or self.fail(f"expected {text!r}{after}")
 
     def name(self) -> _Token:
         token = self.next
@@ -335,8 +338,7 @@ class _Parser:
             return self.select()
         if token.kind in ("int", "float", "string"):
             self.place += 1
-            value = {"int": int, "float": float, "string": lambda text: text[1:-1]}[token.kind](token.text)
-            return Ast("atom", (value,), token.where)
+            return Ast("atom", (_READ[token.kind](token.text),), token.where)
         if token.kind == "name" and token.text not in KEYWORDS:
             self.place += 1
             return Ast("name", (token.text,), token.where)

@@ -1,9 +1,9 @@
 """The transformer that programs compile to: nothing but PyTorch, no norms, and a residual stream of named lines.
 
-    x = tokens(id) + positions(place)       place 0 is the slot BOS, where attention rests that selects nothing
-    x = x + feed_forward(x)                 any number of them before the first layer and in each layer
-    x = x + attention(x)                    softmax(Q K^T / sqrt(d)) V, padding left out
-    answers(x)                              one number for each value the program can give
+x = tokens(id) + positions(place)       place 0 is the slot BOS, where attention rests that selects nothing
+x = x + feed_forward(x)                 any number of them before the first layer and in each layer
+x = x + attention(x)                    softmax(Q K^T / sqrt(d)) V, padding left out
+answers(x)                              one number for each value the program can give
 """
 
 from __future__ import annotations

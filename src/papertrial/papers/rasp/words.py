@@ -87,7 +87,10 @@ def result(name: str, value: Any, session: Session, indent: str = "", prefix: st
         return _full("\t = ", value) if session.full else [f"\t =  {sequence(value)}"]
     head = f"{indent} {prefix} "
     if isinstance(value, Program):
-        return [f"{head}   {'selector' if value.node.selects else 's-op'}: {name}", *_example(name, value, session, indent)]
+        return [
+            f"{head}   {'selector' if value.node.selects else 's-op'}: {name}",
+            *_example(name, value, session, indent),
+        ]
     if isinstance(value, Function):
         return [f"{head}   {value.scope.file} function: {value.name}({', '.join(value.arguments)})"]
     called = f"{name} = " if name else ""
