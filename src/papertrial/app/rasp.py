@@ -111,7 +111,7 @@ def compile_to(
     file: Path | None, code: str | None, text: str, out: Path, vocabulary: str, longest: int, json: bool
 ) -> None:
     """Write the program `text`, which a file or code may define, as a PyTorch transformer, and compare the two first."""
-    from papertrial.papers.rasp import Config, transformer
+    from papertrial.papers.rasp import Config, as_transformer
     from papertrial.papers.rasp.compiler import differences
 
     session = Session()
@@ -120,7 +120,7 @@ def compile_to(
         program = session.evaluate(text)
         if not isinstance(program, Program) or program.node.selects:
             raise RaspError(f"{text} is no s-op: only s-ops compile")
-        compiled = transformer(program.node, vocabulary, Config(longest=longest))
+        compiled = as_transformer(program.node, vocabulary, Config(longest=longest))
         tried = differences(compiled, program.node, strings=100, seed=0)
     except RaspError as error:
         _stop(error)

@@ -94,7 +94,7 @@ def program(name: str) -> Node:
     return found.node
 
 
-def transformer(name: str | Node, vocabulary: Sequence[Any], config: Config | None = None) -> Compiled:
+def as_transformer(name: str | Node, vocabulary: Sequence[Any], config: Config | None = None) -> Compiled:
     """A program with the weights that compute it: `.model` is a torch module, `.save(folder)` writes it.
 
     vocabulary: the tokens it reads, a string of letters or a list.  Raises RaspError for what does not compile, see
@@ -236,7 +236,7 @@ def weights_compute_the_programs(scale: str, seed: int) -> tuple[bool, dict[str,
     measured: dict[str, float] = {}
     held = True
     for name, known in KNOWN.items():
-        compiled = transformer(name, known.first + known.letters, config)
+        compiled = as_transformer(name, known.first + known.letters, config)
         found = differences(compiled, program(name), 100, seed, first=known.first or None)
         facts = compiled.facts()
         measured[name] = 1 - found.different / found.compared

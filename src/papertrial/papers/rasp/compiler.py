@@ -296,7 +296,7 @@ class _Compiler:
         size = max(1.0, *map(abs, ordered))
         kept = [ordered[0]]
         for value in ordered[1:]:
-            if value - kept[-1] > 1e-9 * size:
+            if value - kept[-1] > 1e-12 * size:  # the same mean, summed in another order
                 kept.append(value)
         if any(after - before < 1e-5 * size for before, after in itertools.pairwise(kept)):
             raise RaspError(
@@ -517,8 +517,8 @@ class _Compiler:
             else:
                 groups.append((keys, queries, [clause]))
         found = []
-        for *both, clauses in groups:
-            keys, queries = (sorted(nodes, key=lambda node: node.number) for nodes in both)
+        for key_set, query_set, clauses in groups:
+            keys, queries = _ordered(key_set), _ordered(query_set)
             matrix, key_classes, query_classes = self.truth(clauses, keys, queries, selector)
             if not matrix.all():
                 matrix, lines = self.side(matrix, queries, query_classes, selector)
@@ -714,7 +714,11 @@ def _between(node: Node, reads: tuple[Node, ...]) -> list[Node]:
         if step.kind == "map" and step not in reads and step not in found:
             found.add(step)
             waiting += step.args
-    return sorted(found, key=lambda step: step.number)
+    return _ordered(found)
+
+
+def _ordered(nodes: set[Node]) -> list[Node]:
+    return sorted(nodes, key=lambda node: node.number)
 
 
 def _codes(table: np.ndarray, values: tuple[Atom, ...]) -> np.ndarray:

@@ -138,13 +138,13 @@ class Session:
                 break
         if into is not None:
             into.values.update({name: value for name, value in scope.values.items() if _public(name)})
-            found = [(name, value) for name, value in found if _public(name)]
+            found = [(name, value) for name, value in found if _public(name) or isinstance(value, layers.Drawing)]
         return found
 
     def evaluate(self, text: str) -> Any:
         """The value of one expression, such as `reverse`, `reverse("abc")` or `selector_width(select(tokens, "a", ==))`."""
         statements = parse(Source(f"{text.strip().rstrip(';')};"))
-        if len(statements) != 1 or statements[0].form != "show":
+        if len(statements) != 1 or statements[0].form != "expression":
             raise RaspError(f"{text!r} is not one expression", statements[0].where if statements else None)
         return self.value(statements[0].parts[0], self.top)
 
@@ -159,7 +159,7 @@ class Session:
 
     def statement(self, ast: Ast, scope: Scope) -> list[tuple[str, Any]]:
         form, parts = ast.form, ast.parts
-        if form == "show":
+        if form == "expression":
             value = self.value(parts[0], scope)
             name = parts[0].parts[0] if parts[0].form == "name" else "out"
             if isinstance(value, Sequence | Pattern | layers.Drawing):
@@ -212,12 +212,12 @@ class Session:
             source = Source(file.read_text(encoding="utf-8"), str(file))
         except (OSError, UnicodeDecodeError) as error:
             raise RaspError(f"{file} cannot be read ({error})", ast.where) from None
-        last: dict[str, Any] = {}
-        for key, value in self.run(source, into=scope, report=self.report):
+        last: dict[Any, tuple[str, Any]] = {}
+        for place, (key, value) in enumerate(self.run(source, into=scope, report=self.report)):
             last.pop(key, None)
-            last[key] = value
+            last[key or place] = key, value
         shown, self.shown = self.shown, dict.fromkeys(self.shown, False)
-        lines = [line for key, value in last.items() for line in self.describe(key, value)]
+        lines = [line for key, value in last.values() for line in self.describe(key, value)]
         self.shown = shown
         return [("", layers.Drawing(tuple(lines)))]
 

@@ -22,6 +22,7 @@ _LEVELS = {
     "^": 6, "*": 5, "/": 5, "%": 4, "+": 3, "-": 3, **dict.fromkeys(COMPARISONS, 2), "and": 1, "or": 1, "if": 0, "in": -1,
 }  # fmt: skip
 _LOOSEST = -1
+_AROUND = 100  # letters of a line shown before and behind the place of an error
 _READ: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "string": lambda text: text[1:-1]}
 _TOKEN = re.compile(
     r"""(?P<space>\s+|\#[^\n]*)|(?P<float>\d+\.\d+)|(?P<int>\d+)|(?P<string>"[^"\r\n]*")|(?P<name>[A-Za-z_]\w*)
@@ -56,10 +57,12 @@ class Span:
         line = text[first:].partition("\n")[0]
         column = self.start - first
         width = max(1, min(self.end, first + len(line)) - self.start)
-        under = "".join("\t" if letter == "\t" else " " for letter in line[:column]) + "^" * width
         number = text.count("\n", 0, self.start) + 1
         head = f"{self.source.name}, line {number}, column {column + 1}\n" if self.source.name else ""
-        return f"{head}  {line}\n  {under}"
+        cut = max(0, column - _AROUND)  # of a long line, what is around the place
+        shown = line[cut : column + _AROUND]
+        under = "".join("\t" if letter == "\t" else " " for letter in line[cut:column]) + "^" * width
+        return f"{head}  {shown}\n  {under[: len(shown) + 1]}"
 
 
 class RaspError(PapertrialError):
@@ -187,7 +190,7 @@ class _Parser:
             values = self.listed()
             return self.closed(Ast("assign", (names, values), start.to(values[-1].where)))
         value = self.expression()
-        return self.closed(Ast("show", (value,), value.where))
+        return self.closed(Ast("expression", (value,), value.where))
 
     def closed(self, statement: Ast) -> Ast:
         self.need(";", " at the end of the statement")
