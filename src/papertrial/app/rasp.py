@@ -103,7 +103,6 @@ def _answer(session: Session, text: str) -> None:
         try:
             _say(session.describe(name, value))
         except RaspError as error:
-            _say([f"     {name}"])
             _report(error)
 
 
@@ -140,13 +139,14 @@ def compile_to(
 
 def _facts(name: str, value: Any, session: Session) -> dict[str, Any]:
     if isinstance(value, Program):
-        found = plan(value.node)
-        shown = session.examples["selector" if value.node.selects else "s-op"]
-        values = value(shown)
-        return {
-            "name": name, "kind": "selector" if value.node.selects else "s-op", "layers": found.layers,
-            "heads": found.heads, "example": shown, "values": getattr(values, "matrix", values),
-        }  # fmt: skip
+        kind = "selector" if value.node.selects else "s-op"
+        found, example = plan(value.node), session.examples[kind]
+        facts = {"name": name, "kind": kind, "layers": found.layers, "heads": found.heads, "example": example}
+        try:
+            values = value(example)
+        except RaspError as error:
+            return {**facts, "error": str(error)}
+        return {**facts, "values": getattr(values, "matrix", values)}
     if isinstance(value, Function):
         return {"name": name, "kind": "function", "arguments": value.arguments}
     if isinstance(value, Pattern):

@@ -23,15 +23,15 @@ class Setting:
     """letters, longest: of the strings, whose lengths are random; first: a token in front of each, whose value is not
     asked for.  strings, tested: how many to train and to judge on.  width, steps, batch, rate: of the training."""
 
-    letters: str = "abcdefgh"
-    longest: int = 12
+    letters: str
+    longest: int
     first: str = ""
     strings: int = 20000
     tested: int = 1000
     width: int = 64
-    steps: int = 4000
-    batch: int = 128
-    rate: float = 1.5e-3
+    steps: int = 1500
+    batch: int = 64
+    rate: float = 2e-3
 
 
 class Learner(nn.Module):

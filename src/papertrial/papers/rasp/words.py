@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from papertrial.papers.rasp.syntax import RaspError
+
 if TYPE_CHECKING:
     from papertrial.papers.rasp.language import Session
 
@@ -72,10 +74,7 @@ def _kind(tokens: list[Any]) -> str:
 
 
 def result(name: str, value: Any, session: Session, indent: str = "", prefix: str = "") -> list[str]:
-    """The lines of one result. name: what it is called, empty for a plain result.
-
-    Raises RaspError when a program cannot run on the example.
-    """
+    """The lines of one result. name: what it is called, empty for a plain result."""
     from papertrial.papers.rasp.language import Function, Pattern, Program, Sequence
     from papertrial.papers.rasp.layers import Drawing
 
@@ -104,7 +103,10 @@ def _example(name: str, program: Any, session: Session, indent: str) -> list[str
     if not session.shown[kind]:
         return []
     example = session.examples[kind]
-    values = program(example)
+    try:
+        values = program(example)
+    except RaspError as error:  # the program may be meant for another input
+        return [f"{indent} \t Example: {name} fails on {atom(example)}", *error.page().splitlines()]
     if kind == "selector":
         return [f"{indent} \t Example:", *table(values.matrix, values.tokens, f"{indent} \t\t\t")]
     if session.full:
