@@ -240,6 +240,9 @@ def test_files_keep_their_private_names(session, tmp_path):
     (tmp_path / "asks.rasp").write_text("g = f;")
     with pytest.raises(RaspError, match="f is not defined"):  # a file does not see who loads it
         session.run(Source('load "asks";'))
+    (tmp_path / "self.rasp").write_text('load "self";')
+    with pytest.raises(RaspError, match="loads itself"):
+        session.run(Source('load "self";'))
     with pytest.raises(RaspError, match=r"no file nowhere\.rasp"):
         session.run(Source('load "nowhere";'))
 
@@ -351,7 +354,8 @@ def test_a_wide_token_keeps_the_table_straight():
         ("(1 if indices else \"a\")(\"ab\");", "of one sequence have one type", '(1 if indices else "a")'),
         ("tokens_int(\"ab\");", "invalid literal", "tokens_int(\"ab\")"),
         ("range(10 ^ 12);", "longest", "range(10 ^ 12)"),
-        ("def f(x) { return f(x); } f(3);", "no recursion", "f(x)"),
+        ("def f(x) { return f(x); } f(3);", "calls itself", "f(3)"),
+        ("1" + " + 1" * 5000 + ";", "nested too deeply", "1" + " + 1" * 5000),
         ("(" * 5000, "nested too deeply", "("),
         ("set example []", "not empty", "[]"),
         ("def f() { a = 1; }", "expected a value|expected", "}"),

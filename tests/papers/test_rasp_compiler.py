@@ -157,6 +157,12 @@ def test_means_that_float32_cannot_tell_apart():
         compile_program(values, [0.0, 1e-6, 1000.0], 2, 128.0, 4096)
 
 
+def test_a_transformer_too_large_for_memory_is_refused(monkeypatch):
+    monkeypatch.setattr("papertrial.papers.rasp.compiler._LARGEST", 1000)
+    with pytest.raises(RaspError, match="more than 1,000"):
+        rasp.as_transformer("reverse", "abc", Config(longest=4))
+
+
 def test_a_softer_attention_is_wrong():
     """The selection is in the weights: with a blunt softmax the same program fails."""
     program = rasp.program("hist_bos")

@@ -40,6 +40,7 @@ from papertrial.papers.rasp.transformer import BOS, PAD, SPECIALS, LayerShape, S
 
 _SMALL = 2048  # combinations up to which a chain of maps becomes one table without a search for a better one
 _CLAUSES = 64
+_LARGEST = 1 << 29  # weights: 2 GiB
 _FLAG, _HERE = 0, 1  # lines that are 1 at BOS, and at every token
 
 
@@ -170,7 +171,10 @@ def compile_program(node: Node, vocabulary: Sequence[Atom], longest: int, sharpn
     16 times as many combinations.  Raises RaspError, with the place in the program, for what does not compile: s-ops with
     more values (means of many numbers), means too close to tell apart in float32, selectors that compare too much at once.
     """
-    return _Compiler(node, list(dict.fromkeys(vocabulary)), longest, sharpness, limit).compile()
+    try:
+        return _Compiler(node, list(dict.fromkeys(vocabulary)), longest, sharpness, limit).compile()
+    except RecursionError:
+        raise RaspError("this program is nested too deeply to compile", node.where) from None
 
 
 def differences(
@@ -284,9 +288,10 @@ class _Compiler:
         found: dict[Any, Any] = {value: value for value in (default, *values)}
         sums: set[Any] = {0}
         for count in range(1, self.longest + 1):
-            sums = {total + value for total in sums for value in values}
+            many = len(sums) * len(values) > 256 * self.limit
+            sums = set() if many else {total + value for total in sums for value in values}
             found.update({total / count: total / count for total in sums if total / count not in found})
-            if len(found) > self.limit:
+            if many or len(found) > self.limit:
                 raise RaspError(
                     f"the mean of {len(values)} different values takes more than {self.limit:,} values on {self.longest} tokens",
                     node.where,
@@ -509,13 +514,13 @@ class _Compiler:
         """What must hold for a pair to be selected: tables (queries, keys) over the values of two categories."""
         groups: list[tuple[set[Node], set[Node], list[frozenset[tuple[Node, bool]]]]] = []
         sides = [({*_sides(clause, 0)}, {*_sides(clause, 1)}, clause) for clause in _clauses(selector)]
-        for keys, queries, clause in sorted(sides, key=lambda side: -len(side[0]) - len(side[1])):
-            for group in groups:
-                if keys <= group[0] and queries <= group[1]:
-                    group[2].append(clause)
+        for side in sorted(sides, key=lambda side: -len(side[0]) - len(side[1])):
+            for group in groups:  # a condition on the same s-ops, or fewer, is part of the same table
+                if side[0] <= group[0] and side[1] <= group[1]:
+                    group[2].append(side[2])
                     break
             else:
-                groups.append((keys, queries, [clause]))
+                groups.append((side[0], side[1], [side[2]]))
         found = []
         for key_set, query_set, clauses in groups:
             keys, queries = _ordered(key_set), _ordered(query_set)
@@ -530,7 +535,7 @@ class _Compiler:
         self, clauses: list[frozenset[tuple[Node, bool]]], keys: list[Node], queries: list[Node], selector: Node
     ) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
         """Whether clauses hold, for the classes of values that they tell apart: (Q, K), and the class of each value."""
-        atoms = {atom for clause in clauses for atom, _ in clause}
+        atoms = _ordered({atom for clause in clauses for atom, _ in clause})
         tables = {}
         for atom in atoms:
             columns = (column(list(self.domain(side))) for side in atom.args)
@@ -608,6 +613,13 @@ class _Compiler:
         shape = Shape(len(self.vocabulary), self.longest, self.width, len(answer.values), hidden[0], shapes)
         with torch.device("meta"):
             model = Transformer(shape)
+        weights = sum(weight.numel() for weight in model.parameters())
+        if weights > _LARGEST:
+            raise RaspError(
+                f"the transformer would have {weights:,} weights, more than {_LARGEST:,}",
+                self.node.where,
+                "compile for shorter inputs or fewer tokens",
+            )
         state = {name: np.zeros(tuple(weight.shape), np.float32) for name, weight in model.state_dict().items()}
         tokens, positions = state["tokens.weight"], state["positions.weight"]
         tokens[BOS, _FLAG] = 1.0

@@ -108,6 +108,7 @@ class Session:
         self.full = False
         self.ended = False
         self.folder = Path()
+        self.loading: list[Path] = []
         self.report: Callable[[RaspError], None] | None = None
         if base is None:
             self.run(_packaged("programs.rasp"), into=self.top)
@@ -127,13 +128,11 @@ class Session:
         found: list[tuple[str, Any]] = []
         for statement in parse(source):
             try:
-                new = self.statement(statement, scope)
+                found += self.guarded(self.statement, statement, scope)
             except RaspError as error:
                 if report is None:
                     raise
                 report(error)
-                continue
-            found += new
             if self.ended:
                 break
         if into is not None:
@@ -146,7 +145,14 @@ class Session:
         statements = parse(Source(f"{text.strip().rstrip(';')};"))
         if len(statements) != 1 or statements[0].form != "expression":
             raise RaspError(f"{text!r} is not one expression", statements[0].where if statements else None)
-        return self.value(statements[0].parts[0], self.top)
+        return self.guarded(self.value, statements[0].parts[0], self.top)
+
+    def guarded(self, f: Callable[[Ast, Scope], Any], ast: Ast, scope: Scope) -> Any:
+        try:
+            return f(ast, scope)
+        except RecursionError:
+            problem = "this is nested too deeply, or a function calls itself, which RASP does not have"
+            raise RaspError(problem, ast.where) from None
 
     def describe(self, name: str, value: Any) -> list[str]:
         """The lines that show a result, with what it is on the example."""
@@ -212,8 +218,15 @@ class Session:
             source = Source(file.read_text(encoding="utf-8"), str(file))
         except (OSError, UnicodeDecodeError) as error:
             raise RaspError(f"{file} cannot be read ({error})", ast.where) from None
+        if file.resolve() in self.loading:
+            raise RaspError(f"{name}.rasp loads itself", ast.where)
+        self.loading.append(file.resolve())
+        try:
+            results = self.run(source, into=scope, report=self.report)
+        finally:
+            self.loading.pop()
         last: dict[Any, tuple[str, Any]] = {}
-        for place, (key, value) in enumerate(self.run(source, into=scope, report=self.report)):
+        for place, (key, value) in enumerate(results):
             last.pop(key, None)
             last[key or place] = key, value
         shown, self.shown = self.shown, dict.fromkeys(self.shown, False)
@@ -402,12 +415,9 @@ class Session:
         inner = Scope(function.scope, function.scope.file)
         for name, value in zip(function.arguments, arguments, strict=True):
             inner.put(name, value, ast.where)
-        try:
-            for statement in function.body:
-                self.statement(statement, inner)
-            values = [self.value(expression, inner) for expression in function.values]
-        except RecursionError:
-            raise RaspError(f"{function.name} calls itself without end: RASP has no recursion", ast.where) from None
+        for statement in function.body:
+            self.statement(statement, inner)
+        values = [self.value(expression, inner) for expression in function.values]
         shown = f"{function.name}({' , '.join(_short(argument) for argument in arguments)})"
         if len(values) > 1:
             return values
