@@ -30,8 +30,8 @@ Try
     papertrial rasp --compile sort_bos --vocabulary "§abc" --longest 8 --out sorter
 
 Cost
-    interpreter: milliseconds for 512 tokens. Compiler: seconds up to 32 tokens. Learning: a minute
-    or two for each trained transformer. paper: strings of 100 tokens, GPU hours.
+    interpreter: milliseconds for 512 tokens. Compiler: seconds up to 32 tokens. Learning: a minute of
+    a CPU for each trained transformer.
 
 Notation
     q queries, k keys, N tokens; an s-op is a function of the input that gives a value for each token.
@@ -160,9 +160,12 @@ KNOWN = {
 
 recipes = {
     "paper": Recipe(
-        "paper", config={"longest": 100}, source="authors' experiments: strings of up to 100 tokens", cost="GPU hours"
+        "paper",
+        config={"longest": 100},
+        source="authors' experiments: strings of up to 100 tokens",
+        cost="up to gigabytes on a CPU; sort_by_most_freq is refused at this length",
     ),
-    "base": Recipe("base", source="papertrial", cost="minutes on a CPU"),
+    "base": Recipe("base", source="papertrial", cost="seconds on a CPU"),
     "tiny": Recipe("tiny", config={"longest": 8}, source="small enough for tests", cost="seconds on a CPU"),
 }
 
