@@ -191,7 +191,8 @@ def overlapping(ids: Ragged, longest: int) -> tuple[Ragged, np.ndarray, np.ndarr
 def _units(documents: Ragged) -> tuple[Ragged, np.ndarray]:
     """(documents, long ones in blocks; the document that each is of); empty ones are left out."""
     longest = max(int(documents.lengths.sum()) // PARTS, 1)
-    edges, document = [], []
+    edges: list[int] = []
+    document: list[int] = []
     for row in np.flatnonzero(documents.lengths):
         first, last = documents.offsets[row : row + 2].tolist()
         blocks = max(1, (last - first) // longest)
@@ -267,7 +268,7 @@ def _require_whole(tokeniser: Any, texts: Ragged) -> None:
             raise Declined("the model's tokeniser loses some of the text, so its bits per byte would be too few")
 
 
-def _nats(model: NextToken, rows: Ragged, known: np.ndarray) -> np.ndarray:
+def _nats(model: nn.Module, rows: Ragged, known: np.ndarray) -> np.ndarray:
     """Nats of the ids of each row that are not known before, float64 (rows,)."""
 
     def summed(ids: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
