@@ -47,7 +47,7 @@ _DATA = {
     "pairs": "python-pairs",
     "collection": "docstrings",
 }
-#: the task whose data an analysis sees, which has none of its own
+#: the task whose data a paper sees that trains nothing and has none of its own
 _ANALYSED_ON = ("image_classification",)
 _WRONG = {"images": "table", "table": "images", "text": "images", "pairs": "images", "collection": "table"}
 #: parts of the names of settings that draw at random
@@ -104,7 +104,7 @@ Check = Callable[[Bench], None]
 def bench(name: str) -> Bench:
     """The bench of a paper or baseline; raises PapertrialError when it has no task with built-in data."""
     method = registry.method(name)
-    for key in method.paper.tasks or _ANALYSED_ON * (method.paper.kind == "analysis"):
+    for key in method.paper.tasks or _ANALYSED_ON * bool(method.paper.refusal):
         task = registry.task(key)
         if task.kind in _DATA:
             data = open_data(_DATA[task.kind])
@@ -114,9 +114,11 @@ def bench(name: str) -> Bench:
 
 def checks_for(name: str) -> dict[str, Check]:
     """The checks that apply to a method, by name."""
-    kind = registry.find(name).paper.kind
-    if kind == "analysis":
-        return {"page": page, "measures": measures, "declines_training": declines_training, "claims": claims}
+    paper = registry.find(name).paper
+    kind = paper.kind
+    if paper.refusal:
+        measured: dict[str, Check] = {"measures": measures} if kind == "analysis" else {}
+        return {"page": page, **measured, "declines_training": declines_training, "claims": claims}
     found: dict[str, Check] = {
         "page": page,
         "recipes": recipes,
@@ -265,7 +267,7 @@ def declines_training(b: Bench) -> None:
         fit(b.method.name, _DATA[b.task.kind])
     except Declined:
         return
-    raise AssertionError("fit accepts an analysis")
+    raise AssertionError("fit accepts a paper that trains nothing")
 
 
 def gradients(b: Bench) -> None:

@@ -29,6 +29,7 @@ Notation
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ PAPER = Paper(
     id="majority",
     title="Majority class or mean",
     kind="estimator",
-    idea="The same answer for every example: class shares, the mean, or the shares of bytes.",
+    idea="The same answer for every example: class shares, the mean, the commonest text, or the shares of bytes.",
     method="Majority",
     tasks=(
         "tabular",
@@ -58,6 +59,7 @@ PAPER = Paper(
         "text_classification",
         "sentence_similarity",
         "language_modeling",
+        "text_to_text",
     ),
     tags=("baseline", "floor"),
 )
@@ -69,7 +71,7 @@ class Config:
 
 
 class Majority:
-    """An Estimator that reads only "label" (-1: unlabelled), "target", or the bytes of "text"."""
+    """An Estimator that reads only "label" (-1: unlabelled), "target" (numbers or texts), or the bytes of "text"."""
 
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
@@ -82,6 +84,10 @@ class Majority:
             text = train["text"]
             counts = np.bincount(text.values[text.offsets[0] : text.offsets[-1]], minlength=256) + 1
             self.answer = counts / counts.sum()
+            return Meter(samples=train.examples, seconds=time.perf_counter() - started, trials=1)
+        if self.facts.writes:
+            commonest, _ = Counter(train["target"].texts()).most_common(1)[0]
+            self.answer = np.frombuffer(commonest.encode(), dtype=np.uint8)
             return Meter(samples=train.examples, seconds=time.perf_counter() - started, trials=1)
         known = train["label"][train["label"] >= 0] if self.facts.classes else train["target"]
         if not len(known):
@@ -96,11 +102,13 @@ class Majority:
         return 1
 
     def outputs(self, split: Split) -> np.ndarray:
-        """(N, classes) or (N,), float64; of running text the bits of each row."""
+        """(N, classes) or (N,), float64; of running text the bits of each row; texts (N,) where texts are answers."""
         if self.facts.causal:
             text = split["text"]
             bits = np.concatenate([[0.0], np.cumsum(-np.log2(self.answer)[text.values])])
             return bits[text.offsets[1:]] - bits[text.offsets[:-1]]
+        if self.facts.writes:
+            return np.full(split.examples, self.answer.tobytes().decode(), dtype=object)
         if self.facts.classes:
             return np.tile(self.answer, (split.examples, 1))
         return np.full(split.examples, self.answer[0])

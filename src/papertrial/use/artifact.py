@@ -68,7 +68,7 @@ class Artifact:
         from papertrial.data import open as open_data
 
         opened = open_data(data, like=self.card["state"].get("columns"))
-        if opened.kind != self.task.kind:
+        if opened.kind not in getattr(self.task, "kinds", (self.task.kind,)):
             raise DataError(
                 f"{opened.name} is {opened.kind}, but this model was trained on {self.task.kind}",
                 "give it data like that it was trained on",

@@ -476,7 +476,7 @@ def _answers(outputs: np.ndarray, test: Split, state: Mapping[str, Any]) -> dict
             return {}
         pairs = count * truth[judged] + outputs[judged].argmax(axis=1)
         return {"confusion": np.bincount(pairs, minlength=count**2).reshape(count, count)}
-    if "target" in test and len(outputs) == len(test["target"]):
+    if "target" in test and outputs.dtype.kind == "f" and len(outputs) == len(test["target"]):
         shown = np.unique(np.linspace(0, len(outputs) - 1, MOST_ANSWERS).round().astype(int))
         return {"truth": np.asarray(test["target"])[shown], "answer": outputs[shown]}
     return {}
