@@ -31,7 +31,23 @@ from papertrial.tasks.language_modeling import TASK, overlapping, windows
 from papertrial.testing import Bench, checks_for
 from papertrial.use.fit import choose_task, prepare, task_for
 
-WORDS = ("the", "cat", "sat", "on", "a", "mat", "while", "dogs", "ran", "over", "hills", "and", "rivers", "under", "moons")
+WORDS = (
+    "the",
+    "cat",
+    "sat",
+    "on",
+    "a",
+    "mat",
+    "while",
+    "dogs",
+    "ran",
+    "over",
+    "hills",
+    "and",
+    "rivers",
+    "under",
+    "moons",
+)
 
 
 def prose(sentences, seed=0):
