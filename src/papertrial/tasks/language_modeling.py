@@ -5,7 +5,7 @@ Protocol, version 1
               where there are some. Those that differ in case, blanks and punctuation only stay on one side.
     Split     The test documents are those given. Otherwise units are drawn until they hold a tenth of the bytes: the same
               units for every seed. The validation units are those given, or a tenth of the rest, drawn by the seed. Parts
-              share no byte; blocks of one document may be neighbours.
+              share no byte; blocks of one document may be neighbours. Lines that stand in both parts are told of.
     Windows   Test and validation text is cut into windows of about WINDOW bytes, where characters begin. A window
               is read on its own, from its first byte to its last, so that all methods know the same when they predict it.
               Of more than MOST windows, that many are judged, spread evenly.
@@ -29,14 +29,18 @@ from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.task import Prepared, Ragged, Scores, Split, Supports
 from papertrial.data.batches import forward_batches
+from papertrial.data.textfiles import lines_of
 from papertrial.data.texts import same
 from papertrial.nn.heads import NextToken
 from papertrial.tasks._metrics import ratio_scores
+from papertrial.tasks._texts import stacked
 
 WINDOW, MOST = 512, 1000
 SHARE, PARTS, SPLIT_SEED = 0.1, 50, 20_210_301
 #: bytes of text below which nothing is held out
 LEAST = 2000
+#: bytes of a line that is counted when it stands in two parts
+LINE = 32
 _TOKENS = 8192  # that are read at once when a model is judged
 
 
@@ -77,10 +81,13 @@ class LanguageModeling:
         part, notes = _parts(data, units, document, seed)
         kept = _drawn(units, np.flatnonzero(part == 0), float(fraction), np.random.default_rng([seed, 1]))
         train = _joined(units, document, kept)
-        judged = [_spread(windows(_joined(units, document, part == index)), notes) for index in (1, 2)]
+        _tell_repeats(train, _joined(units, document, part == 2), notes)
+        judged = [_spread(windows(_joined(units, document, part == index))) for index in (1, 2)]
         total = int(train.lengths.sum())
         facts = Facts("text", -(-total // WINDOW), bytes=total, length=WINDOW, causal=True)
         valid, test = (Split({"text": column}) for column in judged)
+        if test.examples == MOST:
+            notes.append(f"judged on {MOST:,} windows, spread evenly over the test text")
         return Prepared(Split({"text": train}), valid, test, facts, {"window": WINDOW}, tuple(notes))
 
     def encode(self, state: Mapping[str, Any], data: Any) -> Split:
@@ -252,11 +259,19 @@ def _joined(units: Ragged, document: np.ndarray, chosen: np.ndarray) -> Ragged:
     return Ragged(taken.values, taken.offsets[first])
 
 
-def _spread(column: Ragged, notes: list[str]) -> Ragged:
-    if len(column) <= MOST:
-        return column
-    notes.append(f"judged on {MOST:,} of {len(column):,} windows, spread evenly")
-    return column[np.arange(MOST) * len(column) // MOST]
+def _spread(column: Ragged) -> Ragged:
+    return column if len(column) <= MOST else column[np.arange(MOST) * len(column) // MOST]
+
+
+def _tell_repeats(train: Ragged, test: Ragged, notes: list[str]) -> None:
+    """Test text that also stands in the training text is not moved, since it may belong where it is, but it is told of."""
+    lines = [lines_of(part.values)[0] for part in (train, test)]
+    alike = same(stacked(lines))
+    sizes = lines[1].lengths
+    again = np.isin(alike[len(lines[0]) :], alike[: len(lines[0])]) & (sizes >= LINE)
+    share = sizes[again].sum() / max(int(sizes.sum()), 1)
+    if share >= 0.01:
+        notes.append(f"{share:.0%} of the test text stands in the training text too, line for line")
 
 
 def _require_whole(tokeniser: Any, texts: Ragged) -> None:
