@@ -39,10 +39,10 @@ from papertrial.use.fit import Outcome, Resolved, build_model, fit, fit_prepared
 
 HEADINGS = ("The idea", "The equation", "What matters", "Requires", "Offers", "Relations", "Try", "Cost", "Notation")
 #: data of each kind that every machine has
-_DATA = {"images": "digits", "table": "wine"}
+_DATA = {"images": "digits", "table": "wine", "text": "python-lines", "pairs": "python-pairs"}
 #: the task whose data an analysis sees, which has none of its own
 _ANALYSED_ON = ("image_classification",)
-_WRONG = {"images": "table", "table": "images"}
+_WRONG = {"images": "table", "table": "images", "text": "images", "pairs": "images"}
 #: rows of one batch in the checks on values and gradients
 _ROWS = 16
 BF16_TOLERANCE = 0.08  # of the loss: bfloat16 keeps 8 bits of a mantissa
@@ -66,9 +66,7 @@ class Bench:
         """Fresh weights, with the statistics of the inputs fitted."""
         torch.manual_seed(seed)
         model = build_model(self.task, self.resolved(recipe, **settings), self.prepared)
-        fit_inputs = getattr(getattr(model, "encoder", None), "fit_inputs", None)
-        if fit_inputs is not None:
-            fit_inputs(self.task.training(model, self.prepared))
+        self.task.training(model, self.prepared)
         return model
 
     def still(self) -> Any:

@@ -303,8 +303,8 @@ def test_what_is_not_accepted(tmp_path, folder):
     empty.mkdir()
     with pytest.raises(DataError, match="empty is empty; give a folder"):
         open_data(empty)
-    (empty / "notes.txt").write_text("hello")
-    (empty / "more.md").write_text("hello")
+    for name in ("a.wav", "b.wav"):
+        (empty / name).write_bytes(b"RIFF")
     with pytest.raises(DataError, match=r"no images in empty .it holds 2 not images"):
         open_data(empty)
     for name in ("model.pkl", "weights.pt"):

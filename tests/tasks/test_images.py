@@ -17,8 +17,8 @@ from papertrial.core.task import Split
 from papertrial.data import open as open_data
 from papertrial.data.images import Images
 from papertrial.data.views import Draw
-from papertrial.tasks import _images
-from papertrial.tasks._images import fit_probe, nearest, probe_outputs
+from papertrial.tasks import _images, _probe
+from papertrial.tasks._probe import fit_probe, nearest, probe_outputs
 from papertrial.tasks.image_classification import TASK as CLASSIFY
 from papertrial.tasks.image_representation import TASK as REPRESENT
 
@@ -365,7 +365,7 @@ def test_constant_features_are_no_reason_to_fail():
 
 @pytest.mark.parametrize("k", [1, 5, 500])
 def test_nearest_neighbours_are_scikit_learns(k, monkeypatch):
-    monkeypatch.setattr(_images, "_CHUNK", 7)
+    monkeypatch.setattr(_probe, "_CHUNK", 7)
     rng = np.random.default_rng(0)
     bank, queries, labels = rng.normal(size=(60, 8)), rng.normal(size=(23, 8)), np.arange(60) % 3
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (bank, queries)]

@@ -50,7 +50,7 @@ Data = Annotated[
     typer.Option(
         "--data",
         "-d",
-        help="A folder or archive of images, a table file, a built-in name such as digits, or hf:ID.",
+        help="Images or texts in a folder or archive, a table or text file, a built-in name such as digits, or hf:ID; FILE#COLUMN for a column of text.",
         show_default=False,
     ),
 ]
@@ -62,7 +62,7 @@ TaskName = Annotated[
     str | None,
     typer.Option(
         "--task",
-        help="image_classification, image_representation or tabular; chosen from the data when left out.",
+        help="Such as tabular or text_classification; chosen from the data when left out.",
         show_default=False,
     ),
 ]
@@ -202,7 +202,7 @@ def look(
     data: Annotated[
         str,
         typer.Argument(
-            help="A folder or archive of images, a table file, a built-in name such as digits, or hf:ID.",
+            help="Images or texts in a folder or archive, a table or text file, a built-in name such as digits, or hf:ID; FILE#COLUMN for a column of text.",
             show_default=False,
         ),
     ],
@@ -254,7 +254,7 @@ def fit(
         typer.Option(
             "--data",
             "-d",
-            help="A folder or archive of images, a table file, a built-in name such as digits, or hf:ID.",
+            help="Images or texts in a folder or archive, a table or text file, a built-in name such as digits, or hf:ID; FILE#COLUMN for a column of text.",
             show_default=False,
         ),
     ] = None,

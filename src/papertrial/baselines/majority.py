@@ -50,7 +50,7 @@ PAPER = Paper(
     kind="estimator",
     idea="The same answer for every example: class shares, or the mean.",
     method="Majority",
-    tasks=("tabular", "image_classification", "image_representation"),
+    tasks=("tabular", "image_classification", "image_representation", "text_classification", "sentence_similarity"),
     tags=("baseline", "floor"),
 )
 

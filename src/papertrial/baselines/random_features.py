@@ -11,7 +11,7 @@ What matters
     Random convolutions keep much of an image, so this floor is higher than it sounds.
 
 Requires / Offers
-    Requires images. Offers embed; a linear probe on it predicts.
+    Requires images or texts. Offers embed; a linear probe on it predicts.
 
 Relations
     The floor for barlow_twins and every other objective.
@@ -44,8 +44,8 @@ PAPER = Paper(
     kind="objective",
     method="RandomFeatures",
     idea="A linear probe on an untrained backbone: the floor of representation learning.",
-    tasks=("image_representation", "image_classification"),
-    tags=("vision", "floor"),
+    tasks=("image_representation", "image_classification", "text_classification", "sentence_similarity"),
+    tags=("vision", "text", "floor"),
 )
 
 
@@ -62,7 +62,7 @@ class RandomFeatures(nn.Module):
         self.encoder = backbone
 
     def loss(self, batch: Mapping[str, Tensor]) -> Tensor:
-        return 0.0 * self.encoder(batch["image"]).sum()
+        return 0.0 * self.encoder(batch["image" if "image" in batch else "ids"]).sum()
 
 
 def build(config: Config, facts: Facts, backbone: nn.Module | None = None) -> RandomFeatures:

@@ -15,6 +15,8 @@ import numpy as np
 from papertrial.core.budget import Budget
 from papertrial.core.facts import Facts
 
+_PIECE = 1 << 22  # values of a Ragged that are taken together
+
 
 @dataclass(frozen=True)
 class Supports:
@@ -56,8 +58,10 @@ class Ragged:
 
     def texts(self) -> list[str]:
         """The rows as strings; a character that is cut in half becomes U+FFFD."""
-        held = self.values.tobytes()
-        return [held[first:last].decode("utf-8", "replace") for first, last in itertools.pairwise(self.offsets)]
+        begin = int(self.offsets[0])
+        held = self.values[begin : self.offsets[-1]].tobytes()
+        ends = (self.offsets - begin).tolist()
+        return [held[first:last].decode("utf-8", "replace") for first, last in itertools.pairwise(ends)]
 
     @property
     def lengths(self) -> np.ndarray:
@@ -75,11 +79,21 @@ class Ragged:
         if isinstance(rows, int | np.integer):
             row = range(len(self))[rows]
             return self.values[self.offsets[row] : self.offsets[row + 1]]
+        if isinstance(rows, slice) and rows.step in (None, 1):
+            first, last, _ = rows.indices(len(self))
+            return Ragged(self.values, self.offsets[first : max(first, last) + 1], self.pad)  # a view
         taken = np.arange(len(self))[rows]
         lengths = self.lengths[taken]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
-        steps = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - self.offsets[:-1][taken], lengths)
-        return Ragged(self.values[steps], offsets, self.pad)
+        values = np.empty(offsets[-1], dtype=self.values.dtype)
+        first = 0
+        while first < len(taken):  # in pieces: the places of the values take eight bytes each
+            last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + _PIECE, side="right")) - 1)
+            here = slice(offsets[first], offsets[last])
+            begins = offsets[first:last] - self.offsets[taken[first:last]]
+            values[here] = self.values[np.arange(here.start, here.stop) - np.repeat(begins, lengths[first:last])]
+            first = last
+        return Ragged(values, offsets, self.pad)
 
     def padded(self, longest: int | None = None) -> np.ndarray:
         """(rows, length of the longest row): short rows are filled with `pad` at the end, rows over `longest` are cut."""
@@ -192,7 +206,9 @@ class Task(Protocol):
         """What is trained: an nn.Module with `loss(batch)`, or an Estimator. Raises Declined with the reason."""
 
     def training(self, model: Any, prepared: Prepared) -> Split:
-        """The rows `model` may learn from: labelled ones for supervised models, all for objectives without labels."""
+        """The rows `model` may learn from: labelled ones for supervised models, all for objectives without labels.
+
+        Before that, `model` takes what it needs from its inputs (`fit_inputs`: quantiles, a vocabulary)."""
 
     def finish(self, model: Any, prepared: Prepared, seed: int) -> dict[str, np.ndarray]:
         """What is fitted after training and kept in the artifact (a linear probe); empty for supervised models."""

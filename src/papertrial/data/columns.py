@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from papertrial.core.errors import DataError
+from papertrial.core.task import Ragged
 from papertrial.data.tablefiles import NUMBER, Source, as_text
 
 MISSING = (
@@ -402,6 +403,35 @@ def reread_numbers(sources: Sequence[Source], name: str, rows: int) -> np.ndarra
             parts.append(np.where(np.abs(floats) <= _LARGEST, floats, np.nan))
             start += count
     return np.concatenate(parts)
+
+
+def read_texts(sources: Sequence[Source], names: Sequence[str]) -> list[Ragged]:
+    """Columns as UTF-8, row after row over the sources; nothing is trimmed, and what is missing is empty."""
+    values: list[list[np.ndarray]] = [[] for _ in names]
+    lengths: list[list[np.ndarray]] = [[] for _ in names]
+    for source in sources:
+        for columns, count, _ in source.pieces(names):
+            for index, name in enumerate(names):
+                held = _large_text(columns.get(name, pa.nulls(count, pa.large_string())))
+                _, marks, content = held.buffers()
+                offsets = np.frombuffer(marks, np.int64)[held.offset : held.offset + count + 1]
+                whole = np.frombuffer(content or b"", np.uint8)
+                values[index].append(whole[offsets[0] : offsets[-1]])
+                lengths[index].append(np.diff(offsets))
+    return [
+        Ragged(np.concatenate(parts), np.concatenate([[0], np.cumsum(np.concatenate(sizes))]))
+        for parts, sizes in zip(values, lengths, strict=True)
+    ]
+
+
+def _large_text(array: pa.Array) -> pa.LargeStringArray:
+    if pa.types.is_dictionary(array.type):
+        array = array.cast(array.type.value_type)
+    try:
+        text = array.cast(pa.large_string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        text = pa.array([as_text(value) for value in array.to_pylist()], pa.large_string())
+    return pc.fill_null(text, "")
 
 
 def distinct(bits: np.ndarray, missing: int) -> int:

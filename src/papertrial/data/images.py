@@ -449,10 +449,12 @@ def _as_images(images: Any, notes: list[str]) -> np.ndarray:
         return np.ascontiguousarray(array, np.float32)
 
 
-def as_labels(labels: Any, count: int, class_names: Sequence[str] | None) -> tuple[np.ndarray, tuple[str, ...]]:
+def as_labels(
+    labels: Any, count: int, class_names: Sequence[str] | None, what: str = "images"
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """(codes int64 (N,), class names) of labels as people keep them: numbers or words, -1, NaN or None where unknown.
 
-    Numbers are places in `class_names` when those are given. Raises DataError for fractions and wrong lengths.
+    what: the examples, in the words of errors.  Numbers are places in `class_names` when those are given. Raises DataError for fractions and wrong lengths.
     """
     if labels is None:
         return np.full(count, -1, np.int64), tuple(class_names or ())
@@ -460,13 +462,13 @@ def as_labels(labels: Any, count: int, class_names: Sequence[str] | None) -> tup
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.shape != (count,):
-        raise DataError(f"{count} images but labels of shape {values.shape}", "give one label per image")
+        raise DataError(f"{count} {what} but labels of shape {values.shape}", "give one label per image")
     if values.dtype.kind == "f" or (values.dtype.kind == "O" and not any(isinstance(value, str) for value in values)):
         values = np.array([-1 if value is None else value for value in values.tolist()], np.float64)
         values = np.where(np.isnan(values), -1, values)
         if (values != np.round(values)).any():
             raise DataError(
-                "the labels of the images are fractions", "give class numbers or names; images are classified"
+                f"the labels of the {what} are fractions", f"give class numbers or names; {what} are classified"
             )
     if values.dtype.kind in "biuf":
         codes = values.astype(np.int64)

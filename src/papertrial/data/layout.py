@@ -1,4 +1,4 @@
-"""What folders of images mean: which folder is a class, which is a part of the split."""
+"""What folders of images or texts mean: which folder is a class, which is a part of the split."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PARTS = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), 1),
     **dict.fromkeys(("test", "testing"), 2),
 }
-_UNLABELLED = ("unlabelled", "unlabeled")
+_UNLABELLED = ("unlabelled", "unlabeled", "unsup")
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Layout:
     notes: tuple[str, ...]
 
 
-def layout(names: Sequence[str]) -> Layout:
-    """Read labels and split off the paths of N image files ('/' between folders).
+def layout(names: Sequence[str], what: str = "images") -> Layout:
+    """Read labels and split off the paths of N files ('/' between folders). what: the files, in the words of the notes.
 
     A folder is a class and its name the label, however deep the files lie below it. Folders called train, test and
     val (or the like) are parts when there is train and another one, and nothing else beside them but a folder of
@@ -52,12 +52,12 @@ def layout(names: Sequence[str]) -> Layout:
     labels = np.array([-1 if name is None else code[name] for name in classes], np.int64)
     stray = sum(name is None and len(path) == 1 for name, path in zip(classes, paths, strict=True))
     if class_names and stray:
-        notes.append(f"{stray:,} images beside the class folders have no label")
+        notes.append(f"{stray:,} {what} beside the class folders have no label")
     if (part == 2).any() and class_names and not (labels[part == 2] >= 0).any():
         part[part == 2] = 0
-        notes.append("the test folder has no labels: its images count as unlabelled ones to learn from")
+        notes.append(f"the test folder has no labels: its {what} count as unlabelled ones to learn from")
     seen = set(labels[(part == 0) & (labels >= 0)].tolist())
     unseen = [name for number, name in enumerate(class_names) if number not in seen]
     if unseen:
-        notes.append(f"classes without training images: {', '.join(unseen[:5])}{', ...' if len(unseen) > 5 else ''}")
+        notes.append(f"classes without training {what}: {', '.join(unseen[:5])}{', ...' if len(unseen) > 5 else ''}")
     return Layout(labels, class_names, part, tuple(notes))

@@ -1,60 +1,94 @@
-"""One door for data: `open(source)` recognises what it is given and returns Images or a Table."""
+"""One door for data: `open(source)` recognises what it is given and returns Images, a Table, Texts or Pairs."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from papertrial.core.errors import DataError, did_you_mean
-from papertrial.data import binary, foreign
+from papertrial.data import binary, foreign, textfiles
 from papertrial.data.base import Data
 from papertrial.data.decode import EXTENSIONS, Folder
 from papertrial.data.images import Images
 from papertrial.data.layout import PARTS
 
-_ARCHIVES = (".tar", ".tgz", ".tar.gz", ".txz", ".tar.xz", ".tbz2", ".tar.bz2", ".zip")
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib")
 _FRAMES = ("pandas", "polars", "pyarrow")
 _HUB_FILES = ("dataset_info.json", "dataset_dict.json", "state.json")  # what `save_to_disk` of datasets writes
 _ACCEPTED = (
-    "give a folder or archive of images (a folder per class for labels), idx or CIFAR-10 files, "
+    "give a folder or archive of images or texts (a folder per class for labels), idx or CIFAR-10 files, a text file, "
     "a CSV, JSON Lines or Parquet file, .npy or .npz, hf:<data set>, or a built-in name"
 )
 
 
-def open(source: Any, target: str | None = None, *, name: str | None = None) -> Data:
-    """Images or a Table from whatever `source` is.
+def open(
+    source: Any, target: str | None = None, *, name: str | None = None, like: Mapping[str, Any] | None = None
+) -> Data:
+    """Images, a Table, Texts or Pairs from whatever `source` is.
 
-    - a path: a folder or archive (.tar, .tar.gz, .tar.xz, .zip) of images; one image; idx files (MNIST) or CIFAR-10
-      binary batches, plain or packed; CSV, TSV, JSON Lines or Parquet, or a folder of them; .npy and .npz
-    - a name: digits, iris, wine, breast_cancer, diabetes; `hf:<id>` or `hf:<id>:<configuration>` of the Hugging Face
-      hub, or `hf:<folder>`
-    - an object: arrays `X` or `(X, y)`, where two dimensions are a table and more are images; a data frame; a torch
-      Dataset of (image or vector, label) items; a Hugging Face data set; {"train": ..., "test": ...} of arrays or
-      frames; Images and Tables themselves
+    - a path: a folder or archive (.tar, .tar.gz, .tar.xz, .zip) of images or texts; one image; idx files (MNIST) or
+      CIFAR-10 binary batches, plain or packed; a text file, plain or packed, whose lines are the texts; CSV, TSV, JSON
+      Lines or Parquet, or a folder of them; .npy and .npz. A table in which all columns besides the target are text
+      holds texts; `reviews.csv#body` names the column of text, `pairs.csv#first,second` two for pairs
+    - a name: digits, iris, wine, breast_cancer, diabetes, python-docs, python-source,
+      python-lines, python-pairs; `hf:<id>` or
+      `hf:<id>:<configuration>` of the Hugging Face hub, or `hf:<folder>`
+    - an object: arrays `X` or `(X, y)`, where two dimensions are a table and more are images; strings, or pairs of
+      them, alone or with labels; a data frame; a torch Dataset of (image or vector, label) items; a Hugging Face data
+      set; {"train": ..., "test": ...} of arrays, strings or frames; opened data itself
 
-    target: the column to predict (tables, and data sets of the hub).  name: what to call the data.
+    target: the column to predict (tables, and data sets of the hub).  name: what to call the data.  like: `columns` of
+    the texts a model was trained on, so that a table is read in the same way.
     Raises DataError that says what was found and what is accepted. Pickles are never loaded.
     """
     if isinstance(source, Data):
         return source
+    plain, text = _without_columns(source)
     try:
-        data = _from_words(source, target) if isinstance(source, str | Path) else _from_object(source, target)
+        data = _from_words(plain, target) if isinstance(source, str | Path) else _from_object(source, target)
     except OSError as error:
         raise DataError(
             f"{source} cannot be read ({error.strerror or error})", "check the path and its rights"
         ) from error
-    if isinstance(data, Images) and target is not None and not _is_hub(source):
-        raise DataError(f"{data.name} holds images, whose labels are no column {target!r}", "leave the target out")
+    data = _as_text(data, text, target, like)
+    if (
+        data.kind in ("images", "text")
+        and target is not None
+        and not getattr(data, "columns", None)
+        and not _is_hub(source)
+    ):
+        raise DataError(f"{data.name} holds {data.kind}, whose labels are no column {target!r}", "leave the target out")
     data.name = name or data.name
     if isinstance(source, str | Path):
-        path = Path(source).expanduser()
-        data.source = str(path.resolve()) if path.exists() else str(source)
+        path = Path(plain).expanduser()
+        data.source = str(path.resolve()) + str(source)[len(str(plain)) :] if path.exists() else str(source)
     return data
+
+
+def _without_columns(source: Any) -> tuple[Any, tuple[str, ...]]:
+    """`path#column` or `path#first,second` in two, where no file is called so."""
+    if not isinstance(source, str | Path) or "#" not in str(source) or Path(source).expanduser().exists():
+        return source, ()
+    words, _, columns = str(source).rpartition("#")
+    return words, tuple(columns.split(",")) if columns else ()
+
+
+def _as_text(data: Data, text: tuple[str, ...], target: str | None, like: Mapping[str, Any] | None) -> Data:
+    """The texts or pairs that a table holds; other data as it is."""
+    from papertrial.data.table import Table
+    from papertrial.data.texts import from_table
+
+    if not isinstance(data, Table):
+        if text:
+            raise DataError(f"{data.name} is no table, so it has no column {text[0]!r}", "leave # and what follows out")
+        return data
+    if len(text) > 1 and ",".join(text) in data.columns:
+        text = (",".join(text),)
+    return from_table(data, text, target, like or None) or data
 
 
 def _is_hub(source: Any) -> bool:
@@ -94,10 +128,14 @@ def _built_in(name: str, target: str | None) -> Data:
 
 def _from_file(path: Path, target: str | None) -> Data:
     from papertrial.data.table import Table
-    from papertrial.data.tablefiles import is_table
+    from papertrial.data.tablefiles import holds_prose, is_table
+    from papertrial.data.texts import Texts
 
     lower = path.name.lower()
-    if lower.endswith(_ARCHIVES) or path.suffix.lower() in EXTENSIONS:
+    if lower.endswith(textfiles.ARCHIVES):
+        names = [name for name, _ in textfiles.members(path)]
+        return Texts.from_files(path) if _mostly_text(names) else Images.from_files(path)
+    if path.suffix.lower() in EXTENSIONS:
         return Images.from_files(path)
     if binary.is_idx(path):
         return binary.idx_images([path], path.name)
@@ -105,16 +143,28 @@ def _from_file(path: Path, target: str | None) -> Data:
         return binary.cifar_images([path], path.name)
     if lower.endswith((".npy", ".npz")):
         return _from_parts(binary.numpy_parts(path), path.name)
-    if is_table(path):
+    plain = textfiles.bare_name(lower)
+    if is_table(path) and not (plain.endswith(".txt") and holds_prose(path)):
         return Table.from_file(path, target)
     if lower.endswith(_PICKLES):
         raise DataError(f"{path} is a pickle, which can run any code and is never loaded", _ACCEPTED)
+    if Path(plain).suffix in textfiles.SUFFIXES or textfiles.looks_like_text(path):
+        return Texts.from_files(path)
     raise DataError(f"{path} is a file of a kind that is not known", _ACCEPTED)
+
+
+def _mostly_text(names: Sequence[str]) -> bool:
+    """Whether of these files more hold text than images."""
+    texts = sum(textfiles.is_text(name) for name in names)
+    pictures = sum(Path(name).suffix.lower() in EXTENSIONS for name in names)
+    named = not texts and any(textfiles.part_of(name) is not None for name in names)
+    return texts > pictures or (named and not pictures)
 
 
 def _from_folder(path: Path, target: str | None) -> Data:
     from papertrial.data.table import Table
     from papertrial.data.tablefiles import is_table
+    from papertrial.data.texts import Texts
 
     files = [entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith(".")]
     idx = [file for file in files if binary.is_idx(file)]
@@ -127,8 +177,12 @@ def _from_folder(path: Path, target: str | None) -> Data:
         return foreign.from_hub(str(path), target)
     tables = [file for file in files if is_table(file) and ".txt" not in file.suffixes]
     images = Folder(path)
-    if tables and len(images.names) <= len(tables):
+    names = [name for name, _ in textfiles.members(path)]
+    texts = sum(map(textfiles.is_text, names))
+    if tables and len(images.names) <= len(tables) and texts <= len(tables):
         return Table.from_file(path, target)
+    if _mostly_text(names):
+        return Texts.from_files(path)
     if not images.names and not images.others:
         raise DataError(f"{path} is empty", _ACCEPTED)
     return Images.from_source(images, path.name or str(path.resolve()))
@@ -155,15 +209,62 @@ def _from_object(source: Any, target: str | None) -> Data:
         pairs = {PARTS[str(key).lower()]: _pair(value) for key, value in source.items()}
         if any(isinstance(x, str | Path) or _is_frame(x) for x in source.values()):
             return Table.from_parts(source, target)
-        return _from_parts(dict(sorted(pairs.items())), "arrays")
+        written = _from_strings({PARTS[str(key).lower()]: value for key, value in source.items()})
+        return written or _from_parts(dict(sorted(pairs.items())), "arrays")
     if isinstance(source, Mapping) or (isinstance(source, list) and source and isinstance(source[0], Mapping)):
         import pandas as pd
 
         return Table.from_frame(pd.DataFrame(source), target)
+    written = _from_strings({0: source})
+    if written is not None:
+        return written
     x, y = _pair(source)
     if _is_frame(x):
         return Table.from_arrays(x, y)
     return _from_parts({0: (x, y)}, "arrays")
+
+
+def _from_strings(parts: Mapping[int, Any]) -> Data | None:
+    """Texts or Pairs by part, each as strings or pairs of strings, alone or with labels or scores; else None."""
+    from papertrial.data.texts import Pairs, Texts
+
+    split = {part: _texts_and_target(value) for part, value in sorted(parts.items())}
+    kinds = {_what(texts) for texts, _ in split.values()}
+    if kinds not in ({"text"}, {"pairs"}):
+        return None
+    texts = [text for part, _ in split.values() for text in part]
+    lengths = [len(texts) for texts, _ in split.values()]
+    targets = [[None] * len(some) if target is None else list(target) for some, target in split.values()]
+    for (some, _), target in zip(split.values(), targets, strict=True):
+        if len(target) != len(some):
+            raise DataError(f"{len(some)} examples but {len(target)} labels", "give one value per example")
+    known = any(target is not None for _, target in split.values())
+    joined = [value for target in targets for value in target] if known else None
+    part = np.repeat(list(split), lengths).astype(np.int8) if len(split) > 1 else None
+    if kinds == {"pairs"}:
+        return Pairs.from_strings(texts, joined, part)
+    labels = None if joined is None else np.array(joined, object if None in joined else None)
+    return Texts.from_strings(texts, labels, part=part)
+
+
+def _texts_and_target(value: Any) -> tuple[Any, Any]:
+    if isinstance(value, tuple) and len(value) == 2 and _what(value[0]) and not isinstance(value[0], str):
+        return value
+    return value, None
+
+
+def _what(values: Any) -> str:
+    """`text` for a list (or array) of strings, `pairs` for one of pairs of strings, "" for anything else."""
+    if (isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "UO") or type(
+        values
+    ).__name__ == "Series":
+        values = values.tolist()
+    if not isinstance(values, list | tuple) or not values:
+        return ""
+    if all(isinstance(value, str) or value is None for value in values):
+        return "text" if any(isinstance(value, str) for value in values) else ""
+    pairs = all(isinstance(value, tuple | list) and len(value) == 2 for value in values)
+    return "pairs" if pairs and all(isinstance(text, str) for value in values for text in value) else ""
 
 
 def _is_frame(source: Any) -> bool:

@@ -14,11 +14,23 @@ import numpy as np
 
 from papertrial.core.errors import DataError, did_you_mean
 from papertrial.core.files import read_json, write_json
+from papertrial.core.task import Ragged
 from papertrial.data.base import Data, Look, cache_folder, cached_array, fingerprint
-from papertrial.data.columns import CATEGORIES, Column, Texts, convert, describe, hash_text, reread_numbers, see
+from papertrial.data.columns import (
+    CATEGORIES,
+    Column,
+    Texts,
+    convert,
+    describe,
+    hash_text,
+    read_texts,
+    reread_numbers,
+    see,
+)
 from papertrial.data.layout import PARTS
 from papertrial.data.rows import combined, spread_over_parts
 from papertrial.data.tablefiles import Frame, Source, is_table, source_of
+from papertrial.data.textfiles import part_of
 
 IN_MEMORY = 256 << 20  # bytes of an array that stays in memory; larger ones are memory-mapped from the cache
 _CACHE_VERSION = 1
@@ -35,6 +47,8 @@ class Table(Data):
     the column to predict and `binary` | `multiclass` | `regression`; None without a target, or where it has one value
     only.  rows: how many.  part: int8 (rows,), 0 = train or free, 1 = validation, 2 = test; moved: how many rows were
     put in an earlier part because they equal a row there.  given_split: whether the data came with test rows.
+    split_column: the column that says the part.  utf8: whether no file had to be read in an older encoding.
+    read_notes: those of `notes` that speak of reading, not of meaning.
     """
 
     kind = "table"
@@ -47,11 +61,13 @@ class Table(Data):
             for line in source.notes:
                 self.note(line)
         self._read()
+        self.read_notes = tuple(self.notes)
+        self.utf8 = not any(getattr(source, "encoding", "") in ("cp1252", "latin-1") for source in self._sources)
         self._file_parts = np.repeat([part for part, _ in sources], self._source_rows).astype(np.int8)
         self.fingerprint = fingerprint(*self.columns, *self._forms.values(), self._array, self._file_parts)
-        self._split_column = None if self._file_parts.any() else self._find_split_column(target)
+        self.split_column = None if self._file_parts.any() else self._find_split_column(target)
         self.target = self._choose_target(target)
-        self.target_kind = self._kind_of_target()
+        self.target_kind = None if self.target is None else self.kind_of_target(self.target)
         if self.target is not None:
             self.columns[self.target] = self.columns[self.target].unused("the target")
             self._tell_about_target()
@@ -73,7 +89,7 @@ class Table(Data):
         files = sorted(entry for entry in path.iterdir() if is_table(entry) and not entry.name.startswith("."))
         if not files:
             raise DataError(f"{path} holds no table", "known: csv, tsv, json, jsonl, parquet")
-        parts = [_part_of_file(file) for file in files]
+        parts = [part_of(file.name) for file in files]
         if 0 in parts and (1 in parts or 2 in parts):
             chosen = [(part, source_of(file)) for part, file in zip(parts, files, strict=True) if part is not None]
         elif len({file.suffix for file in files}) == 1:
@@ -166,6 +182,7 @@ class Table(Data):
             name: describe(name, form, bits, self._texts.get(name))
             for (name, form), bits in zip(self._forms.items(), self._array, strict=True)
         }
+        self._texts = {}  # counts of up to a million texts, which are summed up now
         if isinstance(self._array, np.memmap):
             columns = [column.to_json() for column in self.columns.values()]
             write_json(
@@ -183,6 +200,10 @@ class Table(Data):
     def bits(self, name: str) -> np.ndarray:
         """A column's values as uint64 (rows,): equal bits for equal values. Text: a hash, 0 for missing; else float64."""
         return self._array[list(self.columns).index(self.column(name).name)]
+
+    def texts(self, names: Sequence[str]) -> list[Ragged]:
+        """Columns as they stand in the files, UTF-8 (rows,) each: nothing trimmed, empty for what is missing."""
+        return read_texts(self._sources, [self.column(name).name for name in names])
 
     def floats(self, name: str) -> np.ndarray:
         """A column as float64 (rows,), NaN for missing: booleans 0 and 1, dates as days since 1970.
@@ -281,7 +302,7 @@ class Table(Data):
                 raise DataError(f"{self.name} has no column {target!r} to predict", did_you_mean(target, self.columns))
             return target
         able = [column.name for column in self.columns.values() if column.type not in ("id", "text", "empty")]
-        able = [name for name in able if name != self._split_column]
+        able = [name for name in able if name != self.split_column and not self._is_like_id(self.columns[name])]
         folded = {name.casefold(): name for name in reversed(able)}
         named = [folded[name] for name in _TARGET_NAMES if name in folded]
         if not able:
@@ -291,16 +312,21 @@ class Table(Data):
         self.note(f"target guessed: {chosen!r} ({why}); name another with --target")
         return chosen
 
-    def _kind_of_target(self) -> str | None:
-        """Text and booleans are classes; numbers are, when there are two, or when they count from 0 or 1 without gaps."""
-        if self.target is None:
-            return None
-        column = self.columns[self.target]
+    def _is_like_id(self, column: Column) -> bool:
+        return column.form == "text" and column.unique > max(100, 0.5 * (self.rows - column.missing))
+
+    def kind_of_target(self, name: str) -> str | None:
+        """`binary`, `multiclass`, `regression`, or None for a column of one value.
+
+        Text and booleans are classes; numbers are, when there are two, or when they count from 0 or 1 without gaps.
+        Raises DataError for a column of texts that hardly repeat.
+        """
+        column = self.columns[name]
         values = self.rows - column.missing
         if column.unique < 2:
             return None
         if column.form == "text":
-            if column.unique > 100 and column.unique > 0.5 * values:
+            if self._is_like_id(column):
                 raise DataError(
                     f"target {column.name!r} has {column.unique} different texts in {values} rows: it looks like an id",
                     "name another column with --target",
@@ -354,8 +380,8 @@ class Table(Data):
     def _settle_parts(self) -> tuple[np.ndarray, int]:
         """The part of each row, and how many rows were moved so that equal rows are in one part."""
         part = self._file_parts
-        if self._split_column is not None:
-            codes, names = self.codes(self._split_column)
+        if self.split_column is not None:
+            codes, names = self.codes(self.split_column)
             part = np.array([PARTS[name.lower()] for name in names], np.int8)[codes]
         if not part.any() or self.repeats_expected:
             return part, 0
@@ -424,10 +450,6 @@ def _class_value(name: str) -> float:
         return float(name)
     except ValueError:
         return np.nan
-
-
-def _part_of_file(path: Path) -> int | None:
-    return PARTS.get(path.name.split(".")[0].lower())
 
 
 def _count(number: int, word: str) -> str:

@@ -15,7 +15,7 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -26,12 +26,16 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from papertrial.core.errors import DataError
+from papertrial.data.textfiles import Refused, Repairs, to_utf8
 
 PIECE_BYTES = 16 << 20  # of text read at a time; no row may be longer
 PIECE_ROWS = 1 << 16  # of typed sources
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(inf|Inf|INF)(inity)?$"
 SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".parquet", ".pq", ".jsonl", ".ndjson", ".json")
-_DELIMITERS = ",;\t|"
+_DELIMITERS = "\t,;|"  # of those that cut equally well, the first
+_SENTENCE = 4  # words in a cell that is no name
+_START = 1 << 16  # bytes by which text is told from a table
+_EVEN = 0.95  # share of the first rows with as many fields as the others in a .txt file that is a table
 
 
 class Piece(NamedTuple):
@@ -54,6 +58,43 @@ class Source(Protocol):
 def is_table(path: Path) -> bool:
     """Whether the name says that the file holds a table."""
     return _kind(path) in SUFFIXES
+
+
+def holds_prose(path: Path) -> bool:
+    """Whether a .txt file is text rather than a table: no delimiter cuts its first lines evenly, nor are they numbers."""
+    with _readable(path), _open_bytes(path) as stream:
+        start = stream.read(_START)
+    try:
+        text = bytes(to_utf8(np.frombuffer(start, np.uint8), Repairs())).decode("utf-8", "replace")
+    except Refused:
+        return True  # whoever reads it as text says what it is
+    lines = text.split("\n")
+    if len(start) == _START:
+        del lines[-1]  # cut short
+    found = _evenly_cut(lambda delimiter: csv.reader(lines, delimiter=delimiter))
+    if found is None:
+        return bool(start)
+    rows = [row for row in found[1] if row]
+    if len(rows[0]) == 1:
+        return not all(re.match(NUMBER, row[0].strip()) for row in rows[1:] or rows)
+    return len(rows) < 2 or sum(len(row) == len(rows[0]) for row in rows) < _EVEN * len(rows)
+
+
+def _evenly_cut(records: Callable[[str], Iterable[list[str]]]) -> tuple[str, list[list[str]]] | None:
+    """The delimiter that cuts the first rows most evenly into most fields, and those rows; None where there are none."""
+    best: tuple[tuple[float, int], str, list[list[str]]] | None = None
+    for delimiter in _DELIMITERS:
+        rows: list[list[str]] = []
+        with contextlib.suppress(csv.Error):  # a field longer than Python's reader takes: judge by the rows before it
+            rows.extend(islice(records(delimiter), 60))
+        counts = Counter(len(row) for row in rows if row)
+        if not counts:
+            continue
+        fields, times = counts.most_common(1)[0]
+        score = (times / counts.total() if fields > 1 else 0.0, fields)
+        if best is None or score > best[0]:
+            best = (score, delimiter, rows)
+    return None if best is None else best[1:]
 
 
 def source_of(path: Path | str) -> Source:
@@ -112,6 +153,20 @@ def unique_names(raw: Iterable[Any]) -> tuple[list[str], list[str]]:
     return names, notes
 
 
+def _is_header(first: list[str], rows: list[list[str]]) -> bool:
+    """Whether the first row names the columns.
+
+    It does not when it holds numbers alone; nor when one of its cells is a sentence while another is a number, or a value
+    that comes again below (`ham`, and then the message).
+    """
+    if all(re.match(NUMBER, cell.strip()) for cell in first):
+        return False
+    if len(first) == 1 or not any(len(cell.split()) >= _SENTENCE for cell in first):
+        return True
+    again = (cell in {row[place] for row in rows if place < len(row)} for place, cell in enumerate(first) if cell)
+    return not any(re.match(NUMBER, cell.strip()) for cell in first) and not any(again)
+
+
 class CsvFile:
     """Text with a delimiter, found from the first rows. Values stay text; quoted values may hold line breaks."""
 
@@ -123,7 +178,7 @@ class CsvFile:
         rows = self._sniff()
         self._blank = next(index for index, row in enumerate(rows) if row)
         header = rows[self._blank]
-        self._headed = not all(re.match(NUMBER, cell.strip()) for cell in header)
+        self._headed = _is_header(header, [row for row in rows[self._blank + 1 :] if row])
         if self._headed:
             self.names, notes = unique_names(header)
             self.notes += notes
@@ -164,25 +219,12 @@ class CsvFile:
                 yield reader.line_num, record
 
     def _sniff(self) -> list[list[str]]:
-        """Set `delimiter` to the one that cuts the first rows most evenly into most fields; return those rows."""
-        best: tuple[tuple[float, int], str, list[list[str]]] | None = None
-        for delimiter in _DELIMITERS:
-            rows: list[list[str]] = []
-            with contextlib.suppress(
-                csv.Error
-            ):  # a field longer than Python's reader takes: judge by the rows before it
-                rows.extend(record for _, record in islice(self._records(delimiter), 60))
-            counts = Counter(len(row) for row in rows if row)
-            if not counts:
-                continue
-            fields, times = counts.most_common(1)[0]
-            score = (times / counts.total() if fields > 1 else 0.0, fields)
-            if best is None or score > best[0]:
-                best = (score, delimiter, rows)
-        if best is None:
+        """Set `delimiter`; return the first rows."""
+        found = _evenly_cut(lambda delimiter: (record for _, record in self._records(delimiter)))
+        if found is None:
             raise DataError(f"{self.path} holds no rows", "check how it was made")
-        self.delimiter = best[1]
-        return best[2]
+        self.delimiter, rows = found
+        return rows
 
     def pieces(self, names: Sequence[str] | None = None) -> Iterator[Piece]:
         wanted = set(self.names if names is None else names)

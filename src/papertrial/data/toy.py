@@ -1,8 +1,11 @@
-"""Small real data sets that come with scikit-learn, by name: enough to try everything without a download."""
+"""Small real data sets by name: enough to try everything without a download. They come with scikit-learn and Python."""
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,8 @@ import numpy as np
 
 from papertrial.core.errors import Declined
 from papertrial.data.images import Images
+from papertrial.data.textfiles import Repairs, to_utf8
+from papertrial.data.texts import Pairs, Texts, as_ragged, files_as_rows
 
 
 def digits() -> Images:
@@ -36,12 +41,99 @@ def _table(name: str) -> Any:
     return table
 
 
+def python_docs() -> Texts:
+    """Python's own help topics: some 80 texts in English, with the code that explains them."""
+    from pydoc_data import topics
+
+    held = sorted(topics.topics.items())
+    ragged = as_ragged([text for _, text in held])
+    return Texts(ragged, name="python-docs", names=[name for name, _ in held], unit="topic")
+
+
+def python_lines() -> Texts:
+    """Lines of Python's standard library: comments (without their sign) and code, 2000 of each, labelled by what they were."""
+    root = Path(sysconfig.get_path("stdlib"))
+    found: dict[str, list[str]] = {"comment": [], "code": []}
+    for file in sorted(root.glob("[a-z]*.py")):
+        for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
+            bare = line.strip()
+            kind = "comment" if bare.startswith("# ") else "code" if re.search(r"[=(\[:]$|[=)]", bare) else ""
+            if kind and len(bare.split()) >= 4:
+                found[kind].append(bare.removeprefix("# "))
+    texts, labels = [], []
+    for kind, lines in found.items():
+        places = np.unique(np.linspace(0, len(lines) - 1, 2000).astype(np.int64))
+        texts += [lines[place] for place in places]
+        labels += [kind] * len(places)
+    return Texts.from_strings(texts, labels, name="python-lines")
+
+
+def python_pairs() -> Pairs:
+    """Pairs of sentences that begin the paragraphs of Python's help topics: 1 for two that follow each other in a topic, 0
+    for two of two topics."""
+    held = _beginnings()
+    draw = np.random.default_rng(0)
+    pairs, scores = [], []
+    for (topic, first), (other, second) in itertools.pairwise(held):
+        elsewhere, stranger = held[draw.integers(len(held))]
+        if topic == other:
+            pairs.append((first, second))
+            scores.append(1.0)
+        if elsewhere != topic:
+            pairs.append((first, stranger))
+            scores.append(0.0)
+    return Pairs.from_strings(pairs, scores, name="python-pairs")
+
+
+def _beginnings() -> list[tuple[str, str]]:
+    """(topic, first sentence of a paragraph) of Python's help topics; what is indented, ruled or very short is left out."""
+    from pydoc_data import topics
+
+    paragraphs = (
+        (topic, " ".join(paragraph.split()))
+        for topic, text in sorted(topics.topics.items())
+        for paragraph in re.split(r"\n[ \t]*\n", text)
+        if "***" not in paragraph and not paragraph.strip("\n").startswith(" ")
+    )
+    cut = ((topic, re.split(r"(?<=[.:]) ", paragraph)[0]) for topic, paragraph in paragraphs)
+    return [(topic, sentence) for topic, sentence in cut if len(sentence.split()) >= 4]
+
+
+def python_source() -> Texts:
+    """The source of Python's standard library, a text per file: some 10 MB of code; tests are left out."""
+    root = Path(sysconfig.get_path("stdlib"))
+    aside = {
+        "site-packages",
+        "dist-packages",
+        "__pycache__",
+        "test",
+        "tests",
+        "idlelib",
+        "turtledemo",
+        "lib2to3",
+        "__phello__",
+    }
+    files = [
+        file
+        for file in sorted(root.rglob("*.py"))
+        if not aside & set(file.relative_to(root).parts) and not file.relative_to(root).parts[0].startswith("config-")
+    ]
+    repairs = Repairs()
+    texts = [to_utf8(np.frombuffer(file.read_bytes(), np.uint8), repairs) for file in files if file.stat().st_size]
+    names = [file.relative_to(root).as_posix() for file in files if file.stat().st_size]
+    return Texts(files_as_rows(texts), name="python-source", names=names, unit="file", notes=repairs.notes())
+
+
 BUILT_IN: dict[str, Callable[[], Any]] = {
     "digits": digits,
     "iris": lambda: _table("iris"),
     "wine": lambda: _table("wine"),
     "breast_cancer": lambda: _table("breast_cancer"),
     "diabetes": lambda: _table("diabetes"),
+    "python-docs": python_docs,
+    "python-source": python_source,
+    "python-lines": python_lines,
+    "python-pairs": python_pairs,
 }
 
 

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+def fit_inputs(model: nn.Module, columns: Mapping[str, Any]) -> None:
+    """Let the encoder of `model` take what it needs from its training inputs (quantiles, a vocabulary), if it does."""
+    fit = getattr(getattr(model, "encoder", None), "fit_inputs", None)
+    if fit is not None:
+        fit(columns)
 
 
 class Supervised(nn.Module):

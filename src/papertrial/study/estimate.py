@@ -245,10 +245,10 @@ def _training_cost(
     seed: int,
 ) -> dict[str, Any]:
     from papertrial.train.loop import finish, pace, prepare
-    from papertrial.use.fit import made_ready
+    from papertrial.use.fit import validation
 
     optim, techniques = resolved.optim, [made.made for made in resolved.techniques]
-    validate = made_ready(task, model, rows, prepared, optim)
+    validate = validation(task, model, prepared, optim)
     prepare(model, techniques)
     batch = min(optim.batch, rows.examples)
 

@@ -12,7 +12,7 @@ import numpy as np
 from papertrial.core import registry
 from papertrial.core.errors import PapertrialError
 from papertrial.study.figures import colour
-from papertrial.study.page import Bars, Grid, Heading, Histogram, Legend, Picture, Pictures, Series, Text
+from papertrial.study.page import Bars, Grid, Heading, Histogram, Legend, Picture, Pictures, Series, Table, Text
 
 if TYPE_CHECKING:
     from papertrial.core.task import Prepared, Split
@@ -21,6 +21,8 @@ PER_CLASS, CLASSES, COLUMNS = 8, 20, 32
 #: classes up to which columns are drawn by class
 _TOLD_APART = 4
 _BINS, _LEVELS, _ROWS = 24, 8, 100_000
+#: texts of a class that are shown, and characters of each
+_TEXTS, _LETTERS = 3, 200
 #: sides up to which pictures are kept as they are; larger ones are compressed
 _SMALL = 32
 
@@ -36,7 +38,9 @@ def blocks(card: Mapping[str, Any]) -> list[Any]:
         return [_missing(error.problem)]
     if prepared is None:
         return [_missing(f"what {origin['name']} holds has changed since the run")]
-    return _pictures(prepared) if "image" in prepared.train else _columns(prepared)
+    if "image" in prepared.train:
+        return _pictures(prepared)
+    return _texts(prepared) if {"text", "first"} & set(prepared.train) else _columns(prepared)
 
 
 def _missing(why: str) -> Text:
@@ -49,7 +53,7 @@ def _prepared(card: Mapping[str, Any]) -> Prepared | None:
 
     origin = card["data"]
     numbers = origin["numbers"]
-    opened = open_data(origin["source"], target=numbers.get("target") if numbers.get("kind") == "table" else None)
+    opened = open_data(origin["source"], target=numbers.get("target"))
     if opened.fingerprint != origin["fingerprint"]:
         return None
     prepared: Prepared = registry.task(card["task"]["name"]).prepare(opened, seed=card["seed"], **origin["options"])
@@ -90,6 +94,42 @@ def _picture(pixels: np.ndarray, label: str) -> Picture:
     image.save(stream, kind, quality=88)
     address = f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
     return Picture(address, label, *image.size)
+
+
+def _texts(prepared: Prepared) -> list[Any]:
+    """Texts of each class, or pairs from all over the range of scores."""
+    train, draw = prepared.train, np.random.default_rng(0)
+    names = prepared.state.get("class_names", [])
+    rows: list[list[str]]
+    if "text" in train:
+        head = ["class", "text"] if names else ["text"]
+        label = np.asarray(train["label"]) if names else np.full(train.examples, -1)
+        chosen = [
+            draw.permutation(np.flatnonzero(label == index))[:_TEXTS] for index in range(-1, min(len(names), CLASSES))
+        ]
+        rows = [
+            [*([names[label[row]] if label[row] >= 0 else "unlabelled"] if names else []), _excerpt(train["text"], row)]
+            for row in np.concatenate(chosen).astype(int).tolist()
+        ]
+    else:
+        head = ["score", "first", "second"]
+        target = np.asarray(train["target"], np.float64)
+        order = np.argsort(target, kind="stable")  # pairs without a score are the last
+        spread = order[np.unique(np.linspace(0, len(order) - 1, 4 * _TEXTS).astype(np.int64))]
+        rows = [
+            [
+                "none" if np.isnan(target[row]) else f"{target[row]:g}",
+                *(_excerpt(train[name], row) for name in head[1:]),
+            ]
+            for row in spread.tolist()
+        ]
+    words = f"Training examples, the first {_LETTERS} characters of each."
+    return [Heading("Training texts"), Text(words, "note"), Table(head, rows, words=len(head))]
+
+
+def _excerpt(texts: Any, row: int) -> str:
+    held = texts[row][: 4 * _LETTERS].tobytes().decode("utf-8", "ignore")
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in held).split())[:_LETTERS]
 
 
 def _columns(prepared: Prepared) -> list[Any]:

@@ -341,7 +341,7 @@ def data_words(card: Mapping[str, Any]) -> list[str]:
     origin = card["data"]
     numbers = origin["numbers"]
     words = ["--data", origin.get("source") or "DATA"]
-    if numbers.get("kind") == "table" and numbers.get("target"):
+    if numbers.get("target"):
         words += ["--target", numbers["target"]]
     return [*words, "--task", card["task"]["name"]]
 

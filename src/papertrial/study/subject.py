@@ -158,9 +158,7 @@ def _untrained(name: str, data: Any, wanted: Wanted) -> Subject:
         torch.manual_seed(wanted.seed)
         model = build_model(task, resolve_method(method, prepared), prepared)
     encoder = _encoder(model, name)
-    fit_inputs = getattr(encoder, "fit_inputs", None)
-    if fit_inputs is not None:
-        fit_inputs(task.training(model, prepared))
+    task.training(model, prepared)  # fits what the model takes from its inputs
     rows = prepared.test if prepared.test.examples else prepared.train
     return Subject(
         f"{name} with fresh weights",

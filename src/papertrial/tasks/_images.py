@@ -13,7 +13,6 @@ Protocol, version 1
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -31,8 +30,9 @@ from papertrial.data.batches import forward_batches
 from papertrial.data.views import Draw, flip, shift
 from papertrial.nn.heads import Supervised
 from papertrial.tasks._metrics import classification_scores
+from papertrial.tasks._probe import fit_probe, nearest, probe_outputs, softmax
+from papertrial.tasks._split import at_least_one, pick, revealed_per_class, split_rows
 
-TEST_SHARE, VALID_SHARE, SPLIT_SEED = 0.2, 0.1, 20_210_100
 #: most training rows that k-NN and the probes of `extra_scores` look at
 BANK = 10_000
 _CHUNK = 512
@@ -121,7 +121,9 @@ class ImageTask:
 
     def supports(self, look: Any) -> Supports:
         if look.kind != self.kind:
-            return Supports(False, f"it takes images, and {look.name} is a {look.kind}")
+            return Supports(
+                False, f"it takes images, and {look.name} is {'a table' if look.kind == 'table' else look.kind}"
+            )
         if look.numbers.get("labelled", 0) == 0:
             return Supports(not self.needs_labels, "there are no labels" if self.needs_labels else "")
         if look.numbers.get("classes", 2) < 2:
@@ -143,18 +145,26 @@ class ImageTask:
         Without any labels everything is for training, and valid and test are empty. Raises DataError for a single class,
         or too few labels to hold some out, PapertrialError for an option out of range.
         """
-        revealed = self._revealed(labels)
+        revealed = revealed_per_class(labels, self.labels)
         if not 0 < float(fraction) <= 1:
             raise PapertrialError(f"fraction is {fraction}, not above 0 and at most 1", "write it as fraction=0.1")
         if revealed is not None and fraction < 1:  # where labels are what is scarce, a fraction is one of labels
             revealed, fraction = max(1, round(revealed * float(fraction))), 1.0
         target = np.asarray(data.labels, dtype=np.int64)
         notes: list[str] = []
-        train, valid, test = self._split(
-            target, np.asarray(data.part), data.groups, seed, revealed, float(fraction), notes
+        train, valid, test = split_rows(
+            target,
+            np.asarray(data.part),
+            data.groups,
+            seed,
+            revealed,
+            float(fraction),
+            notes,
+            "images",
+            self.needs_labels,
         )
         kept = train[
-            _pick(
+            pick(
                 target[train],
                 lambda count: count if revealed is None else np.minimum(count, revealed),
                 np.random.default_rng([seed, 2]),
@@ -199,17 +209,6 @@ class ImageTask:
             tuple(notes),
         )
 
-    def _revealed(self, labels: int | str | None) -> int | None:
-        if labels is None:
-            return self.labels
-        if str(labels).lower() == "all":
-            return None
-        if not str(labels).isdigit() or int(labels) < 1:
-            raise PapertrialError(
-                f"labels is {labels!r}, not a number of labels per class", "write it as labels=10 or labels=all"
-            )
-        return int(labels)
-
     @staticmethod
     def _size(size: int | tuple[int, int] | None) -> tuple[int | None, int | None]:
         try:
@@ -222,66 +221,6 @@ class ImageTask:
         if min(height, width) < 4:
             raise PapertrialError(f"size is {size!r}, not a side of 4 pixels or more", "write it as size=32")
         return height, width
-
-    def _split(
-        self,
-        target: np.ndarray,
-        part: np.ndarray,
-        groups: np.ndarray,
-        seed: int,
-        revealed: int | None,
-        fraction: float,
-        notes: list[str],
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        labelled = target >= 0
-        if not labelled.any():
-            if self.needs_labels:
-                raise DataError("there are no labels", "put the images of each class into a folder of its own")
-            notes.append("no labels: a method can learn, but nothing can be judged")
-            part = np.zeros_like(part)
-        elif len(np.unique(target[labelled])) < 2:
-            raise DataError("all labels are the same class", "two classes or more are needed")
-        _, first, group = np.unique(groups, return_index=True, return_inverse=True)
-        leads = np.zeros(len(target), dtype=bool)
-        leads[first] = True
-
-        def draw(among: np.ndarray, wanted: Any, rng: np.random.Generator) -> np.ndarray:
-            """Rows of some groups of duplicates as a whole, chosen by the first row of each."""
-            return _pick(target, wanted, rng, among & leads)[first][group]
-
-        testing = part == 2
-        if labelled.any() and not (testing & labelled).any():
-            part = np.where(testing, 0, part)
-            testing = draw(
-                labelled & (part == 0), lambda count: _share(count, TEST_SHARE), np.random.default_rng(SPLIT_SEED)
-            )
-            notes.append(
-                f"test: {(testing & labelled).sum()} of {labelled.sum()} labelled images, the same for every seed"
-            )
-            if not testing.any():
-                raise DataError(
-                    "there are too few labelled images to hold some out for the test",
-                    "label at least 3 images of each class",
-                )
-        free = ~testing
-        given = free & (part == 1) & labelled
-        most = np.inf if revealed is None else revealed
-        rng = np.random.default_rng([seed, 0])
-        if given.any():
-            valid = _pick(target, lambda count: np.minimum(count, most), rng, given)
-        else:
-            valid = draw(free & labelled, lambda count: np.minimum(_share(count, VALID_SHARE), most), rng)
-        # given validation rows that are too many to choose with are there to learn from
-        train = np.flatnonzero(free & ~valid)
-        if fraction < 1:
-            train = train[
-                _pick(
-                    target[train],
-                    partial(_at_least_one, share=fraction),
-                    np.random.default_rng([seed, 1]),
-                )
-            ]
-        return train, np.flatnonzero(valid & labelled), np.flatnonzero(testing & labelled)
 
     @staticmethod
     def _state(pixels: np.ndarray, train: np.ndarray, data: Any) -> dict[str, Any]:
@@ -356,7 +295,7 @@ class ImageTask:
         if not isinstance(model, nn.Module):
             return np.asarray(model.outputs(split), dtype=np.float64)
         if isinstance(model, Supervised):
-            return _softmax(_through(model, model, split["image"]).astype(np.float64))
+            return softmax(_through(model, model, split["image"]).astype(np.float64))
         if not head:
             raise Declined("this model was trained without labels, so it has features but no predictions", "use embed")
         return probe_outputs(head, self.embed(model, split))
@@ -389,9 +328,9 @@ class ImageTask:
         found = {"knn": float((nearest(features, label, tested, classes).argmax(1) == truth).mean())}
         wanted = {"probe_10_per_class": lambda count: np.minimum(count, 10)}
         for percent in (1, 10, 100):
-            wanted[f"probe_{percent}%"] = partial(_at_least_one, share=percent / 100)
+            wanted[f"probe_{percent}%"] = partial(at_least_one, share=percent / 100)
         for name, count in wanted.items():
-            rows = _pick(label, count, rng)
+            rows = pick(label, count, rng)
             probe = fit_probe(features[rows], label[rows], classes)
             found[name] = float((probe_outputs(probe, tested).argmax(1) == truth).mean())
         return found
@@ -402,68 +341,6 @@ class ImageTask:
             "prediction": names[outputs.argmax(1)],
             **{f"p({name})": outputs[:, index] for index, name in enumerate(names)},
         }
-
-
-def fit_probe(features: np.ndarray, labels: np.ndarray, classes: int) -> dict[str, np.ndarray]:
-    """Logistic regression (L2, C = 1) on standardised features (N, width); a class without examples gets probability 0."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
-    mean, std = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
-    std = np.where(std > 1e-6 * (np.abs(mean) + 1e-6), std, 1.0)
-    weight, bias = np.zeros((classes, features.shape[1])), np.full(classes, -100.0)
-    present = np.unique(labels)
-    if len(present) == 1:
-        bias[present] = 0.0
-    else:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # a probe stopped early is still a probe
-            found = LogisticRegression(C=1.0, max_iter=300).fit((features - mean) / std, labels)
-        two = len(present) == 2
-        weight[present] = np.concatenate([0 * found.coef_, found.coef_]) if two else found.coef_
-        bias[present] = np.concatenate([[0.0], found.intercept_]) if two else found.intercept_
-    return {
-        name: value.astype(np.float32)
-        for name, value in (("mean", mean), ("std", std), ("weight", weight), ("bias", bias))
-    }
-
-
-def probe_outputs(probe: Mapping[str, np.ndarray], features: np.ndarray) -> np.ndarray:
-    """Probabilities (N, classes), float64."""
-    standardised = (features.astype(np.float64) - probe["mean"]) / probe["std"]
-    return _softmax(standardised @ probe["weight"].T.astype(np.float64) + probe["bias"])
-
-
-def nearest(
-    bank: np.ndarray, labels: np.ndarray, queries: np.ndarray, classes: int, k: int = 20, temperature: float = 0.07
-) -> np.ndarray:
-    """Weighted k-NN votes (N, classes): each of the k nearest by cosine votes with exp(cosine / temperature) (1805.01978)."""
-    keys = torch.nn.functional.normalize(torch.from_numpy(np.asarray(bank, dtype=np.float32)), dim=1)
-    asked = torch.nn.functional.normalize(torch.from_numpy(np.asarray(queries, dtype=np.float32)), dim=1)
-    owners, votes = torch.from_numpy(np.asarray(labels)), torch.zeros(len(asked), classes)
-    for start in range(0, len(asked), _CHUNK):
-        cosine, index = (asked[start : start + _CHUNK] @ keys.T).topk(min(k, len(keys)), dim=1)
-        votes[start : start + _CHUNK].scatter_add_(1, owners[index], (cosine / temperature).exp())
-    return votes.numpy()
-
-
-def _pick(groups: np.ndarray, wanted: Any, rng: np.random.Generator, among: np.ndarray | None = None) -> np.ndarray:
-    """A mask with `wanted(counts)` random rows of each group, out of the rows `among`."""
-    rows = rng.permutation(len(groups) if among is None else np.flatnonzero(among))
-    rows = rows[np.argsort(groups[rows], kind="stable")]
-    _, starts, counts = np.unique(groups[rows], return_index=True, return_counts=True)
-    place = np.arange(len(rows)) - np.repeat(starts, counts)
-    mask = np.zeros(len(groups), dtype=bool)
-    mask[rows[place < np.repeat(wanted(counts), counts)]] = True
-    return mask
-
-
-def _share(count: np.ndarray, share: float) -> np.ndarray:
-    return np.floor(count * share + 0.5)
-
-
-def _at_least_one(count: np.ndarray, share: float) -> np.ndarray:
-    return np.maximum(_share(count, share), 1)
 
 
 def _only(images: Any, rows: np.ndarray) -> Any:
@@ -495,8 +372,3 @@ def _through(model: nn.Module, part: nn.Module, images: Any) -> np.ndarray:
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     with _evaluating(model):
         return forward_batches(part, Split({"image": images}), ("image",), _CHUNK, device)
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    raised = np.exp(logits - logits.max(1, keepdims=True))
-    return raised / raised.sum(1, keepdims=True)

@@ -77,6 +77,106 @@ def regression_scores(values: np.ndarray, targets: np.ndarray) -> Scores:
     return Scores(metrics, rmse + influence, intervals)
 
 
+def with_macro_f1(scores: Scores, predicted: np.ndarray, labels: np.ndarray, primary: bool) -> Scores:
+    """`scores` with the metric macro_f1 added, the mean of the F1 of the classes that occur in `labels`.
+
+    predicted, labels: (N,) int.  primary: whether per_example becomes that of macro_f1: the value plus the influence of
+    the example, whose mean is the value.
+    """
+    value, influence = _macro_f1(predicted, labels)
+    metrics, intervals = dict(scores.metrics), dict(scores.intervals)
+    _add(metrics, intervals, "macro_f1", value, influence, low=0.0, high=1.0)
+    return Scores(metrics, value + influence if primary else scores.per_example, intervals)
+
+
+def _macro_f1(predicted: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
+    """The value and its influence values (N,).
+
+    F1 = 2 a / (p + t) with a, p and t the shares of examples that are of a
+    class and said to be, are said to be, and are; its derivatives give the influence of each example.
+    """
+    value, influence = 0.0, np.zeros(len(labels))
+    present = np.unique(labels)
+    for index in present:
+        said, true = predicted == index, labels == index
+        a, p, t = (said & true).mean(), said.mean(), true.mean()
+        f1 = 2 * a / (p + t)
+        value += f1 / len(present)
+        influence += (2 * ((said & true) - a) - f1 * ((said - p) + (true - t))) / (p + t) / len(present)
+    return float(value), influence
+
+
+def spearman_scores(values: np.ndarray, targets: np.ndarray) -> Scores:
+    """Spearman's and Pearson's correlation of `values` (N,) with `targets` (N,).
+
+    per_example: the correlation of ranks plus the influence of the example on it. The ranks of all others move when an
+    example does, which the influence counts in. Their mean is the correlation, and the mean of differences of two methods
+    is the difference of their correlations, with its spread to first order. The intervals are Fisher's: symmetric for
+    atanh(r), so that they stay within -1 and 1. Answers that are all equal have a correlation of 0.
+    Raises DataError with fewer than two examples, targets that are all equal or outputs that are not finite, ValueError
+    for shapes that disagree.
+    """
+    values, targets = np.asarray(values, dtype=np.float64), np.asarray(targets, dtype=np.float64)
+    _check(values, targets, (len(targets),))
+    if np.ptp(targets) == 0:
+        raise DataError(
+            "all scores of the test pairs are equal, so nothing can agree with them", "give pairs that differ"
+        )
+    metrics: dict[str, float] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    rank, influence = _rank_correlation(values, targets)
+    for name, (value, moves) in (("spearman", (rank, influence)), ("pearson", _correlation(values, targets))):
+        metrics[name] = value
+        if len(moves) > 2 and abs(value) < 1:
+            half = t.ppf(0.975, len(moves) - 1) * moves.std(ddof=1) / np.sqrt(len(moves)) / (1 - value**2)
+            low, high = np.tanh(np.arctanh(value) + np.array([-half, half]))
+            intervals[name] = (float(low), float(high))
+    return Scores(metrics, rank + influence, intervals)
+
+
+def _correlation(x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
+    """Pearson's r and its influence values."""
+    spread = x.std(), y.std()
+    if spread[0] <= 1e-12 * np.abs(x).max(initial=0.0):
+        return 0.0, np.zeros(len(x))
+    u, v = (x - x.mean()) / spread[0], (y - y.mean()) / spread[1]
+    r = float((u * v).mean())
+    return r, u * v - r / 2 * (u**2 + v**2)
+
+
+def _rank_correlation(x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
+    """Spearman's rho, ties sharing their mean rank, and its influence values.
+
+    With u and v the shares of examples below each (half of those that tie), which have the mean 1/2,
+    rho = (E[uv] - 1/4) / sqrt(var u var v), and var u = (1 - E[p^2]) / 12 with p the share of examples that tie.
+    """
+    (u, p), (v, q) = _places(x), _places(y)
+    var_u, var_v = u.var(), v.var()
+    if var_u <= 0:
+        return 0.0, np.zeros(len(x))
+    both = float((u * v).mean())
+    rho = (both - 0.25) / np.sqrt(var_u * var_v)
+    # an example moves E[uv] by its own product, and by its part in the places of the examples above it
+    moves = (u * v - both) + (_mean_above(x, v) - both) + (_mean_above(y, u) - both)
+    of_u, of_v = -((3 * p**2 - 3 * (p**2).mean()) / 12), -((3 * q**2 - 3 * (q**2).mean()) / 12)
+    influence = moves / np.sqrt(var_u * var_v) - rho / 2 * (of_u / var_u + of_v / var_v)
+    return float(rho), influence
+
+
+def _places(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(share of examples below, half of the ties counted; share of examples that tie, itself among them)."""
+    _, group, count = np.unique(x, return_inverse=True, return_counts=True)
+    below = np.cumsum(count) - count
+    return ((below + count / 2) / len(x))[group], (count / len(x))[group]
+
+
+def _mean_above(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """For each example the sum of `weight` over those with a larger x, half of those that tie, divided by N."""
+    _, group = np.unique(x, return_inverse=True)
+    total = np.bincount(group, weight)
+    return ((total.sum() - np.cumsum(total) + total / 2) / len(x))[group]
+
+
 def _check(outputs: np.ndarray, targets: np.ndarray, shape: tuple[int, ...]) -> None:
     if not len(targets):
         raise DataError("there are no examples to judge on", "give the test part more rows")

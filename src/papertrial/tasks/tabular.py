@@ -23,7 +23,7 @@ from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.task import Prepared, Scores, Split, Supports
 from papertrial.data.batches import forward_batches
-from papertrial.nn.heads import Supervised
+from papertrial.nn.heads import Supervised, fit_inputs
 from papertrial.tasks._metrics import classification_scores, regression_scores
 
 SPLIT_SEED = 20_210_600
@@ -197,6 +197,7 @@ class TabularTask:
         )
 
     def training(self, model: Any, prepared: Prepared) -> Split:
+        fit_inputs(model, prepared.train)
         return prepared.train
 
     def finish(self, model: Any, prepared: Prepared, seed: int) -> dict[str, np.ndarray]:

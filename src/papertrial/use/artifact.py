@@ -66,7 +66,7 @@ class Artifact:
         """New data, anything `papertrial.open` takes, as the columns the model was trained on, and the opened data."""
         from papertrial.data import open as open_data
 
-        opened = open_data(data)
+        opened = open_data(data, like=self.card["state"].get("columns"))
         if opened.kind != self.task.kind:
             raise DataError(
                 f"{opened.name} is {opened.kind}, but this model was trained on {self.task.kind}",

@@ -28,8 +28,8 @@ from papertrial.train import processes
 
 CARD_VERSION = 1
 WEIGHTS, ESTIMATOR = "model.safetensors", "estimator"
-#: the backbone an objective gets when the user names none
-DEFAULT_BACKBONE = "resnet"
+#: the backbone an objective gets when the user names none, by the kind of the data
+DEFAULT_BACKBONES = {"images": "resnet", "text": "text_transformer", "pairs": "text_transformer"}
 #: classes up to which a confusion matrix is kept, and predicted values kept otherwise
 MOST_CONFUSED, MOST_ANSWERS = 100, 500
 
@@ -161,7 +161,7 @@ def resolve_method(
                 f"{method.id} is an {method.paper.kind} and takes no backbone", "leave --backbone out"
             )
         return resolved
-    under = registry.method(backbone or DEFAULT_BACKBONE)
+    under = registry.method(backbone or DEFAULT_BACKBONES.get(prepared.facts.kind, "resnet"))
     if under.paper.kind != "architecture":
         raise PapertrialError(
             f"{under.id} is an {under.paper.kind}, not an architecture, so it cannot be a backbone",
@@ -421,7 +421,7 @@ def _train(
 ) -> Meter:
     from papertrial.train.loop import train
 
-    early = made_ready(task, model, rows, prepared, resolved.optim)
+    early = validation(task, model, prepared, resolved.optim)
     techniques = [made.made for made in resolved.techniques]
     return train(
         model, rows, resolved.optim, budget, run, seed=seed, validate=early, progress=progress, techniques=techniques,
@@ -429,11 +429,8 @@ def _train(
     )  # fmt: skip
 
 
-def made_ready(task: Task, model: Any, rows: Split, prepared: Prepared, optim: Optim) -> Callable[[], float] | None:
-    """Fit what `model` takes from its inputs before training; returns how it is validated, higher being better, if it is."""
-    fit_inputs = getattr(getattr(model, "encoder", None), "fit_inputs", None)
-    if fit_inputs is not None:
-        fit_inputs(rows)
+def validation(task: Task, model: Any, prepared: Prepared, optim: Optim) -> Callable[[], float] | None:
+    """How `model` is validated while it is trained, higher being better; None where it is not."""
     metric, higher = task.primary_for(prepared.state)
 
     def validate() -> float:

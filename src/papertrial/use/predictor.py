@@ -54,9 +54,14 @@ class Predictor(nn.Module):
 def predictor(artifact: Artifact) -> Predictor:
     """The predictor of an artifact, in `eval()`. Without labels an objective has features to give and no answers.
 
-    Raises Declined for a method that is no network.
+    Raises Declined for a method that is no network, and for one that reads text.
     """
     model, facts = artifact.model, artifact.card["facts"]
+    if isinstance(model, nn.Module) and artifact.task.kind not in ("images", "table"):
+        raise Declined(
+            f"{artifact.card['method']['name']} reads token ids, which no exported file could make from text",
+            f"type: papertrial predict {artifact.folder} DATA",
+        )
     absent = {}
     if artifact.task.kind == "table":
         widths = ((facts["numeric"], torch.float32), (len(facts["cardinalities"]), torch.int64))

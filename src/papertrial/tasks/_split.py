@@ -1,0 +1,111 @@
+"""Which examples are for training, validation and test: what the tasks that classify have in common."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from papertrial.core.errors import DataError, PapertrialError
+
+TEST_SHARE, VALID_SHARE, SPLIT_SEED = 0.2, 0.1, 20_210_100
+
+
+def revealed_per_class(labels: int | str | None, usual: int | None) -> int | None:
+    """How many labels per class a method may see, None for all. Raises PapertrialError for what is neither a number nor `all`."""
+    if labels is None:
+        return usual
+    if str(labels).lower() == "all":
+        return None
+    if not str(labels).isdigit() or int(labels) < 1:
+        raise PapertrialError(
+            f"labels is {labels!r}, not a number of labels per class", "write it as labels=10 or labels=all"
+        )
+    return int(labels)
+
+
+def split_rows(
+    target: np.ndarray,
+    part: np.ndarray,
+    groups: np.ndarray,
+    seed: int,
+    revealed: int | None,
+    fraction: float,
+    notes: list[str],
+    what: str,
+    needs_labels: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The rows (train, valid, test) of classified examples. Test rows depend on the data alone.
+
+    target: int64 (N,), -1 = unlabelled.  part: int8 (N,), as given.  groups: equal for duplicates, which stay together.
+    revealed: labels per class that a method may see, which limits the validation rows; None for all.  fraction: share
+    of the training rows to keep.  notes: lines are added.  what: the examples, in the words of notes and errors.
+    Raises DataError where there is one class only, or too little to hold some out.
+    """
+    labelled = target >= 0
+    if not labelled.any():
+        if needs_labels:
+            raise DataError("there are no labels", f"put the {what} of each class into a folder of its own")
+        notes.append("no labels: a method can learn, but nothing can be judged")
+        part = np.zeros_like(part)
+    elif len(np.unique(target[labelled])) < 2:
+        raise DataError("all labels are the same class", "two classes or more are needed")
+    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+    leads = np.zeros(len(target), dtype=bool)
+    leads[first] = True
+
+    def draw(among: np.ndarray, wanted: Any, rng: np.random.Generator) -> np.ndarray:
+        """Rows of some groups of duplicates as a whole, chosen by the first row of each."""
+        return pick(target, wanted, rng, among & leads)[first][group]
+
+    testing = part == 2
+    if labelled.any() and not (testing & labelled).any():
+        part = np.where(testing, 0, part)
+        testing = draw(
+            labelled & (part == 0), lambda count: _rounded(count, TEST_SHARE), np.random.default_rng(SPLIT_SEED)
+        )
+        notes.append(f"test: {(testing & labelled).sum()} of {labelled.sum()} labelled {what}, the same for every seed")
+        if not testing.any():
+            raise DataError(
+                f"there are too few labelled {what} to hold some out for the test",
+                f"label at least 3 {what} of each class",
+            )
+    free = ~testing
+    given = free & (part == 1) & labelled
+    most = np.inf if revealed is None else revealed
+    rng = np.random.default_rng([seed, 0])
+    if given.any():
+        valid = pick(target, lambda count: np.minimum(count, most), rng, given)
+    else:
+        valid = draw(free & labelled, lambda count: np.minimum(_rounded(count, VALID_SHARE), most), rng)
+    # given validation rows that are too many to choose with are there to learn from
+    train = np.flatnonzero(free & ~valid)
+    if fraction < 1:
+        train = train[
+            pick(
+                target[train],
+                partial(at_least_one, share=fraction),
+                np.random.default_rng([seed, 1]),
+            )
+        ]
+    return train, np.flatnonzero(valid & labelled), np.flatnonzero(testing & labelled)
+
+
+def pick(groups: np.ndarray, wanted: Any, rng: np.random.Generator, among: np.ndarray | None = None) -> np.ndarray:
+    """A mask with `wanted(counts)` random rows of each group, out of the rows `among`."""
+    rows = rng.permutation(len(groups) if among is None else np.flatnonzero(among))
+    rows = rows[np.argsort(groups[rows], kind="stable")]
+    _, starts, counts = np.unique(groups[rows], return_index=True, return_counts=True)
+    place = np.arange(len(rows)) - np.repeat(starts, counts)
+    mask = np.zeros(len(groups), dtype=bool)
+    mask[rows[place < np.repeat(wanted(counts), counts)]] = True
+    return mask
+
+
+def _rounded(count: np.ndarray, share: float) -> np.ndarray:
+    return np.floor(count * share + 0.5)
+
+
+def at_least_one(count: np.ndarray, share: float) -> np.ndarray:
+    return np.maximum(_rounded(count, share), 1)

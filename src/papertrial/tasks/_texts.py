@@ -1,0 +1,94 @@
+"""What the text tasks share: a model's tokeniser is fitted to the training texts, and each column is tokenised once.
+
+Texts are cut after as many tokens as the backbone takes (its attribute `longest`), and after LONGEST in any case, so that
+one text of 50 MB costs no more than a page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from papertrial.core.errors import Declined, PapertrialError
+from papertrial.core.task import Ragged, Split
+from papertrial.data.batches import forward_batches
+from papertrial.nn.heads import fit_inputs
+
+#: most tokens of a text that a model reads
+LONGEST = 512
+#: the last columns that each tokeniser has encoded: validation asks for the same ones again and again
+_ENCODED: WeakKeyDictionary[nn.Module, dict[int, tuple[Ragged, Ragged]]] = WeakKeyDictionary()
+_COLUMNS = 2
+
+
+def require_tokeniser(backbone: Any, name: str) -> None:
+    """Raise Declined for a backbone that does not read text."""
+    if not isinstance(getattr(backbone, "tokeniser", None), nn.Module):
+        raise Declined(f"{name} does not read text: it has no tokeniser", "type: papertrial list")
+
+
+def fit_to(model: Any, texts: Ragged) -> None:
+    """Let the tokeniser of `model` learn from the training texts, where it does."""
+    _ENCODED.pop(model.encoder.tokeniser, None)
+    fit_inputs(model, {"text": texts})
+
+
+def ids_of(model: Any, texts: Ragged) -> Ragged:
+    """Token ids int32 of a column of texts, cut to what the model takes."""
+    tokeniser: Any = model.encoder.tokeniser
+    held = _ENCODED.setdefault(tokeniser, {})
+    if id(texts) not in held:
+        longest = min(getattr(model.encoder, "longest", None) or LONGEST, LONGEST)
+        while len(held) >= _COLUMNS:
+            held.pop(next(iter(held)))
+        held[id(texts)] = (texts, tokeniser.encode(texts, longest=longest))  # with the texts, whose id stays theirs
+    return held[id(texts)][1]
+
+
+def through(model: nn.Module, part: nn.Module, columns: Mapping[str, Ragged]) -> np.ndarray:
+    """`part` of the model, in `eval()`, on columns of token ids: float32 (N, ...)."""
+    training = model.training
+    model.eval()
+    try:
+        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+        return forward_batches(part, Split(columns), tuple(columns), _batch(columns), device)
+    finally:
+        model.train(training)
+
+
+def _batch(columns: Mapping[str, Ragged]) -> int:
+    """Rows that are read at once: fewer where they are long."""
+    longest = max(int(column.lengths.max(initial=1)) for column in columns.values())
+    return int(np.clip(65_536 // max(longest, 1), 8, 512))
+
+
+def finite(features: np.ndarray) -> np.ndarray:
+    """The features. Raises PapertrialError when they are not all finite numbers."""
+    if not np.isfinite(features).all():
+        raise PapertrialError(
+            "the features of the model are not all finite numbers", "train again with a smaller --set lr="
+        )
+    return features
+
+
+def sizes(texts: Ragged) -> dict[str, Any]:
+    """`bytes` and `length` of the facts."""
+    lengths = texts.lengths
+    return {"bytes": int(lengths.sum()), "length": int(np.quantile(lengths, 0.95)) if len(lengths) else 0}
+
+
+def stacked(columns: Sequence[Ragged]) -> Ragged:
+    """Rows of several columns below each other."""
+    values = np.concatenate([column.values[column.offsets[0] : column.offsets[-1]] for column in columns])
+    lengths = np.concatenate([column.lengths for column in columns])
+    return Ragged(values, np.concatenate([[0], np.cumsum(lengths)]), columns[0].pad)
+
+
+def unit(features: Tensor) -> Tensor:
+    """Rows (B, width) of length 1."""
+    return nn.functional.normalize(features, dim=-1)

@@ -1,0 +1,269 @@
+"""How alike two sentences are, as a number; judged by whether the ranks of the answers are those of people's scores.
+
+Protocol, version 1
+    Split       The test pairs are those given, or a fifth of the scored ones over the whole range of scores, the same for
+                every seed. The validation pairs are those given, or a tenth of the rest, drawn by the seed. The same pair,
+                also the other way round, stays on one side; sentences may occur in several pairs.
+    Supervised  The cosine of the two embeddings is trained to be the score, scaled from its range to [0, 1], by squared
+                error (arXiv 1908.10084, sec. 3). The answer is on the scale of the scores.
+    Objectives  learn from the distinct sentences of the training pairs without their scores, and answer with the cosine.
+    Metric      Spearman's rank correlation over all test pairs at once ("all" in arXiv 2104.08821, app. B).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from papertrial.core.budget import Budget
+from papertrial.core.errors import DataError, Declined, PapertrialError
+from papertrial.core.facts import Facts
+from papertrial.core.task import Prepared, Scores, Split, Supports
+from papertrial.tasks._metrics import spearman_scores
+from papertrial.tasks._split import split_rows
+from papertrial.tasks._texts import finite, fit_to, ids_of, require_tokeniser, sizes, stacked, through, unit
+
+#: share of the range of scores from which a pair counts as alike (4 on a scale of 5; arXiv 2104.08821, sec. 2)
+ALIKE = 0.8
+#: most sentences whose distances are taken for the uniformity
+SPREAD = 2000
+_STRATA = 5
+
+
+class SupervisedPairs(nn.Module):
+    """An encoder whose cosine is trained to be the score. `forward(first, second) -> (B,)`, on the scale of the scores.
+
+    low, high: of the scores of the training pairs.
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, encoder: nn.Module, low: float, high: float) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.register_buffer("low", torch.tensor(float(low)))
+        self.register_buffer("high", torch.tensor(float(high)))
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        return self.low + (self.high - self.low) * self.cosine(first, second)
+
+    def cosine(self, first: Tensor, second: Tensor) -> Tensor:
+        return (unit(self.encoder(first)) * unit(self.encoder(second))).sum(-1)
+
+    def loss(self, batch: Mapping[str, Tensor]) -> Tensor:
+        wanted = (batch["target"] - self.low) / (self.high - self.low)
+        return F.mse_loss(self.cosine(batch["first"], batch["second"]), wanted)
+
+    def no_decay(self) -> set[str]:
+        inner = getattr(self.encoder, "no_decay", None)
+        return {f"encoder.{name}" for name in inner()} if inner else set()
+
+
+class SentenceSimilarity:
+    """Columns "first" and "second" Ragged uint8 (UTF-8) and "target" float32 (N,), NaN = no score; models read token ids."""
+
+    name = "sentence_similarity"
+    version = 1
+    kind = "pairs"
+    inputs = ("first", "second")
+    references = ("tfidf",)
+    floors = ("majority",)
+    budget = Budget(seconds=60)
+
+    def primary_for(self, state: Mapping[str, Any]) -> tuple[str, bool]:
+        return "spearman", True
+
+    def supports(self, look: Any) -> Supports:
+        if look.kind != self.kind:
+            return Supports(False, f"it takes pairs of texts, and {look.name} is {look.kind}")
+        if not look.numbers.get("scored"):
+            return Supports(
+                not look.numbers.get("classes"),
+                "its pairs have labels, not scores" if look.numbers.get("classes") else "",
+            )
+        if look.numbers.get("score_min") == look.numbers.get("score_max"):
+            return Supports(False, "all scores are equal")
+        return Supports(True)
+
+    def prepare(self, data: Any, seed: int = 0, fraction: float = 1.0) -> Prepared:
+        """fraction: share of the training pairs that is used.
+
+        Without any scores all pairs are for training, and valid and test are empty. Raises DataError for too few scored
+        pairs or scores that are all equal, PapertrialError for an option out of range.
+        """
+        if not 0 < float(fraction) <= 1:
+            raise PapertrialError(f"fraction is {fraction}, not above 0 and at most 1", "write it as fraction=0.1")
+        rows = np.flatnonzero(~data.empty)
+        notes = [f"{data.empty.sum():,} pairs with an empty text are left out"] if data.empty.any() else []
+        scores = data.scores[rows]
+        known = np.isfinite(scores)
+        if known.any() and np.ptp(scores[known]) == 0:
+            raise DataError(
+                f"all scores of {data.name} are equal", "give pairs of which some are more alike than others"
+            )
+        parts = split_rows(
+            _strata(scores),
+            data.part[rows],
+            data.groups[rows],
+            seed,
+            None,
+            float(fraction),
+            notes,
+            "pairs",
+            needs_labels=False,
+        )
+        train, valid, test = (rows[part] for part in parts)
+        target = data.scores.astype(np.float32)
+
+        def part(index: np.ndarray) -> Split:
+            return Split({"first": data.first[index], "second": data.second[index], "target": target[index]})
+
+        state: dict[str, Any] = {"columns": data.columns, "target": data.columns.get("target")}
+        scored = np.isfinite(target[train])
+        if known.any():
+            if not scored.any() or np.ptp(target[train][scored]) == 0:
+                raise DataError(
+                    f"the scored training pairs of {data.name} are too few or all equal", "score more pairs"
+                )
+            state |= {"low": float(target[train][scored].min()), "high": float(target[train][scored].max())}
+            met = np.isin(data.sides[:, test], data.sides[:, train]).any(axis=0).mean()
+            if met:
+                notes.append(f"{met:.0%} of the test pairs have a sentence that also stands in a training pair")
+        prepared = part(train)
+        facts = Facts(
+            "pairs", len(train), int(scored.sum()), outputs=1, **sizes(stacked([prepared["first"], prepared["second"]]))
+        )
+        return Prepared(prepared, part(valid), part(test), facts, state, tuple(notes))
+
+    def encode(self, state: Mapping[str, Any], data: Any) -> Split:
+        """New pairs, with their scores where they have any."""
+        columns = {"first": data.first, "second": data.second}
+        if np.isfinite(data.scores).any():
+            columns["target"] = data.scores.astype(np.float32)
+        return Split(columns)
+
+    def build(self, method: Any, config: Any, optim: Any, prepared: Prepared, backbone: nn.Module | None = None) -> Any:
+        """Raises Declined when the method is not for this task, or needs scores or a backbone that are not there."""
+        kind, facts, state = method.paper.kind, prepared.facts, prepared.state
+        if not {self.name, "text_classification"} & set(method.paper.tasks):  # one encoder serves both
+            raise Declined(f"{method.id} is not made for the task {self.name}", "type: papertrial list")
+        if kind != "objective" and "low" not in state:
+            raise Declined(f"{method.id} learns from scores, and there are none")
+        if kind == "estimator":
+            return method.module.build(config, facts)
+        if kind == "architecture":
+            built = method.module.build(config, facts)
+            require_tokeniser(built, method.id)
+            return SupervisedPairs(built, state["low"], state["high"])
+        if kind == "objective":
+            if backbone is None:
+                raise Declined(f"{method.id} trains a backbone, and none was given", "name one with --backbone")
+            require_tokeniser(backbone, "the backbone")
+            return method.module.build(config, facts, backbone)
+        raise Declined(f"{method.id} is of the kind {kind}, which the task {self.name} cannot train")
+
+    def training(self, model: Any, prepared: Prepared) -> Split:
+        train = prepared.train
+        if not isinstance(model, nn.Module) or isinstance(model, SupervisedPairs):
+            train = train.take(np.flatnonzero(np.isfinite(train["target"])))
+        if not isinstance(model, nn.Module):
+            return train
+        sentences = stacked([train["first"], train["second"]])
+        fit_to(model, sentences)
+        if isinstance(model, SupervisedPairs):
+            return Split({**self._ids(model, train), "target": train["target"]})
+        return Split({"ids": ids_of(model, sentences[_distinct(sentences)])})
+
+    @staticmethod
+    def _ids(model: nn.Module, split: Split) -> dict[str, Any]:
+        return {name: ids_of(model, split[name]) for name in SentenceSimilarity.inputs}
+
+    def finish(self, model: Any, prepared: Prepared, seed: int) -> dict[str, np.ndarray]:
+        return {}
+
+    def outputs(self, model: Any, head: Mapping[str, np.ndarray], split: Split) -> np.ndarray:
+        """(N,) float64: on the scale of the scores for supervised models, cosines for the others."""
+        if not isinstance(model, nn.Module):
+            return np.asarray(model.outputs(split), dtype=np.float64)
+        first, second = (_unit(self._side(model, split, name)) for name in self.inputs)
+        cosine = (first * second).sum(1)
+        if isinstance(model, SupervisedPairs):
+            low, high = float(model.low), float(model.high)
+            return low + (high - low) * cosine
+        return cosine
+
+    def _side(self, model: nn.Module, split: Split, name: str) -> np.ndarray:
+        encoder: Any = model.encoder
+        return finite(through(model, encoder, {"ids": ids_of(model, split[name])}))
+
+    def embed(self, model: Any, split: Split) -> np.ndarray:
+        """(N, 2 * width) float32: the features of the first text, then those of the second.
+
+        Raises Declined for a model without features.
+        """
+        if not hasattr(model, "encoder"):
+            raise Declined("this model has no features to give")
+        return np.concatenate([self._side(model, split, name) for name in self.inputs], axis=1)
+
+    def score(self, outputs: np.ndarray, split: Split, state: Mapping[str, Any]) -> Scores:
+        """Pairs without a score are left out."""
+        judged = np.isfinite(split["target"])
+        return spearman_scores(outputs[judged], split["target"][judged])
+
+    def extra_scores(self, model: Any, prepared: Prepared, seed: int) -> dict[str, float]:
+        """Alignment: mean squared distance of the unit embeddings of test pairs that are alike (from 0.8 of the range of
+        scores). Uniformity: log of the mean of exp(-2 squared distance) over pairs of distinct test sentences, at most 2000
+        of them. Both are better when lower (arXiv 2005.10242)."""
+        if not hasattr(model, "encoder") or not prepared.test.examples:
+            return {}
+        test, state = prepared.test, prepared.state
+        sides = [_unit(self._side(model, test, name)) for name in self.inputs]
+        alike = test["target"] >= state["low"] + ALIKE * (state["high"] - state["low"])
+        found = {}
+        if alike.any():
+            found["alignment"] = float(((sides[0] - sides[1])[alike] ** 2).sum(1).mean())
+        rows = _distinct(stacked([test["first"], test["second"]]))
+        rows = rows[np.unique(np.linspace(0, len(rows) - 1, SPREAD).astype(np.int64))]
+        if len(rows) > 1:
+            some = np.concatenate(sides)[rows]
+            apart = np.clip(2 - 2 * some @ some.T, 0, None)[np.triu_indices(len(some), 1)]
+            found["uniformity"] = float(np.log(np.exp(-2 * apart).mean()))
+        return found
+
+    def answers(self, outputs: np.ndarray, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        return {"prediction": outputs}
+
+
+TASK = SentenceSimilarity()
+
+
+def _strata(scores: np.ndarray) -> np.ndarray:
+    """int64 (N,): fifths of the scored pairs by score (halves of few), -1 without a score; at least two where scores differ."""
+    known = np.isfinite(scores)
+    strata = np.full(len(scores), -1, dtype=np.int64)
+    if known.any():
+        count = int(np.clip(known.sum() // 10, 2, _STRATA))
+        edges = np.quantile(scores[known], np.arange(1, count) / count)
+        strata[known] = np.searchsorted(edges, scores[known])
+        if len(np.unique(strata[known])) == 1:
+            strata[known] = scores[known] > scores[known].min()
+    return strata
+
+
+def _distinct(sentences: Any) -> np.ndarray:
+    """Places of the first of each of the equal rows, in their order."""
+    from papertrial.data.texts import same
+
+    return np.sort(np.unique(same(sentences), return_index=True)[1])
+
+
+def _unit(features: np.ndarray) -> np.ndarray:
+    """Rows of length 1, float64; a row of zeros stays."""
+    length = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
+    return features / np.where(length > 0, length, 1.0)

@@ -1,0 +1,189 @@
+"""Classify texts; papers are measured against a tuned TF-IDF with logistic regression, which is hard to beat on few labels.
+
+Protocol, version 1
+    Split       The test rows are those given, or a fifth of the labelled texts of each class, the same for every seed. The
+                validation rows are those given, or a tenth of the rest, drawn by the seed. Texts that differ in case,
+                blanks and punctuation only stay on one side; empty ones are left out.
+    Labels      Of each class `labels` training texts keep their label, all where that is not asked for.
+    Supervised  Architectures are trained on the labelled texts alone and judged by their own head.
+    Probe       Objectives may learn from all training texts without labels. They are judged by a logistic regression (L2,
+                C = 1) on frozen features, standardised on the labelled rows it is fitted to.
+    Metric      Accuracy; macro F1 where one class has more than three quarters of the labels, since accuracy would then
+                praise the answer that never changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from papertrial.core.budget import Budget
+from papertrial.core.errors import DataError, Declined, PapertrialError
+from papertrial.core.facts import Facts
+from papertrial.core.task import Prepared, Scores, Split, Supports
+from papertrial.nn.heads import Supervised
+from papertrial.tasks._metrics import classification_scores, with_macro_f1
+from papertrial.tasks._probe import fit_probe, probe_outputs, softmax
+from papertrial.tasks._split import pick, revealed_per_class, split_rows
+from papertrial.tasks._texts import finite, fit_to, ids_of, require_tokeniser, sizes, through
+
+#: share of the labels of the commonest class from which macro F1 is the metric
+LOPSIDED = 0.75
+
+
+class TextClassification:
+    """Columns "text" Ragged uint8 (UTF-8) and "label" int64 (N,), -1 = unlabelled; models read "ids" Ragged int32."""
+
+    name = "text_classification"
+    version = 1
+    kind = "text"
+    inputs = ("ids",)
+    references = ("tfidf",)
+    floors = ("majority",)
+    budget = Budget(seconds=60)
+
+    def primary_for(self, state: Mapping[str, Any]) -> tuple[str, bool]:
+        return state["metric"], True
+
+    def supports(self, look: Any) -> Supports:
+        if look.kind != self.kind:
+            return Supports(False, f"it takes texts, and {look.name} is {look.kind}")
+        if not look.numbers.get("labelled"):
+            return Supports(False, "there are no labels")
+        if look.numbers.get("classes", 0) < 2:
+            return Supports(False, "all labels are the same class")
+        return Supports(True)
+
+    def prepare(self, data: Any, seed: int = 0, labels: int | str | None = None, fraction: float = 1.0) -> Prepared:
+        """labels: how many per class are revealed, by default all.  fraction: share of the training texts that is used.
+
+        Raises DataError for a single class, or too few labels to hold some out, PapertrialError for an option out of range.
+        """
+        revealed = revealed_per_class(labels, None)
+        if not 0 < float(fraction) <= 1:
+            raise PapertrialError(f"fraction is {fraction}, not above 0 and at most 1", "write it as fraction=0.1")
+        rows = np.flatnonzero(~data.empty)
+        target = np.asarray(data.labels, dtype=np.int64)[rows]
+        notes = [f"{data.empty.sum():,} empty texts are left out"] if data.empty.any() else []
+        parts = split_rows(
+            target,
+            data.part[rows],
+            data.groups[rows],
+            seed,
+            revealed,
+            float(fraction),
+            notes,
+            "texts",
+            needs_labels=True,
+        )
+        train, valid, test = (rows[part] for part in parts)
+        shown = np.full(len(data.labels), -1, dtype=np.int64)
+        most = np.inf if revealed is None else revealed
+        labelled = data.labels[train] >= 0
+        kept = train[
+            pick(data.labels[train], lambda count: np.minimum(count, most), np.random.default_rng([seed, 2]), labelled)
+        ]
+        shown[kept] = data.labels[kept]
+        if len(np.unique(shown[kept])) < 2:
+            raise DataError(
+                f"the labelled training texts of {data.name} are of one class only",
+                "label two texts of each class or more",
+            )
+        if len(kept) < labelled.sum():
+            notes.append(f"{revealed} labels a class are revealed: {len(kept)} of {len(train)} training texts")
+        counts = np.bincount(target[target >= 0])
+        lopsided = bool(counts.max() > LOPSIDED * counts.sum())
+        if lopsided:
+            notes.append(f"{counts.max() / counts.sum():.0%} of the labels are of one class: judged by macro F1")
+        state = {
+            "class_names": [str(name) for name in data.class_names],
+            "columns": data.columns,
+            "target": data.columns.get("target"),
+            "metric": "macro_f1" if lopsided else "accuracy",
+        }
+
+        def part(index: np.ndarray, label: np.ndarray) -> Split:
+            return Split({"text": data.texts[index], "label": label[index]})
+
+        prepared = part(train, shown)
+        classes = len(data.class_names)
+        facts = Facts("text", len(train), len(kept), classes=classes, outputs=classes, **sizes(prepared["text"]))
+        return Prepared(prepared, part(valid, data.labels), part(test, data.labels), facts, state, tuple(notes))
+
+    def encode(self, state: Mapping[str, Any], data: Any) -> Split:
+        """New texts. Labels are kept where their class is known to the model, and -1 elsewhere."""
+        columns = {"text": data.texts}
+        known = {name: index for index, name in enumerate(state["class_names"])}
+        codes = np.array([known.get(str(name), -1) for name in data.class_names] + [-1], dtype=np.int64)
+        label = codes[data.labels]
+        if (label >= 0).any():
+            columns["label"] = label
+        return Split(columns)
+
+    def build(self, method: Any, config: Any, optim: Any, prepared: Prepared, backbone: nn.Module | None = None) -> Any:
+        """Raises Declined when the method is not for this task, or needs labels or a backbone that are not there."""
+        kind, facts = method.paper.kind, prepared.facts
+        if self.name not in method.paper.tasks:
+            raise Declined(f"{method.id} is not made for the task {self.name}", "type: papertrial list")
+        if kind == "estimator":
+            return method.module.build(config, facts)
+        if kind == "architecture":
+            built = method.module.build(config, facts)
+            require_tokeniser(built, method.id)
+            return Supervised(built, facts.outputs, "classes", self.inputs, optim.label_smoothing)
+        if kind == "objective":
+            if backbone is None:
+                raise Declined(f"{method.id} trains a backbone, and none was given", "name one with --backbone")
+            require_tokeniser(backbone, "the backbone")
+            return method.module.build(config, facts, backbone)
+        raise Declined(f"{method.id} is of the kind {kind}, which the task {self.name} cannot train")
+
+    def training(self, model: Any, prepared: Prepared) -> Split:
+        train = prepared.train
+        if not isinstance(model, nn.Module) or isinstance(model, Supervised):
+            train = train.take(np.flatnonzero(train["label"] >= 0))
+        if not isinstance(model, nn.Module):
+            return train
+        fit_to(model, train["text"])
+        return Split({"ids": ids_of(model, train["text"]), "label": train["label"]})
+
+    def finish(self, model: Any, prepared: Prepared, seed: int) -> dict[str, np.ndarray]:
+        """The linear probe of an objective as arrays: mean, std (width,), weight (classes, width), bias (classes,)."""
+        if not isinstance(model, nn.Module) or isinstance(model, Supervised):
+            return {}
+        labelled = prepared.train.take(np.flatnonzero(prepared.train["label"] >= 0))
+        return fit_probe(self.embed(model, labelled), labelled["label"], prepared.facts.classes)
+
+    def outputs(self, model: Any, head: Mapping[str, np.ndarray], split: Split) -> np.ndarray:
+        """Probabilities (N, classes), float64."""
+        if not isinstance(model, nn.Module):
+            return np.asarray(model.outputs(split), dtype=np.float64)
+        if isinstance(model, Supervised):
+            return softmax(through(model, model, {"ids": ids_of(model, split["text"])}).astype(np.float64))
+        return probe_outputs(head, self.embed(model, split))
+
+    def embed(self, model: Any, split: Split) -> np.ndarray:
+        """(N, width) float32. Raises Declined for a model without features."""
+        if not hasattr(model, "encoder"):
+            raise Declined("this model has no features to give")
+        return finite(through(model, model.encoder, {"ids": ids_of(model, split["text"])}))
+
+    def score(self, outputs: np.ndarray, split: Split, state: Mapping[str, Any]) -> Scores:
+        judged = split["label"] >= 0
+        outputs, label = outputs[judged], split["label"][judged]
+        scores = classification_scores(outputs, label, state["class_names"])
+        return with_macro_f1(scores, outputs.argmax(1), label, primary=state["metric"] == "macro_f1")
+
+    def extra_scores(self, model: Any, prepared: Prepared, seed: int) -> dict[str, float]:
+        return {}
+
+    def answers(self, outputs: np.ndarray, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """`prediction`, and `p(class)` for each class."""
+        names = np.asarray(state["class_names"])
+        return {"prediction": names[outputs.argmax(1)], **{f"p({n})": outputs[:, i] for i, n in enumerate(names)}}
+
+
+TASK = TextClassification()
