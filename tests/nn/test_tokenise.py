@@ -189,12 +189,12 @@ def test_long_texts_are_encoded_in_pieces_as_they_are_whole(bpe, monkeypatch):
     words = [*"ab\n\t ,.'1", "  ", "the", " cat", "\r\n", "don't", "日本", "😀", "\u00a0", "\u3000"]
     text = "".join(draw.choice(words, 4000))
     whole = bpe.encode([text, "x", text[:50]])
-    monkeypatch.setattr(tokenise, "_PIECE", 100)
+    monkeypatch.setattr(tokenise, "_STRETCH", 100)
     monkeypatch.setattr(tokenise, "_AT_A_TIME", 1000)
     pieces = bpe.encode([text, "x", text[:50]])
-    assert len(list(tokenise._pieces(text))) > 20
+    assert len(list(tokenise._stretches(text))) > 20
     assert np.array_equal(whole.values, pieces.values) and np.array_equal(whole.offsets, pieces.offsets)
-    assert list(tokenise._pieces("y" * 1000)) == ["y" * 1000]
+    assert list(tokenise._stretches("y" * 1000)) == ["y" * 1000]
 
 
 def test_a_beginning_is_that_of_the_whole_text(bpe, minilm):

@@ -728,6 +728,83 @@ def embed(
     _say(f"{features.shape[0]} rows of {features.shape[1]} features in {out}")
 
 
+@app.command()
+def generate(
+    run: RunFolder,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Texts to go on with or to answer; nothing to begin with when left out.", show_default=False
+        ),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="A text file that is the prompt.", show_default=False)
+    ] = None,
+    stdin: Annotated[bool, typer.Option("--stdin", help="Standard input is the prompt.")] = False,
+    length: Annotated[
+        int, typer.Option("--length", "-l", help="Most tokens of a text; bytes of a byte model.", min=1)
+    ] = 200,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            "--temperature",
+            "-t",
+            min=0,
+            show_default=False,
+            help="0 takes the most probable token, 1 draws as the model says (default for prompts; 0 for answers).",
+        ),
+    ] = None,
+    top_k: Annotated[int, typer.Option("--top-k", help="Draw from the k most probable tokens; 0 for all.", min=0)] = 0,
+    top_p: Annotated[
+        float, typer.Option("--top-p", help="Draw from the fewest tokens that have this probability together.", max=1)
+    ] = 1.0,
+    beams: Annotated[
+        int, typer.Option("--beams", help="Search for the most probable text with so many beams.", min=1)
+    ] = 1,
+    length_penalty: Annotated[float, typer.Option(help="Of beams: larger values favour longer texts.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of the first text; the others have the next ones.", min=0)] = 0,
+    samples: Annotated[int, typer.Option("--samples", "-n", help="Texts per prompt.", min=1)] = 1,
+    json: Json = False,
+) -> None:
+    """Let a trained language model write. The text is printed as it comes."""
+    prompts = _prompts(prompt or [], file, stdin)
+    from papertrial.use.artifact import Artifact
+    from papertrial.use.generate import generate as run_generate
+    from papertrial.use.generate import writer
+
+    artifact = Artifact.load(run)
+    answers = hasattr(writer(artifact), "encode")
+    heads = [
+        (f"--- {place * samples + sample + 1} of {len(prompts) * samples}\n" if len(prompts) * samples > 1 else "")
+        + ("" if answers else text)
+        for place, text in enumerate(prompts)
+        for sample in range(samples)
+    ]
+    try:
+        texts = run_generate(
+            artifact, prompts, length=length, temperature=temperature, top_k=top_k, top_p=top_p, beams=beams,
+            length_penalty=length_penalty, seed=seed, samples=samples, heard=None if json else show.InTurn(heads),
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        print()  # the prompt of the shell belongs on a line of its own
+        raise
+    if json:
+        _document({"folder": run, "method": artifact.card["method"]["name"], "texts": texts})
+
+
+def _prompts(given: list[str], file: Path | None, stdin: bool) -> list[str]:
+    """The prompts from one of three places. A line end at the end of a file or of standard input is not part of it."""
+    if bool(given) + (file is not None) + stdin > 1:
+        raise PapertrialError("a prompt is an argument, a file or standard input", "give one of the three")
+    if file is None and not stdin:
+        return [text.encode("utf-8", "replace").decode() for text in given or [""]]
+    try:
+        text = (sys.stdin.buffer.read() if file is None else file.read_bytes()).decode("utf-8")
+    except (OSError, UnicodeError) as error:
+        raise PapertrialError(f"{file or 'standard input'} is no UTF-8 text that can be read ({error})") from None
+    return [text.removesuffix("\n").removesuffix("\r")]
+
+
 CheckData = Annotated[
     str | None,
     typer.Option(

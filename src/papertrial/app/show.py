@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -92,3 +93,31 @@ def size(count: float | None) -> str:
             return f"{count:.0f} {unit}" if unit in ("B", "kB") or count >= 100 else f"{count:.1f} {unit}"
         count /= 1000
     raise AssertionError
+
+
+class InTurn:
+    """Prints texts that come side by side one after the other: the first as it comes, each other one when it is its turn.
+
+    heads: what is printed before each.  Called with the place of a text and a piece of it, or None when it is complete. On
+    a terminal, characters that would control it are not sent.
+    """
+
+    def __init__(self, heads: Sequence[str]) -> None:
+        self.heads, self.turn, self.begun = heads, 0, False
+        self.waiting: list[deque[str | None]] = [deque() for _ in heads]
+
+    def __call__(self, place: int, piece: str | None) -> None:
+        self.waiting[place].append(piece)
+        while self.turn < len(self.heads) and self.waiting[self.turn]:
+            piece = self.waiting[self.turn].popleft()
+            if not self.begun:
+                self._print(self.heads[self.turn])
+            self._print("\n" if piece is None else piece)
+            self.begun = piece is not None
+            self.turn += piece is None
+
+    def _print(self, text: str) -> None:
+        if sys.stdout.isatty():
+            text = "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text)
+        sys.stdout.write(text)
+        sys.stdout.flush()

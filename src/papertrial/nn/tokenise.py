@@ -22,7 +22,7 @@ from papertrial.core.task import Ragged
 
 Texts = Ragged | Sequence[str]
 _AT_A_TIME = 1 << 20  # bytes of text handed to the `tokenizers` library in one call, whose answers take much memory
-_PIECE = 1 << 16  # characters; longer texts are encoded in pieces, several at once
+_STRETCH = 1 << 16  # characters; longer texts are encoded in pieces, several at once
 _ROOMY = 16  # characters per id: a text is seldom so dense that more of them are needed to fill `longest` ids
 _GAP = re.compile(r"(?<=\S)\s")  # no token goes from a word into the space after it
 
@@ -147,7 +147,7 @@ class Bpe(_Learnt):
         return _finished(ragged, lengths, self.first, self.end if specials else None, self.pad)
 
     def _rows(self, texts: list[str]) -> list[np.ndarray]:
-        pieces = [list(_pieces(text)) for text in texts]
+        pieces = [list(_stretches(text)) for text in texts]
         flat = [piece for row in pieces for piece in row]
         encoded = (
             np.asarray(found.ids, dtype=np.int32)
@@ -312,11 +312,11 @@ def _in_parts(texts: Ragged) -> Iterator[list[str]]:
     return (texts[rows].texts() for rows in _parts(texts.lengths))
 
 
-def _pieces(text: str) -> Iterator[str]:
+def _stretches(text: str) -> Iterator[str]:
     """The text in pieces that are encoded as they are within the whole."""
     begin = 0
-    while len(text) - begin > _PIECE:
-        gap = _GAP.search(text, begin + _PIECE)
+    while len(text) - begin > _STRETCH:
+        gap = _GAP.search(text, begin + _STRETCH)
         if gap is None:
             break
         yield text[begin : gap.start()]

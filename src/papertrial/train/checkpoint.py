@@ -1,6 +1,6 @@
 """The last good state of a training in one safetensors file: tensors, and the rest as JSON. Nothing is pickled.
 
-Names: `model/<parameter or buffer>`, `optimizer/<index>/<entry>`, `ema/<index>`, `best/<parameter or buffer>`.
+Names: `model/<parameter or buffer>`, `extra/<module>`, `optimizer/<index>/<entry>`, `ema/<index>`, `best/<parameter or buffer>`.
 The file is written beside the old one and renamed, so a kill at any moment leaves one of the two whole.
 """
 
@@ -41,6 +41,28 @@ def load_model_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         )
     for name, tensor in held.items():
         put(tensor, tensors[name])
+
+
+def extra_states(model: nn.Module) -> dict[str, Tensor]:
+    """What modules keep beside parameters and buffers and training does not change, such as what a tokeniser has learnt."""
+    states = {
+        name: module.get_extra_state()
+        for name, module in model.named_modules()
+        if type(module).get_extra_state is not nn.Module.get_extra_state
+    }
+    return {name: state for name, state in states.items() if isinstance(state, Tensor)}
+
+
+def require_extra_states(model: nn.Module, states: Mapping[str, Tensor]) -> None:
+    """Raises PapertrialError when the model's are others: its data would not mean what the checkpoint's weights learnt."""
+    held = extra_states(model)
+    differing = sorted(held.keys() ^ states.keys())
+    differing += [name for name in held.keys() & states.keys() if not torch.equal(held[name].cpu(), states[name])]
+    if differing:
+        raise PapertrialError(
+            f"the checkpoint was made with another {differing[0] or 'model'} than is made of the data now",
+            "add --fresh to start over, or install the packages that the run began with",
+        )
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -537,6 +537,7 @@ class _Training:
         held = checkpoint.model_tensors(self.model)
         tensors = {f"model/{name}": whole(tensor.detach()) for name, tensor in held.items()}
         self._refuse_nonfinite(tensors)
+        tensors.update({f"extra/{name}": state for name, state in checkpoint.extra_states(self.model).items()})
         tensors.update({f"optimizer/{k}": v for k, v in checkpoint.optimizer_tensors(self.optimizer).items()})
         tensors.update({f"ema/{index}": whole(v) for index, v in enumerate(self.ema.average if self.ema else ())})
         tensors.update({f"best/{name}": tensor for name, tensor in self.best.items()})
@@ -556,6 +557,7 @@ class _Training:
     def _restore(self) -> None:
         tensors, state = checkpoint.load(self.path)
         checkpoint.load_model_tensors(self.model, checkpoint.part(tensors, "model"))
+        checkpoint.require_extra_states(self.model, checkpoint.part(tensors, "extra"))
         checkpoint.load_optimizer_tensors(self.optimizer, checkpoint.part(tensors, "optimizer"))
         self.best = checkpoint.part(tensors, "best")
         if self.ema is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ class Artifact:
     def evaluate(self, data: Any) -> Scores:
         """Metrics on labelled data; raises DataError when it carries no labels."""
         split, opened = self.encode(data)
-        if not ({"label", "target"} & set(split)):
+        if not ({"label", "target"} & set(split) or getattr(self.task, "judged_without_labels", False)):
             wanted = self.card["state"].get("target") or "a folder per class"
             raise DataError(
                 f"{opened.name} has no labels to evaluate on (looked for {wanted})",
@@ -107,6 +108,15 @@ class Artifact:
     def embed(self, data: Any) -> np.ndarray:
         """Features (N, width), float32. Raises Declined for a model without features."""
         return self.task.embed(self.model, self.encode(data)[0])
+
+    def generate(self, prompts: str | Sequence[str], **options: Any) -> list[Any]:
+        """Texts that go on from prompts, or answer them; the options are those of `use.generate.generate`.
+
+        Raises Declined for a model that writes nothing.
+        """
+        from papertrial.use.generate import generate
+
+        return generate(self, prompts, **options)
 
 
 def _resolved(card: dict[str, Any]) -> Resolved:

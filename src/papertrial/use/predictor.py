@@ -16,7 +16,7 @@ from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.task import Split
 from papertrial.nn.heads import Supervised
 from papertrial.use.artifact import Artifact
-from papertrial.use.fit import ESTIMATOR
+from papertrial.use.fit import ESTIMATOR, WEIGHTS
 
 #: rows that a copy of a model is tried on
 ROWS = 64
@@ -54,14 +54,14 @@ class Predictor(nn.Module):
 def predictor(artifact: Artifact) -> Predictor:
     """The predictor of an artifact, in `eval()`. Without labels an objective has features to give and no answers.
 
-    Raises Declined for a method that is no network, and for one that reads text.
+    Raises Declined for a method that is no network, and for a task whose data are neither images nor tables.
     """
-    model, facts = artifact.model, artifact.card["facts"]
-    if isinstance(model, nn.Module) and artifact.task.kind not in ("images", "table"):
+    if artifact.task.kind not in ("images", "table"):
         raise Declined(
-            f"{artifact.card['method']['name']} reads token ids, which no exported file could make from text",
-            f"type: papertrial predict {artifact.folder} DATA",
+            f"what the task {artifact.task.name} takes goes through a tokeniser, which no single module from inputs to answers holds",
+            f"its state and the weights are in {artifact.folder / WEIGHTS}",
         )
+    model, facts = artifact.model, artifact.card["facts"]
     absent = {}
     if artifact.task.kind == "table":
         widths = ((facts["numeric"], torch.float32), (len(facts["cardinalities"]), torch.int64))
