@@ -153,9 +153,9 @@ def row_keys(ids: Tensor, pad: int) -> Tensor:
 
 
 def set_dropout(model: nn.Module, p: float) -> None:
-    """Give every dropout of `model`, those of attention maps too, the probability p."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
+    """Give every dropout of `model` the probability p where BERT has one: embeddings, attention maps, ends of branches."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Dropout) and not name.endswith("hidden_dropout"):
             module.p = p
         elif isinstance(module, Attention):
             module.dropout = p
