@@ -125,7 +125,7 @@ def pool(backbone: nn.Module, ids: Tensor, pooling: str) -> Tensor:
 
 def shortened(ids: Tensor, kept: Tensor, pad: int) -> Tensor:
     """The ids (B, N) of each row for which `kept` (bool (B, N)) is true, in their order, filled up with `pad`."""
-    order = (~kept).long().argsort(1, stable=True)
+    order = (~kept).long().argsort(dim=1, stable=True)
     place = torch.arange(ids.shape[1], device=ids.device)
     return ids.gather(1, order).masked_fill(place >= kept.sum(1, keepdim=True), pad)
 
