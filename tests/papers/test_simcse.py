@@ -89,7 +89,7 @@ def test_two_readings_are_one_forward_pass():
 
 def test_the_loss_is_that_of_the_two_halves():
     model = SimCSE(Config(dropout=0.0), encoder())
-    z = model.encoder(torch.cat([IDS, IDS]))
+    z = model.projection(model.encoder(torch.cat([IDS, IDS])))
     wanted = info_nce(z[:4], z[4:], 0.05)
     found = model.loss({"ids": IDS})
     torch.testing.assert_close(found["loss"], wanted)
@@ -114,6 +114,7 @@ def test_the_projection_is_for_training_only_unless_there_are_pairs():
         model.eval()
         first = model.encoder.backbone.tokens(IDS)[:, 0]
         assert torch.equal(model.encoder(IDS), first) == (model is alone)
+    assert isinstance(SimCSE(Config(pooling="cls_before_pooler"), encoder()).projection, nn.Identity)
 
 
 def test_pairs_and_hard_negatives():

@@ -101,7 +101,7 @@ class Config:
     temperature: float = sourced(0.05, "sec. 3, table D.1")
     dropout: float = sourced(0.1, "sec. 3.1, table 3; in place of the encoder's own")
     pooling: str = sourced(
-        "avg", f"papertrial default, see the caveats; the paper has cls with a projection. One of {', '.join(POOLINGS)}"
+        "avg", f"papertrial default, see the caveats; the paper has cls. One of {', '.join(POOLINGS)}"
     )
     augment: str = sourced("none", f"sec. 3.1: dropout alone. One of {', '.join(AUGMENTATIONS)}, to compare with table 1")
     share: float = sourced(0.15, "table 1; of the tokens, that deletion or cropping takes away")
@@ -200,7 +200,7 @@ class SentenceEncoder(nn.Module):
 
 
 def projection(width: int) -> nn.Sequential:
-    """The layer above the first token, as BERT's pooler: Linear and tanh (authors' code)."""
+    """The layer above the pooled vector, as BERT's pooler: Linear and tanh (sec. 6.3)."""
     layer = nn.Linear(width, width)
     nn.init.normal_(layer.weight, std=0.02)
     nn.init.zeros_(layer.bias)
@@ -212,8 +212,8 @@ class SimCSE(nn.Module):
 
     `loss` of {"ids": (B, N)} reads each row twice; of {"first", "second"} and, where there are hard negatives, "third", each
     (B, N), it takes the rows of the first two as pairs. Either is one forward pass of all rows.
-    paired: whether it wants the latter.  projection: above the encoder in training alone, with the pooling cls and without
-    pairs; with pairs it stays, as the encoder's head.
+    paired: whether it wants the latter.  projection: above the encoder in training alone; with pairs it stays, as the
+    encoder's head; with the pooling cls_before_pooler there is none.
     """
 
     def __init__(self, config: Config, backbone: nn.Module) -> None:
@@ -224,7 +224,8 @@ class SimCSE(nn.Module):
         if not 0 <= config.dropout < 1 or not 0 <= config.share < 1:
             raise PapertrialError(f"dropout {config.dropout} and share {config.share} must be at least 0 and below 1")
         self.config, self.paired = config, config.paired
-        layer = projection(backbone.width) if config.pooling == "cls" else None
+        # DIFF: the authors' code has it with cls alone; above a mean it keeps the encoder from being changed too much
+        layer = None if config.pooling == "cls_before_pooler" else projection(backbone.width)
         self.encoder = SentenceEncoder(backbone, config.pooling, layer if config.paired else None)
         self.projection = nn.Identity() if layer is None or config.paired else layer
         set_dropout(backbone, config.dropout)
