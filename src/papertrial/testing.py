@@ -60,9 +60,7 @@ class Bench:
 
     def resolved(self, recipe: str = "tiny", **settings: Any) -> Resolved:
         given = {**_backbone_settings(self), **settings}
-        return resolve_method(
-            self.method, self.prepared, recipe=recipe, backbone=_small_backbone(self), settings=given
-        )
+        return resolve_method(self.method, self.prepared, recipe=recipe, backbone=_small_backbone(self), settings=given)
 
     def model(self, seed: int = 0, recipe: str = "tiny", **settings: Any) -> Any:
         """Fresh weights, with the statistics of the inputs fitted."""

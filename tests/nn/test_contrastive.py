@@ -134,7 +134,7 @@ def _rank(rank, world, folder):
     loss = info_nce(*local[:2], 0.05, local[2], groups, 0.5)
     # as the loop weighs the losses of the ranks: by their rows
     (loss * len(local[0]) * world / 9).backward()
-    np.savez(f"{folder}/{rank}.npz", loss=loss.detach(), *(x.grad for x in local))
+    np.savez(f"{folder}/{rank}.npz", *(x.grad for x in local), loss=loss.detach())
     dist.barrier()
     dist.destroy_process_group()
 

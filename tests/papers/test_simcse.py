@@ -12,6 +12,7 @@ from torch import nn
 from papertrial.core import registry
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.facts import Facts
+from papertrial.data import open as open_data
 from papertrial.data.texts import Pairs
 from papertrial.data.views import Draw
 from papertrial.nn.contrastive import info_nce
@@ -99,7 +100,9 @@ def test_the_loss_is_that_of_the_two_halves():
 def test_dropout_of_the_config_replaces_that_of_the_encoder():
     model = SimCSE(Config(dropout=0.3), encoder(dropout=0.0)).train()
     inside = {name for name, m in model.named_modules() if isinstance(m, nn.Dropout) and m.p == 0.0}
-    assert inside and all(name.endswith("mlp.hidden_dropout") for name in inside)  # BERT has none between the two layers
+    assert inside and all(
+        name.endswith("mlp.hidden_dropout") for name in inside
+    )  # BERT has none between the two layers
     assert {m.dropout for m in model.modules() if hasattr(m, "keys_values")} == {0.3}
     assert float(model.loss({"ids": IDS})["alignment"]) > 0.01
     still = model.eval().encoder(IDS)
@@ -200,3 +203,16 @@ def test_learns_from_the_pairs_that_are_alike(tmp_path):
     assert np.isfinite(outcome.metrics["spearman"])
     model = Artifact.load(tmp_path).model
     assert len(task.training(model, prepared)["first"]) == int((prepared.train["target"] == 1).sum())
+
+
+def test_triplets_of_a_table(tmp_path):
+    rows = [f"a small cat sits here {i},there is a cat that sits {i},no animal is near me {i}" for i in range(40)]
+    file = tmp_path / "nli.csv"
+    file.write_text("\n".join(["sent0,sent1,hard_neg", *rows]) + "\n")
+    run = fit("simcse", file, out=tmp_path / "run", recipe="tiny", backbone="text_transformer",
+              settings=SMALL | {"paired": True, "pooling": "cls"}, progress=False)  # fmt: skip
+    assert run.embed(Pairs.from_strings([("a cat", "no cat")])).shape == (1, 64)
+    task = registry.task("sentence_similarity")
+    data = open_data(file)
+    assert data.third.texts()[0] == "no animal is near me 0"
+    assert set(task.training(run.model, prepare(task, data))) == {"first", "second", "third"}

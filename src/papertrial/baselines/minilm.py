@@ -91,7 +91,8 @@ def build(config: Config, facts: Facts, backbone: nn.Module | None = None) -> nn
         raise PapertrialError(f"minilm has {LAYERS} layers, not {config.depth}", f"give 1 to {LAYERS}")
     if not 2 < config.longest <= SETTINGS["max_position_embeddings"]:
         raise PapertrialError(
-            f"minilm has places for {SETTINGS['max_position_embeddings']} tokens, not {config.longest}", "give fewer with longest="
+            f"minilm has places for {SETTINGS['max_position_embeddings']} tokens, not {config.longest}",
+            "give fewer with longest=",
         )
     masks = {"hidden_dropout_prob": config.dropout, "attention_probs_dropout_prob": config.dropout}
     model: Any

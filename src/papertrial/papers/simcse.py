@@ -12,8 +12,8 @@ The equation
     l_i = -log exp(cos(h_i, h+_i) / t) / sum_j [exp(cos(h_i, h+_j) / t) + exp(cos(h_i, h-_j) / t)]               (eq. 5)
 
 What matters
-    A pretrained encoder. The pooling must be the same in training and use, so it is kept in the model's file. The rate of
-    learning: too large a one undoes the encoder within steps. Sentences that occur twice in a batch are not each other's
+    A pretrained encoder. The projection, a layer that only training uses: without it the encoder itself is pulled apart and
+    on our scale gains next to nothing. The pooling must be the same in training and use, so it is kept in the model's file. Sentences that occur twice in a batch are not each other's
     wrong answers. Alignment (alike sentences stay near) and uniformity (the space is filled) show what was traded.
 
 Requires / Offers
@@ -103,10 +103,14 @@ class Config:
     pooling: str = sourced(
         "avg", f"papertrial default, see the caveats; the paper has cls. One of {', '.join(POOLINGS)}"
     )
-    augment: str = sourced("none", f"sec. 3.1: dropout alone. One of {', '.join(AUGMENTATIONS)}, to compare with table 1")
+    augment: str = sourced(
+        "none", f"sec. 3.1: dropout alone. One of {', '.join(AUGMENTATIONS)}, to compare with table 1"
+    )
     share: float = sourced(0.15, "table 1; of the tokens, that deletion or cropping takes away")
     paired: bool = sourced(False, "sec. 4; learn from pairs that mean the same, and their hard negatives")
-    negative_log_weight: float = sourced(0.0, "app. B.2, table B.1: log of the weight of a sentence's own hard negative")
+    negative_log_weight: float = sourced(
+        0.0, "app. B.2, table B.1: log of the weight of a sentence's own hard negative"
+    )
 
 
 def pool(backbone: nn.Module, ids: Tensor, pooling: str) -> Tensor:
@@ -172,7 +176,9 @@ class SentenceEncoder(nn.Module):
         super().__init__()
         _require(pooling, POOLINGS, "pooling")
         if not isinstance(backbone, Encoder):
-            raise Declined("simcse needs a bidirectional encoder of text", "choose --backbone minilm or text_transformer")
+            raise Declined(
+                "simcse needs a bidirectional encoder of text", "choose --backbone minilm or text_transformer"
+            )
         self.backbone, self.pooling, self.width = backbone, pooling, backbone.width
         self.head = nn.Identity() if head is None else head
         self.longest = getattr(backbone, "longest", None)
@@ -242,10 +248,8 @@ class SimCSE(nn.Module):
         return {**batch, "view": change(ids, content, self.config.share, tokeniser.pad, draw)}
 
     def loss(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        if self.paired:
-            sides = [batch[name] for name in ("first", "second", "third") if name in batch]
-        else:
-            sides = [batch["ids"], batch.get("view", batch["ids"])]
+        names = ("first", "second", "third") if self.paired else ("ids", "view" if "view" in batch else "ids")
+        sides = [batch[name] for name in names if name in batch]
         longest, pad = max(side.shape[1] for side in sides), self.encoder.tokeniser.pad
         rows = torch.cat([F.pad(side, (0, longest - side.shape[1]), value=pad) for side in sides])
         z, *others = self.projection(self.encoder(rows)).chunk(len(sides))
@@ -370,7 +374,9 @@ def _sts() -> Pairs:
 
 
 @cache
-def _judged(scale: str, seed: int, dropout: float = 0.1, augment: str = "none", trained: bool = True) -> dict[str, float]:
+def _judged(
+    scale: str, seed: int, dropout: float = 0.1, augment: str = "none", trained: bool = True
+) -> dict[str, float]:
     """Spearman, alignment and uniformity on the test pairs of STS-B, with the first two layers of MiniLM."""
     data = _sts()
     task = registry.task("sentence_similarity")
