@@ -13,8 +13,9 @@ The equation
 
 What matters
     A pretrained encoder. The projection, a layer that only training uses: without it the encoder itself is pulled apart and
-    on our scale gains next to nothing. The pooling must be the same in training and use, so it is kept in the model's file. Sentences that occur twice in a batch are not each other's
-    wrong answers. Alignment (alike sentences stay near) and uniformity (the space is filled) show what was traded.
+    gains next to nothing on our scale. The pooling must be the same in training and use, so it is kept in the model's file.
+    Sentences that occur twice in a batch are not each other's wrong answers. Alignment (alike sentences stay near) and
+    uniformity (the space is filled) show what was traded.
 
 Requires / Offers
     Requires an encoder of text and sentences, or pairs and triplets. Offers embed; cosines of it compare sentences.
