@@ -66,10 +66,8 @@ class Bench:
     prepared: Prepared
 
     def resolved(self, recipe: str = "tiny", **settings: Any) -> Resolved:
-        given = {**_backbone_settings(self.method), **settings}
-        return resolve_method(
-            self.method, self.prepared, recipe=recipe, backbone=_small_backbone(self.method), settings=given
-        )
+        given = {**_backbone_settings(self), **settings}
+        return resolve_method(self.method, self.prepared, recipe=recipe, backbone=_small_backbone(self), settings=given)
 
     def model(self, seed: int = 0, recipe: str = "tiny", **settings: Any) -> Any:
         """Fresh weights, with the statistics of the inputs fitted."""
@@ -92,8 +90,8 @@ class Bench:
 
     def run(self, folder: Path, **changes: Any) -> Outcome:
         return fit_prepared(
-            self.method, self.task, self.prepared, out=folder, recipe="tiny", backbone=_small_backbone(self.method),
-            settings=_backbone_settings(self.method), progress=False, **changes,
+            self.method, self.task, self.prepared, out=folder, recipe="tiny", backbone=_small_backbone(self),
+            settings=_backbone_settings(self), progress=False, **changes,
         )  # fmt: skip
 
 
@@ -416,16 +414,17 @@ def _loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     return value["loss"] if isinstance(value, dict) else value
 
 
-def _small_backbone(method: Method) -> str | None:
-    return "resnet" if method.paper.kind == "objective" else None
+def _small_backbone(b: Bench) -> str | None:
+    """One that is trained from scratch within seconds, whatever is installed."""
+    images = b.task.kind == "images"
+    return ("resnet" if images else "text_transformer") if b.method.paper.kind == "objective" else None
 
 
-def _backbone_settings(method: Method) -> dict[str, Any]:
+def _backbone_settings(b: Bench) -> dict[str, Any]:
     """The tiny recipe of the backbone, so that the battery takes seconds."""
-    if method.paper.kind != "objective":
-        return {}
-    tiny = registry.method("resnet").module.recipes["tiny"]
-    return {f"backbone.{name}": value for name, value in tiny.config.items()}
+    under = _small_backbone(b)
+    tiny = registry.method(under).module.recipes["tiny"].config if under else {}
+    return {f"backbone.{name}": value for name, value in tiny.items()}
 
 
 def _train(b: Bench, model: nn.Module, optim: Any, steps: int, folder: Path) -> None:

@@ -142,6 +142,11 @@ def missing_package(paper: Paper) -> tuple[str, str] | None:
     return None
 
 
+def installed(extra: str) -> bool:
+    """Whether the packages of an extra are there."""
+    return all(importlib.util.find_spec(module) is not None for module in EXTRA_MODULES[extra])
+
+
 def load(name: str) -> ModuleType:
     """Import a method's module; raises PapertrialError when it is unknown or an extra it needs is missing."""
     entry = find(name)

@@ -33,6 +33,7 @@ _PAIR_NAMES = (
     ("anchor", "positive"),
     ("query", "passage"),
 )
+_TRIPLET_NAMES = (("anchor", "positive", "negative"), ("sent0", "sent1", "hard_neg"), ("query", "positive", "negative"))
 _WORDS, _NAMED_WORDS = 3.0, 1.2  # words a value has on average in a column of text, and in one called text
 _DISTINCT = 0.3  # share of values that differ in a column of text
 _MANY, _SENTENCE = 100, 5.0  # ... unless there are so many of so many words, as of questions with several answers
@@ -208,6 +209,7 @@ class Pairs(Data):
     """Pairs of texts, with or without a score (how alike the two are) or a label.
 
     first, second: Ragged uint8, UTF-8.  scores: float64 (N,), NaN = none.  labels: int64 (N,), -1 = none.
+    third: Ragged or None, for each pair a text that is not like the first (a hard negative).
     class_names, names, part, groups, empty, columns: as for `Texts`; a pair is the same the other way round.
     """
 
@@ -226,12 +228,15 @@ class Pairs(Data):
         names: Sequence[Any] | np.ndarray | None = None,
         notes: Sequence[str] = (),
         columns: Mapping[str, Any] | None = None,
+        third: Ragged | None = None,
     ) -> None:
-        """Raises DataError when the two sides differ in length, or hold nothing but blanks."""
+        """Raises DataError when the sides differ in length, or hold nothing but blanks."""
         count = len(first)
         if len(second) != count:
             raise DataError(f"{count} first texts and {len(second)} second ones", "give pairs")
-        self.first, self.second = first, second
+        if third is not None and len(third) != count:
+            raise DataError(f"{count} pairs and {len(third)} third texts", "give triplets")
+        self.first, self.second, self.third = first, second, third
         self.scores = np.full(count, np.nan) if scores is None else np.asarray(scores, np.float64)
         self.labels = np.full(count, -1, np.int64) if labels is None else np.asarray(labels, np.int64)
         self.class_names = tuple(class_names)
@@ -239,8 +244,9 @@ class Pairs(Data):
         self.names = np.arange(1, count + 1) if names is None else names
         self.columns = dict(columns or {})
         pieces = (first.values, first.offsets, second.values, second.offsets, self.scores, self.labels, self._part)
+        pieces += () if third is None else (third.values, third.offsets)
         super().__init__(name, fingerprint(*pieces, *self.class_names), notes)
-        self.empty = blank(first) | blank(second)
+        self.empty = blank(first) | blank(second) | (False if third is None else blank(third))
         if self.empty.all():
             raise DataError(f"{name} holds no pair of texts", "check how it was made")
 
@@ -318,6 +324,12 @@ def from_table(
     read = table.texts(chosen)
     here: dict[str, Any] = {"part": table.part, "name": table.name, "names": table.names, "columns": columns}
     _require_western(table, read)
+    triplet = _triplet(chosen)
+    if triplet:
+        columns |= {"text": list(triplet), "pairs": True}
+        order = [read[list(chosen).index(name)] for name in triplet]
+        notes.append(f"pairs of the columns {triplet[0]!r} and {triplet[1]!r}, with {triplet[2]!r} unlike the first")
+        return Pairs(order[0], order[1], notes=notes, third=order[2], **here)
     if len(chosen) == 2 and (like["pairs"] if like else bool(text) or _are_pairs(chosen, read)):
         columns["pairs"] = True
         scores, labels, class_names = _pair_target(table, goal)
@@ -393,6 +405,13 @@ def _are_pairs(names: Sequence[str], read: Sequence[Ragged]) -> bool:
         return False
     mean = sorted(float(column.lengths.mean()) for column in read)
     return mean[1] <= _ALIKE * mean[0]
+
+
+def _triplet(names: Sequence[str]) -> tuple[str, ...]:
+    """The columns of a sentence, one that means the same and one that does not, where three are called so."""
+    found = {name.casefold(): name for name in names}
+    order = next((known for known in _TRIPLET_NAMES if set(known) == set(found)), ())
+    return tuple(found[name] for name in order)
 
 
 def _require_western(table: Table, read: Sequence[Ragged]) -> None:

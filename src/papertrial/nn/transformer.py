@@ -335,6 +335,10 @@ class Encoder(_Reader):
         rows = self._rows(ids, packed=packed)
         return Encoded(self.stack(self._read(self.stack, ids, rows, segments), rows), rows)
 
+    def valid(self, ids: Tensor) -> Tensor:
+        """bool (B, N): where a row holds a token, as its first place always does."""
+        return _first_too(self._held(ids))
+
     def layers(self, ids: Tensor, segments: Tensor | None = None) -> list[Tensor]:
         """What goes into the first layer and what comes out of each, (B, N, width), without the last norm."""
         rows = self._rows(ids)

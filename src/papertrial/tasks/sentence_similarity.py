@@ -7,6 +7,8 @@ Protocol, version 1
     Supervised  The cosine of the two embeddings is trained to be the score, scaled from its range to [0, 1], by squared
                 error (arXiv 1908.10084, sec. 3). The answer is on the scale of the scores.
     Objectives  learn from the distinct sentences of the training pairs without their scores, and answer with the cosine.
+                Those that want pairs (their attribute `paired`) are given the pairs that are alike, from 0.8 of the range of
+                scores, or all where none is scored, with the third texts of triplets as "third".
     Metric      Spearman's rank correlation over all test pairs at once ("all" in arXiv 2104.08821, app. B).
 """
 
@@ -24,6 +26,7 @@ from papertrial.core.budget import Budget
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.task import Prepared, Scores, Split, Supports
+from papertrial.nn.contrastive import alignment, uniformity
 from papertrial.tasks._metrics import spearman_scores
 from papertrial.tasks._split import split_rows
 from papertrial.tasks._texts import finite, fit_to, ids_of, require_tokeniser, sizes, stacked, through, unit
@@ -32,6 +35,8 @@ from papertrial.tasks._texts import finite, fit_to, ids_of, require_tokeniser, s
 ALIKE = 0.8
 #: most sentences whose distances are taken for the uniformity
 SPREAD = 2000
+#: columns of text; the third stands beside pairs that are triplets
+SIDES = ("first", "second", "third")
 _STRATA = 5
 
 
@@ -122,7 +127,9 @@ class SentenceSimilarity:
         target = data.scores.astype(np.float32)
 
         def part(index: np.ndarray) -> Split:
-            return Split({"first": data.first[index], "second": data.second[index], "target": target[index]})
+            sides = {"first": data.first[index], "second": data.second[index]}
+            third = {} if data.third is None else {"third": data.third[index]}
+            return Split({**sides, **third, "target": target[index]})
 
         state: dict[str, Any] = {"columns": data.columns, "target": data.columns.get("target")}
         scored = np.isfinite(target[train])
@@ -174,15 +181,17 @@ class SentenceSimilarity:
             train = train.take(np.flatnonzero(np.isfinite(train["target"])))
         if not isinstance(model, nn.Module):
             return train
-        sentences = stacked([train["first"], train["second"]])
+        sentences = stacked([train[name] for name in SIDES if name in train])
         fit_to(model, sentences)
         if isinstance(model, SupervisedPairs):
             return Split({**self._ids(model, train), "target": train["target"]})
+        if getattr(model, "paired", False):
+            return Split(self._ids(model, train.take(np.flatnonzero(_alike(train["target"], prepared.state)))))
         return Split({"ids": ids_of(model, sentences[_distinct(sentences)])})
 
     @staticmethod
     def _ids(model: nn.Module, split: Split) -> dict[str, Any]:
-        return {name: ids_of(model, split[name]) for name in SentenceSimilarity.inputs}
+        return {name: ids_of(model, split[name]) for name in SIDES if name in split}
 
     def finish(self, model: Any, prepared: Prepared, seed: int) -> dict[str, np.ndarray]:
         return {}
@@ -224,16 +233,14 @@ class SentenceSimilarity:
             return {}
         test, state = prepared.test, prepared.state
         sides = [_unit(self._side(model, test, name)) for name in self.inputs]
-        alike = test["target"] >= state["low"] + ALIKE * (state["high"] - state["low"])
+        alike = _alike(test["target"], state)
         found = {}
         if alike.any():
-            found["alignment"] = float(((sides[0] - sides[1])[alike] ** 2).sum(1).mean())
+            found["alignment"] = float(alignment(*(torch.from_numpy(side[alike]) for side in sides)))
         rows = _distinct(stacked([test["first"], test["second"]]))
         rows = rows[np.unique(np.linspace(0, len(rows) - 1, SPREAD).astype(np.int64))]
         if len(rows) > 1:
-            some = np.concatenate(sides)[rows]
-            apart = np.clip(2 - 2 * some @ some.T, 0, None)[np.triu_indices(len(some), 1)]
-            found["uniformity"] = float(np.log(np.exp(-2 * apart).mean()))
+            found["uniformity"] = float(uniformity(torch.from_numpy(np.concatenate(sides)[rows])))
         return found
 
     def answers(self, outputs: np.ndarray, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -254,6 +261,13 @@ def _strata(scores: np.ndarray) -> np.ndarray:
         if len(np.unique(strata[known])) == 1:
             strata[known] = scores[known] > scores[known].min()
     return strata
+
+
+def _alike(scores: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
+    """bool (N,): which pairs count as alike; all where there are no scores to tell."""
+    if "low" not in state:
+        return np.ones(len(scores), dtype=bool)
+    return scores >= state["low"] + ALIKE * (state["high"] - state["low"])
 
 
 def _distinct(sentences: Any) -> np.ndarray:

@@ -28,8 +28,6 @@ from papertrial.train import processes
 
 CARD_VERSION = 1
 WEIGHTS, ESTIMATOR = "model.safetensors", "estimator"
-#: the backbone an objective gets when the user names none, by the kind of the data
-DEFAULT_BACKBONES = {"images": "resnet", "text": "text_transformer", "pairs": "text_transformer"}
 #: classes up to which a confusion matrix is kept, and predicted values kept otherwise
 MOST_CONFUSED, MOST_ANSWERS = 100, 500
 
@@ -162,7 +160,7 @@ def resolve_method(
                 f"{method.id} is an {method.paper.kind} and takes no backbone", "leave --backbone out"
             )
         return resolved
-    under = registry.method(backbone or DEFAULT_BACKBONES.get(prepared.facts.kind, "resnet"))
+    under = registry.method(backbone or default_backbone(prepared.facts.kind))
     if under.paper.kind != "architecture":
         raise PapertrialError(
             f"{under.id} is an {under.paper.kind}, not an architecture, so it cannot be a backbone",
@@ -176,6 +174,13 @@ def resolve_method(
     }
     under_config, under_settings = resolve(under.module.Config, prepared.facts, under_layers)
     return replace(resolved, backbone=under, backbone_config=under_config, backbone_settings=tuple(under_settings))
+
+
+def default_backbone(kind: str) -> str:
+    """The backbone an objective gets when the user names none, by the kind of the data."""
+    if kind not in ("text", "pairs"):
+        return "resnet"
+    return "minilm" if registry.installed("encoder") else "text_transformer"
 
 
 def build_model(task: Task, resolved: Resolved, prepared: Prepared) -> Any:

@@ -1,0 +1,218 @@
+"""SimCSE against transformers' BERT and a plain reading of the authors' poolings, on awkward ids, and as whole commands."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from papertrial.core import registry
+from papertrial.core.errors import Declined, PapertrialError
+from papertrial.core.facts import Facts
+from papertrial.data import open as open_data
+from papertrial.data.texts import Pairs
+from papertrial.data.views import Draw
+from papertrial.nn.contrastive import info_nce
+from papertrial.nn.tokenise import Bytes
+from papertrial.nn.transformer import Decoder, Encoder, Ids, bert_layout, gpt2_layout
+from papertrial.papers import simcse
+from papertrial.papers.simcse import POOLINGS, Config, SentenceEncoder, SimCSE, cropping, deletion, row_keys
+from papertrial.use.artifact import Artifact
+from papertrial.use.fit import fit, fit_prepared, prepare
+
+IDS = torch.tensor([[1, 5, 6, 7, 2, 0, 0], [1, 9, 2, 0, 0, 0, 0], [1, 3, 4, 5, 6, 7, 2], [1, 0, 0, 0, 0, 0, 0]])
+
+
+def encoder(seed=0, dropout=0.0, depth=3):
+    torch.manual_seed(seed)
+    return Encoder(Ids(50), bert_layout(16, depth, 2, 32, 64, dropout), embed_norm=True, segments=2)
+
+
+def bert(ours):
+    """transformers' BertModel with the weights of `ours`."""
+    transformers = pytest.importorskip("transformers")
+    from papertrial.nn.pretrained import FAMILIES, to_theirs
+
+    settings = transformers.BertConfig(
+        vocab_size=50, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=64, attn_implementation="eager",
+    )  # fmt: skip
+    theirs = transformers.BertModel(settings, add_pooling_layer=False)
+    theirs.load_state_dict(to_theirs(ours.state_dict(), FAMILIES["bert"], settings.to_dict()))
+    return theirs
+
+
+def plain_pool(hidden, mask, pooling):
+    """The authors' Pooler, written out: hidden states from the embeddings to the last layer."""
+    mean = {name: (x * mask[..., None]).sum(1) / mask.sum(1, keepdim=True) for name, x in enumerate(hidden)}
+    if pooling.startswith("cls"):
+        return hidden[-1][:, 0]
+    first = {"avg": len(hidden) - 1, "avg_top2": len(hidden) - 2, "avg_first_last": 1}[pooling]
+    return (mean[first] + mean[len(hidden) - 1]) / 2
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_value_and_gradient_equal_bert(pooling):
+    ours = encoder().double()
+    theirs = bert(ours).double().eval()
+    mask = (IDS != 0).double()
+    sentence = SentenceEncoder(ours, pooling).eval()
+    found = sentence(IDS)
+    wanted = plain_pool(theirs(IDS, attention_mask=mask, output_hidden_states=True).hidden_states, mask, pooling)
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-10)
+    weight = torch.randn(found.shape, dtype=torch.float64)
+    for out in (found, wanted):
+        (out * weight).sum().backward()
+    torch.testing.assert_close(
+        ours.embed.table.weight.grad, theirs.embeddings.word_embeddings.weight.grad, rtol=1e-8, atol=1e-10
+    )
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_padding_never_counts(pooling):
+    sentence = SentenceEncoder(encoder(), pooling).eval()
+    alone = torch.cat([sentence(row[row != 0][None]) for row in IDS])
+    torch.testing.assert_close(sentence(IDS), alone, rtol=1e-5, atol=1e-6)
+
+
+def test_two_readings_are_one_forward_pass():
+    model = SimCSE(Config(), encoder())
+    calls = []
+    model.encoder.backbone.register_forward_pre_hook(lambda *_: calls.append(1))
+    counted = model.encoder.backbone.encode
+    model.encoder.backbone.encode = lambda ids, **more: calls.append(len(ids)) or counted(ids, **more)
+    model.train().loss({"ids": IDS})
+    assert calls == [2 * len(IDS)]
+
+
+def test_the_loss_is_that_of_the_two_halves():
+    model = SimCSE(Config(dropout=0.0), encoder())
+    z = model.projection(model.encoder(torch.cat([IDS, IDS])))
+    wanted = info_nce(z[:4], z[4:], 0.05)
+    found = model.loss({"ids": IDS})
+    torch.testing.assert_close(found["loss"], wanted)
+    assert float(found["alignment"]) < 1e-10  # without dropout both readings are the same
+
+
+def test_dropout_of_the_config_replaces_that_of_the_encoder():
+    model = SimCSE(Config(dropout=0.3), encoder(dropout=0.0)).train()
+    inside = {name for name, m in model.named_modules() if isinstance(m, nn.Dropout) and m.p == 0.0}
+    assert inside and all(
+        name.endswith("mlp.hidden_dropout") for name in inside
+    )  # BERT has none between the two layers
+    assert {m.dropout for m in model.modules() if hasattr(m, "keys_values")} == {0.3}
+    assert float(model.loss({"ids": IDS})["alignment"]) > 0.01
+    still = model.eval().encoder(IDS)
+    assert torch.equal(still, model.encoder(IDS))
+
+
+def test_the_projection_is_for_training_only_unless_there_are_pairs():
+    alone, paired = (SimCSE(Config(pooling="cls", paired=flag), encoder()) for flag in (False, True))
+    assert isinstance(alone.encoder.head, nn.Identity) and not isinstance(alone.projection, nn.Identity)
+    assert not isinstance(paired.encoder.head, nn.Identity) and isinstance(paired.projection, nn.Identity)
+    for model in (alone, paired):
+        model.eval()
+        first = model.encoder.backbone.tokens(IDS)[:, 0]
+        assert torch.equal(model.encoder(IDS), first) == (model is alone)
+    assert isinstance(SimCSE(Config(pooling="cls_before_pooler"), encoder()).projection, nn.Identity)
+
+
+def test_pairs_and_hard_negatives():
+    model = SimCSE(Config(dropout=0.0, paired=True, negative_log_weight=0.5), encoder()).eval()
+    sides = {"first": IDS[:2], "second": IDS[2:, :3] + 1, "third": IDS[2:]}
+    vectors = [model.encoder(side) for side in sides.values()]
+    wanted = info_nce(*vectors[:2], 0.05, vectors[2], log_weight=0.5)
+    torch.testing.assert_close(model.loss(sides)["loss"], wanted)
+
+
+@pytest.mark.parametrize("change", [deletion, cropping])
+@given(seed=st.integers(0, 99), share=st.floats(0.0, 0.9))
+@settings(max_examples=25, deadline=None)
+def test_augmentations_keep_order_and_specials(change, seed, share):
+    content = IDS > 2
+    found = change(IDS, content, share, 0, Draw(seed, 0, len(IDS)))
+    assert found.shape == IDS.shape
+    for before, after in zip(IDS.tolist(), found.tolist(), strict=True):
+        row = [token for token in after if token]
+        assert after == row + [0] * (len(after) - len(row))  # padding at the end
+        inside, kept = [[t for t in r if t > 2] for r in (before, row)]
+        assert [t for t in row if t in (1, 2)] == [t for t in before if t in (1, 2)]
+        left = iter(inside)
+        assert all(token in left for token in kept)
+        if change is cropping:
+            assert len(kept) == int(np.ceil(np.float32(1 - share) * len(inside) - 1e-6)) or share < 1e-5
+            assert not kept or "".join(map(chr, kept)) in "".join(map(chr, inside))
+
+
+def test_augmentations_do_not_depend_on_the_other_rows():
+    whole = deletion(IDS, IDS > 2, 0.5, 0, Draw(0, 3, 4))
+    part = deletion(IDS[:2, :5], IDS[:2, :5] > 2, 0.5, 0, Draw(0, 3, 4, 0, 2))
+    assert torch.equal(whole[:2, :5], part)
+
+
+def test_row_keys_are_blind_to_padding_alone():
+    keys = row_keys(IDS, 0)
+    assert len(set(keys.tolist())) == len(IDS)
+    assert torch.equal(row_keys(nn.functional.pad(IDS, (0, 5)), 0), keys)
+    assert len({*row_keys(torch.tensor([[1, 2], [2, 1], [1, 1], [2, 2]]), 0).tolist()}) == 4
+
+
+@pytest.mark.parametrize(
+    ("wrong", "what"),
+    [({"pooling": "max"}, "pooling"), ({"augment": "swap"}, "augment"), ({"temperature": 0.0}, "temperature"),
+     ({"dropout": 1.0}, "dropout")],
+)  # fmt: skip
+def test_settings_out_of_range(wrong, what):
+    with pytest.raises(PapertrialError, match=what):
+        SimCSE(Config(**wrong), encoder())
+
+
+def test_a_causal_model_is_declined():
+    with pytest.raises(Declined, match="encoder"):
+        SimCSE(Config(), Decoder(Bytes(), gpt2_layout(16, 1, 2, 32)))
+    with pytest.raises(ValueError, match="backbone"):
+        simcse.build(Config(), Facts("text", 10))
+
+
+SMALL = {"backbone.width": 32, "backbone.depth": 1, "backbone.heads": 2, "backbone.hidden": 64, "backbone.longest": 48}
+
+
+@pytest.mark.parametrize("augment", simcse.AUGMENTATIONS)
+def test_from_sentences_to_an_artifact(tmp_path, augment):
+    given = SMALL | {"augment": augment, "pooling": "avg_first_last"}
+    run = fit("simcse", "python-pairs", out=tmp_path, recipe="tiny", backbone="text_transformer", settings=given,
+              progress=False)  # fmt: skip
+    again = Artifact.load(tmp_path)
+    pairs = Pairs.from_strings([("a list", "the list"), ("a list", "")])
+    assert np.array_equal(run.embed(pairs), again.embed(pairs))
+    assert again.model.encoder.pooling == "avg_first_last"
+    assert again.embed(pairs).shape == (2, 64)
+
+
+def test_learns_from_the_pairs_that_are_alike(tmp_path):
+    task = registry.task("sentence_similarity")
+    pairs = [(f"the word {i}", f"word {i} it is") for i in range(60)]
+    prepared = prepare(task, Pairs.from_strings(pairs, [float(i % 2) for i in range(60)]))
+    outcome = fit_prepared(
+        registry.method("simcse"), task, prepared, out=tmp_path, recipe="tiny", backbone="text_transformer",
+        settings=SMALL | {"paired": True}, progress=False,
+    )  # fmt: skip
+    assert np.isfinite(outcome.metrics["spearman"])
+    model = Artifact.load(tmp_path).model
+    assert len(task.training(model, prepared)["first"]) == int((prepared.train["target"] == 1).sum())
+
+
+def test_triplets_of_a_table(tmp_path):
+    rows = [f"a small cat sits here {i},there is a cat that sits {i},no animal is near me {i}" for i in range(40)]
+    file = tmp_path / "nli.csv"
+    file.write_text("\n".join(["sent0,sent1,hard_neg", *rows]) + "\n")
+    run = fit("simcse", file, out=tmp_path / "run", recipe="tiny", backbone="text_transformer",
+              settings=SMALL | {"paired": True, "pooling": "cls"}, progress=False)  # fmt: skip
+    assert run.embed(Pairs.from_strings([("a cat", "no cat")])).shape == (1, 64)
+    task = registry.task("sentence_similarity")
+    data = open_data(file)
+    assert data.third.texts()[0] == "no animal is near me 0"
+    assert set(task.training(run.model, prepare(task, data))) == {"first", "second", "third"}
