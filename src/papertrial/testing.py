@@ -49,6 +49,8 @@ _DATA = {
 #: the task whose data an analysis sees, which has none of its own
 _ANALYSED_ON = ("image_classification",)
 _WRONG = {"images": "table", "table": "images", "text": "images", "pairs": "images", "collection": "table"}
+#: parts of the names of settings that draw at random
+_RANDOM = ("dropout", "stochastic", "jitter")
 #: rows of one batch in the checks on values and gradients
 _ROWS = 16
 BF16_TOLERANCE = 0.08  # of the loss: bfloat16 keeps 8 bits of a mantissa
@@ -78,7 +80,7 @@ class Bench:
     def still(self) -> Any:
         """A model without random masks, for checks that call it twice."""
         names = [entry.name for entry in fields(self.method.module.Config)]
-        return self.model(**dict.fromkeys([name for name in names if "dropout" in name or "stochastic" in name], 0.0))
+        return self.model(**dict.fromkeys([name for name in names if any(part in name for part in _RANDOM)], 0.0))
 
     def batch(self, model: nn.Module) -> dict[str, Tensor]:
         """The first rows the model would be trained on, views made."""

@@ -180,6 +180,7 @@ class Task(Protocol):
     order.  references: baselines a verdict may be measured against; floors: baselines shown as the floor.  budget: of one
     run, when the user names none.
     optional bank: most training rows that `extra_scores` looks at, all where it is missing.
+    optional judged_without_labels: whether `score` needs no labels, as in language modelling.
     """
 
     name: str

@@ -112,6 +112,22 @@ def ranking_scores(ranked: np.ndarray, judged: Ragged) -> Scores:
     return Scores(metrics, found[f"ndcg@{CUT}"], intervals)
 
 
+def ratio_scores(name: str, totals: np.ndarray, sizes: np.ndarray) -> Scores:
+    """The sum of `totals` (N,) over the sum of `sizes` (N,), such as bits per byte.
+
+    per_example: the ratio + (total - ratio size) / mean size: their mean is the ratio, and their spread is that of the
+    ratio to first order.  Raises DataError without examples or with totals that are not finite.
+    """
+    totals, sizes = np.asarray(totals, dtype=np.float64), np.asarray(sizes, dtype=np.float64)
+    _check(totals, sizes, (len(sizes),))
+    ratio = float(totals.sum() / sizes.sum())
+    influence = (totals - ratio * sizes) / sizes.mean()
+    metrics: dict[str, float] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    _add(metrics, intervals, name, ratio, influence, low=0.0)
+    return Scores(metrics, ratio + influence, intervals)
+
+
 def with_macro_f1(scores: Scores, predicted: np.ndarray, labels: np.ndarray, primary: bool) -> Scores:
     """`scores` with the metric macro_f1 added, the mean of the F1 of the classes that occur in `labels`.
 

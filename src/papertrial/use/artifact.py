@@ -90,7 +90,8 @@ class Artifact:
     def evaluate(self, data: Any) -> Scores:
         """Metrics on labelled data; raises DataError when it carries no labels."""
         split, opened = self.encode(data)
-        if not any(len(split[name]) for name in ("label", "target", "relevant") if name in split):
+        labelled = any(len(split[name]) for name in ("label", "target", "relevant") if name in split)
+        if not labelled and not getattr(self.task, "judged_without_labels", False):
             judged = "qrels" if self.task.kind == "collection" else "a folder per class"
             wanted = self.card["state"].get("target") or judged
             raise DataError(
