@@ -34,7 +34,8 @@ def test_the_order_of_the_points_is_nothing(values, draw):
 @given(errors, st.lists(st.floats(-1.0, 11.0), min_size=2, max_size=20))
 def test_a_smaller_error_never_takes_less(values, wanted):
     line = fit_falling_line(10.0 * 3.0 ** np.arange(len(values)), np.array(values))
-    assert (np.diff(line.labels(np.sort(wanted))) <= 1e-9).all()
+    taken = line.labels(np.sort(wanted))
+    assert (taken[1:] <= taken[:-1]).all()
 
 
 def test_points_of_a_falling_curve_are_met_and_between_them_it_is_straight_in_the_logarithm():

@@ -23,7 +23,8 @@ class Paper:
     id: file name, command-line name and test name.  kind: one of KINDS; `estimator` is for baselines that are not
     trained by gradient steps.  method: the public class of the file.  month: when the reading list selected it.
     tasks: names of the tasks it can be compared on.  techniques: names of those its file offers to any model.
-    needs: extras of the package that must be installed.
+    needs: extras of the package that must be installed.  trains: of an analysis, that it is given two data sets and trains
+    models of its own on them, instead of a model.
     builds_on: ids of the papers whose code it imports.  caveats: what the text hides, what failed, each with its source.
     """
 
@@ -45,6 +46,7 @@ class Paper:
     official: str = ""
     licence: str = ""
     caveats: tuple[str, ...] = ()
+    trains: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -53,9 +55,11 @@ class Paper:
     @property
     def refusal(self) -> str:
         """Why `fit` and `compare` decline it; empty when they do not."""
-        return (
-            f"it measures models and trains none: papertrial measure {self.id} MODEL" if self.kind == "analysis" else ""
-        )
+        if self.kind != "analysis":
+            return ""
+        if self.trains:
+            return f"it trains models of its own and keeps none: papertrial measure {self.id} SOURCE --data DATA"
+        return f"it measures models and trains none: papertrial measure {self.id} MODEL"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -161,7 +165,8 @@ _X = r"([-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)"
 
 @dataclass(frozen=True)
 class Report:
-    """What an analysis found: `measure(model, data, config) -> Report` is what a paper of the kind `analysis` offers.
+    """What an analysis found: `measure(model, data, config) -> Report` is what a paper of the kind `analysis` offers, or
+    `measure(source, data, config, folder=, seed=, progress=) -> Report` one that trains (`Paper.trains`).
 
     verdict: one sentence.  facts: (label, words) on what was measured.  head, rows: a table.  numbers: everything behind
     it, JSON-able.  caveats: what limits the finding.  files: where it was written.
