@@ -82,17 +82,18 @@ class FallingLine:
 def fit_falling_line(amounts: np.ndarray, errors: np.ndarray) -> FallingLine:
     """Isotonic regression: the errors (K,) that never rise with the amounts (K,) and are nearest to those measured.
 
-    Amounts are positive, in any order, each once. Each error becomes max over i <= k of min over j >= k of the mean of
-    i .. j, with the sign turned (Barlow et al. 1972, the min-max formula). Raises ValueError for other amounts.
+    Amounts are positive, in any order, each once. Neighbours that rise are pooled at their mean until none do (Ayer et al.
+    1955); the others stay as they are, to the last bit. Raises ValueError for other amounts.
     """
     order = np.argsort(amounts)
-    n, y = np.asarray(amounts, dtype=np.float64)[order], -np.asarray(errors, dtype=np.float64)[order]
+    n, y = np.asarray(amounts, dtype=np.float64)[order], np.asarray(errors, dtype=np.float64)[order]
     if n.size == 0 or n[0] <= 0 or (np.diff(n) <= 0).any():
         raise ValueError(f"amounts are {n.tolist()}, not positive and different")
-    sums = np.concatenate([[0.0], np.cumsum(y)])
-    first, last = np.ogrid[: len(n), : len(n)]
-    length = last - first + 1
-    means = np.where(length > 0, (sums[1:] - sums[:-1, None]) / np.maximum(length, 1), np.inf)  # [i, j]: of i .. j
-    least = np.minimum.accumulate(means[:, ::-1], axis=1)[:, ::-1]  # [i, k]: over j >= k
-    rising = np.where(length > 0, least, -np.inf).max(axis=0)  # over i <= k
-    return FallingLine(n, -rising)
+    pools: list[tuple[float, int]] = []  # mean, points
+    for error in y.tolist():
+        pools.append((error, 1))
+        while len(pools) > 1 and pools[-2][0] < pools[-1][0]:
+            (late, more), (early, some) = pools.pop(), pools.pop()
+            pools.append(((early * some + late * more) / (some + more), some + more))
+    means, points = zip(*pools, strict=True)
+    return FallingLine(n, np.repeat(means, points))

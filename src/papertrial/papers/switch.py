@@ -38,12 +38,10 @@ Notation
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -53,18 +51,13 @@ from torch.nn import functional as F
 from papertrial.baselines import text_transformer
 from papertrial.core.budget import Budget
 from papertrial.core.facts import Facts
-from papertrial.core.paper import Paper, claim
-from papertrial.core.recipe import Optim, Recipe, sourced
-from papertrial.core.run import Run
-from papertrial.core.task import Split
-from papertrial.data.toy import at_hand, python_source
+from papertrial.core.paper import Paper
+from papertrial.core.recipe import Recipe, sourced
 from papertrial.nn import pretrained
-from papertrial.nn.heads import NextToken
 from papertrial.nn.mlp import Mlp
 from papertrial.nn.packing import Packed, Padded, Rows
 from papertrial.nn.ranks import all_sum, world_size
 from papertrial.nn.transformer import Decoder, Encoder, Layout
-from papertrial.train.loop import train
 
 PAPER = Paper(
     id="switch",

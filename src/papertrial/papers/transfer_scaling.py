@@ -112,6 +112,9 @@ class Config:
 # ----------------------------------------------------------------------------------------------------- the estimator
 
 
+_ROUNDING = 1e-9
+
+
 @dataclass(frozen=True)
 class Point:
     """A model of `size` parameters, fine-tuned on `amount` bytes.
@@ -137,13 +140,15 @@ class Point:
 
     @property
     def state(self) -> str:
-        """measured, beyond (better than every model from scratch), nothing, or hurts (no better than with less data)."""
+        """measured, beyond (better than every model from scratch), nothing, or hurts (as good as with less data)."""
         if math.isinf(self.equivalent):
             return "beyond"
-        return "measured" if self.transferred > 0 else "hurts" if self.transferred < 0 else "nothing"
+        if abs(self.transferred) < _ROUNDING * self.amount:
+            return "nothing"
+        return "measured" if self.transferred > 0 else "hurts"
 
     def to_json(self) -> dict[str, Any]:
-        known = self.state == "measured" or (self.equivalent > 0 and self.state != "beyond")
+        known = 0 < self.equivalent < math.inf
         return {
             **asdict(self),
             "equivalent": self.equivalent if known else None,
