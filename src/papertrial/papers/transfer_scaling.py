@@ -211,7 +211,7 @@ def fit_transfer(points: Sequence[Point]) -> Law | str:
     """
     used = [point for point in points if point.state == "measured"]
     logs = np.log([(point.amount, point.size, point.transferred) for point in used]).reshape(-1, 3)
-    middle = logs.mean(0) if used else 0.0  # amounts and sizes are far from 1, which would cost digits
+    middle = logs.mean(0) if used else np.zeros(3)  # amounts and sizes are far from 1, which would cost digits
     x = np.column_stack([np.ones(len(used)), (logs - middle)[:, :2]])
     if np.linalg.matrix_rank(x) < 3:
         return (
@@ -416,10 +416,11 @@ def _trained(
             checkpoint.save(run.path("model.safetensors"), checkpoint.model_tensors(network), {})
         validations = [(row["step"], row["validation"]) for row in run.history() if "validation" in row]
         last, best = validations[-1][0], max(validations, key=lambda pair: pair[1])[0]
+        stack: Any = network.encoder.stack
         run.finish(
             {
                 "model": str(model),
-                "parameters": sum(p.numel() for p in network.encoder.stack.parameters()),
+                "parameters": sum(parameter.numel() for parameter in stack.parameters()),
                 "bits_per_byte": _loss(network, side.test),
                 "steps": last,
                 "best_step": best,
@@ -491,7 +492,7 @@ def _report(sides: Mapping[str, _Side], config: Config, results: Mapping[_Model,
         head=("parameters", "fine-tuned on", "from scratch", "fine-tuned", "effective", "transferred", "times", "power law"),
         rows=tuple(_row(point) for point in points),
         numbers={
-            "points": points,
+            "points": [point.to_json() for point in points],
             "law": asdict(law) if isinstance(law, Law) else None,
             "no_law": "" if isinstance(law, Law) else law,
             "from_scratch": scratch,
@@ -606,7 +607,7 @@ def _transfer_figure(points: Sequence[Point], law: Law | str) -> Figure:
 
 def _bytes(amount: float) -> str:
     """`850 B`, `8.1 kB`, `1 MB`."""
-    for limit, unit in ((1e6, "MB"), (1e3, "kB")):
+    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if amount >= 0.9995 * limit:
             return f"{amount / limit:.3g} {unit}"
     return f"{amount:.0f} B"
