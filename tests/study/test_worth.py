@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from papertrial.study.worth import PowerLaw, Worth, fit_power_law, worth
+from papertrial.core.curves import PowerLaw, fit_power_law
+from papertrial.study.worth import Worth, worth
 
 LABELS = (100, 200, 400)
 TRUTH = PowerLaw(2.0, 0.5, 0.1)

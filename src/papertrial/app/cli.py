@@ -623,7 +623,8 @@ def measure(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A run's folder, a method with fresh weights such as vit, hf:FOLDER, or package.module:factory.",
+            help="A run's folder, a method with fresh weights such as vit, hf:FOLDER, or package.module:factory; "
+            "data, for an analysis that trains models of its own, such as transfer_scaling.",
             show_default=False,
         ),
     ],
@@ -642,14 +643,16 @@ def measure(
     set_: Settings = None,
     seed: Annotated[int, typer.Option(help="Seed of fresh weights and random inputs.", min=0)] = 0,
     out: Out = None,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """What does an analysis say of this model? A table, a sentence, report.json and plot.html."""
+    """What does an analysis say of this model, or of this data? A table, a sentence, report.json and plot.html."""
     from papertrial.core.recipe import parse_settings
     from papertrial.study.measure import measure as run_measure
 
     report = run_measure(
         analysis, what, data, out=out, recipe=recipe, settings=parse_settings(set_ or []), examples=examples, tokens=tokens, seed=seed,
+        progress=not quiet and not json,
     )  # fmt: skip
     if json:
         _document(report)

@@ -24,7 +24,8 @@ class Paper:
     trained by gradient steps.  method: the public class of the file.  month: when the reading list selected it.
     tasks: names of the tasks it can be compared on.  techniques: names of those its file offers to any model.
     command: how it is used when it trains nothing, such as `papertrial rasp`.
-    needs: extras of the package that must be installed.
+    needs: extras of the package that must be installed.  trains: of an analysis, that it is given two data sets and trains
+    models of its own on them, instead of a model.
     builds_on: ids of the papers whose code it imports.  caveats: what the text hides, what failed, each with its source.
     """
 
@@ -47,6 +48,7 @@ class Paper:
     official: str = ""
     licence: str = ""
     caveats: tuple[str, ...] = ()
+    trains: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -55,6 +57,8 @@ class Paper:
     @property
     def refusal(self) -> str:
         """Why `fit` and `compare` decline it; empty when they do not."""
+        if self.kind == "analysis" and self.trains:
+            return f"it trains models of its own and keeps none: papertrial measure {self.id} SOURCE --data DATA"
         if self.kind == "analysis":
             return f"it measures models and trains none: papertrial measure {self.id} MODEL"
         return f"it trains nothing: {self.command}" if self.command else ""
@@ -163,7 +167,8 @@ _X = r"([-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)"
 
 @dataclass(frozen=True)
 class Report:
-    """What an analysis found: `measure(model, data, config) -> Report` is what a paper of the kind `analysis` offers.
+    """What an analysis found: `measure(model, data, config) -> Report` is what a paper of the kind `analysis` offers, or
+    `measure(source, data, config, folder=, seed=, progress=) -> Report` one that trains (`Paper.trains`).
 
     verdict: one sentence.  facts: (label, words) on what was measured.  head, rows: a table.  numbers: everything behind
     it, JSON-able.  caveats: what limits the finding.  files: where it was written.

@@ -1,4 +1,5 @@
-"""Measure a model with an analysis from the shelf, and keep the report: report.json and plot.html in one folder."""
+"""Measure a model, or what one data set is worth for another, with an analysis from the shelf, and keep the report:
+report.json and plot.html in one folder."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from papertrial.core.files import write_json, write_text
 from papertrial.core.paper import Report
 from papertrial.core.recipe import resolve, unknown_settings
 from papertrial.core.registry import Method
-from papertrial.study.subject import Wanted, find_subject
+from papertrial.study.subject import Wanted, find_subject, slug
 
 
 def measure(
@@ -27,11 +28,14 @@ def measure(
     examples: int = 16,
     tokens: int = 32,
     seed: int = 0,
+    progress: bool = True,
 ) -> Report:
     """Run the analysis on `what` (see `study.subject`) and write report.json and plot.html.
 
     data: anything `papertrial.open` takes, a text file for a language model with a tokenizer, or for a module tensors:
     one, a tuple, or a mapping by name. Made up from the seed where it is left out and the model says what it takes.
+    Of an analysis that trains models of its own, `what` and `data` are both data, as `papertrial.open` takes them; its
+    runs lie in the folder, and the same call goes on with them when it was interrupted.
     out: by default a folder beside the run, or below `runs`; nothing is written for an nn.Module without it.
     examples: how many are looked at.  tokens: of each made-up or text example.
 
@@ -45,11 +49,29 @@ def measure(
             f"{analysis} is no analysis but of the kind {method.paper.kind}", did_you_mean(analysis, known)
         )
     config = _config(method, recipe, dict(settings or {}))
+    if method.paper.trains:
+        return _trained(method, what, data, config, out, seed, progress)
     subject = find_subject(analysis, what, data, Wanted(examples, tokens, seed))
     report: Report = method.module.measure(subject.model, subject.inputs, config)
     report = replace(report, facts=(("model", subject.name), ("inputs", subject.on), *report.facts))
     place = Path(out) if out is not None else subject.place
     return report if place is None else write(report, place)
+
+
+def _trained(
+    method: Method, what: Any, data: Any, config: Any, out: Path | str | None, seed: int, progress: bool
+) -> Report:
+    """The analysis trains models on `what` and `data`."""
+    from papertrial.data import open as open_data
+
+    if data is None:
+        raise PapertrialError(
+            f"{method.id} measures what one data set is worth for another, and there is only {what}", "add --data DATA"
+        )
+    source, target = open_data(what), open_data(data)
+    place = Path(out) if out is not None else Path("runs") / f"{method.id}-{slug(source.name)}-{slug(target.name)}"
+    report: Report = method.module.measure(source, target, config, folder=place, seed=seed, progress=progress)
+    return write(report, place)
 
 
 def write(report: Report, folder: Path) -> Report:

@@ -18,6 +18,7 @@ import numpy as np
 
 from papertrial.core import registry
 from papertrial.core.budget import ESTIMATED, Energy, duration
+from papertrial.core.curves import fit_power_law
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import read_json, write_text
 from papertrial.core.stats import CANNOT_TELL, HELPS, HURTS
@@ -41,7 +42,6 @@ from papertrial.study.page import (
     typeset,
 )
 from papertrial.study.parts import Record, counted, listed, number, signed
-from papertrial.study.worth import fit_power_law
 
 TONES = {HELPS: "good", HURTS: "bad", CANNOT_TELL: "open", "failed": "bad"}
 #: methods with a confusion matrix of their own

@@ -94,7 +94,7 @@ def _find(analysis: str, what: Any, data: Any, wanted: Wanted) -> Subject:
     if isinstance(what, nn.Module):
         return _module(what, data, wanted, type(what).__name__)
     words = str(what)
-    place = Path("runs") / f"{analysis}-{_slug(words)}"
+    place = Path("runs") / f"{analysis}-{slug(words)}"
     if (Path(words) / "card.json").exists() or (Path(words).is_dir() and words not in registry.entries()):
         return replace(_run(Path(words), data, wanted), place=Path(words) / analysis)
     if words.startswith("hf:"):
@@ -109,7 +109,8 @@ def _find(analysis: str, what: Any, data: Any, wanted: Wanted) -> Subject:
     )
 
 
-def _slug(words: str) -> str:
+def slug(words: str) -> str:
+    """What is measured, as part of a folder's name."""
     if words.startswith("hf:"):
         words = Path(words.removeprefix("hf:").removesuffix("config.json")).name
     return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in words).strip("-") or "model"

@@ -1,9 +1,8 @@
 """What a method is worth in labels: how many labelled examples the baseline would have needed for the same metric.
 
-The baseline's error on the user's own subsets is fitted with a power law, error(n) = a * n^-b + c with a, b, c >= 0
-(Hestness et al. 2017, arXiv 1712.00409; with the floor c, Rosenfeld et al. 2020, arXiv 1909.12673). Turned round, it
-says at which n the baseline reaches the method's error; n over the labels there are is the worth. "Effective data
-transferred" of Hernandez et al. 2021 (arXiv 2102.01293, sec. 2) is the same quantity less the data there are.
+The baseline's error on the user's own subsets is fitted with a power law (`core.curves`). Turned round, it says at which
+n the baseline reaches the method's error; n over the labels there are is the worth. "Effective data transferred" of
+Hernandez et al. 2021 (arXiv 2102.01293, sec. 2; `papers.transfer_scaling`) is the same quantity less the data there are.
 """
 
 from __future__ import annotations
@@ -15,54 +14,11 @@ from typing import Any
 
 import numpy as np
 
-#: exponents tried; measured ones lie between 0.05 and 1
-_EXPONENTS = np.geomspace(0.02, 4.0, 240)
+from papertrial.core.curves import fit_power_law
+
 _DRAWS = 1000
 #: a fall of the error counts when it is larger than so many of its standard errors
 _CLEAR = 2.0
-
-
-@dataclass(frozen=True)
-class PowerLaw:
-    """error(n) = scale * n^-exponent + floor; the fields are floats, or arrays of one shape for several curves."""
-
-    scale: Any
-    exponent: Any
-    floor: Any
-
-    def error(self, labels: Any) -> Any:
-        return self.scale * np.power(labels, -self.exponent) + self.floor
-
-    def labels(self, error: Any) -> Any:
-        """Labels at which the error is `error`; inf where it lies on or below the floor."""
-        above = np.asarray(error, dtype=np.float64) - self.floor
-        with np.errstate(divide="ignore", over="ignore"):
-            ratio = np.where(above > 0, self.scale / np.where(above > 0, above, 1.0), np.inf)
-            return np.power(ratio, 1 / self.exponent)
-
-
-def fit_power_law(labels: np.ndarray, errors: np.ndarray) -> PowerLaw:
-    """Least squares for `errors` (..., K), nonnegative, at `labels` (K >= 2,), positive; leading axes are separate curves.
-
-    For each exponent on a grid the best scale and floor have a closed form. The floor needs a third point to show and
-    is zero for K = 2.
-    """
-    n, errors = np.asarray(labels, dtype=np.float64), np.asarray(errors, dtype=np.float64)
-    largest = n.max()
-    x = (n / largest) ** -_EXPONENTS[:, None]  # (G, K); 1 at the largest n, so that large n do not underflow
-    y = errors[..., None, :]
-    x_mean, y_mean = x.mean(-1), y.mean(-1)
-    slope = ((x - x_mean[:, None]) * (y - y_mean[..., None])).sum(-1) / np.square(x - x_mean[:, None]).sum(-1)
-    through_zero = (x * y).sum(-1) / np.square(x).sum(-1)
-    floor = y_mean - slope * x_mean
-    bare = (floor < 0) | (len(n) < 3)
-    scale = np.maximum(np.where(bare, through_zero, slope), 0.0)
-    floor = np.where(bare, 0.0, np.where(slope < 0, y_mean, floor))
-    residual = np.square(scale[..., None] * x + floor[..., None] - y).sum(-1)
-    best = residual.argmin(-1)[..., None]
-    exponent = _EXPONENTS[best[..., 0]]
-    chosen = np.take_along_axis(scale, best, -1)[..., 0]
-    return PowerLaw(chosen * largest**exponent, exponent, np.take_along_axis(floor, best, -1)[..., 0])
 
 
 @dataclass(frozen=True)
