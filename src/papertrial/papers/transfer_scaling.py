@@ -357,7 +357,7 @@ def _grid(
     settings = _sizes(config)
     models = _models(config, sides["target"].bytes)
     waiting = [model for model in models if not _run(folder, model, _asked(model, sides, config, seed)).done]
-    work = {model: _work(settings[model.size]) for model in waiting}
+    work = {model: _steps(model, config) * _work(settings[model.size]) for model in waiting}
     results: dict[_Model, dict[str, Any]] = {}
     begun, total = time.monotonic(), sum(work.values())
     for model in models:
@@ -368,6 +368,10 @@ def _grid(
             rest = f"{len(results)} of {len(models)} models, {duration(seconds)} left at most"
             print(f"transfer_scaling: {model} trained, {rest}", file=sys.stderr, flush=True)
     return results
+
+
+def _steps(model: _Model, config: Config) -> int:
+    return config.pretrain if model.kind == "pre-trained" else config.steps
 
 
 def _work(size: text_transformer.Config) -> float:
@@ -399,7 +403,7 @@ def _trained(
             before = _Model(model.size, "pre-trained", None)
             weights = _run(folder, before, _asked(before, sides, config, seed)).path("model.safetensors")
             checkpoint.load_model_tensors(network, checkpoint.load(weights)[0])
-        steps = config.pretrain if model.kind == "pre-trained" else config.steps
+        steps = _steps(model, config)
         held = len(side.rows) if model.amount is None else max(1, int(model.amount) // config.longest)
         # an epoch, after which the model is validated, is `check` steps at least
         ids = side.rows[np.resize(np.arange(held), max(held, config.check * config.rows))]
