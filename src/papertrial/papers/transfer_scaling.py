@@ -499,7 +499,7 @@ def _report(sides: Mapping[str, _Side], config: Config, results: Mapping[_Model,
         facts=(
             ("pre-training", f"{source}, {_bytes(sides['source'].bytes)}"),
             ("fine-tuning", f"{target}, of {_bytes(sides['target'].bytes)}"),
-            ("models", f"{len(results)}, of {', '.join(f'{size:,}' for size in scratch)} parameters, {config.steps} steps at most"),
+            ("models", f"{len(results)}, of {', '.join(f'{size:,}' for size in scratch)} parameters, {config.pretrain} and {config.steps} steps at most"),
         ),
         head=("parameters", "fine-tuned on", "from scratch", "fine-tuned", "effective", "transferred", "times", "power law"),
         rows=tuple(_row(point) for point in points),
@@ -512,7 +512,7 @@ def _report(sides: Mapping[str, _Side], config: Config, results: Mapping[_Model,
             "still_improving": [str(model) for model in cut],
         },
         figures=tuple(figure for figure in (_loss_figure(scratch, tuned), _transfer_figure(points, law)) if figure.curves),
-        caveats=_caveats(points, law, cut, len(scratch) and len(next(iter(scratch.values()))) * len(scratch)),
+        caveats=_caveats(points, law, cut, sum(map(len, scratch.values()))),
     )  # fmt: skip
 
 
