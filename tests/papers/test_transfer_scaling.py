@@ -28,7 +28,7 @@ from papertrial.study.measure import measure
 
 CLAIMS = {claim.name: claim for claim in claims_of(transfer_scaling)}
 SMALL = {
-    "sizes": "16x1,32x1", "amounts": "1e3,2e3", "curve": "4e3", "steps": 6, "check": 3, "rows": 4, "longest": 32, "judged": 8,
+    "sizes": "16x1,32x1", "amounts": "1e3,2e3", "curve": "4e3", "pretrain": 6, "steps": 6, "check": 3, "rows": 4, "longest": 32, "judged": 8,
 }  # fmt: skip
 CURVE = {100.0: 5.0, 300.0: 4.0, 1000.0: 3.0, 3000.0: 2.0}
 
