@@ -48,6 +48,8 @@ _DATA = {
 }
 #: the task whose data an analysis sees, which has none of its own
 _ANALYSED_ON = ("image_classification",)
+#: what objectives are tried on where it is not a resnet
+_BACKBONES = {"collection": "word_vectors"}
 _WRONG = {"images": "table", "table": "images", "text": "images", "pairs": "images", "collection": "table"}
 #: rows of one batch in the checks on values and gradients
 _ROWS = 16
@@ -63,9 +65,9 @@ class Bench:
     prepared: Prepared
 
     def resolved(self, recipe: str = "tiny", **settings: Any) -> Resolved:
-        given = {**_backbone_settings(self.method), **settings}
+        given = {**_backbone_settings(self.method, self.task.kind), **settings}
         return resolve_method(
-            self.method, self.prepared, recipe=recipe, backbone=_small_backbone(self.method), settings=given
+            self.method, self.prepared, recipe=recipe, backbone=_small_backbone(self.method, self.task.kind), settings=given
         )
 
     def model(self, seed: int = 0, recipe: str = "tiny", **settings: Any) -> Any:
@@ -89,8 +91,8 @@ class Bench:
 
     def run(self, folder: Path, **changes: Any) -> Outcome:
         return fit_prepared(
-            self.method, self.task, self.prepared, out=folder, recipe="tiny", backbone=_small_backbone(self.method),
-            settings=_backbone_settings(self.method), progress=False, **changes,
+            self.method, self.task, self.prepared, out=folder, recipe="tiny", backbone=_small_backbone(self.method, self.task.kind),
+            settings=_backbone_settings(self.method, self.task.kind), progress=False, **changes,
         )  # fmt: skip
 
 
@@ -409,15 +411,17 @@ def _loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     return value["loss"] if isinstance(value, dict) else value
 
 
-def _small_backbone(method: Method) -> str | None:
-    return "resnet" if method.paper.kind == "objective" else None
+def _small_backbone(method: Method, kind: str) -> str | None:
+    """What an objective is tried on: the same for data of one kind."""
+    return _BACKBONES.get(kind, "resnet") if method.paper.kind == "objective" else None
 
 
-def _backbone_settings(method: Method) -> dict[str, Any]:
+def _backbone_settings(method: Method, kind: str) -> dict[str, Any]:
     """The tiny recipe of the backbone, so that the battery takes seconds."""
-    if method.paper.kind != "objective":
+    name = _small_backbone(method, kind)
+    if name is None:
         return {}
-    tiny = registry.method("resnet").module.recipes["tiny"]
+    tiny = registry.method(name).module.recipes["tiny"]
     return {f"backbone.{name}": value for name, value in tiny.config.items()}
 
 

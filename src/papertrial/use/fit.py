@@ -29,7 +29,12 @@ from papertrial.train import processes
 CARD_VERSION = 1
 WEIGHTS, ESTIMATOR = "model.safetensors", "estimator"
 #: the backbone an objective gets when the user names none, by the kind of the data
-DEFAULT_BACKBONES = {"images": "resnet", "text": "text_transformer", "pairs": "text_transformer"}
+DEFAULT_BACKBONES = {
+    "images": "resnet",
+    "text": "text_transformer",
+    "pairs": "text_transformer",
+    "collection": "word_vectors",
+}
 #: classes up to which a confusion matrix is kept, and predicted values kept otherwise
 MOST_CONFUSED, MOST_ANSWERS = 100, 500
 
