@@ -67,7 +67,11 @@ class Bench:
     def resolved(self, recipe: str = "tiny", **settings: Any) -> Resolved:
         given = {**_backbone_settings(self.method, self.task.kind), **settings}
         return resolve_method(
-            self.method, self.prepared, recipe=recipe, backbone=_small_backbone(self.method, self.task.kind), settings=given
+            self.method,
+            self.prepared,
+            recipe=recipe,
+            backbone=_small_backbone(self.method, self.task.kind),
+            settings=given,
         )
 
     def model(self, seed: int = 0, recipe: str = "tiny", **settings: Any) -> Any:
