@@ -118,7 +118,7 @@ def lce(scores_BK: Tensor, held_BK: Tensor | None = None, temperature: float = 1
     logits_BK = scores_BK / temperature
     if held_BK is not None:
         logits_BK = logits_BK.masked_fill(~held_BK, -torch.inf)
-    return logits_BK.logsumexp(1) - logits_BK[:, 0]
+    return -logits_BK.log_softmax(1)[:, 0]
 
 
 def bce(scores_BK: Tensor, held_BK: Tensor | None = None, temperature: float = 1.0) -> Tensor:
@@ -245,7 +245,8 @@ def kernel_features(cosine_PNM: Tensor, same_PNM: Tensor, held_PM: Tensor) -> Te
         near_PNM = torch.exp((cosine_PNM - centre).square() / (-2 * STEP**2))
         counts.append((near_PNM * held_PNM).sum(2))
     count_PNF = torch.stack(counts, 2)
-    share_PNF = count_PNF * (32 / held_PM.sum(1).clamp(min=1)).view(-1, 1, 1)
+    length_P11 = held_PM.sum(1).clamp(min=1).to(cosine_PNM.dtype).view(-1, 1, 1)
+    share_PNF = count_PNF * 32 / length_P11
     largest_PN1 = (cosine_PNM * held_PNM).amax(2, keepdim=True)
     return torch.cat([count_PNF.log1p(), share_PNF.log1p(), largest_PN1], 2)
 
