@@ -9,7 +9,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# no test measures time, these neither: a busy machine draws and runs examples slowly
+hypothesis.settings.register_profile(
+    "papertrial", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("papertrial")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -85,7 +85,7 @@ def photos(folder, per_class=24, size=20, seed=0):
 def test_list_shows_the_whole_reading_list(papertrial):
     code, out, _ = papertrial("list")
     assert code == 0
-    assert "barlow_twins" in out and "switch" in out and "not yet" in out and "on the shelf" in out
+    assert "barlow_twins" in out and "perceiver" in out and "not yet" in out and "on the shelf" in out
     code, out, _ = papertrial("list", "--json")
     rows = json.loads(out)
     assert len(rows) >= 45
@@ -95,8 +95,8 @@ def test_list_shows_the_whole_reading_list(papertrial):
 def test_read_a_paper_on_the_shelf_and_one_that_is_not(papertrial):
     code, out, _ = papertrial("read", "barlow_twins")
     assert code == 0 and "2103.03230" in out and "caveat" in out and "The equation" in out
-    code, out, _ = papertrial("read", "rasp")
-    assert code == 0 and "not on the shelf yet" in out and "2106.06981" in out
+    code, out, _ = papertrial("read", "asymmetric_self_play")
+    assert code == 0 and "not on the shelf yet" in out and "2101.04882" in out
 
 
 def test_help_of_a_paper_shows_options_with_defaults_and_sources(papertrial):

@@ -49,7 +49,7 @@ def test_names_are_answered():
     with pytest.raises(PapertrialError, match="did you mean 'mlp_mixer'"):
         registry.find("mlp_mixr")
     with pytest.raises(PapertrialError, match="not on the shelf yet"):
-        registry.find("rasp")
+        registry.find("asymmetric_self_play")
     with pytest.raises(PapertrialError, match="no variant"):
         registry.method("mlp_mixer:XXL")
     assert registry.method("mlp_mixer:B/16").slug == "mlp_mixer-B-16"

@@ -91,7 +91,7 @@ def written(steps, rows):
 # ------------------------------------------------------------------------------------------------------ what is chosen
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     logits=st.lists(st.sampled_from([-3.0, -1.0, 0.0, 0.5, 0.5001, 2.0, 9.0, -math.inf]), min_size=1, max_size=9).filter(lambda row: max(row) > -math.inf),
     temperature=st.sampled_from([0.3, 1.0, 4.0]),

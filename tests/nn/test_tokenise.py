@@ -62,7 +62,7 @@ def lossless(request, bpe):
 # ------------------------------------------------------------------------------------------------------------- round trips
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(texts=TEXTS)
 def test_what_is_encoded_decodes_to_itself(texts):
     for tokeniser in (Bytes(), _small_bpe()):
@@ -83,7 +83,7 @@ def _small_bpe():
     return _MADE.setdefault("bpe", Bpe(300).fit(CORPUS))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_characters_come_out_whole_and_in_order(data):
     for tokeniser in (Bytes(), _small_bpe()):
@@ -123,7 +123,7 @@ def test_bytes_are_those_of_byt5():
     assert Bytes().decode(broken) == "ab" == theirs.decode(broken[:-3])
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     texts=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), max_size=5),
     longest=st.integers(0, 12),

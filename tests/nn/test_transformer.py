@@ -209,7 +209,7 @@ def test_a_causal_row_has_the_same_losses_alone_and_in_a_batch(position):
         close(gradient, wanted[name])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(LENGTHS, st.integers(0, 4), st.sampled_from(["mean", "first", "last"]))
 def test_more_padding_never_changes_an_answer(lengths, more, pool):
     model = ready(Encoder(Ids(VOCABULARY), layout("relative"), pool))
@@ -223,7 +223,7 @@ def test_more_padding_never_changes_an_answer(lengths, more, pool):
     close(alone, answers)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.data(), st.sampled_from(sorted(POSITIONS)))
 def test_a_cache_read_in_any_pieces_gives_the_same(data, position):
     model = ready(Decoder(Ids(VOCABULARY), layout(position)))

@@ -196,7 +196,11 @@ def read(
         return
     _say(*show.labelled(("caveat", caveat) for caveat in facts.caveats))
     _say("", page or "", "", f"code        {entry.file}")
-    _say("use         papertrial measure --help" if facts.refusal else f"options     papertrial fit {paper} --help")
+    _say(
+        f"use         {facts.command or 'papertrial measure'} --help"
+        if facts.refusal
+        else f"options     papertrial fit {paper} --help"
+    )
 
 
 @app.command()
@@ -404,7 +408,7 @@ def _fit_help(paper: str | None) -> None:
                 width=16,
             )
         )
-    if method.paper.kind not in ("estimator", "analysis"):
+    if method.paper.kind != "estimator" and not method.paper.refusal:
         _say(
             "",
             "Training, also --set name=value:",
@@ -1011,6 +1015,32 @@ def search(
     _say("" if found.hits else "nothing found", *show.labelled(("note", note) for note in found.notes))
     took = ", ".join(f"{stage} {1000 * seconds:.1f} ms" for stage, seconds in found.seconds.items() if stage != "all")
     _say(f"{found.documents:,} documents by {found.mode}: {took}")
+
+
+@app.command()
+def rasp(
+    file: Annotated[Path | None, typer.Argument(help="A program, FILE.rasp.", show_default=False)] = None,
+    code: Annotated[str | None, typer.Option("-c", help="Statements to run, after FILE.", show_default=False)] = None,
+    example: Annotated[str, typer.Option(help="Input on which results are shown.")] = "hello",
+    interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Then start the prompt.")] = False,
+    compile_: Annotated[
+        str | None,
+        typer.Option("--compile", help="Program to compile to a PyTorch transformer in --out.", show_default=False),
+    ] = None,
+    vocabulary: Annotated[str, typer.Option(help="Letters the transformer reads.")] = "abcde",
+    longest: Annotated[int, typer.Option(help="Longest input the transformer reads.", min=1)] = 16,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """The language of "Thinking Like Transformers": a prompt, files, and programs compiled to transformers."""
+    from papertrial.app import rasp as language
+
+    if compile_ and out is None:
+        raise PapertrialError("--compile needs a folder to write", "add --out FOLDER")
+    if compile_ and out:
+        language.compile_to(file, code, compile_, out, vocabulary, longest, json)
+    else:
+        language.run(file, code, example, interactive, json)
 
 
 @app.command()

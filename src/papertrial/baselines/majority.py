@@ -1,16 +1,17 @@
-"""Majority - the answer that does not look at the example: class shares, or the mean.
+"""Majority - the answer that does not look at the example: class shares, the mean, or the shares of bytes.
 
 The idea
     What a method must beat before its inputs count for anything.
 
 The equation
-    p(class) = its share of the training labels;  y = mean of the training targets
+    p(class) = its share of the training labels;  y = mean of the training targets;
+    p(byte) = (its count + 1) / (all bytes + 256), whatever stands before it
 
 What matters
     On unbalanced classes its accuracy is high and its balanced accuracy is one over the number of classes.
 
 Requires / Offers
-    Labels or a target. Predicts.
+    Labels, a target, or running text. Predicts.
 
 Relations
     The floor of every supervised task.
@@ -28,6 +29,7 @@ Notation
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,9 +50,17 @@ PAPER = Paper(
     id="majority",
     title="Majority class or mean",
     kind="estimator",
-    idea="The same answer for every example: class shares, or the mean.",
+    idea="The same answer for every example: class shares, the mean, the commonest text, or the shares of bytes.",
     method="Majority",
-    tasks=("tabular", "image_classification", "image_representation", "text_classification", "sentence_similarity"),
+    tasks=(
+        "tabular",
+        "image_classification",
+        "image_representation",
+        "text_classification",
+        "sentence_similarity",
+        "language_modeling",
+        "text_to_text",
+    ),
     tags=("baseline", "floor"),
 )
 
@@ -61,7 +71,7 @@ class Config:
 
 
 class Majority:
-    """An Estimator that reads only "label" (-1: unlabelled) or "target"."""
+    """An Estimator that reads only "label" (-1: unlabelled), "target" (numbers or texts), or the bytes of "text"."""
 
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
@@ -70,6 +80,15 @@ class Majority:
     def fit(self, train: Split, valid: Split, facts: Facts, budget: Budget, seed: int, run: Run) -> Meter:
         """Raises DataError without labelled examples."""
         started = time.perf_counter()
+        if self.facts.causal:
+            text = train["text"]
+            counts = np.bincount(text.values[text.offsets[0] : text.offsets[-1]], minlength=256) + 1
+            self.answer = counts / counts.sum()
+            return Meter(samples=train.examples, seconds=time.perf_counter() - started, trials=1)
+        if self.facts.writes:
+            commonest, _ = Counter(train["target"].texts()).most_common(1)[0]
+            self.answer = np.frombuffer(commonest.encode(), dtype=np.uint8)
+            return Meter(samples=train.examples, seconds=time.perf_counter() - started, trials=1)
         known = train["label"][train["label"] >= 0] if self.facts.classes else train["target"]
         if not len(known):
             raise DataError("there are no labelled training examples", "add labels")
@@ -83,7 +102,13 @@ class Majority:
         return 1
 
     def outputs(self, split: Split) -> np.ndarray:
-        """(N, classes) or (N,), float64."""
+        """(N, classes) or (N,), float64; of running text the bits of each row; texts (N,) where texts are answers."""
+        if self.facts.causal:
+            text = split["text"]
+            bits = np.concatenate([[0.0], np.cumsum(-np.log2(self.answer)[text.values])])
+            return bits[text.offsets[1:]] - bits[text.offsets[:-1]]
+        if self.facts.writes:
+            return np.full(split.examples, self.answer.tobytes().decode(), dtype=object)
         if self.facts.classes:
             return np.tile(self.answer, (split.examples, 1))
         return np.full(split.examples, self.answer[0])

@@ -31,6 +31,7 @@ class Facts:
     bytes: int = 0
     length: int = 0
     causal: bool = False
+    writes: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -23,6 +23,7 @@ class Paper:
     id: file name, command-line name and test name.  kind: one of KINDS; `estimator` is for baselines that are not
     trained by gradient steps.  method: the public class of the file.  month: when the reading list selected it.
     tasks: names of the tasks it can be compared on.  techniques: names of those its file offers to any model.
+    command: how it is used when it trains nothing, such as `papertrial rasp`.
     needs: extras of the package that must be installed.
     builds_on: ids of the papers whose code it imports.  caveats: what the text hides, what failed, each with its source.
     """
@@ -42,6 +43,7 @@ class Paper:
     baselines: tuple[str, ...] = ()
     builds_on: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    command: str = ""
     official: str = ""
     licence: str = ""
     caveats: tuple[str, ...] = ()
@@ -53,9 +55,9 @@ class Paper:
     @property
     def refusal(self) -> str:
         """Why `fit` and `compare` decline it; empty when they do not."""
-        return (
-            f"it measures models and trains none: papertrial measure {self.id} MODEL" if self.kind == "analysis" else ""
-        )
+        if self.kind == "analysis":
+            return f"it measures models and trains none: papertrial measure {self.id} MODEL"
+        return f"it trains nothing: {self.command}" if self.command else ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -27,7 +27,7 @@ def sourced(default: Any, where: str, auto: Callable[[Facts], Any] | None = None
 class Optim:
     """How a method is trained; every field can be set by a recipe or with `--set`."""
 
-    optimizer: str = sourced("adamw", "papertrial default")  # adamw | sgd | lars
+    optimizer: str = sourced("adamw", "papertrial default")  # adamw | sgd | lars | adafactor
     lr: float = sourced(1e-3, "papertrial default")
     weight_decay: float = sourced(0.05, "papertrial default")
     momentum: float = sourced(0.9, "papertrial default; sgd and lars")

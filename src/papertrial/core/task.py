@@ -179,7 +179,9 @@ class Task(Protocol):
     kind: of the data it takes (images | table | text | pairs | collection).  inputs: columns a model is called with, in
     order.  references: baselines a verdict may be measured against; floors: baselines shown as the floor.  budget: of one
     run, when the user names none.
+    optional kinds: all the kinds of data it takes, where there is more than `kind`.
     optional bank: most training rows that `extra_scores` looks at, all where it is missing.
+    optional judged_without_labels: whether `score` needs no labels, as in language modelling.
     """
 
     name: str

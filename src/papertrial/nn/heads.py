@@ -1,4 +1,4 @@
-"""Supervised training of any backbone: a head, a loss, and the names of the columns it reads."""
+"""Backbones with a loss: supervised training with a head of its own, and predicting the next token."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from papertrial.nn.transformer import auxiliary
 
 
 def fit_inputs(model: nn.Module, columns: Mapping[str, Any]) -> None:
@@ -55,9 +57,44 @@ class Supervised(nn.Module):
     def loss(self, batch: Mapping[str, Tensor]) -> Tensor:
         out = self.head(self.encoder(*(batch[name] for name in self.inputs)))
         if self.kind == "classes":
-            return F.cross_entropy(out, batch["label"], label_smoothing=self.label_smoothing)
-        return F.mse_loss(out.squeeze(-1), (batch["target"] - self.target_mean) / self.target_std)
+            loss = F.cross_entropy(out, batch["label"], label_smoothing=self.label_smoothing)
+        else:
+            loss = F.mse_loss(out.squeeze(-1), (batch["target"] - self.target_mean) / self.target_std)
+        return sum(auxiliary(self.encoder).values(), loss)
 
     def no_decay(self) -> set[str]:
         inner = getattr(self.encoder, "no_decay", None)
         return {f"encoder.{name}" for name in inner()} if inner else set()
+
+
+class NextToken(nn.Module):
+    """A causal text backbone as a language model: each token is predicted from those before it, the first one from `start`.
+
+    backbone: has `tokeniser` and `logits(ids (B, N)) -> (B, N, V)`, where a token sees itself and those before it; of one
+    with `figures() -> dict`, these numbers are logged beside the loss.  start: id that stands before every row, the
+    tokeniser's `end` or, without one, its `pad`.  `forward(ids (B, N)) -> (B, N)`: nats of each token, 0 at padding.
+    """
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.encoder = backbone
+        tokeniser = backbone.tokeniser
+        self.pad, self.start = tokeniser.pad, tokeniser.pad if tokeniser.end is None else tokeniser.end
+
+    def forward(self, ids: Tensor) -> Tensor:
+        given = F.pad(ids[:, :-1], (1, 0), value=self.start)
+        # what is padded stands behind every token, so a causal model needs no other mask than this one
+        nats = F.cross_entropy(self.encoder.logits(given).flatten(0, 1), ids.flatten(), reduction="none")
+        return nats.view(ids.shape) * self._held(ids)
+
+    def loss(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Mean nats of a token of the column "ids" plus what the backbone adds to its loss, each of which is logged."""
+        ids = batch["ids"]
+        nats = self(ids).sum() / self._held(ids).sum()
+        added = auxiliary(self.encoder)
+        figures = getattr(self.encoder, "figures", dict)()
+        return {"loss": sum(added.values(), nats), "nats_per_token": nats.detach(), **added, **figures}
+
+    def _held(self, ids: Tensor) -> Tensor:
+        """bool (B, N): up to the last token that is no padding, because `pad` may also be the `end` between two texts."""
+        return (ids != self.pad).flip(1).cumsum(1).flip(1) > 0

@@ -13,7 +13,7 @@ H heads, D width of a head, V vocabulary. Padding stands at the end of a row and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -254,6 +254,10 @@ class _Reader(nn.Module):
 
     tokeniser: nn.Module
     embed: Embed
+
+    def fit_inputs(self, columns: Mapping[str, Any]) -> None:
+        """Let the tokeniser learn from the texts of the column "text", where it learns."""
+        self.tokeniser.fit(columns["text"])
 
     def _held(self, ids: Tensor) -> Tensor:
         """bool (B, N): the places of a row up to its last id that is no padding, whatever is between."""

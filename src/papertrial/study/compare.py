@@ -255,7 +255,7 @@ def compare(
     the task's strongest reference by mean validation score.  baselines: names instead of the task's own, or "none".
     backbone: for objectives, baselines among them.  labels, size: see `papertrial.fit`.  settings, techniques: for the
     methods, not for the baselines.  worth: train the reference on a quarter and half of the labels too, to say what a
-    method is worth in labels.
+    method is worth in labels, where the task has any.
     out: by default `runs/compare-<data>`.  engine: "local", one run after the other, or "ray", spread over the Ray
     cluster at `address` (by default that of this machine, or one started for the time), each run on `cores` cores of its
     own; `data` and `out` must then mean the same on all machines.  echo: takes the lines said on the way; None for silence.
@@ -274,11 +274,13 @@ def compare(
     if not set(methods) - {against}:
         raise PapertrialError("no method was named to compare", "type: papertrial list")
     opened = content(data, target)
-    if opened.look().numbers.get("labelled") == 0:
+    chosen = choose_task(opened, task)
+    without_labels = getattr(chosen, "judged_without_labels", False)
+    if opened.look().numbers.get("labelled") == 0 and not without_labels:
         raise DataError(
             f"{opened.name} has no labels, so nothing can be compared on it", "papertrial fit learns without them"
         )
-    chosen = choose_task(opened, task)
+    worth = worth and not without_labels
     entrants, declined, listed = _entrants(methods, chosen, against, baselines)
     _require_methods(entrants, declined)
 

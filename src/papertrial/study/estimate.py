@@ -409,13 +409,14 @@ def _judging(task: Task, model: Any, prepared: Prepared, seed: int) -> float:
         return 0.0
     column = "label" if "label" in prepared.train else "target"
     labelled = np.flatnonzero(prepared.train[column] >= 0) if column == "label" else np.arange(prepared.train.examples)
+    asked = prepared.test if prepared.test.examples else prepared.train
     head: dict[str, np.ndarray] = {}
 
     def finish(rows: int) -> None:
         head.update(task.finish(model, replace(prepared, train=_some(prepared.train, labelled, rows)), seed))
 
     def answer(rows: int) -> None:
-        task.outputs(model, head, _some(prepared.train, labelled, rows))
+        task.outputs(model, head, _some(asked, np.arange(asked.examples), rows))
 
     finish(_FEW)
     few, _ = _timed(lambda: answer(_FEW))

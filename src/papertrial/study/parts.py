@@ -153,7 +153,8 @@ def data(card: Mapping[str, Any], again: bool) -> list[Any]:
     """The facts as they were, and with `again` some of the examples."""
     origin, facts = card["data"], card["facts"]
     rows = [("name", origin["name"]), *((label, words) for label, words in origin.get("facts", []))]
-    rows.append(("to learn from", f"{facts['examples']} examples, {facts['labelled']} with a label"))
+    labelled = f", {facts['labelled']} with a label" if facts["labelled"] else ""
+    rows.append(("to learn from", f"{facts['examples']} examples{labelled}"))
     blocks: list[Any] = [Facts([(label, typeset(words)) for label, words in rows])]
     counts = _class_counts(origin["numbers"])
     if counts:

@@ -494,7 +494,8 @@ def _run_protocol(card: Mapping[str, Any], metric: str, higher: bool) -> list[st
     facts = card["facts"]
     return [
         f"Task {card['task']['name']} v{card['task']['version']}: {metric} ({'higher' if higher else 'lower'} is better)",
-        f"{facts['examples']} examples to learn from, {facts['labelled']} of them with a label",
+        f"{facts['examples']} examples to learn from"
+        + (f", {facts['labelled']} of them with a label" if facts["labelled"] else ""),
         "The test rows depend on the data alone and are the same for every method and seed.",
         *card["notes"],
     ]

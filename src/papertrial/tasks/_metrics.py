@@ -7,6 +7,7 @@ Wilson's interval instead, so that a perfect score on few examples does not look
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -75,6 +76,59 @@ def regression_scores(values: np.ndarray, targets: np.ndarray) -> Scores:
         of_r2 = (mse / variance * (deviation - variance) - (squared - mse)) / variance
         _add(metrics, intervals, "r2", float(1 - mse / variance), of_r2, high=1.0)
     return Scores(metrics, rmse + influence, intervals)
+
+
+def text_scores(answers: Sequence[str], targets: Sequence[str], primary: str) -> Scores:
+    """Exact match and chrF of written answers; blanks around a text do not count.
+
+    primary: `exact_match` or `chrf`, whose values per_example holds.  Raises DataError without examples, ValueError for
+    lengths that disagree.
+    """
+    if not len(targets):
+        raise DataError("there are no examples to judge on", "give the test part more rows")
+    pairs = [(answer.strip(), target.strip()) for answer, target in zip(answers, targets, strict=True)]
+    exact = np.array([float(answer == target) for answer, target in pairs])
+    likeness = np.array([chrf(answer, target) for answer, target in pairs])
+    metrics = {"exact_match": float(exact.mean())}
+    intervals = {"exact_match": _wilson(exact.mean(), len(exact))}
+    _add(metrics, intervals, "chrf", float(likeness.mean()), likeness - likeness.mean(), low=0.0, high=1.0)
+    return Scores(metrics, exact if primary == "exact_match" else likeness, intervals)
+
+
+def chrf(answer: str, target: str, longest: int = 6, beta: float = 2.0) -> float:
+    """chrF of one answer, in [0, 1] (Popović, WMT 2015): the F of the mean precision and the mean recall over runs of one to
+    `longest` characters, blanks left out, where both texts have such runs. Equal texts have 1."""
+    if answer == target:
+        return 1.0
+    answer, target = "".join(answer.split()), "".join(target.split())
+    precision, recall = [], []
+    for size in range(1, min(longest, len(answer), len(target)) + 1):
+        ours, theirs = (
+            Counter(text[at : at + size] for at in range(len(text) - size + 1)) for text in (answer, target)
+        )
+        common = (ours & theirs).total()
+        precision.append(common / ours.total())
+        recall.append(common / theirs.total())
+    if not any(precision):
+        return 0.0
+    p, r = float(np.mean(precision)), float(np.mean(recall))
+    return (1 + beta**2) * p * r / (beta**2 * p + r)
+
+
+def ratio_scores(name: str, totals: np.ndarray, sizes: np.ndarray) -> Scores:
+    """The sum of `totals` (N,) over the sum of `sizes` (N,), such as bits per byte.
+
+    per_example: the ratio + (total - ratio size) / mean size: their mean is the ratio, and their spread is that of the
+    ratio to first order.  Raises DataError without examples or with totals that are not finite.
+    """
+    totals, sizes = np.asarray(totals, dtype=np.float64), np.asarray(sizes, dtype=np.float64)
+    _check(totals, sizes, (len(sizes),))
+    ratio = float(totals.sum() / sizes.sum())
+    influence = (totals - ratio * sizes) / sizes.mean()
+    metrics: dict[str, float] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    _add(metrics, intervals, name, ratio, influence, low=0.0)
+    return Scores(metrics, ratio + influence, intervals)
 
 
 #: places of a ranking that each metric looks at; the last is the depth a method has to rank to

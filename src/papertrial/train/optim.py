@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.recipe import Optim
 
-_OPTIMIZERS = ("adamw", "sgd", "lars")
+_OPTIMIZERS = ("adamw", "sgd", "lars", "adafactor")
 _SCHEDULES = ("cosine", "constant")
 
 
@@ -78,6 +78,8 @@ def make_optimizer(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
             nesterov=optim.momentum > 0,
             foreach=True,
         )
+    if optim.optimizer == "adafactor":  # its step is lr, at most 1 / sqrt(steps), times the size of the weights
+        return torch.optim.Adafactor(groups, lr=optim.lr, weight_decay=optim.weight_decay, foreach=True)
     if optim.optimizer == "lars":
         return Lars(groups, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay)
     raise PapertrialError(f"there is no optimizer {optim.optimizer!r}", did_you_mean(optim.optimizer, _OPTIMIZERS))

@@ -68,7 +68,7 @@ class Artifact:
         from papertrial.data import open as open_data
 
         opened = open_data(data, like=self.card["state"].get("columns"))
-        if opened.kind != self.task.kind:
+        if opened.kind not in getattr(self.task, "kinds", (self.task.kind,)):
             raise DataError(
                 f"{opened.name} is {opened.kind}, but this model was trained on {self.task.kind}",
                 "give it data like that it was trained on",
@@ -90,7 +90,8 @@ class Artifact:
     def evaluate(self, data: Any) -> Scores:
         """Metrics on labelled data; raises DataError when it carries no labels."""
         split, opened = self.encode(data)
-        if not any(len(split[name]) for name in ("label", "target", "relevant") if name in split):
+        without = getattr(self.task, "judged_without_labels", False)
+        if not without and not any(len(split[name]) for name in ("label", "target", "relevant") if name in split):
             judged = "qrels" if self.task.kind == "collection" else "a folder per class"
             wanted = self.card["state"].get("target") or judged
             raise DataError(

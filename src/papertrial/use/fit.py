@@ -101,7 +101,8 @@ def choose_task(data: Any, name: str | None = None) -> Task:
             raise DataError(f"{data.name} does not fit the task {name}: {supports.why}", "type: papertrial look DATA")
         return task
     reasons = {}
-    for task in registry.tasks().values():
+    # labels are there to be predicted: tasks that need none come last
+    for task in sorted(registry.tasks().values(), key=lambda task: getattr(task, "judged_without_labels", False)):
         supports = task.supports(look)
         if supports:
             return task
@@ -480,7 +481,7 @@ def _answers(outputs: np.ndarray, test: Split, state: Mapping[str, Any]) -> dict
             return {}
         pairs = count * truth[judged] + outputs[judged].argmax(axis=1)
         return {"confusion": np.bincount(pairs, minlength=count**2).reshape(count, count)}
-    if "target" in test and len(outputs) == len(test["target"]):
+    if "target" in test and outputs.dtype.kind == "f" and len(outputs) == len(test["target"]):
         shown = np.unique(np.linspace(0, len(outputs) - 1, MOST_ANSWERS).round().astype(int))
         return {"truth": np.asarray(test["target"])[shown], "answer": outputs[shown]}
     return {}

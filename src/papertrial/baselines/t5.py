@@ -1,0 +1,176 @@
+"""T5 - the encoder-decoder on subwords that byte models are compared with: text in, text out.
+
+Colin Raffel, Noam Shazeer, Adam Roberts and others, JMLR 2020, arXiv 1910.10683; the trunk is that of version 1.1.
+
+The idea
+    Every task is the same one: read a text, write a text. An encoder reads, a decoder writes and looks at both.
+
+The equation
+    x += Attention(RMSNorm(x)); x += (GELU(xW) * xV)U of RMSNorm(x); logits of attention q . k + bias of the distance.
+
+What matters
+    Half of the layers read and half write. The vocabulary takes much of the parameters of a small model.
+
+Requires / Offers
+    Requires texts with targets, classes or scores. Offers texts, embed (mean token of the encoder), tokens (B, N, width).
+
+Relations
+    `byt5` has the same trunk on bytes, with a deeper encoder. The reference of text_to_text.
+
+Try
+    papertrial fit t5 --data pairs.csv --task text_to_text
+
+Cost
+    tiny: seconds on a CPU. base: minutes on a CPU.
+
+Notation
+    B batch, N tokens, q query, k key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from papertrial.core.budget import Budget
+from papertrial.core.errors import PapertrialError
+from papertrial.core.facts import Facts
+from papertrial.core.paper import Paper
+from papertrial.core.recipe import Recipe, sourced
+from papertrial.nn.mlp import GatedMlp
+from papertrial.nn.tokenise import Bpe, Tokeniser
+from papertrial.nn.transformer import Encoder, EncoderDecoder, Layout, mesh_, t5_layout
+
+PAPER = Paper(
+    id="t5",
+    title="Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer",
+    kind="architecture",
+    method="T5",
+    idea="An encoder-decoder on subwords: every task is to read a text and to write one.",
+    authors="Colin Raffel, Noam Shazeer, Adam Roberts, Katherine Lee, Sharan Narang and others",
+    year=2019,
+    arxiv="1910.10683",
+    tasks=("text_to_text", "text_classification", "sentence_similarity"),
+    tags=("text", "attention", "encoder-decoder"),
+    needs=("text",),
+    official="https://github.com/google-research/text-to-text-transfer-transformer",
+    licence="Apache-2.0",
+    caveats=(
+        "The trunk is that of T5 1.1 (gated GELU, an output table of its own), not that of the text.",
+        "Nothing is pre-trained here, which is what the text is about.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    width: int = sourced(512, "T5 1.1 small")
+    encoder_depth: int = sourced(8, "T5 1.1 small")
+    decoder_depth: int = sourced(8, "T5 1.1 small")
+    heads: int = sourced(6, "T5 1.1 small")
+    head_width: int = sourced(64, "T5 1.1 small")
+    hidden: int = sourced(1024, "T5 1.1 small")
+    vocabulary: int = sourced(32_128, "sec. 2.2; ids of a tokeniser learnt from the training texts")
+    longest: int = sourced(512, "sec. 3.1.2; tokens read of a source")
+    dropout: float = sourced(0.1, "sec. 3.1.2", auto=lambda facts: 0.0)
+    beams: int = sourced(1, "sec. 3.1.2; 1 writes the most probable token")
+    writes: bool = sourced(True, "the task; else the encoder alone", auto=lambda facts: facts.writes)
+
+
+def trunk(config: Any, depth: int, causal: bool = False) -> Layout:
+    """`depth` layers of T5 1.1, of the sizes of the config: RMS norm before each branch, no bias, logits not scaled, 32
+    buckets of distances up to 128 that the layers share, gated GELU."""
+
+    def mlp(layer: int) -> nn.Module:
+        return GatedMlp(config.width, config.hidden, config.dropout)
+
+    return t5_layout(config.width, depth, config.heads, config.head_width, mlp, config.dropout, causal)
+
+
+class T5(EncoderDecoder):
+    """Texts to texts; as a backbone the encoder, ids (B, N) int64 -> (B, width), the mean over tokens.
+
+    config: has the fields of `Config` that name sizes.  tokeniser: `Bpe` of `config.vocabulary` ids where not given.
+    vocabulary: rows of both tables.
+    """
+
+    def __init__(self, config: Any, tokeniser: Tokeniser | None = None, vocabulary: int | None = None) -> None:
+        encoder, decoder = trunk(config, config.encoder_depth), trunk(config, config.decoder_depth, causal=True)
+        super().__init__(tokeniser or subwords(config.vocabulary), encoder, decoder, vocabulary, tied=False)
+        self.longest, self.beams = config.longest, config.beams
+
+
+class T5Encoder(Encoder):
+    """The encoder alone, for tasks that write nothing."""
+
+    def __init__(self, config: Any, tokeniser: Tokeniser | None = None, vocabulary: int | None = None) -> None:
+        super().__init__(
+            tokeniser or subwords(config.vocabulary), trunk(config, config.encoder_depth), vocabulary=vocabulary
+        )
+        mesh_(self)
+        self.longest = config.longest
+
+
+def subwords(size: int) -> Bpe:
+    """Raises PapertrialError for a size without room for the bytes."""
+    try:
+        return Bpe(size)
+    except ValueError as error:
+        raise PapertrialError(str(error), "give more with --set vocabulary=") from None
+
+
+def build(config: Config, facts: Facts, backbone: nn.Module | None = None) -> T5 | T5Encoder:
+    return T5(config) if config.writes else T5Encoder(config)
+
+
+recipes = {
+    "paper": Recipe(
+        "paper",
+        config={"dropout": 0.1},
+        optim={
+            "optimizer": "adafactor",
+            "lr": 1e-3,
+            "schedule": "constant",
+            "warmup": 0.0,
+            "weight_decay": 0.0,
+            "clip": 0.0,
+            "batch": 128,
+        },
+        budget=Budget(steps=2**18),
+        source="sec. 3.1.3, fine-tuning; there from weights that were pre-trained",
+        cost="hours on a GPU",
+    ),
+    "base": Recipe(
+        "base",
+        config={
+            "width": 128,
+            "encoder_depth": 2,
+            "decoder_depth": 2,
+            "heads": 4,
+            "head_width": 32,
+            "hidden": 224,
+            "vocabulary": 3072,
+            "longest": 128,
+        },
+        optim={"lr": 3e-3, "weight_decay": 0.01, "batch": 32, "warmup": 0.1},
+        source="as many parameters as the base recipe of byt5",
+    ),
+    "tiny": Recipe(
+        "tiny",
+        config={
+            "width": 32,
+            "encoder_depth": 1,
+            "decoder_depth": 1,
+            "heads": 2,
+            "head_width": 16,
+            "hidden": 48,
+            "vocabulary": 512,
+            "longest": 32,
+        },
+        optim={"lr": 1e-2, "batch": 16},
+        budget=Budget(steps=80),
+        source="small enough for tests",
+    ),
+}
