@@ -98,7 +98,8 @@ class Bench:
 
     def run(self, folder: Path, **changes: Any) -> Outcome:
         return fit_prepared(
-            self.method, self.task, self.prepared, out=folder, recipe="tiny", backbone=_small_backbone(self.method, self.task.kind),
+            self.method, self.task, self.prepared, out=folder, recipe="tiny",
+            backbone=_small_backbone(self.method, self.task.kind),
             settings=_backbone_settings(self.method, self.task.kind), progress=False, **changes,
         )  # fmt: skip
 

@@ -11,12 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from papertrial.baselines import word_vectors
 from papertrial.baselines.static_words import table
 from papertrial.core.errors import PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.recipe import resolve
 from papertrial.core.task import Ragged
+from papertrial.data.collection import Collection
+from papertrial.data.collectionfiles import Document
 from papertrial.data.views import Draw
+from papertrial.discover.index import index
+from papertrial.discover.search import search
 from papertrial.nn import pretrained
 from papertrial.nn.tokenise import Bytes
 from papertrial.nn.transformer import Encoder, bert_layout
@@ -34,6 +39,7 @@ from papertrial.papers.lce_reranker import (
     lce,
     sample,
 )
+from papertrial.use.fit import fit
 
 FACTS = Facts("collection", 100, 100, outputs=1, bytes=10_000, length=200)
 
@@ -318,3 +324,42 @@ def test_settings_that_make_no_sense_are_one_line(wrong):
     with pytest.raises(PapertrialError) as error:
         Reranker(config(**wrong), byte_encoder())
     assert "\n" not in str(error.value)
+
+
+def test_a_run_reranks_a_search(tmp_path):
+    """Trained and read back, it is what `search --rerank` calls; its answers are those of the model in memory."""
+    corpus = Collection(
+        "made",
+        [
+            Document(f"d{n}", "", f"apples number {n} with {'pears' if n % 2 else 'plums'} and item{n}")
+            for n in range(24)
+        ],
+        [(f"q{n}", f"apples and {'pears' if n % 2 else 'plums'} item{n}") for n in range(12)],
+        {0: [(f"q{n}", f"d{n}", 1) for n in range(12)]},
+    )
+    done = fit("lce_reranker", corpus, recipe="tiny", budget="4steps", out=tmp_path / "run", progress=False)
+    assert isinstance(done.model.scorer, KernelScorer)
+    index(corpus, tmp_path / "index")
+    plain, reranked = (search(tmp_path / "index", "apples pears", rerank=run) for run in (None, tmp_path / "run"))
+    assert reranked.hits and {hit.id for hit in reranked.hits} <= {f"d{n}" for n in range(24)}
+    assert [hit.score for hit in reranked.hits] == sorted((hit.score for hit in reranked.hits), reverse=True)
+    assert "rerank" in reranked.seconds and "rerank" not in plain.seconds
+
+
+def test_a_cross_encoder_needs_more_than_single_words():
+    facts = Facts("collection", 100, 100, outputs=1)
+    backbone = word_vectors.build(word_vectors.Config(), facts)
+    assert isinstance(Reranker(config(), backbone).scorer, KernelScorer)
+    with pytest.raises(PapertrialError, match="one by one"):
+        Reranker(config(scorer="cross"), backbone)
+
+
+def test_word_vectors_count_texts_and_leave_out_what_every_text_has():
+    model = word_vectors.build(word_vectors.Config(), Facts("collection", 3, 3))
+    model.fit_inputs({"text": Ragged.of_texts(["wing wing flow", "flow", "heat flow"])})
+    ids = torch.from_numpy(model.tokeniser.encode(["wing flow heat", "flow"]).padded()).long()
+    weights = model.weights(ids)
+    assert not weights[0, 0] and not weights[0, 4] and not weights[1, 2:].any()  # the specials, and padding
+    assert torch.allclose(weights[0, 1:4], torch.log(4 / torch.tensor([1.5, 3.5, 1.5])), atol=1e-6)
+    assert torch.allclose(model(ids)[1], model.tokens(ids)[1, 1], atol=1e-6)
+    assert not model(torch.zeros(1, 3, dtype=torch.int64)).any()
