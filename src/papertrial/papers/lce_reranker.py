@@ -72,6 +72,7 @@ PAPER = Paper(
     idea="Trains a reranker on the mistakes of its own retriever, so that a better first stage ends in a better ranking.",
     authors="Luyu Gao, Zhuyun Dai, Jamie Callan",
     year=2021,
+    month="2021-01",
     arxiv="2101.08751",
     tasks=("retrieval",),
     tags=("text", "retrieval", "ranking"),
