@@ -120,6 +120,6 @@ def build(config: Config, facts: Facts, backbone: nn.Module | None = None) -> Wo
 
 _OPTIM = {"lr": 1e-2, "weight_decay": 0.0}
 recipes = {
-    "base": Recipe("base", optim=_OPTIM, source="chosen on Cranfield", cost="seconds on a CPU"),
+    "base": Recipe("base", optim=_OPTIM, source="papertrial default, not tuned", cost="seconds on a CPU"),
     "tiny": Recipe("tiny", optim=_OPTIM | {"batch": 16}, budget=Budget(steps=30), source="small enough for tests"),
 }
