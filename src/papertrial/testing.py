@@ -49,6 +49,8 @@ _DATA = {
 }
 #: the task whose data a paper sees that trains nothing and has none of its own
 _ANALYSED_ON = ("image_classification",)
+#: what objectives are tried on where it is not a resnet
+_BACKBONES = {"text": "text_transformer", "pairs": "text_transformer", "collection": "word_vectors"}
 _WRONG = {"images": "table", "table": "images", "text": "images", "pairs": "images", "collection": "table"}
 #: parts of the names of settings that draw at random
 _RANDOM = ("dropout", "stochastic", "jitter")
@@ -419,9 +421,8 @@ def _loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 
 def _small_backbone(b: Bench) -> str | None:
-    """One that is trained from scratch within seconds, whatever is installed."""
-    images = b.task.kind == "images"
-    return ("resnet" if images else "text_transformer") if b.method.paper.kind == "objective" else None
+    """One that is trained from scratch within seconds."""
+    return _BACKBONES.get(b.task.kind, "resnet") if b.method.paper.kind == "objective" else None
 
 
 def _backbone_settings(b: Bench) -> dict[str, Any]:

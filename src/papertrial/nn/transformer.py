@@ -279,7 +279,7 @@ class _Reader(nn.Module):
         """ids (B, N) as they go into the first layer of a stack, laid out as `rows` says."""
         stack.position.check(rows.longest)
         if self.embed.segments is not None:
-            told = getattr(self.tokeniser, "types", torch.zeros_like)
+            told = getattr(self.tokeniser, "segments", torch.zeros_like)
             types = rows.pack(told(ids) if types is None else types)
         return self.embed(rows.pack(ids), stack.position.embed(rows.at), types)
 
@@ -301,7 +301,7 @@ class Encoder(_Reader):
     """A backbone for text: ids (B, N) int64 -> (B, width).
 
     tokeniser: has `size` and `pad`.  pool: one of POOLS.  vocabulary: rows of the embedding table, `tokeniser.size`
-    where not given.  segments, embed_norm: see Embed; the segments of ids are `tokeniser.types(ids)` where it tells.
+    where not given.  segments, embed_norm: see Embed; the segments of ids are `tokeniser.segments(ids)` where it tells.
     """
 
     def __init__(

@@ -28,6 +28,8 @@ from papertrial.train import processes
 
 CARD_VERSION = 1
 WEIGHTS, ESTIMATOR = "model.safetensors", "estimator"
+#: the backbones that objectives on text get where the extra `encoder` is installed, by the kind of the data
+_TEXT_BACKBONES = {"text": "minilm", "pairs": "minilm", "collection": "word_vectors"}
 #: classes up to which a confusion matrix is kept, and predicted values kept otherwise
 MOST_CONFUSED, MOST_ANSWERS = 100, 500
 
@@ -178,9 +180,9 @@ def resolve_method(
 
 def default_backbone(kind: str) -> str:
     """The backbone an objective gets when the user names none, by the kind of the data."""
-    if kind not in ("text", "pairs"):
+    if kind not in _TEXT_BACKBONES:
         return "resnet"
-    return "minilm" if registry.installed("encoder") else "text_transformer"
+    return _TEXT_BACKBONES[kind] if registry.installed("encoder") else "text_transformer"
 
 
 def build_model(task: Task, resolved: Resolved, prepared: Prepared) -> Any:
