@@ -64,6 +64,7 @@ PAPER = Paper(
 )
 
 _MOST_ORDER = 8  # bytes that fit into a whole number of 64 bits
+_LEAST = 0.01  # taken from any count
 
 
 @dataclass(frozen=True)
@@ -94,16 +95,17 @@ class Table:
 
 
 def discounts(counts: np.ndarray) -> np.ndarray:
-    """float64 (4,): what is taken from a count of 0, 1, 2 and 3 or more (Chen and Goodman, eq. 26), in their bounds.
+    """float64 (4,): what is taken from a count of 0, 1, 2 and 3 or more (Chen and Goodman, eq. 26).
 
-    Where there are no counts to estimate them from, half of a count of one and so on.
+    Where there are no counts to estimate them from, half of a count of one and so on. Something is always taken, so that
+    what was never seen keeps a chance, and never more than there is.
     """
     n = np.bincount(np.minimum(counts, 5), minlength=6)[1:5].astype(np.float64)
     taken = np.array([0.0, 0.5, 1.0, 1.5])
     if (n > 0).all():
         rate = n[0] / (n[0] + 2 * n[1])
         taken[1:] = [k - (k + 1) * rate * n[k] / n[k - 1] for k in (1, 2, 3)]
-    return np.clip(taken, 0.0, np.arange(4))
+    return np.clip(taken, [0.0, _LEAST, _LEAST, _LEAST], np.arange(4))
 
 
 def table(grams: np.ndarray, counts: np.ndarray) -> Table:

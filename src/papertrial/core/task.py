@@ -20,10 +20,14 @@ _PIECE = 1 << 22  # values of a Ragged that are taken together
 
 @dataclass(frozen=True)
 class Supports:
-    """Whether something is accepted, and why not. Truthy when it is."""
+    """Whether something is accepted, and why not. Truthy when it is.
+
+    judges: False where methods may learn from such data but nothing can be judged on it.
+    """
 
     ok: bool
     why: str = ""
+    judges: bool = True
 
     def __bool__(self) -> bool:
         return self.ok
@@ -181,7 +185,8 @@ class Task(Protocol):
     run, when the user names none.
     optional kinds: all the kinds of data it takes, where there is more than `kind`.
     optional bank: most training rows that `extra_scores` looks at, all where it is missing.
-    optional judged_without_labels: whether `score` needs no labels, as in language modelling.
+    optional judged_without_labels: whether `score` needs no labels, as in language modelling.  optional
+    trains_without_labels: whether architectures learn there from data without labels.
     """
 
     name: str

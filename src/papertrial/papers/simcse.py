@@ -13,7 +13,7 @@ The equation
 
 What matters
     A pretrained encoder. The projection, a layer that only training uses: without it the encoder itself is pulled apart and
-    gains next to nothing on our scale. The pooling must be the same in training and use, so it is kept in the model's file.
+    gains less on our scale. The pooling must be the same in training and use, so it is kept in the model's file.
     Sentences that occur twice in a batch are not each other's wrong answers. Alignment (alike sentences stay near) and
     uniformity (the space is filled) show what was traded.
 
@@ -72,7 +72,7 @@ PAPER = Paper(
     authors="Tianyu Gao, Xingcheng Yao, Danqi Chen",
     year=2021,
     arxiv="2104.08821",
-    month="2021-04",
+    month="2021-06",
     tasks=("sentence_similarity", "text_classification"),
     tags=("text", "self-supervised", "contrastive", "embeddings"),
     baselines=("random_features", "tfidf", "majority"),

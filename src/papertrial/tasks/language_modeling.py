@@ -56,6 +56,7 @@ class LanguageModeling:
     floors = ("majority",)
     budget = Budget(seconds=60)
     judged_without_labels = True
+    trains_without_labels = True
 
     def primary_for(self, state: Mapping[str, Any]) -> tuple[str, bool]:
         return "bits_per_byte", False

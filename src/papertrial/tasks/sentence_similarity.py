@@ -8,7 +8,8 @@ Protocol, version 1
                 error (arXiv 1908.10084, sec. 3). The answer is on the scale of the scores.
     Objectives  learn from the distinct sentences of the training pairs without their scores, and answer with the cosine.
                 Those that want pairs (their attribute `paired`) are given the pairs that are alike, from 0.8 of the range of
-                scores, or all where none is scored, with the third texts of triplets as "third".
+                scores, or all where none is scored, with the third texts of triplets as "third". Sentences that are no
+                pairs will do for the others; nothing is judged then.
     Metric      Spearman's rank correlation over all test pairs at once ("all" in arXiv 2104.08821, app. B).
 """
 
@@ -76,6 +77,7 @@ class SentenceSimilarity:
     name = "sentence_similarity"
     version = 1
     kind = "pairs"
+    kinds = ("pairs", "text")
     inputs = ("first", "second")
     references = ("tfidf", "static_words")
     floors = ("majority",)
@@ -85,12 +87,15 @@ class SentenceSimilarity:
         return "spearman", True
 
     def supports(self, look: Any) -> Supports:
-        if look.kind != self.kind:
+        if look.kind not in self.kinds:
             return Supports(False, f"it takes pairs of texts, and {look.name} is {look.kind}")
+        if look.kind == "text":
+            return Supports(not look.numbers.get("labelled"), "its texts have labels, and are no pairs", judges=False)
         if not look.numbers.get("scored"):
             return Supports(
                 not look.numbers.get("classes"),
                 "its pairs have labels, not scores" if look.numbers.get("classes") else "",
+                judges=False,
             )
         if look.numbers.get("score_min") == look.numbers.get("score_max"):
             return Supports(False, "all scores are equal")
@@ -104,6 +109,8 @@ class SentenceSimilarity:
         """
         if not 0 < float(fraction) <= 1:
             raise PapertrialError(f"fraction is {fraction}, not above 0 and at most 1", "write it as fraction=0.1")
+        if data.kind == "text":
+            return self._sentences(data, seed, float(fraction))
         rows = np.flatnonzero(~data.empty)
         notes = [f"{data.empty.sum():,} pairs with an empty text are left out"] if data.empty.any() else []
         scores = data.scores[rows]
@@ -148,8 +155,22 @@ class SentenceSimilarity:
         )
         return Prepared(prepared, part(valid), part(test), facts, state, tuple(notes))
 
+    def _sentences(self, data: Any, seed: int, fraction: float) -> Prepared:
+        """All sentences to learn from, in the column "first"."""
+        rows = np.flatnonzero(~data.empty)
+        if not len(rows):
+            raise DataError(f"{data.name} has no sentences", "give lines of text")
+        kept = np.random.default_rng([seed, 1]).permutation(rows)[: max(1, round(fraction * len(rows)))]
+        train = data.texts[np.sort(kept)]
+        facts = Facts("pairs", len(train), outputs=1, **sizes(train))
+        none = Split(dict.fromkeys(self.inputs, train[:0]))
+        notes = ("sentences alone: nothing is judged; score pairs of them to know what was learnt",)
+        return Prepared(Split({"first": train}), none, none, facts, {"columns": data.columns, "target": None}, notes)
+
     def encode(self, state: Mapping[str, Any], data: Any) -> Split:
-        """New pairs, with their scores where they have any."""
+        """New pairs, with their scores where they have any; sentences alone stand as "first"."""
+        if data.kind == "text":
+            return Split({"first": data.texts})
         columns = {"first": data.first, "second": data.second}
         if np.isfinite(data.scores).any():
             columns["target"] = data.scores.astype(np.float32)
@@ -186,6 +207,10 @@ class SentenceSimilarity:
         if isinstance(model, SupervisedPairs):
             return Split({**self._ids(model, train), "target": train["target"]})
         if getattr(model, "paired", False):
+            if "second" not in train:
+                raise Declined(
+                    "pairs that are alike are wanted, and these are sentences alone", "leave --set paired out"
+                )
             return Split(self._ids(model, train.take(np.flatnonzero(_alike(train["target"], prepared.state)))))
         return Split({"ids": ids_of(model, sentences[_distinct(sentences)])})
 
@@ -198,6 +223,8 @@ class SentenceSimilarity:
 
     def outputs(self, model: Any, head: Mapping[str, np.ndarray], split: Split) -> np.ndarray:
         """(N,) float64: on the scale of the scores for supervised models, cosines for the others."""
+        if "second" not in split:
+            raise DataError("sentences alone are no pairs to answer for", "give pairs, or embed them")
         if not isinstance(model, nn.Module):
             return np.asarray(model.outputs(split), dtype=np.float64)
         first, second = (_unit(self._side(model, split, name)) for name in self.inputs)
@@ -212,13 +239,13 @@ class SentenceSimilarity:
         return finite(through(model, encoder, {"ids": ids_of(model, split[name])}))
 
     def embed(self, model: Any, split: Split) -> np.ndarray:
-        """(N, 2 * width) float32: the features of the first text, then those of the second.
+        """(N, 2 * width) float32: the features of the first text, then those of the second; (N, width) of sentences alone.
 
         Raises Declined for a model without features.
         """
         if not hasattr(model, "encoder"):
             raise Declined("this model has no features to give")
-        return np.concatenate([self._side(model, split, name) for name in self.inputs], axis=1)
+        return np.concatenate([self._side(model, split, name) for name in self.inputs if name in split], axis=1)
 
     def score(self, outputs: np.ndarray, split: Split, state: Mapping[str, Any]) -> Scores:
         """Pairs without a score are left out."""

@@ -100,6 +100,7 @@ class TextToText:
     references = ("t5", "nearest")
     floors = ("majority",)
     budget = Budget(seconds=60)
+    trains_without_labels = True
 
     def primary_for(self, state: Mapping[str, Any]) -> tuple[str, bool]:
         return state["metric"], True
@@ -112,7 +113,7 @@ class TextToText:
             return Supports(False, "its pairs have scores or labels: the second text is no answer to the first")
         if numbers.get("labelled") and numbers.get("classes", 0) < 2:
             return Supports(False, "all labels are the same class")
-        return Supports(True)
+        return Supports(True, judges=look.kind == "pairs" or bool(numbers.get("labelled")))
 
     def prepare(self, data: Any, seed: int = 0, fraction: float = 1.0) -> Prepared:
         """fraction: share of the training rows that is used.

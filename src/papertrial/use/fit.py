@@ -95,28 +95,31 @@ def choose_task(data: Any, name: str | None = None) -> Task:
         if not supports:
             raise DataError(f"{data.name} does not fit the task {name}: {supports.why}", "type: papertrial look DATA")
         return task
-    reasons = {}
-    # labels are there to be predicted: tasks that need none come last
-    for task in sorted(registry.tasks().values(), key=lambda task: getattr(task, "judged_without_labels", False)):
-        supports = task.supports(look)
-        if supports:
-            return task
-        reasons[task.name] = supports.why
+    said = {name: task.supports(look) for name, task in registry.tasks().items()}
+
+    def order(task: Task) -> tuple[bool, bool, bool]:
+        """First where methods can be judged, and what the data were made for; labels are there to be predicted."""
+        unlabelled = getattr(task, "judged_without_labels", False)
+        return not said[task.name].judges, task.kind != look.kind, unlabelled
+
+    fitting = sorted((task for name, task in registry.tasks().items() if said[name]), key=order)
+    if fitting:
+        return fitting[0]
+    reasons = {name: supports.why for name, supports in said.items()}
     raise DataError(f"no task fits {data.name}: " + "; ".join(f"{task}: {why}" for task, why in reasons.items()))
 
 
 def task_for(method: Method, data: Any, name: str | None = None) -> Task:
-    """The task named by the user, or the first of the paper's own tasks that fits the data."""
+    """The task named by the user, or the first of the paper's own tasks that fits the data and can judge on it."""
     if name is not None:
         return choose_task(data, name)
     look = data.look()
     known = registry.tasks()
-    reasons = {}
-    for task in [known[key] for key in method.paper.tasks if key in known]:
-        supports = task.supports(look)
-        if supports:
-            return task
-        reasons[task.name] = supports.why
+    said = {key: known[key].supports(look) for key in method.paper.tasks if key in known}
+    fitting = sorted((key for key, supports in said.items() if supports), key=lambda key: not said[key].judges)
+    if fitting:
+        return known[fitting[0]]
+    reasons = {key: supports.why for key, supports in said.items()}
     raise Declined(
         f"{method.id} does not fit {data.name}: " + "; ".join(f"{task}: {why}" for task, why in reasons.items()),
         "type: papertrial look DATA",

@@ -23,14 +23,17 @@ def suits(look: Any) -> Suits:
     for name, task in registry.tasks().items():
         supports = task.supports(look)
         tasks[name] = "" if supports else supports.why
+    unlabelled = {name for name, task in registry.tasks().items() if getattr(task, "trains_without_labels", False)}
     papers = {}
     for name, paper in registry.papers().items():
         missing = registry.missing_package(paper)
         if missing is not None:
             papers[name] = str(missing_extra(name, *missing))
-        elif paper.kind == "architecture" and look.numbers.get("labelled") == 0:
+            continue
+        fitting = {task for task in paper.tasks if tasks.get(task) == ""}
+        if fitting and paper.kind == "architecture" and look.numbers.get("labelled") == 0 and not fitting & unlabelled:
             papers[name] = "it learns from labels, and there are none"
-        elif any(tasks.get(task) == "" for task in paper.tasks):
+        elif fitting:
             papers[name] = ""
         else:
             papers[name] = paper.refusal or f"it is for {' or '.join(paper.tasks) or 'no task here'}"
