@@ -227,18 +227,14 @@ def look(
         return
     _say(*show.labelled(facts.facts))
     _say(*show.labelled(("note", note) for note in facts.notes))
+    accepted = [name for name, reason in fitting.papers.items() if reason == ""]
     _say(
         "",
-        *show.labelled(
-            (
-                ("fits" if reason == "" else "no", name if reason == "" else f"{name}: {reason}")
-                for name, reason in fitting.tasks.items()
-            )
-        ),
+        *show.labelled(("fits", name) for name, reason in fitting.tasks.items() if reason == ""),
+        *show.labelled(("no", line) for line in _by_reason(fitting.tasks)),
+        *show.labelled([("papers", ", ".join(accepted) or "none on the shelf")]),
+        *show.labelled(("declines", line) for line in _by_reason(fitting.papers)),
     )
-    accepted = [name for name, reason in fitting.papers.items() if reason == ""]
-    _say(*show.labelled([("papers", ", ".join(accepted) or "none on the shelf")]))
-    _say(*show.labelled((("declines", f"{name}: {reason}") for name, reason in fitting.papers.items() if reason)))
     if accepted:
         verb = "compare" if facts.numbers.get("labelled") else "fit"
         extra = f" --target {quote(target)}" if target else ""
@@ -419,6 +415,12 @@ def _fit_help(paper: str | None) -> None:
             "", f"--technique {name}:setting=value, with any model:", *show.settings(registry.technique(name).settings)
         )
     _say("", "Values marked with a rule are suited to your data; a run prints and keeps what was chosen and why.")
+
+
+def _by_reason(refusals: dict[str, str]) -> list[str]:
+    """One line for all that say no for the same reason."""
+    reasons = dict.fromkeys(reason for reason in refusals.values() if reason)
+    return [f"{', '.join(name for name, given in refusals.items() if given == reason)}: {reason}" for reason in reasons]
 
 
 @app.command()

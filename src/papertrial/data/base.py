@@ -36,6 +36,11 @@ class Look:
     notes: list[str] = field(default_factory=list)
     numbers: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def what(self) -> str:
+        """The kind, within a sentence."""
+        return f"a {self.kind}" if self.kind in ("table", "collection") else self.kind
+
     def to_json(self) -> dict[str, Any]:
         return {
             "name": self.name,

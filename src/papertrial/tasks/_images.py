@@ -121,9 +121,7 @@ class ImageTask:
 
     def supports(self, look: Any) -> Supports:
         if look.kind != self.kind:
-            return Supports(
-                False, f"it takes images, and {look.name} is {'a table' if look.kind == 'table' else look.kind}"
-            )
+            return Supports(False, f"it takes images, and {look.name} is {look.what}")
         if look.numbers.get("labelled", 0) == 0:
             return Supports(not self.needs_labels, "there are no labels" if self.needs_labels else "")
         if look.numbers.get("classes", 2) < 2:

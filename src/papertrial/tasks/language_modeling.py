@@ -63,7 +63,7 @@ class LanguageModeling:
 
     def supports(self, look: Any) -> Supports:
         if look.kind != self.kind:
-            return Supports(False, f"it takes texts, and {look.name} is {look.kind}")
+            return Supports(False, f"it takes texts, and {look.name} is {look.what}")
         if look.numbers["bytes"] < LEAST:
             return Supports(False, f"there are {look.numbers['bytes']:,} bytes of text, and it takes {LEAST:,} or more")
         return Supports(True)

@@ -107,7 +107,7 @@ class RetrievalTask:
 
     def supports(self, look: Any) -> Supports:
         if look.kind != self.kind:
-            return Supports(False, f"it takes documents and queries, and {look.name} is {look.kind}")
+            return Supports(False, f"it takes documents and queries, and {look.name} is {look.what}")
         if not look.numbers.get("examples"):
             return Supports(False, "there are no queries, so there is nothing to find; papertrial index searches it")
         if not look.numbers.get("labelled"):

@@ -88,7 +88,7 @@ class SentenceSimilarity:
 
     def supports(self, look: Any) -> Supports:
         if look.kind not in self.kinds:
-            return Supports(False, f"it takes pairs of texts, and {look.name} is {look.kind}")
+            return Supports(False, f"it takes pairs of texts, and {look.name} is {look.what}")
         if look.kind == "text":
             return Supports(not look.numbers.get("labelled"), "its texts have labels, and are no pairs", judges=False)
         if not look.numbers.get("scored"):

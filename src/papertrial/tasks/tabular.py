@@ -48,7 +48,7 @@ class TabularTask:
 
     def supports(self, look: Any) -> Supports:
         if look.kind != self.kind:
-            return Supports(False, f"it takes a table, and {look.name} is {look.kind}")
+            return Supports(False, f"it takes a table, and {look.name} is {look.what}")
         if look.numbers.get("target") is None:
             return Supports(False, "there is no column to predict; name it with --target")
         if not look.numbers.get("labelled"):

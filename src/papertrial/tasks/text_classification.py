@@ -50,7 +50,7 @@ class TextClassification:
 
     def supports(self, look: Any) -> Supports:
         if look.kind != self.kind:
-            return Supports(False, f"it takes texts, and {look.name} is {look.kind}")
+            return Supports(False, f"it takes texts, and {look.name} is {look.what}")
         if not look.numbers.get("labelled"):
             return Supports(False, "there are no labels")
         if look.numbers.get("classes", 0) < 2:

@@ -108,7 +108,7 @@ class TextToText:
     def supports(self, look: Any) -> Supports:
         numbers = look.numbers
         if look.kind not in self.kinds:
-            return Supports(False, f"it takes texts or pairs of them, and {look.name} is {look.kind}")
+            return Supports(False, f"it takes texts or pairs of them, and {look.name} is {look.what}")
         if look.kind == "pairs" and (numbers.get("scored") or numbers.get("classes")):
             return Supports(False, "its pairs have scores or labels: the second text is no answer to the first")
         if numbers.get("labelled") and numbers.get("classes", 0) < 2:

@@ -8,6 +8,8 @@ from typing import Any
 from papertrial.core import registry
 from papertrial.core.errors import missing_extra
 
+OTHER_TASKS = "for other tasks: papertrial read PAPER"
+
 
 @dataclass(frozen=True)
 class Suits:
@@ -30,11 +32,14 @@ def suits(look: Any) -> Suits:
         if missing is not None:
             papers[name] = str(missing_extra(name, *missing))
             continue
+        if paper.refusal:
+            papers[name] = paper.refusal
+            continue
         fitting = {task for task in paper.tasks if tasks.get(task) == ""}
         if fitting and paper.kind == "architecture" and look.numbers.get("labelled") == 0 and not fitting & unlabelled:
             papers[name] = "it learns from labels, and there are none"
         elif fitting:
             papers[name] = ""
         else:
-            papers[name] = paper.refusal or f"it is for {' or '.join(paper.tasks) or 'no task here'}"
+            papers[name] = OTHER_TASKS
     return Suits(tasks, papers)
