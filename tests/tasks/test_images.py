@@ -15,6 +15,7 @@ from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.recipe import Optim, resolve
 from papertrial.core.task import Split
 from papertrial.data import open as open_data
+from papertrial.data.base import Look
 from papertrial.data.images import Images
 from papertrial.data.views import Draw
 from papertrial.tasks import _images, _probe
@@ -198,7 +199,7 @@ def test_options_out_of_range_are_refused(options):
 
 
 def test_tables_are_refused():
-    assert "images" in CLASSIFY.supports(SimpleNamespace(kind="table", name="wine", numbers={})).why
+    assert "images" in CLASSIFY.supports(Look("wine", "table")).why
 
 
 # ------------------------------------------------------------------------------------------------------------ the columns

@@ -16,6 +16,7 @@ from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.files import to_json
 from papertrial.core.recipe import Optim, resolve
 from papertrial.core.task import Split
+from papertrial.data.base import Look
 from papertrial.data.table import Table
 from papertrial.papers import rtdl
 from papertrial.tasks._metrics import classification_scores, regression_scores
@@ -175,7 +176,7 @@ def test_shares_out_of_range_are_refused(option):
 
 
 def test_images_and_objectives_are_declined():
-    assert not TASK.supports(SimpleNamespace(kind="images", name="photos", numbers={}))
+    assert not TASK.supports(Look("photos", "images"))
     prepared = TASK.prepare(of_numbers())
     images = SimpleNamespace(id="mixer", paper=SimpleNamespace(kind="architecture", tasks=("image_classification",)))
     with pytest.raises(Declined, match="not made for tables"):
