@@ -7,6 +7,8 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import io
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -34,3 +36,21 @@ def shared_data() -> Path:
     if not (folder / "manifest.json").exists():
         pytest.skip(f"needs the real data sets, which are not in {folder} (set PAPERTRIAL_DATA)")
     return folder
+
+
+@pytest.fixture
+def papertrial(capsys, monkeypatch, tmp_path):
+    """Run a command in an empty folder, with what is typed into it; returns (exit code, stdout, stderr)."""
+    from papertrial.app.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words, typed=""):
+        monkeypatch.setattr(sys, "argv", ["papertrial", *map(str, words)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out = capsys.readouterr()
+        return stop.value.code or 0, out.out, out.err
+
+    return run

@@ -13,23 +13,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from papertrial.app.cli import main
-
-
-@pytest.fixture
-def papertrial(capsys, monkeypatch, tmp_path):
-    """Run a command in an empty folder; returns (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["papertrial", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out = capsys.readouterr()
-        return stop.value.code or 0, out.out, out.err
-
-    return run
-
 
 @pytest.fixture
 def refused(papertrial):

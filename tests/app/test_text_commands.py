@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from papertrial.app.cli import main
-
 TEXTS = [f"{mood} film number {n} with a {mood} end" for n in range(60) for mood in ("brilliant", "dreadful")]
 MOODS = ["good", "bad"] * 60
-
-
-@pytest.fixture
-def papertrial(capsys, monkeypatch, tmp_path):
-    """Run a command in an empty folder; returns (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["papertrial", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out = capsys.readouterr()
-        return stop.value.code or 0, out.out, out.err
-
-    return run
 
 
 def test_from_reviews_to_a_verdict(papertrial, tmp_path):
@@ -88,3 +71,23 @@ def test_input_that_cannot_be_used(papertrial, words, said):
         stream.write("text,label\n")
     code, _, err = papertrial(*words)
     assert code == 2 and said in err and len(err.strip().splitlines()) == 1
+
+
+def test_sentences_alone_are_learned_from_and_embedded_but_not_judged(papertrial):
+    lines = [
+        f"the {a} {b} sat by the {c}" for a in ("old", "red", "shy") for b in ("cat", "dog") for c in ("sea", "fire")
+    ]
+    Path("lines.txt").write_text("\n".join(lines), encoding="utf-8")
+    small = [word for pair in ("width=16", "depth=1", "heads=2") for word in ("--set", f"backbone.{pair}")]
+    code, out, err = papertrial(
+        *("fit", "simcse", "--data", "lines.txt", "--backbone", "text_transformer", *small),
+        *("--budget", "2steps", "--out", "run", "-q"),
+    )
+    assert code == 0 and "nothing is judged" in out, err
+    assert papertrial("embed", "run", "lines.txt", "--out", "vectors.npy")[0] == 0
+    assert len(np.load("vectors.npy")) == len(lines)
+    assert papertrial("report", "run")[0] == 0
+    code, _, err = papertrial("predict", "run", "lines.txt")
+    assert code == 2 and "give pairs" in err and err.count("\n") == 1
+    code, _, err = papertrial("fit", "text_transformer", "--data", "lines.txt", "--task", "sentence_similarity")
+    assert code == 2 and "there are none" in err

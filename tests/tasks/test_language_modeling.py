@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from papertrial.app.cli import main
 from papertrial.baselines import majority, ngram, text_transformer
 from papertrial.core import registry
 from papertrial.core.budget import Budget
@@ -381,21 +379,6 @@ def test_an_order_out_of_range_is_refused():
 
 
 # --- whole commands ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def papertrial(capsys, monkeypatch, tmp_path):
-    """Run a command in an empty folder; returns (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["papertrial", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out = capsys.readouterr()
-        return stop.value.code or 0, out.out, out.err
-
-    return run
 
 
 def test_a_text_file_from_look_to_generate(papertrial):

@@ -15,7 +15,7 @@ import typer
 from papertrial.app import show
 from papertrial.core import registry
 from papertrial.core.budget import duration
-from papertrial.core.errors import PapertrialError, did_you_mean
+from papertrial.core.errors import Declined, PapertrialError, did_you_mean
 from papertrial.core.files import to_json
 from papertrial.train import processes
 
@@ -364,8 +364,20 @@ def _run_lines(artifact: Any) -> list[str]:
         *lines,
         "",
         f"saved in {artifact.folder}",
-        f"next        papertrial predict {folder} DATA    papertrial embed {folder} DATA",
+        f"next        {_uses(artifact, folder)}",
     ]
+
+
+def _uses(artifact: Any, folder: str) -> str:
+    """What a trained model is for, as commands."""
+    from papertrial.use.generate import writer
+
+    try:
+        answers = hasattr(writer(artifact), "encode")
+    except Declined:
+        return f"papertrial predict {folder} DATA    papertrial embed {folder} DATA"
+    begin = f"papertrial predict {folder} DATA" if answers else f"papertrial evaluate {folder} DATA"
+    return f'{begin}    papertrial generate {folder} "{"a text to answer" if answers else "how it begins"}"'
 
 
 class _Row:

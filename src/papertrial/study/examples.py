@@ -99,7 +99,7 @@ def _picture(pixels: np.ndarray, label: str) -> Picture:
 
 
 def _texts(prepared: Prepared) -> list[Any]:
-    """Texts of each class, or pairs from all over the range of scores."""
+    """Texts of each class, pairs from all over the range of scores, or sentences that are no pairs."""
     train, draw = prepared.train, np.random.default_rng(0)
     names = prepared.state.get("class_names", [])
     rows: list[list[str]]
@@ -114,14 +114,15 @@ def _texts(prepared: Prepared) -> list[Any]:
             for row in np.concatenate(chosen).astype(int).tolist()
         ]
     else:
-        head = ["score", "first", "second"]
-        target = np.asarray(train["target"], np.float64)
+        sides = [name for name in ("first", "second") if name in train]
+        head = ["score", *sides]
+        target = np.asarray(train["target"] if "target" in train else np.full(train.examples, np.nan), np.float64)
         order = np.argsort(target, kind="stable")  # pairs without a score are the last
         spread = order[np.unique(np.linspace(0, len(order) - 1, 4 * _TEXTS).astype(np.int64))]
         rows = [
             [
                 "none" if np.isnan(target[row]) else f"{target[row]:g}",
-                *(_excerpt(train[name], row) for name in head[1:]),
+                *(_excerpt(train[name], row) for name in sides),
             ]
             for row in spread.tolist()
         ]
