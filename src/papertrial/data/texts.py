@@ -50,7 +50,31 @@ _FOLDED = np.frombuffer(
 )
 
 
-class Texts(Data):
+class _Parted(Data):
+    """Rows in given parts, of which those that are the same (`groups`) are kept together."""
+
+    groups: np.ndarray
+    _part: np.ndarray
+
+    @cached_property
+    def _moved(self) -> tuple[np.ndarray, int]:
+        return _together(self._part, self.groups, self.note)
+
+    @property
+    def part(self) -> np.ndarray:
+        return self._moved[0]
+
+    @property
+    def moved(self) -> int:
+        """How many rows stand in another part than they were given in."""
+        return self._moved[1]
+
+    @property
+    def given_split(self) -> bool:
+        return bool((self.part == 2).any())
+
+
+class Texts(_Parted):
     """Texts with or without labels.
 
     texts: Ragged uint8, UTF-8.  labels: int64 (N,), -1 = unlabelled.  class_names: sorted.  names: file, line or row of
@@ -181,23 +205,6 @@ class Texts(Data):
     def groups(self) -> np.ndarray:
         return same(self.texts, fold=True)
 
-    @cached_property
-    def _moved(self) -> tuple[np.ndarray, int]:
-        return _together(self._part, self.groups, self.note)
-
-    @property
-    def part(self) -> np.ndarray:
-        return self._moved[0]
-
-    @property
-    def moved(self) -> int:
-        """How many texts stand in another part than they were given in."""
-        return self._moved[1]
-
-    @property
-    def given_split(self) -> bool:
-        return bool((self.part == 2).any())
-
     def look(self) -> Look:
         """The facts page: see `textlook`."""
         from papertrial.data.textlook import look
@@ -205,7 +212,7 @@ class Texts(Data):
         return look(self)
 
 
-class Pairs(Data):
+class Pairs(_Parted):
     """Pairs of texts, with or without a score (how alike the two are) or a label.
 
     first, second: Ragged uint8, UTF-8.  scores: float64 (N,), NaN = none.  labels: int64 (N,), -1 = none.
@@ -278,22 +285,6 @@ class Pairs(Data):
     @cached_property
     def groups(self) -> np.ndarray:
         return np.unique(np.sort(self.sides, axis=0), axis=1, return_inverse=True)[1].reshape(-1).astype(np.int64)
-
-    @cached_property
-    def _moved(self) -> tuple[np.ndarray, int]:
-        return _together(self._part, self.groups, self.note)
-
-    @property
-    def part(self) -> np.ndarray:
-        return self._moved[0]
-
-    @property
-    def moved(self) -> int:
-        return self._moved[1]
-
-    @property
-    def given_split(self) -> bool:
-        return bool((self.part == 2).any())
 
     def look(self) -> Look:
         """The facts page: see `textlook`."""
