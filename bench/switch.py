@@ -5,7 +5,10 @@
 Forward and backward, in float32, in training mode with jitter, on the same weights and tokens. `work` are rows, tokens of a
 row, width, hidden width and experts; capacity is 1.25 times the even share, which transformers counts for each row. Ours also
 makes the auxiliary loss and the figures of the log. Seconds are those of the CPU, so that other jobs on the machine count
-little; the ratios are medians over rounds. Needs transformers.
+little; the ratios are medians over rounds. Where the products of the experts are most of the work, both do the same ones.
+Gradients of more than 32 MB are mapped anew by glibc at each step, which costs ours, with all experts in one tensor, a third
+of the last row: MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=8000000000 show the products alone.
+Needs transformers.
 """
 
 from __future__ import annotations
