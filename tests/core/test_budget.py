@@ -40,3 +40,11 @@ def test_a_budget_reads_as_words():
 )
 def test_durations(seconds, words):
     assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(0, "0 B"), (850, "850 B"), (999.6, "1 kB"), (8_120, "8.12 kB"), (658e6, "658 MB"), (999.6e6, "1 GB"), (1.25e12, "1250 GB")],
+)
+def test_bytes_in_words(count, words):
+    assert size_in_words(count) == words

@@ -14,7 +14,7 @@ import typer
 
 from papertrial.app import show
 from papertrial.core import registry
-from papertrial.core.budget import duration
+from papertrial.core.budget import duration, size_in_words
 from papertrial.core.errors import Declined, PapertrialError, did_you_mean
 from papertrial.core.files import to_json
 from papertrial.train import processes
@@ -350,7 +350,8 @@ def _run_lines(artifact: Any) -> list[str]:
         else f"{duration(cost['seconds'])}" + (f", {cost['trials']} trials" if cost["trials"] else "")
     )
     energy = Energy(cost["kwh"], cost["energy"], cost["energy_how"])
-    rows = [("cost", f"{spent}, peak memory {show.size(cost['peak_bytes'])}"), ("energy", energy.sentence())]
+    peak = "unknown" if cost["peak_bytes"] is None else size_in_words(cost["peak_bytes"])
+    rows = [("cost", f"{spent}, peak memory {peak}"), ("energy", energy.sentence())]
     lines += ["", *show.labelled(rows)]
     lines += (
         ["on test rows, with 95 % intervals", *show.metrics(card["metrics"], card["intervals"])]
@@ -558,7 +559,7 @@ def report(
     if json:
         _document(asdict(written))
         return
-    _say(written.question, *written.answers, "", f"report      {written.file} ({show.size(written.size)})")
+    _say(written.question, *written.answers, "", f"report      {written.file} ({size_in_words(written.size)})")
 
 
 @app.command()
@@ -976,7 +977,7 @@ def index(
         _document(done)
         return
     rows = [
-        ("documents", f"{done.documents:,}, {done.words:,} different words, {show.size(done.bytes)} on disk"),
+        ("documents", f"{done.documents:,}, {done.words:,} different words, {size_in_words(done.bytes)} on disk"),
         (
             "changes",
             f"{done.added:,} added, {done.changed:,} changed, {done.removed:,} removed, {done.kept:,} as they were",

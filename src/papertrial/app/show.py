@@ -84,17 +84,6 @@ def number(value: float | None) -> str:
     return f"{value:.3f}" if abs(value) < 10 and (abs(value) >= 0.001 or value == 0) else f"{value:.4g}"
 
 
-def size(count: float | None) -> str:
-    """Bytes as people say them."""
-    if count is None:
-        return "unknown"
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(count) < 1000 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit in ("B", "kB") or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1000
-    raise AssertionError
-
-
 class InTurn:
     """Prints texts that come side by side one after the other: the first as it comes, each other one when it is its turn.
 

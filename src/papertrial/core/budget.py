@@ -153,6 +153,14 @@ def watt_hours(kwh: float) -> str:
     return f"{number:.{digits}f} {unit}"
 
 
+def size_in_words(count: float) -> str:
+    """Bytes, with three digits: `850 B`, `8.1 kB`, `658 MB`, `1.2 GB`."""
+    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= 0.9995 * limit:
+            return f"{count / limit:.0f} {unit}" if count >= 999.5 * limit else f"{count / limit:.3g} {unit}"
+    return f"{count:.0f} B"
+
+
 def duration(seconds: float) -> str:
     """`8 s`, `2 min 05 s`, `3 h 10 min`."""
     if seconds < 10:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from papertrial.core.budget import size_in_words
 from papertrial.core.task import Ragged
 from papertrial.data.base import Look
 from papertrial.data.texts import Pairs, Texts, chunks, same
@@ -138,17 +139,17 @@ def _amount(page: Look, texts: Ragged, unit: str, names: Any, count: int | None 
     )
     number = len(texts) if count is None else count
     page.facts.append((f"{unit}s", f"{number:,}"))
-    page.facts.append(("size", f"{_size(texts.nbytes)}, {characters:,} characters, {words:,} words"))
+    page.facts.append(("size", f"{size_in_words(texts.nbytes)}, {characters:,} characters, {words:,} words"))
     at = where if isinstance(where, str) else f"{unit} {where}"
     page.facts.append(
         (
             "length",
-            f"half below {_size(usual)}, 19 of 20 up to {_size(page.numbers['length'])}, longest {_size(most)} ({at})",
+            f"half below {size_in_words(usual)}, 19 of 20 up to {size_in_words(page.numbers['length'])}, longest {size_in_words(most)} ({at})",
         )
     )
     if most > _LONG:
         page.notes.append(
-            f"the longest text is {_size(most)}: a model reads the beginning of what is longer than it takes"
+            f"the longest text is {size_in_words(most)}: a model reads the beginning of what is longer than it takes"
         )
 
 
@@ -314,10 +315,3 @@ def _cut(text: str) -> str:
     line = "".join(letter if letter.isprintable() else " " for letter in text)
     line = " ".join(line.split())
     return line if len(line) <= _WIDTH else line[: _WIDTH - 3] + "..."
-
-
-def _size(count: int) -> str:
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= factor:
-            return f"{count / factor:.3g} {unit}"
-    return f"{count:,} bytes"

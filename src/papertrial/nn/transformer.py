@@ -14,7 +14,7 @@ H heads, D width of a head, V vocabulary. Padding stands at the end of a row and
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -540,17 +540,10 @@ def gpt2_layout(
     eps: float = 1e-5,
     activation: nn.Module | None = None,
 ) -> Layout:
-    """The layers of GPT-2: learned positions, normalised before each branch."""
-    on_map = dropout if attention_dropout is None else attention_dropout
-    return Layout(
-        width=width,
-        depth=depth,
-        attention=lambda layer: Attention(width, heads, on_map),
-        mlp=lambda layer: Mlp(width, hidden, dropout, "tanh", activation, hidden_dropout=0.0),
-        norm=partial(nn.LayerNorm, eps=eps),
-        position=lambda: Learned(longest, width),
-        dropout=dropout,
-    )
+    """The layers of GPT-2: those of BERT, normalised before each branch, with the GELU of tanh."""
+    activation = nn.GELU(approximate="tanh") if activation is None else activation
+    bert = bert_layout(width, depth, heads, hidden, longest, dropout, attention_dropout, 0, eps, activation)
+    return replace(bert, post_norm=False)
 
 
 def normal_(model: nn.Module, std: float = 0.02) -> None:

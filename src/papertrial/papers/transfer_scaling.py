@@ -54,7 +54,7 @@ import torch
 
 from papertrial.baselines import text_transformer
 from papertrial.core import registry
-from papertrial.core.budget import Budget, duration
+from papertrial.core.budget import Budget, duration, size_in_words
 from papertrial.core.curves import fit_falling_line, fit_power_law
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.files import read_json, to_json
@@ -284,7 +284,7 @@ class _Model:
     amount: float | None
 
     def __str__(self) -> str:
-        return f"{self.size} {self.kind}" + ("" if self.amount is None else f" on {_bytes(self.amount)}")
+        return f"{self.size} {self.kind}" + ("" if self.amount is None else f" on {size_in_words(self.amount)}")
 
 
 def measure(
@@ -336,7 +336,7 @@ def _models(config: Config, available: int) -> list[_Model]:
     least = max(min(config.amounts), config.longest)
     if available < least:
         raise DataError(
-            f"there are {_bytes(available)} to train on, and the smallest amount is {_bytes(least)}",
+            f"there are {size_in_words(available)} to train on, and the smallest amount is {size_in_words(least)}",
             "give more text, or smaller amounts with --set amounts=1e4,3e4",
         )
     tuned = sorted({float(min(amount, available)) for amount in config.amounts})
@@ -497,8 +497,8 @@ def _report(sides: Mapping[str, _Side], config: Config, results: Mapping[_Model,
         title=f"What is pre-training on {source} worth, in bytes of {target}?",
         verdict=_verdict(points, law, source, target),
         facts=(
-            ("pre-training", f"{source}, {_bytes(sides['source'].bytes)}"),
-            ("fine-tuning", f"{target}, of {_bytes(sides['target'].bytes)}"),
+            ("pre-training", f"{source}, {size_in_words(sides['source'].bytes)}"),
+            ("fine-tuning", f"{target}, of {size_in_words(sides['target'].bytes)}"),
             ("models", f"{len(results)}, of {', '.join(f'{size:,}' for size in scratch)} parameters, {config.pretrain} and {config.steps} steps at most"),
         ),
         head=("parameters", "fine-tuned on", "from scratch", "fine-tuned", "effective", "transferred", "times", "power law"),
@@ -519,17 +519,24 @@ def _report(sides: Mapping[str, _Side], config: Config, results: Mapping[_Model,
 def _row(point: Point) -> tuple[str, ...]:
     if point.state == "beyond":
         reached = (
-            f">{_bytes(point.most)}",
-            f">{_bytes(point.most - point.amount)}",
+            f">{size_in_words(point.most)}",
+            f">{size_in_words(point.most - point.amount)}",
             f">{point.most / point.amount:.2g}x",
         )
     elif point.equivalent == 0:
-        reached = (f"<{_bytes(point.least)}", "hurts", f"<{point.least / point.amount:.2g}x")
+        reached = (f"<{size_in_words(point.least)}", "hurts", f"<{point.least / point.amount:.2g}x")
     else:
-        worth = _bytes(point.transferred) if point.transferred >= 0 else f"-{_bytes(-point.transferred)}"
-        reached = (_bytes(point.equivalent), worth, f"{point.equivalent / point.amount:.3g}x")
-    by_law = _bytes(point.by_law) if point.least <= point.by_law <= point.most else "outside"
-    return (f"{point.size:,}", _bytes(point.amount), f"{point.scratch:.3f}", f"{point.tuned:.3f}", *reached, by_law)
+        worth = size_in_words(point.transferred) if point.transferred >= 0 else f"-{size_in_words(-point.transferred)}"
+        reached = (size_in_words(point.equivalent), worth, f"{point.equivalent / point.amount:.3g}x")
+    by_law = size_in_words(point.by_law) if point.least <= point.by_law <= point.most else "outside"
+    return (
+        f"{point.size:,}",
+        size_in_words(point.amount),
+        f"{point.scratch:.3f}",
+        f"{point.tuned:.3f}",
+        *reached,
+        by_law,
+    )
 
 
 def _verdict(points: Sequence[Point], law: Law | str, source: str, target: str) -> str:
@@ -537,10 +544,10 @@ def _verdict(points: Sequence[Point], law: Law | str, source: str, target: str) 
     known = [point.transferred for point in points if point.state == "measured"]
     parts = []
     if known:
-        worth = _bytes(min(known)) + (f" to {_bytes(max(known))}" if len(known) > 1 else "")
+        worth = size_in_words(min(known)) + (f" to {size_in_words(max(known))}" if len(known) > 1 else "")
         parts.append(f"pre-training on {source} is worth {worth} of {target} ({len(known)} of {len(points)} points)")
     if beyond := states.count("beyond"):
-        most = _bytes(max(point.most for point in points))
+        most = size_in_words(max(point.most for point in points))
         parts.append(
             f"at {beyond} it is better than all training from scratch, with up to {most}, and its worth unknown"
         )
@@ -617,14 +624,6 @@ def _transfer_figure(points: Sequence[Point], law: Law | str) -> Figure:
     )
 
 
-def _bytes(amount: float) -> str:
-    """`850 B`, `8.1 kB`, `1 MB`."""
-    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if amount >= 0.9995 * limit:
-            return f"{amount / limit:.3g} {unit}"
-    return f"{amount:.0f} B"
-
-
 recipes = {
     "paper": Recipe(
         "paper",
@@ -637,7 +636,11 @@ recipes = {
         cost="days on several GPUs",
         expect="D_T = 1.9e4 D_F^0.18 N^0.38 from English to Python, D in characters (fig. 2)",
     ),
-    "base": Recipe("base", source="chosen on WikiText-2 and Python's library", cost="minutes on a CPU"),
+    "base": Recipe(
+        "base",
+        source="amounts and pre-training chosen among four by the outcome of seed 0 on WikiText-2 and Python's library",
+        cost="minutes on a CPU",
+    ),
     "tiny": Recipe(
         "tiny",
         config={

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from papertrial.core import registry
-from papertrial.core.budget import ESTIMATED, UNKNOWN, Budget, Energy, duration
+from papertrial.core.budget import ESTIMATED, UNKNOWN, Budget, Energy, duration, size_in_words
 from papertrial.core.errors import DataError, Declined, PapertrialError, TrainingStopped, missing_extra
 from papertrial.core.files import read_json, to_json, write_json
 from papertrial.core.paper import Paper
@@ -766,7 +766,7 @@ def _cells(row: Row, digits: int) -> list[str]:
     else:
         change = f"{row.difference:+.{digits}f} [{row.low:+.{digits}f}, {row.high:+.{digits}f}]"
     time = "-" if row.seconds is None else duration(row.seconds)
-    peak = "-" if row.peak_bytes is None else bytes_in_words(row.peak_bytes)
+    peak = "-" if row.peak_bytes is None else size_in_words(row.peak_bytes)
     return [f"{row.metric:.{digits}f}", change, time, peak, "-" if row.kwh is None else str(_energy(row))]
 
 
@@ -780,13 +780,6 @@ def _energy_notes(rows: tuple[Row, ...]) -> list[str]:
     modelled = list(dict.fromkeys(row.energy_how for row in run if row.energy == ESTIMATED))
     unknown = list(dict.fromkeys(row.energy_how for row in run if row.energy == UNKNOWN and row.energy_how))
     return [f"e = energy not measured; {how}" for how in modelled] + [f"energy: {how}" for how in unknown]
-
-
-def bytes_in_words(count: float) -> str:
-    """`658 MB`, `1.2 GB`."""
-    if count >= 1e9:
-        return f"{count / 1e9:.1f} GB"
-    return f"{count / 1e6:.0f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 
 def _cut(text: str, width: int) -> str:

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from papertrial.core import registry
-from papertrial.core.budget import Budget, Energy, duration
+from papertrial.core.budget import Budget, Energy, duration, size_in_words
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.run import Run
 from papertrial.core.task import Estimator, Prepared, Split, Task
-from papertrial.study.compare import CURVE_SEEDS, FRACTIONS, bytes_in_words, plan
+from papertrial.study.compare import CURVE_SEEDS, FRACTIONS, plan
 
 if TYPE_CHECKING:
     from papertrial.train.pace import Pace
@@ -124,13 +124,13 @@ class Estimate:
             ("data", f"{self.data}: {duration(cost.preparing)} to prepare{once}"),
         ]
         if cost.parameters:
-            rows.append(("model", f"{cost.parameters / 1e6:.2f} M weights, {bytes_in_words(4 * cost.parameters)}"))
+            rows.append(("model", f"{cost.parameters / 1e6:.2f} M weights, {size_in_words(4 * cost.parameters)}"))
         rows += [
             ("measured", cost.measured),
             ("training", _spent(cost)),
             ("judging", duration(cost.judging)),
             ("total", duration(cost.seconds)),
-            ("memory", f"{bytes_in_words(cost.peak_bytes)} at its peak, of {bytes_in_words(self.machine_bytes)}"),
+            ("memory", f"{size_in_words(cost.peak_bytes)} at its peak, of {size_in_words(self.machine_bytes)}"),
             ("energy", cost.spent().sentence()),
         ]
         rows += [("note", note) for note in cost.notes]
@@ -324,8 +324,8 @@ def _too_large(seen: list[Pace], batch: int) -> PapertrialError:
     while _memory(seen, 2 * fitting) < 0.8 * machine_memory():
         fitting *= 2
     return PapertrialError(
-        f"a step of {batch} rows needs about {bytes_in_words(_memory(seen, batch))} of memory,"
-        f" and this machine has {bytes_in_words(machine_memory())}",
+        f"a step of {batch} rows needs about {size_in_words(_memory(seen, batch))} of memory,"
+        f" and this machine has {size_in_words(machine_memory())}",
         f"use --set batch={fitting}, or keep it with --set accumulate={-(-batch // fitting)}",
     )
 

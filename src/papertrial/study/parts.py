@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 
 from papertrial.core import registry
-from papertrial.core.budget import Energy, duration, watt_hours
+from papertrial.core.budget import Energy, duration, size_in_words, watt_hours
 from papertrial.core.files import read_json
 from papertrial.core.run import Run
 from papertrial.study import examples, figures
-from papertrial.study.compare import bytes_in_words
 from papertrial.study.figures import Line
 from papertrial.study.page import Code, Facts, Fold, Grid, Heading, Heat, Items, Link, Table, Text, typeset
 
@@ -245,7 +244,7 @@ def _cost_cells(name: str, runs: Sequence[Record]) -> list[Any]:
         duration(mean("seconds")),
         *(f"{mean(key):,.0f}".replace(",", " ") if mean(key) else None for key in ("steps", "samples", "trials")),
         f"{weights['parameters']:,}".replace(",", " ") if weights else None,
-        bytes_in_words(max(peaks)) if peaks else None,
+        size_in_words(max(peaks)) if peaks else None,
         _energy_words(energy.times(1 / len(costs)) if energy else None),
     ]
 
@@ -303,7 +302,7 @@ def reproduce(folder: Path, runs: Sequence[Record], command: str, card: Mapping[
         ("versions", f"Python {card['environment']['python']}, " + ", ".join(f"{k} {v}" for k, v in versions.items())),
         ("weights", "; ".join(dict.fromkeys(card["licence"]["weights"] for card in cards))),
     ]
-    files = [[str(file.relative_to(folder)), _bytes(size)] for file, size in _files(folder)]
+    files = [[str(file.relative_to(folder)), size_in_words(size)] for file, size in _files(folder)]
     return [
         Code(command),
         Facts([row for row in rows if row[1]]),
@@ -400,7 +399,3 @@ def listed(words: Sequence[str]) -> str:
 
 def sentence(words: str) -> str:
     return words[:1].upper() + words[1:] + ("" if words.endswith(".") else ".")
-
-
-def _bytes(size: int) -> str:
-    return bytes_in_words(size) if size >= 1e6 else f"{size / 1000:.1f} kB"

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from papertrial.core import registry
-from papertrial.core.budget import ESTIMATED, Energy, duration
+from papertrial.core.budget import ESTIMATED, Energy, duration, size_in_words
 from papertrial.core.curves import fit_power_law
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import read_json, write_text
 from papertrial.core.stats import CANNOT_TELL, HELPS, HURTS
 from papertrial.study import claims, figures, parts
-from papertrial.study.compare import Comparison, Row, bytes_in_words
+from papertrial.study.compare import Comparison, Row
 from papertrial.study.figures import REFERENCE, Difference, colour
 from papertrial.study.page import (
     Answer,
@@ -306,7 +306,7 @@ def _result_cells(study: _Compared, row: Row, limit: float) -> list[Any]:
         Forest(row.difference, row.low, row.high, limit, tone, f"{row.name}: {change}"),
         change,
         None if row.seconds is None else duration(row.seconds),
-        None if row.peak_bytes is None else bytes_in_words(row.peak_bytes),
+        None if row.peak_bytes is None else size_in_words(row.peak_bytes),
         None if row.kwh is None else str(Energy(row.kwh, row.energy)),
     ]
 

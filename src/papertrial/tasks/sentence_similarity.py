@@ -10,7 +10,7 @@ Protocol, version 1
                 Those that want pairs (their attribute `paired`) are given the pairs that are alike, from 0.8 of the range of
                 scores, or all where none is scored, with the third texts of triplets as "third". Sentences that are no
                 pairs will do for the others; nothing is judged then.
-    Metric      Spearman's rank correlation over all test pairs at once ("all" in arXiv 2104.08821, app. B).
+    Metric      Spearman's rank correlation over all test pairs at once ("all" in arXiv 2104.08821).
 """
 
 from __future__ import annotations

@@ -97,7 +97,8 @@ PAPER = Paper(
         "its jitter also changes what the experts see (transformers#33969).",
         "The gain over the dense model is claimed for text of many kinds only: on one kind there is little to divide up. At two "
         "layers and minutes of a CPU it also takes experts in both and room for twice the even share: with experts in one layer "
-        "only, or a factor of 1.25, they were level with the dense model or behind it (seeds 0 and 10).",
+        "only, or a factor of 1.25, they were level with the dense model or behind it (seeds 0 and 10). That setup was chosen on "
+        "seeds 10 to 12; the claims run the paper's and this one on seeds 0 to 2.",
         "Each process draws its own jitter, as it does dropout masks.",
     ),
 )
@@ -499,13 +500,10 @@ _LANGUAGES = ("de", "es", "fr", "it", "ja", "nl", "pl", "pt", "ru", "zh")
 _EXPERTS = 8
 
 
-def _effort(scale: str) -> tuple[Config, int]:
-    """(the model, steps of 16 rows). Chosen on seeds 10 to 12: see the caveats."""
-    # DIFF: experts in each of two layers, not in every other; a capacity factor of 2 is one of the three of table 1
-    small = Config(
-        width=32, depth=2, heads=2, hidden=64, longest=_BYTES, causal=True, experts=_EXPERTS, every=1, capacity=2.0,
-        eval_capacity=0.0,
-    )  # fmt: skip
+def _effort(scale: str, roomy: bool) -> tuple[Config, int]:
+    """(the model, steps of 16 rows). roomy: experts in each of the two layers, and room for twice the even share."""
+    small = Config(width=32, depth=2, heads=2, hidden=64, longest=_BYTES, causal=True, eval_capacity=0.0)
+    small = replace(small, every=1, capacity=2.0) if roomy else small
     return (small, 60) if scale == "tiny" else (replace(small, width=64, heads=4, hidden=256), 1600)
 
 
@@ -528,12 +526,14 @@ def _domains() -> np.ndarray:
 
 
 @cache
-def _trained(scale: str, seed: int, experts: int, trained: bool = True) -> tuple[NextToken, dict[str, float]]:
+def _trained(
+    scale: str, seed: int, experts: int, roomy: bool, trained: bool = True
+) -> tuple[NextToken, dict[str, float]]:
     """A model after (or before) training on all domains, and its numbers on the rows that it has not seen.
 
     One expert is the dense model: the same layers, steps and products for a token.
     """
-    config, steps = _effort(scale)
+    config, steps = _effort(scale, roomy)
     rows = _domains()
     torch.manual_seed(seed)
     model = NextToken(build(replace(config, experts=experts), Facts("text", 0)))
@@ -561,20 +561,37 @@ def _figure(measured: Measured) -> Figure:
     )
 
 
+def _gain(scale: str, seed: int, roomy: bool) -> tuple[bool, dict[str, float]]:
+    measured: dict[str, float] = {}
+    for experts in (1, _EXPERTS):
+        _, found = _trained(scale, seed, experts, roomy)
+        measured |= {f"experts_{experts}": found["bits_per_byte"], f"cpu_seconds_{experts}": found["cpu_seconds"]}
+    measured["margin"] = measured["experts_1"] - measured[f"experts_{_EXPERTS}"]
+    return measured["margin"] > 0, measured
+
+
 @claim(
-    "At equal work for a token and equal steps, experts predict text of many kinds better than the dense model.",
+    "At equal work for a token and equal steps, experts in every other layer predict text of many kinds better than the "
+    "dense model.",
     where="fig. 1 and 4, there on C4, here on ten languages and source code",
     kind="trend",
     cost={"tiny": "5 s cpu", "base": "90 s cpu"},
     plot=_figure,
 )
 def experts_gain_on_many_domains(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
-    measured: dict[str, float] = {}
-    for experts in (1, _EXPERTS):
-        _, found = _trained(scale, seed, experts)
-        measured |= {f"experts_{experts}": found["bits_per_byte"], f"cpu_seconds_{experts}": found["cpu_seconds"]}
-    measured["margin"] = measured["experts_1"] - measured[f"experts_{_EXPERTS}"]
-    return measured["margin"] > 0, measured
+    return _gain(scale, seed, roomy=False)
+
+
+@claim(
+    "They do with experts in both of two layers and room for twice the even share, a setup chosen on other seeds after the "
+    "paper's own did not.",
+    where="not the paper's setup, which has experts in every other layer and a capacity factor of 1.25",
+    kind="trend",
+    cost={"tiny": "5 s cpu", "base": "90 s cpu"},
+    plot=_figure,
+)
+def more_experts_and_room_gain(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
+    return _gain(scale, seed, roomy=True)
 
 
 def _explained(model: NextToken) -> dict[str, float]:
@@ -608,7 +625,7 @@ def _explained(model: NextToken) -> dict[str, float]:
     cost={"tiny": "4 s cpu", "base": "50 s cpu"},
 )
 def routing_follows_the_domain(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
-    after, before = (_explained(_trained(scale, seed, _EXPERTS, trained)[0]) for trained in (True, False))
+    after, before = (_explained(_trained(scale, seed, _EXPERTS, True, trained)[0]) for trained in (True, False))
     measured = {"bits": after["bits"], "share_explained": after["share"], "share_before_training": before["share"]}
     measured["margin"] = after["share"] - before["share"]
     return after["bits"] > 0 and measured["margin"] > 0, measured
