@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from papertrial.core.budget import Budget, duration
+from papertrial.core.budget import Budget, duration, size_in_words
 from papertrial.core.errors import PapertrialError
 
 
@@ -44,7 +44,15 @@ def test_durations(seconds, words):
 
 @pytest.mark.parametrize(
     ("count", "words"),
-    [(0, "0 B"), (850, "850 B"), (999.6, "1 kB"), (8_120, "8.12 kB"), (658e6, "658 MB"), (999.6e6, "1 GB"), (1.25e12, "1250 GB")],
+    [
+        (0, "0 B"),
+        (850, "850 B"),
+        (999.6, "1 kB"),
+        (8_120, "8.12 kB"),
+        (658e6, "658 MB"),
+        (999.6e6, "1 GB"),
+        (1.25e12, "1250 GB"),
+    ],
 )
 def test_bytes_in_words(count, words):
     assert size_in_words(count) == words

@@ -12,6 +12,7 @@ from papertrial.core.errors import DataError
 from papertrial.data import open as open_data
 from papertrial.data.collection import Collection
 from papertrial.data.collectionfiles import Document
+from papertrial.use.fit import choose_task
 
 
 def lines(path, rows):
@@ -64,8 +65,11 @@ def test_judgements_that_name_what_is_not_there(tmp_path):
 
 
 def test_judgements_of_another_data_set(tmp_path):
-    with pytest.raises(DataError, match=r"no judgement .* names a query and a document"):
-        open_data(beir(tmp_path, {"test": [("x", "y", 1)]}))
+    """The documents can be searched all the same; no method can be judged on them."""
+    data = open_data(beir(tmp_path, {"test": [("x", "y", 1)]}))
+    assert any("no judgement names a query and a document" in note for note in data.notes)
+    with pytest.raises(DataError, match=r"no task fits .*: retrieval: no query has a relevant document$"):
+        choose_task(data)
 
 
 def test_doubled_and_empty(tmp_path):

@@ -191,9 +191,7 @@ def test_a_batch_that_takes_too_long_is_scaled_up(machine):
 
 
 def test_a_batch_that_does_not_fit_is_refused_without_being_tried(machine):
-    with pytest.raises(
-        PapertrialError, match=r"a step of 4096 rows needs about 42 GB of memory.* 16 GB"
-    ) as refusal:
+    with pytest.raises(PapertrialError, match=r"a step of 4096 rows needs about 42 GB of memory.* 16 GB") as refusal:
         affordable(machine.measure, 4096, 8)
     assert "batch=1024" in str(refusal.value) and "accumulate=4" in str(refusal.value)
     assert len(str(refusal.value).splitlines()) == 1

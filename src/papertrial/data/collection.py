@@ -233,10 +233,7 @@ class Collection(Data):
                     f"{_count(len(names), 'judgement')} of a {what} that is not there, such as {names[0]!r}: left out"
                 )
         if not known and any(strangers.values()):
-            raise DataError(
-                f"no judgement of {self.name} names a query and a document that are there",
-                "are queries, corpus and qrels of one data set?",
-            )
+            self.note("no judgement names a query and a document that are there: are they all of one data set?")
         if moved:
             self.note(
                 f"{_count(moved, 'judgement')} of a query that is in another part too: it belongs to the later part"

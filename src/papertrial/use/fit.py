@@ -87,7 +87,8 @@ class Resolved:
 
 
 def choose_task(data: Any, name: str | None = None) -> Task:
-    """The task called `name`, or the first that fits the data; raises DataError with every task's reason otherwise."""
+    """The task called `name`, or the first that fits the data; raises DataError otherwise, with the reasons of the tasks that
+    take such data."""
     look = data.look()
     if name is not None:
         task = registry.task(name)
@@ -105,7 +106,8 @@ def choose_task(data: Any, name: str | None = None) -> Task:
     fitting = sorted((task for name, task in registry.tasks().items() if said[name]), key=order)
     if fitting:
         return fitting[0]
-    reasons = {name: supports.why for name, supports in said.items()}
+    kinds = {name: getattr(task, "kinds", (task.kind,)) for name, task in registry.tasks().items()}
+    reasons = {name: supports.why for name, supports in said.items() if look.kind in kinds[name]}
     raise DataError(f"no task fits {data.name}: " + "; ".join(f"{task}: {why}" for task, why in reasons.items()))
 
 
