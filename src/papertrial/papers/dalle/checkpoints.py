@@ -8,7 +8,9 @@ of tensors become descriptions, those of modules become empty records, and any o
 from __future__ import annotations
 
 import io
+import math
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -23,11 +25,7 @@ from papertrial.core.errors import DataError
 from papertrial.papers.dalle.dvae import Decoder, Encoder
 
 #: types of numbers that a storage may hold
-_STORAGES = {
-    "FloatStorage": (torch.float32, np.float32),
-    "DoubleStorage": (torch.float64, np.float64),
-    "HalfStorage": (torch.float16, np.float16),
-}
+_STORAGES = {"FloatStorage": np.float32, "DoubleStorage": np.float64, "HalfStorage": np.float16}
 #: modules whose classes are read as records; nothing in them is imported
 _RECORDS = ("torch.nn.modules.", "torch.nn.parameter", "dall_e.")
 #: a pickle that nests modules is small; the numbers are beside it
@@ -116,7 +114,9 @@ def read_pickled(path: Path | str) -> dict[str, Tensor]:
                 raise DataError(f"{path} is compressed, which torch.save never does", "download the file again")
             if entries[programs[0]].file_size > _LARGEST:
                 raise DataError(f"{path} says too much about its tensors", "download the file again")
-            held = _Reader(io.BytesIO(archive.read(programs[0]))).load()
+            program = archive.read(programs[0])
+            _refuse_bombs(program)
+            held = _Reader(io.BytesIO(program)).load()
             folder = programs[0].removesuffix("data.pkl")
             big = f"{folder}byteorder" in entries and archive.read(f"{folder}byteorder") == b"big"
             found: dict[str, Strided] = {}
@@ -139,6 +139,13 @@ def read_pickled(path: Path | str) -> dict[str, Tensor]:
     return tensors
 
 
+def _refuse_bombs(program: bytes) -> None:
+    """A place in the memo beyond the length of the program would take memory for nothing."""
+    for opcode, argument, _ in pickletools.genops(program):
+        if opcode.name.endswith("PUT") and argument > len(program):
+            raise pickle.UnpicklingError(f"it remembers {argument} things in {len(program)} bytes")
+
+
 def _collect(held: Any, prefix: str, found: dict[str, Strided], depth: int) -> None:
     """Parameters and buffers of a record and of those within it, by their dotted names."""
     if depth > _DEEPEST or not isinstance(held, Record) or not isinstance(held.state, dict):
@@ -153,7 +160,7 @@ def _collect(held: Any, prefix: str, found: dict[str, Strided], depth: int) -> N
 
 
 def _read_numbers(archive: zipfile.ZipFile, name: str, numbers: Numbers, big: bool) -> Tensor:
-    kind = np.dtype(_STORAGES[numbers.kind][1]).newbyteorder(">" if big else "<")
+    kind = np.dtype(_STORAGES[numbers.kind]).newbyteorder(">" if big else "<")
     values = np.frombuffer(archive.read(name), kind)
     if len(values) != numbers.count:
         raise DataError(f"{name} holds {len(values)} numbers, not {numbers.count}", "download the file again")
@@ -162,7 +169,7 @@ def _read_numbers(archive: zipfile.ZipFile, name: str, numbers: Numbers, big: bo
 
 def _tensor(each: Strided, values: Tensor) -> Tensor:
     last = each.offset + sum((size - 1) * step for size, step in zip(each.shape, each.stride, strict=True))
-    if 0 not in each.shape and last >= len(values):
+    if math.prod(each.shape) > len(values) or (0 not in each.shape and last >= len(values)):
         raise DataError("a tensor reaches beyond its numbers", "download the file again")
     return values.as_strided(each.shape, each.stride, each.offset).clone()
 
