@@ -27,7 +27,9 @@ from papertrial.papers.dalle.dvae import Decoder, Encoder
 #: types of numbers that a storage may hold
 _STORAGES = {"FloatStorage": np.float32, "DoubleStorage": np.float64, "HalfStorage": np.float16}
 #: modules whose classes are read as records; nothing in them is imported
-_RECORDS = ("torch.nn.modules.", "torch.nn.parameter", "dall_e.")
+_RECORDS = ("torch.nn.modules.", "dall_e.")
+#: what else a pickled module holds, also as records: its device, and a set of names that every module has
+_ALSO = {("torch", "device"), ("__builtin__", "set"), ("builtins", "set")}
 #: a pickle that nests modules is small; the numbers are beside it
 _LARGEST = 1 << 24
 _DEEPEST = 64
@@ -87,7 +89,7 @@ class _Reader(pickle.Unpickler):
             return OrderedDict
         if module == "torch" and name in _STORAGES:
             return name
-        if (module, name) == ("torch", "device") or module.startswith(_RECORDS):
+        if (module, name) in _ALSO or module.startswith(_RECORDS):
             return Record
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no weights need")
 
@@ -124,14 +126,18 @@ def read_pickled(path: Path | str) -> dict[str, Tensor]:
             storages: dict[Numbers, Tensor] = {}
             for each in found.values():
                 if each.numbers not in storages:
-                    storages[each.numbers] = _read_numbers(archive, f"{folder}data/{each.numbers.key}", each.numbers, big)
+                    storages[each.numbers] = _read_numbers(
+                        archive, f"{folder}data/{each.numbers.key}", each.numbers, big
+                    )
             tensors = {name: _tensor(each, storages[each.numbers]) for name, each in found.items()}
     except DataError:
         raise
     except OSError as error:
         raise DataError(f"cannot read {path}: {(error.strerror or str(error)).lower()}", "check the path") from error
     except zipfile.BadZipFile as error:
-        raise DataError(f"{path} is no archive of torch.save", "give the authors' encoder.pkl or decoder.pkl") from error
+        raise DataError(
+            f"{path} is no archive of torch.save", "give the authors' encoder.pkl or decoder.pkl"
+        ) from error
     except Exception as error:  # a damaged or hostile pickle fails in any way it likes
         raise DataError(f"{path} is not read as weights: {error}", "use a file from the authors") from error
     if not tensors:
@@ -149,7 +155,9 @@ def _refuse_bombs(program: bytes) -> None:
 def _collect(held: Any, prefix: str, found: dict[str, Strided], depth: int) -> None:
     """Parameters and buffers of a record and of those within it, by their dotted names."""
     if depth > _DEEPEST or not isinstance(held, Record) or not isinstance(held.state, dict):
-        raise DataError(f"no module is pickled at {prefix or 'the top'}", "give the authors' encoder.pkl or decoder.pkl")
+        raise DataError(
+            f"no module is pickled at {prefix or 'the top'}", "give the authors' encoder.pkl or decoder.pkl"
+        )
     for group in ("_parameters", "_buffers"):
         for name, value in (held.state.get(group) or {}).items():
             if isinstance(value, Strided):
@@ -203,5 +211,7 @@ def _load(path: Path | str, made: type[nn.Module], side: int) -> Any:
         model.load_state_dict(tensors)
     except (KeyError, RuntimeError, ValueError, IndexError) as error:
         why = str(error).splitlines()[0]
-        raise DataError(f"{path} holds no {made.__name__.lower()} of DALL-E ({why})", "give the authors' file") from error
+        raise DataError(
+            f"{path} holds no {made.__name__.lower()} of DALL-E ({why})", "give the authors' file"
+        ) from error
     return model.eval()

@@ -133,7 +133,9 @@ class Encoder(nn.Module):
     Raises ValueError for a width that four does not divide.
     """
 
-    def __init__(self, channels: int = 3, hidden: int = 256, codes: int = 8192, groups: int = 4, blocks: int = 2) -> None:
+    def __init__(
+        self, channels: int = 3, hidden: int = 256, codes: int = 8192, groups: int = 4, blocks: int = 2
+    ) -> None:
         super().__init__()
         _refuse_width(hidden)
         widths = [hidden * 2**group for group in range(groups)]
@@ -156,7 +158,13 @@ class Decoder(nn.Module):
     """
 
     def __init__(
-        self, channels: int = 3, hidden: int = 256, codes: int = 8192, groups: int = 4, blocks: int = 2, first: int = 128
+        self,
+        channels: int = 3,
+        hidden: int = 256,
+        codes: int = 8192,
+        groups: int = 4,
+        blocks: int = 2,
+        first: int = 128,
     ) -> None:
         super().__init__()
         _refuse_width(hidden)
