@@ -213,6 +213,7 @@ def look(
         ),
     ],
     target: Target = None,
+    every: Annotated[bool, typer.Option("--all", help="Say of every task and paper why it does not fit.")] = False,
     json: Json = False,
 ) -> None:
     """The facts of your data before anything trains, the tasks it fits, and the papers that accept it."""
@@ -228,13 +229,17 @@ def look(
     _say(*show.labelled(facts.facts))
     _say(*show.labelled(("note", note) for note in facts.notes))
     accepted = [name for name, reason in fitting.papers.items() if reason == ""]
+    tasks, papers = (fitting.tasks, fitting.papers) if every else (fitting.near_tasks, fitting.near_papers)
+    aside = len(fitting.tasks) - len(tasks), len(fitting.papers) - len(papers)
     _say(
         "",
-        *show.labelled(("fits", name) for name, reason in fitting.tasks.items() if reason == ""),
-        *show.labelled(("no", line) for line in _by_reason(fitting.tasks)),
+        *show.labelled(("fits", name) for name, reason in tasks.items() if reason == ""),
+        *show.labelled(("no", line) for line in _by_reason(tasks)),
         *show.labelled([("papers", ", ".join(accepted) or "none on the shelf")]),
-        *show.labelled(("declines", line) for line in _by_reason(fitting.papers)),
+        *show.labelled(("declines", line) for line in _by_reason(papers)),
     )
+    if any(aside):
+        _say(*show.labelled([("aside", f"{aside[0]} tasks and {aside[1]} papers for other uses: --all says why")]))
     if accepted:
         verb = "compare" if facts.numbers.get("labelled") else "fit"
         extra = f" --target {quote(target)}" if target else ""
