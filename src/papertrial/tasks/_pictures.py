@@ -5,6 +5,7 @@
     measures.judge.classes(pictures)                which class each is of; judge is None without enough labels
     frechet(drawn_features, real_features)          the distance, and the influence of every row on it
     precision_recall(drawn_features, real_features)
+    parts(...), draw(model, ...), picture_scores(...)   what a task that judges generators is made of
 
 The networks are trained on a CPU by fixed seeds, so that every method and seed is measured alike. Figures of different data
 sets do not compare with each other, nor with those of papers, which look through Inception.
@@ -12,7 +13,8 @@ sets do not compare with each other, nor with those of papers, which look throug
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +26,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from papertrial.core.errors import PapertrialError
+from papertrial.core.errors import DataError, PapertrialError
 from papertrial.core.files import write_with
+from papertrial.core.task import Prepared, Scores
 from papertrial.data.base import cache_folder, track
+from papertrial.tasks._images import evaluating
+from papertrial.tasks._metrics import Z, wilson
+from papertrial.tasks._split import SPLIT_SEED, TEST_SHARE, VALID_SHARE, pick, pick_together, rounded
 
 #: features of a picture, and the size it is looked at when it is larger
 WIDTH, SIDE = 64, 64
@@ -281,3 +287,142 @@ def _trained(pixels: Any, labels: np.ndarray, rows: np.ndarray, classes: int, se
 def _tensor(pictures: Any) -> Tensor:
     """Pictures uint8 (N, H, W, C) as float32 (N, C, H, W) in [0, 1]."""
     return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 255
+
+
+# --------------------------------------------------------------------------------------------- what tasks are made of
+
+#: most rows that are judged on, and that are chosen with: a picture is drawn for each
+MOST, MOST_VALID = 2000, 500
+#: pictures below which there is nothing to judge with
+LEAST = 20
+#: pictures in a row of a sheet
+ACROSS = 8
+_DRAWN = 64  # pictures that are drawn at once
+
+
+class Drawn(np.ndarray):
+    """Pictures uint8 (N, H, W, C) that were drawn.  asked: int64 (N,), the class each was to be of, -1 = any; None where
+    the generator takes no classes."""
+
+    asked: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, pictures: np.ndarray, asked: np.ndarray | None = None) -> Drawn:
+        made = np.asarray(pictures).view(cls)
+        made.asked = asked
+        return made
+
+
+def parts(
+    part: np.ndarray, groups: np.ndarray, seed: int, fraction: float, notes: list[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The rows (train, valid, test, known) of pictures; test and known, which are all that are not held out for the test,
+    depend on the data alone.
+
+    part: int8 (N,), as given.  groups: int64 (N,), equal for duplicates, which stay together.  fraction: share of the
+    training rows to keep.  notes: lines are added.
+    """
+    everything = np.zeros(len(part), dtype=np.int64)
+    testing = part == 2
+    if not testing.any():
+        rng = np.random.default_rng(SPLIT_SEED)
+        testing = pick_together(everything, groups, lambda count: rounded(count, TEST_SHARE), rng, part == 0)
+        notes.append(f"test: {testing.sum():,} of {len(part):,} images, the same for every seed")
+    test, free = np.flatnonzero(testing), ~testing
+    rng = np.random.default_rng([seed, 0])
+    valid = free & (part == 1)
+    if valid.any():
+        valid = pick(everything, lambda count: np.minimum(count, MOST_VALID), rng, valid)
+    else:
+        wanted = min(MOST_VALID, int(rounded(free.sum(), VALID_SHARE)))
+        valid = pick_together(everything, groups, lambda count: np.minimum(count, wanted), rng, free)
+    train = np.flatnonzero(free & ~valid)
+    if fraction < 1:
+        train = np.sort(np.random.default_rng([seed, 1]).permutation(train)[: max(1, round(fraction * len(train)))])
+    if len(test) > MOST:
+        test = test[np.arange(MOST) * len(test) // MOST]
+        notes.append(f"judged on {MOST:,} of the test images, spread evenly")
+    return train, np.flatnonzero(valid), test, np.flatnonzero(free)
+
+
+def draw(model: Any, seeds: Sequence[int], **options: Any) -> np.ndarray:
+    """Pictures uint8 (N, H, W, C) by a generator, one for each seed, in `eval()`.
+
+    options: what `model.draws` names. A row each: labels int64 (N,), captions (N strings); or one for all. Raises ValueError
+    for what a generator should not give.
+    """
+    made = []
+    rows = {name: options.pop(name) for name in ("labels", "captions") if options.get(name) is not None}
+    with evaluating(model) if isinstance(model, nn.Module) else nullcontext(), torch.no_grad():
+        for first in track(range(0, len(seeds), _DRAWN), -(-len(seeds) // _DRAWN), "drawing"):
+            some = slice(first, first + _DRAWN)
+            chosen = {name: values[some] for name, values in rows.items()}
+            if "labels" in chosen:
+                chosen["labels"] = torch.as_tensor(chosen["labels"])
+            made.append(model.draw(list(seeds[some]), **chosen, **options).cpu())
+    pictures = torch.cat(made)
+    if pictures.dtype != torch.uint8 or pictures.ndim != 4 or len(pictures) != len(seeds):
+        raise ValueError(f"draw gave {tuple(pictures.shape)} of {pictures.dtype}, not uint8 ({len(seeds)}, C, H, W)")
+    return pictures.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def picture_scores(drawn: np.ndarray, real: np.ndarray, measures: Measures) -> Scores:
+    """`frechet`, `precision` and `recall` of pictures against real ones, both uint8 (N, H, W, C), and `class_accuracy` where
+    `drawn` says which classes were asked for and there is a judge.
+
+    The interval of the distance is over both sides; per_example: the distance and the influence of each real picture on it.
+    Raises DataError for fewer than four pictures.
+    """
+    if min(len(drawn), len(real)) < 4:
+        raise DataError(f"there are {len(real)} images, and a distance takes 4 or more", "give more images")
+    ours, theirs = measures.space.features(drawn), measures.space.features(real)
+    distance = frechet(ours, theirs)
+    sides = (distance.of_drawn, distance.of_real)
+    half = Z * float(np.sqrt(sum(side.var(ddof=1) / len(side) for side in sides)))
+    metrics = {"frechet": distance.value}
+    intervals = {"frechet": (max(distance.value - half, 0.0), distance.value + half)}
+    for name, hits in zip(("precision", "recall"), precision_recall(ours, theirs), strict=True):
+        metrics[name], intervals[name] = float(hits.mean()), wilson(hits.mean(), len(hits))
+    asked = getattr(drawn, "asked", None)
+    if asked is not None and measures.judge is not None and (asked >= 0).any():
+        right = measures.judge.classes(drawn[asked >= 0]) == asked[asked >= 0]
+        metrics["class_accuracy"], intervals["class_accuracy"] = float(right.mean()), wilson(right.mean(), len(right))
+    return Scores(metrics, distance.value + distance.of_real, intervals)
+
+
+def real_scores(prepared: Prepared, measures: Measures) -> dict[str, float]:
+    """What the metrics are when training pictures stand in the place of drawn ones, and how often the judge is right on the
+    test pictures: what a generator could attain."""
+    some = np.random.default_rng(0).permutation(prepared.train.examples)[: prepared.test.examples]
+    real = np.asarray(prepared.test["image"])
+    if len(some) < 4:
+        return {}
+    found = picture_scores(np.asarray(prepared.train["image"][np.sort(some)]), real, measures).metrics
+    label = np.asarray(prepared.test["label"])
+    if measures.judge is not None and (label >= 0).any():
+        known = label >= 0
+        found["class_accuracy"] = float((measures.judge.classes(real[known]) == label[known]).mean())
+    return {f"real_{name}": value for name, value in found.items()}
+
+
+def grid(pictures: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
+    """Pictures uint8 (N, H, W, C) side by side, row by row, on white: uint8 (H', W', C)."""
+    count, height, width, channels = pictures.shape
+    rows = -(-count // columns)
+    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 255, dtype=np.uint8)
+    for place, picture in enumerate(pictures):
+        row, column = divmod(place, columns)
+        down, across = gap + row * (height + gap), gap + column * (width + gap)
+        sheet[down : down + height, across : across + width] = picture
+    return sheet
+
+
+def shown(label: np.ndarray) -> tuple[np.ndarray, int]:
+    """Which of many pictures to look at, and how many stand in a row: of up to ten classes a row each where there are
+    labels int64 (N,), and up to 64 otherwise."""
+    classes, counts = np.unique(label[label >= 0], return_counts=True)
+    classes = classes[counts >= ACROSS // 2][:10]
+    if len(classes) < 2:
+        return np.arange(min(len(label), ACROSS**2)), ACROSS
+    across = int(min(ACROSS, counts[np.isin(np.unique(label[label >= 0]), classes)].min()))
+    return np.concatenate([np.flatnonzero(label == index)[:across] for index in classes]), across
