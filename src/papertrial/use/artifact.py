@@ -118,14 +118,20 @@ class Artifact:
         """Features (N, width), float32. Raises Declined for a model without features."""
         return self.task.embed(self.model, self.encode(data)[0])
 
-    def generate(self, prompts: str | Sequence[str], **options: Any) -> list[Any]:
-        """Texts that go on from prompts, or answer them; the options are those of `use.generate.generate`.
+    def generate(self, prompts: str | Sequence[str] = (), **options: Any) -> list[Any]:
+        """Texts that go on from prompts, or answer them, with the options of `use.generate.generate`; or pictures, of which the
+        prompts are captions, with those of `use.pictures.generate`.
 
-        Raises Declined for a model that writes nothing.
+        Raises Declined for a model that makes nothing, or takes no such option.
         """
+        if hasattr(self.model, "draw"):
+            from papertrial.use import pictures
+
+            captions = [prompts] if isinstance(prompts, str) else list(prompts)
+            return pictures.generate(self, captions=[*captions, *options.pop("captions", ())], **options)
         from papertrial.use.generate import generate
 
-        return generate(self, prompts, **options)
+        return generate(self, prompts or "", **options)
 
 
 def _resolved(card: dict[str, Any]) -> Resolved:
