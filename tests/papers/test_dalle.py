@@ -576,7 +576,7 @@ def test_pickled_modules_are_read_by_name(authors, tmp_path, monkeypatch, side):
     assert not loaded.training and list(loaded.state_dict()) == list(before)
     assert all(torch.equal(value, before[name]) for name, value in loaded.state_dict().items())
     assert "dall_e" not in sys.modules
-    with pytest.raises(DataError, match="no (en|de)coder of DALL-E"):
+    with pytest.raises(DataError, match=r"no (en|de)coder of DALL-E"):
         (checkpoints.load_decoder if side == "encoder" else checkpoints.load_encoder)(path)
 
 
@@ -601,7 +601,7 @@ HOSTILE = {
     "os.system": lambda mark: Calls(os.system, f"touch {mark}"),
     "eval": lambda mark: Calls(eval, f"open({str(mark)!r}, 'w')"),
     "exec": lambda mark: Calls(exec, f"open({str(mark)!r}, 'w')"),
-    "getattr": lambda mark: Calls(getattr, os, "system"),
+    "getattr": lambda mark: Calls(getattr, "a", "upper"),
     "import": lambda mark: Calls(builtins.__import__, "os"),
     "open": lambda mark: Calls(open, str(mark), "w"),
     "nested": lambda mark: {"_modules": {"a": Calls(Calls, os.system, f"touch {mark}")}},
@@ -615,10 +615,7 @@ HOSTILE = {
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_hostile_pickles_are_refused_and_not_run(tmp_path, kind, protocol):
     mark = tmp_path / "mark"
-    try:
-        program = pickle.dumps(HOSTILE[kind](mark), protocol=protocol)
-    except (pickle.PicklingError, TypeError, AttributeError):
-        pytest.skip(f"{kind} cannot be pickled with protocol {protocol}")
+    program = pickle.dumps(HOSTILE[kind](mark), protocol=protocol)
     with pytest.raises(DataError):
         checkpoints.read_pickled(archive(tmp_path / "hostile.pkl", program))
     assert not mark.exists()

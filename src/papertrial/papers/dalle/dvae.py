@@ -264,12 +264,13 @@ class DVAE(nn.Module):
     def loss(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Without "gumbel" in the batch the codes are the most probable ones, as in use."""
         image = batch["image"]
-        logits = self.logits(image).float() if image.dtype != torch.float64 else self.logits(image)
+        logits = self.logits(image)
         tau = falling(self.progress, self.tau_end, self.tau_share)
-        if "gumbel" in batch:
-            weights = relaxed(logits, batch["gumbel"].to(logits.dtype), tau.to(logits.dtype))
-        else:
-            weights = self._one_hot(logits.argmax(1))
+        gumbel = batch.get("gumbel")
+        hard = gumbel is None
+        weights = (
+            self._one_hot(logits.argmax(1)) if hard else relaxed(logits, gumbel.to(logits.dtype), tau.to(logits.dtype))
+        )
         mu, log_b = self.statistics(weights)
         mu, log_b = mu.to(logits.dtype), log_b.to(logits.dtype)
         if self.reconstruction == "mse":

@@ -79,10 +79,9 @@ class SparseAttention(Attention):
         self, query: Tensor, context: Tensor | tuple[Tensor, Tensor] | None = None, view: View | None = None
     ) -> Tensor:
         tokens = query.shape[1]
-        if isinstance(view, Remembered):
-            view = replace(view, bias=self.sees[view.at, : view.used][:, None])
-        else:
-            view = Within(self.sees[:tokens, :tokens])
+        within = Within(self.sees[:tokens, :tokens])
+        cached = isinstance(view, Remembered)
+        view = replace(view, bias=self.sees[view.at, : view.used][:, None]) if cached else within
         return super().forward(query, context, view)
 
 
