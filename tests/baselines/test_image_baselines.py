@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import peers
-from papertrial.baselines import untrained, resnet, vit
+from papertrial.baselines import resnet, untrained, vit
 from papertrial.core.errors import PapertrialError
 from papertrial.core.facts import Facts
 

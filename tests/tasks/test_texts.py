@@ -12,7 +12,7 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn import metrics as sk
 from torch import nn
 
-from papertrial.baselines import majority, untrained, tfidf
+from papertrial.baselines import majority, tfidf, untrained
 from papertrial.core.budget import Budget
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.files import to_json
