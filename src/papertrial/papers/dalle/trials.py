@@ -66,7 +66,7 @@ def digits() -> tuple[Prepared, Measures]:
 
     facts = Facts(
         "images", len(train), len(train), 1, side, side, classes=10, outputs=10,
-        bytes=int(rows(train)["text"].nbytes), length=5,
+        bytes=int(rows(train)["text"].nbytes), length=5, captions=True,
     )  # fmt: skip
     state = {"class_names": list(WORDS), "height": side, "width": side, "channels": 1}
     measures = Measures.of(pixels[train], labels[train], f"dalle-{side}-{len(train)}")
