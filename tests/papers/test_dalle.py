@@ -18,15 +18,19 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from papertrial.core.budget import Budget
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
-from papertrial.core.recipe import resolve
+from papertrial.core.recipe import Optim, resolve
+from papertrial.core.run import Run
 from papertrial.core.task import Ragged, Split
+from papertrial.data.batches import to_tensors
 from papertrial.data.views import Draw
 from papertrial.nn.decode import GREEDY, Choice
 from papertrial.nn.tokenise import Bytes
 from papertrial.papers import dalle
 from papertrial.papers.dalle import checkpoints, dvae, transformer
+from papertrial.train.stages import train_stages
 
 CAPTIONS = ["a red bicycle", "Two CATS", "", "naïve 🐈"]
 
@@ -492,6 +496,92 @@ def test_the_second_stage_learns_from_the_codes_of_the_first():
     assert made["ids"].shape == (12, model.config.text) and made["ids"].dtype == np.int32
     assert model.prior.tokeniser.decode(made["ids"][2]) == "three"
     assert model.decode(model.encode(images)).shape == images.shape
+
+
+def stage_batch(model, name, double=False):
+    """A few rows of a stage as its model sees them in training."""
+    stage = {stage.name: stage for stage in model.stages()}[name]
+    rows = stage.rows(columns(words=("one", "two", "three", "four")))
+    batch = to_tensors(rows, "cpu")
+    batch = stage.model.views(batch, Draw(0, 0, 12)) if hasattr(stage.model, "views") else batch
+    doubled = {key: value.double() if double and value.is_floating_point() else value for key, value in batch.items()}
+    return (stage.model.double() if double else stage.model).train(), doubled
+
+
+STAGES = pytest.mark.parametrize("name", ["dvae", "prior"])
+LOSSES = pytest.mark.parametrize("reconstruction", ["laplace", "mse"])
+
+
+@STAGES
+@LOSSES
+def test_gradients_are_the_slopes_of_the_loss(name, reconstruction):
+    net, batch = stage_batch(tiny(reconstruction=reconstruction, kl=1.0), name, double=True)
+    if name == "dvae":
+        net.after_step(0.5)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    parameters = dict(net.named_parameters())
+    net.loss(batch)["loss"].backward()
+    assert not [key for key, p in parameters.items() if p.grad is None or not torch.isfinite(p.grad).all()]
+    assert not [key for key, p in parameters.items() if not p.grad.any()]
+    direction = {key: torch.randn_like(p) for key, p in parameters.items()}
+    sides = []
+    for step in (1e-6, -2e-6):
+        with torch.no_grad():
+            for key, p in parameters.items():
+                p.add_(direction[key], alpha=step)
+            sides.append(float(net.loss(batch)["loss"]))
+    slope = sum(float((direction[key] * p.grad).sum()) for key, p in parameters.items())
+    assert (sides[0] - sides[1]) / 2e-6 == pytest.approx(slope, rel=1e-5, abs=1e-6)
+
+
+@STAGES
+def test_the_loss_in_bfloat16_and_compiled(name):
+    net, batch = stage_batch(tiny(), name)
+    exact = net.loss(batch)["loss"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = net.loss(batch)["loss"]
+    assert float(rounded.detach()) == pytest.approx(float(exact.detach()), rel=0.08)
+    traced = torch.compile(lambda rows: net.loss(rows)["loss"], backend="eager")(batch)
+    assert float(traced.detach()) == pytest.approx(float(exact.detach()), rel=1e-5)
+
+
+class Stopping(Exception):
+    pass
+
+
+class Stops:
+    """A technique that ends the training of the second stage in its middle."""
+
+    def __init__(self):
+        self.left = 4
+
+    def after_step(self, model):
+        self.left -= isinstance(model, transformer.Prior)
+        if self.left == 0:
+            raise Stopping
+
+
+def test_a_run_that_was_stopped_goes_on_in_its_stage_bit_for_bit(tmp_path):
+    def train(folder, techniques=(), seed=0):
+        model = tiny(facts(classes=3))
+        torch.manual_seed(seed)
+        model.fit_inputs(columns())
+        optim = Optim(lr=1e-2, batch=6)
+        budget, run = Budget(steps=16), Run(folder)
+        train_stages(model, columns(), optim, budget, run, seed=0, progress=False, techniques=techniques)
+        return model
+
+    whole = train(tmp_path / "whole")
+    with pytest.raises(Stopping):
+        train(tmp_path / "half", [Stops()])
+    resumed = train(tmp_path / "half")
+    for (key, ours), theirs in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs), key
+    assert 1 <= whole.figures()["codes_used"] <= 16 and whole.figures()["codebook_perplexity"] >= 1
+    assert torch.equal(whole.draw([1, 2], captions=["one", "two"]), resumed.draw([1, 2], captions=["one", "two"]))
 
 
 def test_pictures_are_ranked_by_any_scorer():

@@ -217,7 +217,7 @@ class DALLE(nn.Module):
     def tokens(self, split: Split) -> Split:
         """Rows with "image" and "text" as the second stage learns from them: "ids" (N, T) and "codes" (N, n), int32."""
         self.dvae.eval()
-        device = self.prior.start.device
+        device = self.dvae.progress.device
         codes = forward_batches(
             lambda image: self.dvae.encode(image).flatten(1).int(), split, ("image",), device=device
         )
@@ -226,12 +226,12 @@ class DALLE(nn.Module):
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """Pictures uint8 (B, C, H, W) -> codes int64 (B, h, w)."""
-        return self.dvae.encode(images.to(self.prior.start.device) / 255)
+        return self.dvae.encode(images.to(self.dvae.progress.device) / 255)
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
         """Codes int64 (B, h, w) -> pictures uint8 (B, C, H, W)."""
-        return (self.dvae.decode(codes.to(self.prior.start.device)) * 255).round().to(torch.uint8).cpu()
+        return (self.dvae.decode(codes.to(self.dvae.progress.device)) * 255).round().to(torch.uint8).cpu()
 
     @torch.no_grad()
     def draw(
@@ -318,12 +318,13 @@ def build(config: Config, facts: Facts, backbone: nn.Module | None = None) -> DA
 _REMEDIES = {"normalise": True, "reconstruction": "mse", "tau_end": 1 / 8, "tau_share": 1.0, "kl": 0.0}
 
 recipes = {
-    # DIFF: the paper halves the learning rate of the Transformer by hand five times; half a cosine to 1/32 stands in
+    # DIFF: the paper halves the learning rate of the Transformer by hand five times, and lets that of the dVAE fall to 1/80;
+    # half a cosine to 1/32 stands in for both, with a warm-up and a clipped gradient that the paper has for the Transformer only
     "paper": Recipe(
         "paper",
         config={
             "codes": 8192, "hidden": 256, "groups": 4, "blocks": 2, "first": 128, "tokeniser": "bpe", "vocabulary": 16_384,
-            "text": 256, "width": 3968, "depth": 64, "heads": 62, "kernel": 11,
+            "text": 256, "width": 3968, "depth": 64, "heads": 62, "kernel": 11, "dvae_batch": 512, "dvae_share": 0.777,
         },
         optim={
             "lr": 4.5e-4, "weight_decay": 0.045, "beta2": 0.96, "batch": 1024, "warmup": 0.0116, "end_lr": 1 / 32, "clip": 4.0,

@@ -138,11 +138,11 @@ class Prior(nn.Module):
         ids, codes = batch["ids"], batch["codes"]
         words, pictures = self.logits(ids, codes[:, :-1])
         held = ids != self.tokeniser.pad
-        text = F.cross_entropy(words.flatten(0, 1).float(), ids.flatten(), reduction="none").view(ids.shape) * held
+        text = F.cross_entropy(words.flatten(0, 1), ids.flatten(), reduction="none").view(ids.shape) * held
         # normalised by the tokens of the global batch, of which each process has its own number
         count = all_sum(held.sum().to(text.dtype)) / world_size()
         text_nats = text.sum() / count.clamp_min(1 / world_size())
-        image_nats = F.cross_entropy(pictures.flatten(0, 1).float(), codes.flatten())
+        image_nats = F.cross_entropy(pictures.flatten(0, 1), codes.flatten())
         return {
             "loss": self.text_weight * text_nats + (1 - self.text_weight) * image_nats,
             "nats_per_word": text_nats.detach(),
