@@ -29,7 +29,7 @@ from torch import nn
 from papertrial.core.budget import Budget
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
-from papertrial.core.task import Prepared, Scores, Split, Supports
+from papertrial.core.task import Prepared, Ragged, Scores, Split, Supports
 from papertrial.data.base import fingerprint
 from papertrial.data.batches import forward_batches
 from papertrial.tasks._images import Rows, as_trained, evaluating, pixel_state, working_size
@@ -46,8 +46,8 @@ class ImageGeneration:
     version = 1
     kind = "images"
     inputs = ("image",)
-    references = ("gan",)
-    floors = ("pixel_gaussian",)
+    references: tuple[str, ...] = ("gan",)
+    floors: tuple[str, ...] = ("pixel_gaussian",)
     budget = Budget(seconds=300)
     judged_without_labels = True
     trains_without_labels = True
@@ -70,31 +70,15 @@ class ImageGeneration:
         The first time, what measures the pictures is trained, which takes seconds. Raises DataError for too few images,
         PapertrialError for an option out of range.
         """
+        self._require(data, fraction)
+        return ready(data, np.asarray(data.part), data.groups, seed, float(fraction), size, [])
+
+    def _require(self, data: Any, fraction: float) -> None:
         if not 0 < float(fraction) <= 1:
             raise PapertrialError(f"fraction is {fraction}, not above 0 and at most 1", "write it as fraction=0.1")
         supports = self.supports(data.look())
         if not supports:
             raise DataError(f"{data.name} cannot be learned from: {supports.why}", "give more images")
-        notes: list[str] = []
-        train, valid, test, known = parts(np.asarray(data.part), data.groups, seed, float(fraction), notes)
-        pixels = data.pixels(*working_size(size))
-        state = pixel_state(pixels, known, data)
-        pixels = _as_bytes(pixels, state)
-        label = np.asarray(data.labels, dtype=np.int64)
-        key = fingerprint(data.fingerprint, *pixels.shape)
-        measures = Measures.of(Rows(pixels, known), label[known], key)
-        notes.append(f"measured in {measures.space.words}")
-        labelled = int((label[train] >= 0).sum())
-        classes = len(state["class_names"]) if labelled and len(state["class_names"]) > 1 else 0
-        facts = Facts(
-            "images", len(train), labelled if classes else 0, state["channels"], state["height"], state["width"],
-            classes=classes, outputs=classes,
-        )  # fmt: skip
-
-        def rows(index: np.ndarray) -> Split:
-            return Split({"image": Rows(pixels, index), "label": label[index]})
-
-        return Prepared(rows(train), rows(valid), rows(test), facts, {**state, "measures": key}, tuple(notes))
 
     def encode(self, state: Mapping[str, Any], data: Any) -> Split:
         """New images at the size and with the channels of the model, with labels where it knows their class and -1
@@ -114,6 +98,8 @@ class ImageGeneration:
         return model
 
     def training(self, model: Any, prepared: Prepared) -> Split:
+        if hasattr(model, "fit_inputs"):  # a palette, a vocabulary
+            model.fit_inputs(prepared.train)
         return prepared.train
 
     def finish(self, model: Any, prepared: Prepared, seed: int) -> dict[str, np.ndarray]:
@@ -159,6 +145,47 @@ class ImageGeneration:
 
 
 TASK = ImageGeneration()
+
+
+def ready(
+    data: Any,
+    part: np.ndarray,
+    groups: np.ndarray,
+    seed: int,
+    fraction: float,
+    size: int | tuple[int, int] | None,
+    notes: list[str],
+    rows: np.ndarray | None = None,
+    texts: Ragged | None = None,
+) -> Prepared:
+    """Pictures split, with what measures them.
+
+    rows: ascending, the pictures that are used; all where not given.  part, groups, texts: of these, as `parts` takes them;
+    texts become the column "text".  notes: what is known already; lines are added.
+    """
+    rows = np.arange(len(part)) if rows is None else rows
+    train, valid, test, known = parts(part, groups, seed, fraction, notes)
+    pixels = data.pixels(*working_size(size))
+    state = pixel_state(pixels, rows[known], data)
+    pixels = _as_bytes(pixels, state)
+    label = np.asarray(data.labels, dtype=np.int64)[rows]
+    key = fingerprint(data.fingerprint, *pixels.shape, rows[known])
+    measures = Measures.of(Rows(pixels, rows[known]), label[known], key)
+    notes.append(f"measured in {measures.space.words}")
+    labelled = int((label[train] >= 0).sum())
+    classes = len(state["class_names"]) if labelled and len(state["class_names"]) > 1 else 0
+    lengths = np.zeros(1) if texts is None else texts[train].lengths
+    facts = Facts(
+        "images", len(train), labelled if classes else 0, state["channels"], state["height"], state["width"],
+        classes=classes, outputs=classes, bytes=int(lengths.sum()), length=int(np.quantile(lengths, 0.95)),
+        captions=texts is not None,
+    )  # fmt: skip
+
+    def split(index: np.ndarray) -> Split:
+        columns = {"image": Rows(pixels, rows[index]), "label": label[index]}
+        return Split(columns if texts is None else {**columns, "text": texts[index]})
+
+    return Prepared(split(train), split(valid), split(test), facts, {**state, "measures": key}, tuple(notes))
 
 
 def _as_bytes(pixels: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:

@@ -99,10 +99,10 @@ def choose_task(data: Any, name: str | None = None) -> Task:
         return task
     said = {name: task.supports(look) for name, task in registry.tasks().items()}
 
-    def order(task: Task) -> tuple[bool, bool, bool]:
+    def order(task: Task) -> tuple[bool, bool, bool, bool]:
         """First where methods can be judged, and what the data were made for; labels are there to be predicted."""
         unlabelled = getattr(task, "judged_without_labels", False)
-        return not said[task.name].judges, task.kind != look.kind, unlabelled
+        return not said[task.name].judges, task.kind != look.kind, unlabelled, _leaves_captions(task, look)
 
     fitting = sorted((task for name, task in registry.tasks().items() if said[name]), key=order)
     if fitting:
@@ -112,6 +112,11 @@ def choose_task(data: Any, name: str | None = None) -> Task:
     raise DataError(f"no task fits {data.name}: " + "; ".join(f"{task}: {why}" for task, why in reasons.items()))
 
 
+def _leaves_captions(task: Task, look: Any) -> bool:
+    """Whether the data have captions and the task asks for none, or the other way round."""
+    return getattr(task, "captions", False) != bool(look.numbers.get("captions"))
+
+
 def task_for(method: Method, data: Any, name: str | None = None) -> Task:
     """The task named by the user, or the first of the paper's own tasks that fits the data and can judge on it."""
     if name is not None:
@@ -119,9 +124,9 @@ def task_for(method: Method, data: Any, name: str | None = None) -> Task:
     look = data.look()
     known = registry.tasks()
     said = {key: known[key].supports(look) for key in method.paper.tasks if key in known}
-    fitting = sorted((key for key, supports in said.items() if supports), key=lambda key: not said[key].judges)
+    fitting = [known[key] for key, supports in said.items() if supports]
     if fitting:
-        return known[fitting[0]]
+        return min(fitting, key=lambda task: (not said[task.name].judges, _leaves_captions(task, look)))
     reasons = {key: supports.why for key, supports in said.items()}
     raise Declined(
         f"{method.id} does not fit {data.name}: " + "; ".join(f"{task}: {why}" for task, why in reasons.items()),
