@@ -123,7 +123,8 @@ class ImageGeneration:
         return picture_scores(outputs, np.asarray(split["image"]), Measures.find(state["measures"]))
 
     def extra_scores(self, model: Any, prepared: Prepared, seed: int) -> dict[str, float]:
-        return real_scores(prepared, Measures.find(prepared.state["measures"]))
+        own = getattr(model, "figures", dict)()  # the use of a codebook
+        return {**real_scores(prepared, Measures.find(prepared.state["measures"])), **own}
 
     def sheets(self, outputs: np.ndarray, split: Split) -> dict[str, np.ndarray]:
         """Drawn pictures and the test pictures that they stand for, side by side: uint8 (H, W, C) by file name."""
