@@ -25,6 +25,7 @@ from papertrial.core.registry import Method, Technique
 from papertrial.core.run import Run, environment
 from papertrial.core.task import Estimator, Prepared, Split, Task
 from papertrial.train import processes
+from papertrial.use.output import write_picture
 
 CARD_VERSION = 1
 WEIGHTS, ESTIMATOR = "model.safetensors", "estimator"
@@ -277,8 +278,12 @@ def fit_prepared(
             result |= {"method": resolved.name, "cost": spent.to_json()}
             if stages:
                 result["stages"] = stages
-            per_example = result.pop("per_example")
+            per_example, sheets = result.pop("per_example"), result.pop("sheets")
             _save_weights(run, model, head)
+            if hasattr(task, "keep"):
+                task.keep(prepared.state, run.folder)
+            for name, sheet in sheets.items():
+                write_picture(run.path(name), sheet)
             write_with(run.path("per_example.npy"), lambda temporary: _save_array(temporary, per_example))
             write_json(run.path("card.json"), _card(task, resolved, prepared, model, budget, seed, licence, result))
             run.finish(result)
@@ -468,6 +473,7 @@ def _judge(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepar
         "intervals": {},
         "extra": {},
         "per_example": np.zeros(0),
+        "sheets": {},
     }
     if prepared.test.examples:
         outputs = task.outputs(model, head, prepared.test)
@@ -477,6 +483,7 @@ def _judge(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepar
             "intervals": scores.intervals,
             "answers": _answers(outputs, prepared.test, prepared.state),
             "per_example": np.asarray(scores.per_example, dtype=np.float64),
+            "sheets": task.sheets(outputs, prepared.test) if hasattr(task, "sheets") else {},
         }
         result["extra"] = task.extra_scores(model, prepared, seed)
     return result
@@ -484,7 +491,7 @@ def _judge(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepar
 
 def _answers(outputs: np.ndarray, test: Split, state: Mapping[str, Any]) -> dict[str, Any]:
     """What was answered on the test rows, small enough to keep: a confusion matrix (rows: the truth), or some values."""
-    if "class_names" in state and "label" in test:
+    if "class_names" in state and "label" in test and outputs.ndim == 2:
         count = len(state["class_names"])
         truth = np.asarray(test["label"])
         judged = truth >= 0
