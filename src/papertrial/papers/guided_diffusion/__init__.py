@@ -43,8 +43,11 @@ Notation
 from __future__ import annotations
 
 import math
+import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,16 +55,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from papertrial.core import registry
 from papertrial.core.budget import Budget
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.facts import Facts
-from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
-from papertrial.core.task import Split, Stage
+from papertrial.core.paper import Curve, Figure, Measured, Paper, claim
+from papertrial.core.recipe import Optim, Recipe, resolve, sourced
+from papertrial.core.run import Run
+from papertrial.core.task import Prepared, Split, Stage
+from papertrial.data import open as open_data
+from papertrial.data.toy import at_hand
 from papertrial.data.views import Draw, flip, random_resized_crop
 from papertrial.papers.guided_diffusion import checkpoints
 from papertrial.papers.guided_diffusion.unet import Classifier, Plan, UNet, side_at
+from papertrial.tasks._pictures import Drawn, Measures, draw, picture_scores
 from papertrial.train.device import evaluating
+from papertrial.train.loop import train
+from papertrial.train.stages import train_stages
 
 PAPER = Paper(
     id="guided_diffusion",
@@ -74,7 +84,8 @@ PAPER = Paper(
     arxiv="2105.05233",
     month="2021-06",
     tasks=("image_generation",),
-    tags=("vision", "generation", "diffusion", "guidance"),
+    tags=("vision", "generative", "diffusion", "guidance"),
+    baselines=("gan", "pixel_gaussian"),
     official="https://github.com/openai/guided-diffusion",
     licence="MIT",
     caveats=(
@@ -102,15 +113,15 @@ def _by_side(*rules: tuple[int, Any]) -> Callable[[Facts], Any]:
 
 @dataclass(frozen=True)
 class Config:
-    width: int = sourced(256, "table 11, ImageNet 128 to 512", auto=_by_side((20, 32), (48, 64), (96, 96)))
+    width: int = sourced(256, "table 11, ImageNet 128 to 512", auto=_by_side((48, 32), (96, 64)))
     multipliers: tuple[float, ...] = sourced(
         (1, 1, 2, 2, 4, 4),
         "table 11, ImageNet 256",
         auto=_by_side((12, (1, 2)), (48, (1, 2, 2)), (96, (1, 2, 3, 4)), (128, (1, 1, 2, 3, 4))),
     )
-    blocks: int = sourced(2, "table 11; 3 at 64 pixels", auto=_by_side((20, 1)))
+    blocks: int = sourced(2, "table 11; 3 at 64 pixels", auto=_by_side((48, 1)))
     attention: int = sourced(
-        32, "sec. 3: at 32, 16 and 8 pixels; the longest side of feature maps that have it", auto=_by_side((48, 16))
+        32, "sec. 3: at 32, 16 and 8 pixels; the longest side of feature maps that have it", auto=_by_side((20, 8), (48, 14), (96, 16))
     )
     heads: int = sourced(0, "table 11; 4 at 128 pixels, and 0 is as many as head_width gives")
     head_width: int = sourced(64, "sec. 3", auto=_by_side((96, 32)))
@@ -611,3 +622,90 @@ recipes = {
         cost="seconds on a CPU",
     ),
 }
+
+
+# --- claims -----------------------------------------------------------------------------------------------------------
+
+#: scales of guidance that are tried, and pictures that each draws
+_SCALES = (0, 1, 2, 5, 10)
+
+
+@dataclass(frozen=True)
+class _Effort:
+    """Steps of the two stages together, of which `Config.classifier_share` are the classifier's; pictures; steps of a walk."""
+
+    recipe: str
+    steps: int
+    batch: int
+    pictures: int
+    walk: int
+
+
+_EFFORT = {"tiny": _Effort("tiny", 200, 32, 64, 10), "base": _Effort("base", 1500, 32, 400, 25)}
+
+
+@cache
+def _data(scale: str, seed: int) -> Prepared:
+    """MNIST at 16 x 16 where it is at hand, scikit-learn's digits elsewhere and at the smallest scale."""
+    task = registry.task("image_generation")
+    try:
+        data, size = open_data(str(at_hand("images/mnist"))) if scale != "tiny" else None, 16
+    except Declined:
+        data = None
+    return task.prepare(data or open_data("digits"), seed, size=size if data else None)
+
+
+def _learned(name: str, scale: str, seed: int, steps: int) -> tuple[Any, float]:
+    """A method after so many steps, and the CPU seconds they took."""
+    task, method, prepared, effort = registry.task("image_generation"), registry.method(name), _data(scale, seed), _EFFORT[scale]
+    recipe = method.module.recipes[effort.recipe]
+    config, _ = resolve(method.module.Config, prepared.facts, {effort.recipe: recipe.config})
+    optim, _ = resolve(Optim, prepared.facts, {effort.recipe: recipe.optim, "claim": {"batch": effort.batch}})
+    torch.manual_seed(seed)
+    model = task.build(method, config, optim, prepared)
+    rows, begun = task.training(model, prepared), time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        given = (model, rows, optim, Budget(steps=steps), Run(folder))
+        (train_stages if hasattr(model, "stages") else train)(*given, seed=seed, progress=False)
+    return model, time.process_time() - begun
+
+
+@cache
+def _guided(scale: str, seed: int) -> tuple[GuidedDiffusion, float]:
+    return _learned("guided_diffusion", scale, seed, _EFFORT[scale].steps)
+
+
+@cache
+def _rival(scale: str, seed: int) -> tuple[Any, float]:
+    """The convolutional GAN, after as many CPU seconds as both stages took."""
+    seconds, pilot = _guided(scale, seed)[1], 20
+    each = _learned("gan", scale, seed, pilot)[1] / pilot
+    return _learned("gan", scale, seed, max(pilot, round(seconds / each)))
+
+
+@cache
+def _scores(scale: str, seed: int, guidance: float | None, part: str = "test") -> dict[str, float]:
+    """Figures of pictures drawn at a scale of guidance, or by the GAN where it is None, against the test or validation rows."""
+    prepared, effort = _data(scale, seed), _EFFORT[scale]
+    drawn = _pictures(scale, seed, guidance)
+    split = getattr(prepared, part)
+    scores = picture_scores(drawn, np.asarray(split["image"]), Measures.find(prepared.state["measures"]))
+    return scores.metrics
+
+
+@cache
+def _pictures(scale: str, seed: int, guidance: float | None) -> Drawn:
+    """By seeds that stay the same, of as many of each class."""
+    effort = _EFFORT[scale]
+    asked = np.arange(effort.pictures) % _data(scale, seed).facts.classes
+    if guidance is None:
+        return Drawn.of(draw(_rival(scale, seed)[0], range(effort.pictures), labels=asked), asked)
+    model = _guided(scale, seed)[0]
+    return Drawn.of(
+        draw(model, range(effort.pictures), labels=asked, guidance=guidance, steps=effort.walk), asked
+    )
+
+
+def _curve(scale: str, seed: int, *names: str) -> dict[str, float]:
+    found = {at: _scores(scale, seed, at) for at in _SCALES}
+    return {f"{name}_{at}": found[at][name] for name in names for at in _SCALES}
