@@ -42,36 +42,29 @@ Notation
 
 from __future__ import annotations
 
+import itertools
 import math
-import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from papertrial.core import registry
 from papertrial.core.budget import Budget
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Curve, Figure, Measured, Paper, claim
-from papertrial.core.recipe import Optim, Recipe, resolve, sourced
-from papertrial.core.run import Run
-from papertrial.core.task import Prepared, Split, Stage
-from papertrial.data import open as open_data
-from papertrial.data.toy import at_hand
+from papertrial.core.recipe import Recipe, resolve, sourced
+from papertrial.core.task import Split, Stage
 from papertrial.data.views import Draw, flip, random_resized_crop
-from papertrial.papers.guided_diffusion import checkpoints
+from papertrial.papers.guided_diffusion import checkpoints, trends
+from papertrial.papers.guided_diffusion.chain import Predicted, Process, at, betas, spaced
 from papertrial.papers.guided_diffusion.unet import Classifier, Plan, UNet, side_at
-from papertrial.tasks._pictures import Drawn, Measures, draw, picture_scores
 from papertrial.train.device import evaluating
-from papertrial.train.loop import train
-from papertrial.train.stages import train_stages
 
 PAPER = Paper(
     id="guided_diffusion",
@@ -121,7 +114,9 @@ class Config:
     )
     blocks: int = sourced(2, "table 11; 3 at 64 pixels", auto=_by_side((48, 1)))
     attention: int = sourced(
-        32, "sec. 3: at 32, 16 and 8 pixels; the longest side of feature maps that have it", auto=_by_side((20, 8), (48, 14), (96, 16))
+        32,
+        "sec. 3: at 32, 16 and 8 pixels; the longest side of feature maps that have it",
+        auto=_by_side((20, 8), (48, 14), (96, 16)),
     )
     heads: int = sourced(0, "table 11; 4 at 128 pixels, and 0 is as many as head_width gives")
     head_width: int = sourced(64, "sec. 3", auto=_by_side((96, 32)))
@@ -152,147 +147,7 @@ class Config:
     )
 
 
-# --- the chain of noise -----------------------------------------------------------------------------------------------
-
-
-def betas(schedule: str, steps: int) -> np.ndarray:
-    """float64 (T,): the variance of the noise of each step. Raises PapertrialError for another schedule than two."""
-    if schedule == "linear":  # that of Ho et al. for 1000 steps, stretched
-        return np.linspace(1e-4, 0.02, steps) * 1000 / steps
-    if schedule == "cosine":
-        kept = np.cos((np.arange(steps + 1) / steps + 0.008) / 1.008 * np.pi / 2) ** 2
-        return np.minimum(1 - kept[1:] / kept[:-1], 0.999)
-    raise PapertrialError(f"there is no schedule {schedule!r}", "choose schedule=linear or schedule=cosine")
-
-
-def spaced(count: int, steps: int) -> np.ndarray:
-    """int64 (count,): as many of the steps 0 .. steps - 1, evenly spaced from first to last; one is the first.
-
-    Raises PapertrialError for fewer than one or more than there are.
-    """
-    if not 1 <= count <= steps:
-        raise PapertrialError(f"{count} steps are not from 1 to the {steps} of the chain", "choose another --steps")
-    # DIFF: the authors' `ddimN` takes every so many steps and never the last one; this spacing serves both samplers
-    return np.round(np.arange(count) * ((steps - 1) / max(count - 1, 1))).astype(np.int64)
-
-
-class Predicted(NamedTuple):
-    """What a network says of the step before: N(mean, exp(log_variance)), and the image it comes from, all (B, C, H, W)."""
-
-    mean: Tensor
-    log_variance: Tensor
-    x0: Tensor
-
-
-class Process(nn.Module):
-    """The chain x_0 -> x_t as tables of its T steps, float64. `t` is int64 (B,), a place in the tables.
-
-    time: int64 (T,), what the network is told at each place: the step of the chain it was trained on.
-    The tables follow the module from device to device and are no part of its state dict.
-    """
-
-    beta: Tensor
-    alpha_bar: Tensor
-    before: Tensor
-    log_beta: Tensor
-    log_posterior: Tensor
-    from_x0: Tensor
-    from_xt: Tensor
-    time: Tensor
-
-    def __init__(self, beta: np.ndarray, time: np.ndarray | None = None) -> None:
-        super().__init__()
-        alpha_bar = np.cumprod(1 - beta)
-        before = np.append(1.0, alpha_bar[:-1])  # of the step before
-        posterior = beta * (1 - before) / (1 - alpha_bar)
-        tables = {
-            "beta": beta,
-            "alpha_bar": alpha_bar,
-            "before": before,
-            "log_beta": np.log(beta),
-            # the first step's posterior has no variance: it is given that of the second
-            "log_posterior": np.log(np.append(posterior[1:2] if len(beta) > 1 else beta, posterior[1:])),
-            "from_x0": beta * np.sqrt(before) / (1 - alpha_bar),
-            "from_xt": (1 - before) * np.sqrt(1 - beta) / (1 - alpha_bar),
-            "time": np.arange(len(beta)) if time is None else time,
-        }
-        for name, table in tables.items():
-            self.register_buffer(name, torch.from_numpy(table), persistent=False)
-
-    def __len__(self) -> int:
-        return len(self.beta)
-
-    def respaced(self, times: np.ndarray) -> Process:
-        """The chain of some of its steps: the noise at each is the same, the steps between them are larger."""
-        alpha_bar = self.alpha_bar.cpu().numpy()[times]
-        chain = Process(1 - alpha_bar / np.append(1.0, alpha_bar[:-1]), self.time.cpu().numpy()[times])
-        return chain.to(self.beta.device)
-
-    def diffuse(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """x_t ~ q(x_t | x_0)."""
-        return _at(self.alpha_bar.sqrt(), t, x0) * x0 + _at((1 - self.alpha_bar).sqrt(), t, x0) * noise
-
-    def posterior(self, x0: Tensor, xt: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean (B, C, H, W) and log variance (B, 1, 1, 1) of q(x_{t-1} | x_t, x_0)."""
-        mean = _at(self.from_x0, t, x0) * x0 + _at(self.from_xt, t, xt) * xt
-        return mean, _at(self.log_posterior, t, x0)
-
-    def x0_of(self, xt: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        return _at(self.alpha_bar.rsqrt(), t, xt) * xt - _at((1 / self.alpha_bar - 1).sqrt(), t, xt) * noise
-
-    def noise_of(self, xt: Tensor, t: Tensor, x0: Tensor) -> Tensor:
-        return (_at(self.alpha_bar.rsqrt(), t, xt) * xt - x0) / _at((1 / self.alpha_bar - 1).sqrt(), t, xt)
-
-    def predict(self, output: Tensor, xt: Tensor, t: Tensor, clip: bool = True) -> Predicted:
-        """Read a network's output (B, 2 C, H, W): noise, and where between its bounds the log variance lies, -1 to 1."""
-        noise, fraction = output.to(xt.dtype).chunk(2, 1)
-        x0 = self.x0_of(xt, t, noise)
-        x0 = x0.clamp(-1, 1) if clip else x0
-        mean, least = self.posterior(x0, xt, t)
-        return Predicted(mean, torch.lerp(least, _at(self.log_beta, t, xt), (fraction + 1) / 2), x0)
-
-    def bound(self, found: Predicted, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
-        """(B,): the term of the variational bound at step t, in bits per dimension of images that were bytes."""
-        mean, log_variance = self.posterior(x0, xt, t)
-        nats = torch.where(
-            t.view(-1, 1, 1, 1) == 0,
-            -log_probability(x0, found.mean, 0.5 * found.log_variance),
-            normal_kl(mean, log_variance, found.mean, found.log_variance),
-        )
-        return nats.mean((1, 2, 3)) / math.log(2)
-
-    def prior(self, x0: Tensor) -> Tensor:
-        """(B,): what is left of the images at the last step, in bits per dimension."""
-        kept = self.alpha_bar[-1].to(x0.dtype)
-        zero = torch.zeros_like(kept)
-        return normal_kl(kept.sqrt() * x0, (1 - kept).log(), zero, zero).mean((1, 2, 3)) / math.log(2)
-
-
-def _at(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
-    """(B, 1, 1, 1): the table at each row's step."""
-    return table[t].to(like.dtype).view(-1, 1, 1, 1)
-
-
-def normal_kl(mean: Tensor, log_variance: Tensor, other_mean: Tensor, other_log_variance: Tensor) -> Tensor:
-    """KL of one normal from another, in nats, value by value."""
-    ratio = log_variance - other_log_variance
-    return 0.5 * (ratio.exp() - 1 - ratio + (mean - other_mean).square() * (-other_log_variance).exp())
-
-
-def log_probability(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-    """Log probability, in nats, of the byte that x in [-1, 1] was, under a normal; the outermost bytes have the tails.
-
-    The distribution function is the tanh form that the authors use, and probabilities are at least 1e-12.
-    """
-
-    def below(edge: Tensor) -> Tensor:
-        z = (x + edge - mean) * (-log_scale).exp()
-        return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
-
-    half = x.new_tensor(1 / 255)
-    above, under = below(half), below(-half)
-    mass = torch.where(x < -0.999, above, torch.where(x > 0.999, 1 - under, above - under))
-    return mass.clamp_min(1e-12).log()
+# --- the loss, and one step back -------------------------------------------------------------------------------------
 
 
 def hybrid_terms(
@@ -301,10 +156,9 @@ def hybrid_terms(
     """(B,) each: the squared error of the predicted noise, and the bound's term, whose gradient only the variances see."""
     guess, fraction = output.to(xt.dtype).chunk(2, 1)
     frozen = torch.cat([guess.detach(), fraction], 1)
-    return (guess - noise).square().mean((1, 2, 3)), process.bound(process.predict(frozen, xt, t, clip=False), x0, xt, t)
-
-
-# --- one step back ----------------------------------------------------------------------------------------------------
+    return (guess - noise).square().mean((1, 2, 3)), process.bound(
+        process.predict(frozen, xt, t, clip=False), x0, xt, t
+    )
 
 
 def ancestral_step(
@@ -328,9 +182,9 @@ def ddim_step(
     x0 = found.x0
     guess = process.noise_of(xt, t, x0)
     if gradient is not None:
-        guess = guess - _at((1 - process.alpha_bar).sqrt(), t, xt) * gradient
+        guess = guess - at((1 - process.alpha_bar).sqrt(), t, xt) * gradient
         x0 = process.x0_of(xt, t, guess)
-    kept, before = _at(process.alpha_bar, t, xt), _at(process.before, t, xt)
+    kept, before = at(process.alpha_bar, t, xt), at(process.before, t, xt)
     spread = eta * ((1 - before) / (1 - kept) * (1 - kept / before)).sqrt()
     mean = before.sqrt() * x0 + (1 - before - spread.square()).clamp_min(0).sqrt() * guess
     return mean + (t > 0).view(-1, 1, 1, 1) * spread * noise
@@ -342,11 +196,9 @@ def ddim_step(
 class Diffusion(nn.Module):
     """The first stage: a U-Net and the chain it undoes. `loss` of "image" (B, C, H, W) in [0, 1] and "label", with `views`."""
 
-    def __init__(self, config: Config, facts: Facts) -> None:
+    def __init__(self, config: Config, unet: UNet) -> None:
         super().__init__()
-        self.config = config
-        classes = facts.classes if config.class_cond else 0
-        self.unet = UNet(_plan(config, facts, config.width, config.blocks), 2 * facts.channels, classes)
+        self.config, self.unet = config, unet
         self.process = Process(betas(config.schedule, config.steps))
 
     def views(self, batch: Mapping[str, Tensor], draw: Draw) -> dict[str, Tensor]:
@@ -366,13 +218,9 @@ class Diffusion(nn.Module):
 class NoisyClassifier(nn.Module):
     """The second stage: the class of an image at any step of the chain."""
 
-    def __init__(self, config: Config, facts: Facts) -> None:
+    def __init__(self, config: Config, network: Classifier) -> None:
         super().__init__()
-        self.config = config
-        plan = _plan(config, facts, config.classifier_width, config.classifier_blocks)
-        level = len(config.multipliers) - 1
-        places = side_at(facts.height, level) * side_at(facts.width, level)
-        self.network = Classifier(plan, places, facts.classes)
+        self.config, self.network = config, network
         self.process = Process(betas(config.schedule, config.steps))
 
     def views(self, batch: Mapping[str, Tensor], draw: Draw) -> dict[str, Tensor]:
@@ -399,18 +247,19 @@ class NoisyClassifier(nn.Module):
 class GuidedDiffusion(nn.Module):
     """U-Net and, where there are labels, the noisy classifier; `stages` trains one after the other, `draw` makes images.
 
-    classes: what a label may be, 0 for none.  draws: the options that `draw` takes.
+    shape: (C, H, W) of the images.  classes: how many a label may name, 0 for none.  draws: the options that `draw` takes.
     """
 
-    def __init__(self, config: Config, facts: Facts) -> None:
+    def __init__(
+        self, config: Config, shape: tuple[int, int, int], unet: UNet, network: Classifier | None = None
+    ) -> None:
         super().__init__()
-        self.config, self.shape = config, (facts.channels, facts.height, facts.width)
-        guided = facts.classes > 1 and facts.labelled > 0
-        self.classes = facts.classes if guided else 0
-        self.diffusion = Diffusion(config, facts)
-        self.classifier = NoisyClassifier(config, facts) if guided else None
-        options = {"steps", "start", "strength"} | ({"labels", "guidance"} if guided else set())
-        self.draws = frozenset(options)
+        self.config, self.shape = config, shape
+        self.diffusion = Diffusion(config, unet)
+        self.classifier = NoisyClassifier(config, network) if network else None
+        self.classes = network.classes if network else unet.classes
+        named = {"labels"} if self.classes else set()
+        self.draws = frozenset({"steps", "start", "strength"} | named | ({"guidance"} if network else set()))
 
     def stages(self) -> list[Stage]:
         if self.classifier is None:
@@ -501,8 +350,8 @@ class GuidedDiffusion(nn.Module):
         """Labels, -1 where there is none, and the scale, 0 where no row is guided; raises PapertrialError."""
         if captions is not None:
             raise PapertrialError("guided_diffusion reads no captions", "ask for a label")
-        if not self.classes and (labels is not None or guidance):
-            raise PapertrialError("this model was trained without labels, so nothing guides it", "leave label and guidance out")
+        if (labels is not None and not self.classes) or (guidance and self.classifier is None):
+            raise PapertrialError("this model has no classifier to guide it", "leave guidance, or the label, out")
         if start is not None and (tuple(start.shape) != (count, *self.shape) or not 0 < strength <= 1):
             raise PapertrialError(
                 f"to start from images takes {count} of {self.shape} and a strength above 0 and at most 1, "
@@ -543,7 +392,8 @@ def _sampler(name: str, eta: float) -> Callable[..., Tensor]:
         return ancestral_step
     if name != "ddim" or not 0 <= eta <= 1:
         raise PapertrialError(
-            f"the sampler {name!r} with eta {eta} is not known", "choose sampler=ddpm, or sampler=ddim with eta from 0 to 1"
+            f"the sampler {name!r} with eta {eta} is not known",
+            "choose sampler=ddpm, or sampler=ddim with eta from 0 to 1",
         )
     return lambda *given: ddim_step(*given, eta=eta)
 
@@ -555,7 +405,7 @@ def _labelled(split: Split) -> Split:
 
 def _plan(config: Config, facts: Facts, width: int, blocks: int) -> Plan:
     levels = range(len(config.multipliers))
-    attention = tuple(level for level in levels if side_at(_side(facts), level) <= config.attention)
+    attention = tuple(level for level in levels if sideat(_side(facts), level) <= config.attention)
     return Plan(
         facts.channels, width, config.multipliers, blocks, attention, config.heads, config.head_width, config.qkv_first,
         config.groups, config.dropout,
@@ -574,10 +424,49 @@ def build(config: Config, facts: Facts, backbone: nn.Module | None = None) -> Gu
             f"guided_diffusion needs images of at least 4 pixels a side, and these are {facts.height} x {facts.width}",
             "give a larger --size",
         )
-    model = GuidedDiffusion(config, facts)
-    if config.pretrained:
-        checkpoints.start_from(model, config.pretrained)
-    return model
+    guided = facts.classes > 1 and facts.labelled > 0
+    told = facts.classes if guided and config.class_cond else 0
+    unet = UNet(_plan(config, facts, config.width, config.blocks), 2 * facts.channels, told)
+    network = None
+    if guided:
+        level = len(config.multipliers) - 1
+        places = sideat(facts.height, level) * sideat(facts.width, level)
+        plan = _plan(config, facts, config.classifier_width, config.classifier_blocks)
+        network = Classifier(plan, places, facts.classes)
+    for file in filter(None, config.pretrained.split(",")):
+        checkpoints.start_from(unet, network, file.strip())
+    return GuidedDiffusion(config, (facts.channels, facts.height, facts.width), unet, network)
+
+
+def load(*files: Path | str, side: int | None = None, schedule: str | None = None, **known: Any) -> GuidedDiffusion:
+    """The authors' U-Net, and their classifier where its file is given too, ready to `draw`.
+
+    side, schedule: of the images and the chain, known of the published models.  known: see `checkpoints.plan_of`.
+    Raises PapertrialError for what must be told, for files that are no such pair, and for an upsampler.
+    """
+    networks = [checkpoints.load(file, **known) for file in files]
+    unets = [network for network in networks if isinstance(network, UNet)]
+    classifiers = [network for network in networks if isinstance(network, Classifier)]
+    if len(unets) != 1 or len(classifiers) > 1:
+        raise PapertrialError(
+            f"there are {len(unets)} U-Nets and {len(classifiers)} classifiers",
+            "give one U-Net, and one classifier or none",
+        )
+    unet, channels = unets[0], unets[0].plan.channels
+    if unet.channels_out != 2 * channels:
+        raise PapertrialError(
+            f"{files[0]} takes {channels} channels and gives {unet.channels_out}, so it draws no images out of noise alone",
+            "only models that predict variances (learn_sigma) and are no upsamplers draw; checkpoints.load gives the network",
+        )
+    flags = checkpoints.flags_of(unet.plan)
+    side, schedule = side or flags.get("side"), schedule or flags.get("schedule")
+    if side is None or schedule is None:
+        raise PapertrialError(
+            "this is none of the published models, so weights alone do not tell what it draws",
+            "give side= and schedule=",
+        )
+    config = Config(schedule=schedule, class_cond=unet.classes > 0, guidance=1.0 if unet.classes else 10.0)
+    return GuidedDiffusion(config, (channels, side, side), unet, classifiers[0] if classifiers else None).eval()
 
 
 def _size(width: int, multipliers: tuple[float, ...], blocks: int, **others: Any) -> dict[str, Any]:
@@ -601,7 +490,15 @@ recipes = {
     "paper": Recipe(
         "paper",
         config=variants["256"],
-        optim={"lr": 1e-4, "weight_decay": 0.0, "batch": 256, "clip": 0.0, "schedule": "constant", "warmup": 0.0, "ema": 0.9999},
+        optim={
+            "lr": 1e-4,
+            "weight_decay": 0.0,
+            "batch": 256,
+            "clip": 0.0,
+            "schedule": "constant",
+            "warmup": 0.0,
+            "ema": 0.9999,
+        },
         budget=Budget(samples=256 * 1_980_000),
         source="table 11, ImageNet at 256 x 256; the classifier's learning rate is constant here and annealed there",
         cost="hundreds of days of a GPU",
@@ -615,7 +512,15 @@ recipes = {
     ),
     "tiny": Recipe(
         "tiny",
-        config={"width": 16, "multipliers": (1, 2), "blocks": 1, "groups": 4, "head_width": 16, "classifier_width": 16, "draw_steps": 10},
+        config={
+            "width": 16,
+            "multipliers": (1, 2),
+            "blocks": 1,
+            "groups": 4,
+            "head_width": 16,
+            "classifier_width": 16,
+            "draw_steps": 10,
+        },
         optim={"lr": 3e-3, "weight_decay": 0.0, "batch": 32, "ema": 0.99},
         budget=Budget(steps=120),
         source="small enough for tests",
@@ -626,86 +531,209 @@ recipes = {
 
 # --- claims -----------------------------------------------------------------------------------------------------------
 
-#: scales of guidance that are tried, and pictures that each draws
-_SCALES = (0, 1, 2, 5, 10)
+#: millions of weights, table 11
+_PUBLISHED = {"64": 296, "128": 422, "256": 554, "512": 559}
 
 
-@dataclass(frozen=True)
-class _Effort:
-    """Steps of the two stages together, of which `Config.classifier_share` are the classifier's; pictures; steps of a walk."""
-
-    recipe: str
-    steps: int
-    batch: int
-    pictures: int
-    walk: int
-
-
-_EFFORT = {"tiny": _Effort("tiny", 200, 32, 64, 10), "base": _Effort("base", 1500, 32, 400, 25)}
+@claim("The published U-Nets have the published numbers of weights.", where="table 11", kind="identity")
+def sizes_are_as_published(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
+    measured = {}
+    for name in _PUBLISHED:
+        config, facts = Config(**variants[name]), Facts("images", 0, 1, 3, int(name), int(name), classes=1000)
+        with torch.device("meta"):
+            model = build(config, facts)
+        measured[name] = sum(weight.numel() for weight in model.diffusion.unet.parameters()) / 1e6
+    return all(round(measured[name]) == millions for name, millions in _PUBLISHED.items()), measured
 
 
-@cache
-def _data(scale: str, seed: int) -> Prepared:
-    """MNIST at 16 x 16 where it is at hand, scikit-learn's digits elsewhere and at the smallest scale."""
-    task = registry.task("image_generation")
-    try:
-        data, size = open_data(str(at_hand("images/mnist"))) if scale != "tiny" else None, 16
-    except Declined:
-        data = None
-    return task.prepare(data or open_data("digits"), seed, size=size if data else None)
+@claim(
+    "The linear schedule goes from 0.0001 to 0.02, and the cosine one keeps the share of the image that its cosine says.",
+    where="2102.09672, sec. 3.2",
+    kind="identity",
+)
+def schedules_end_where_they_should(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
+    linear, cosine = betas("linear", 1000), Process(betas("cosine", 1000))
+    t = np.arange(1, 1001) / 1000
+    kept = (np.cos((t + 0.008) / 1.008 * np.pi / 2) / np.cos(0.008 / 1.008 * np.pi / 2)) ** 2
+    gap = np.abs(cosine.alpha_bar.numpy() - kept)[:-1].max()  # the last step is cut at 0.999
+    measured = {"first": linear[0], "last": linear[-1], "gap": gap, "left": float(cosine.alpha_bar[-1])}
+    return bool(np.allclose(linear[[0, -1]], [1e-4, 0.02]) and gap < 1e-12 and measured["left"] < 1e-5), measured
 
 
-def _learned(name: str, scale: str, seed: int, steps: int) -> tuple[Any, float]:
-    """A method after so many steps, and the CPU seconds they took."""
-    task, method, prepared, effort = registry.task("image_generation"), registry.method(name), _data(scale, seed), _EFFORT[scale]
-    recipe = method.module.recipes[effort.recipe]
-    config, _ = resolve(method.module.Config, prepared.facts, {effort.recipe: recipe.config})
-    optim, _ = resolve(Optim, prepared.facts, {effort.recipe: recipe.optim, "claim": {"batch": effort.batch}})
+@claim(
+    "All steps of the chain, respaced, are the chain; fewer keep the noise of each and what the network is told of it.",
+    where="2102.09672, sec. 4",
+    kind="identity",
+)
+def respacing_keeps_the_noise(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
+    gaps = {}
+    for schedule in ("linear", "cosine"):
+        chain = Process(betas(schedule, 1000))
+        for count in (1000, 250, 25, 1):
+            times = spaced(count, 1000)
+            some = chain.respaced(times)
+            gap = (some.alpha_bar / chain.alpha_bar[times] - 1).abs().max()
+            told = torch.equal(some.time, torch.from_numpy(times)) and len(some) == count
+            gaps[f"{schedule}_{count}"] = float(gap) if told else math.inf
+        gaps[f"{schedule}_beta"] = float((chain.respaced(spaced(1000, 1000)).beta / chain.beta - 1).abs().max())
+    return max(gaps.values()) < 1e-9, gaps
+
+
+@claim(
+    "One step back from x_t, averaged over the noise, is one step less forward: q(x_{t-1} | x_0).",
+    where="2102.09672, eq. 10 to 12",
+    kind="identity",
+)
+def posterior_joins_up(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
+    gaps = {}
+    for schedule in ("linear", "cosine"):
+        chain = Process(betas(schedule, 1000))
+        kept, before, first, last = chain.alpha_bar[1:], chain.before[1:], chain.from_x0[1:], chain.from_xt[1:]
+        mean = first + last * kept.sqrt() - before.sqrt()
+        variance = last.square() * (1 - kept) + chain.log_posterior[1:].exp() - (1 - before)
+        gaps[schedule] = float(torch.cat([mean, variance]).abs().max())
+    return max(gaps.values()) < 1e-12, gaps
+
+
+def _noised(seed: int, count: int = 50) -> tuple[Process, Tensor, Tensor, Tensor, Tensor]:
+    """A chain of some steps, images, a step for each, their noise, and what they are then; float64."""
+    generator = torch.Generator().manual_seed(seed)
+    chain = Process(betas("cosine", 1000)).respaced(spaced(count, 1000))
+    t = torch.arange(count)
+    x0 = 2 * torch.rand(count, 2, 4, 4, generator=generator, dtype=torch.float64) - 1
+    noise = torch.randn(x0.shape, generator=generator, dtype=torch.float64)
+    return chain, x0, t, noise, chain.diffuse(x0, t, noise)
+
+
+@claim(
+    "Where the noise is predicted exactly, the error is zero, and with the least variance the bound is zero but for the "
+    "first step.",
+    where="2102.09672, eq. 4 and 16",
+    kind="identity",
+)
+def perfect_prediction_costs_nothing(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
+    chain, x0, t, noise, xt = _noised(seed)
+    error, bound = hybrid_terms(chain, torch.cat([noise, -torch.ones_like(noise)], 1), x0, xt, t, noise)
+    measured = {"error": float(error.max()), "bound": float(bound[1:].abs().max()), "first": float(bound[0])}
+    return measured["error"] == 0 and measured["bound"] < 1e-9 and measured["first"] > 0, measured
+
+
+@claim("A predicted variance lies between that of the posterior and beta.", where="2102.09672, eq. 15", kind="property")
+def variances_stay_between_their_bounds(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
+    chain, x0, t, noise, xt = _noised(seed)
+    share = torch.linspace(-1, 1, 32, dtype=torch.float64).view(2, 4, 4).expand_as(x0)
+    log_variance = chain.predict(torch.cat([noise, share], 1), xt, t).log_variance.flatten(1)
+    ends = torch.stack([chain.log_posterior, chain.log_beta], 1)
+    gap = float((log_variance[:, [0, -1]] - ends).abs().max())
+    inside = bool((log_variance.diff(dim=1) >= 0).all())
+    return inside and gap < 1e-12, {"gap_at_the_ends": gap}
+
+
+@claim(
+    "With exact noise and an exact classifier, a scale of 1 turns the step of all classes into the step of one.",
+    where="algorithm 2, by Bayes' rule; on two normal classes",
+    kind="identity",
+)
+def guidance_is_bayes_rule(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
+    chain, _, t, noise, xt = _noised(seed)
+    kept = at(chain.alpha_bar, t, xt)
+    mean, spread = 0.5 * kept.sqrt(), 1 - kept + 0.09 * kept  # classes at -0.5 and 0.5, of variance 0.09, diffused
+    weight = torch.sigmoid(2 * mean * xt / spread)  # of the second class, for each value by itself
+    of_one = (xt - mean) / spread  # minus the score of the second class
+    of_all = of_one + 2 * mean / spread * (1 - weight)
+    gradient = of_all - of_one
+    steps = []
+    for slope, pull in ((of_one, None), (of_all, gradient)):
+        guess = torch.cat([(1 - kept).sqrt() * slope, torch.zeros_like(xt)], 1)
+        steps.append(ddim_step(chain, chain.predict(guess, xt, t, clip=False), xt, t, noise, pull))
+    gap = float((steps[0] - steps[1]).abs().max())
+    return gap < 1e-9, {"gap": gap}
+
+
+@claim(
+    "Without guidance the walk is that of the unguided model, bit for bit, whatever class is asked for.",
+    where="algorithms 1 and 2",
+    kind="property",
+)
+def no_guidance_is_the_unguided_sampler(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     torch.manual_seed(seed)
-    model = task.build(method, config, optim, prepared)
-    rows, begun = task.training(model, prepared), time.process_time()
-    with tempfile.TemporaryDirectory() as folder:
-        given = (model, rows, optim, Budget(steps=steps), Run(folder))
-        (train_stages if hasattr(model, "stages") else train)(*given, seed=seed, progress=False)
-    return model, time.process_time() - begun
+    facts = Facts("images", 100, 100, 1, 8, 8, classes=3, outputs=3)
+    config, _ = resolve(Config, facts, {"tiny": recipes["tiny"].config})
+    model = build(config, facts)
+    for weight in model.parameters():  # away from layers that start at zero
+        nn.init.normal_(weight, std=0.1)
+    changed, held = 0.0, True
+    for sampler in ("ddpm", "ddim"):
+        plain, none, some = (
+            model.draw(range(4), labels=labels, guidance=guidance, sampler=sampler)
+            for labels, guidance in ((None, None), (torch.arange(4) % 3, 0.0), (torch.arange(4) % 3, 100.0))
+        )
+        held &= torch.equal(plain, none)
+        changed = max(changed, float((plain.int() - some.int()).abs().max()))
+    return held and changed > 0, {"levels_that_guidance_moves": changed}
 
 
-@cache
-def _guided(scale: str, seed: int) -> tuple[GuidedDiffusion, float]:
-    return _learned("guided_diffusion", scale, seed, _EFFORT[scale].steps)
-
-
-@cache
-def _rival(scale: str, seed: int) -> tuple[Any, float]:
-    """The convolutional GAN, after as many CPU seconds as both stages took."""
-    seconds, pilot = _guided(scale, seed)[1], 20
-    each = _learned("gan", scale, seed, pilot)[1] / pilot
-    return _learned("gan", scale, seed, max(pilot, round(seconds / each)))
-
-
-@cache
-def _scores(scale: str, seed: int, guidance: float | None, part: str = "test") -> dict[str, float]:
-    """Figures of pictures drawn at a scale of guidance, or by the GAN where it is None, against the test or validation rows."""
-    prepared, effort = _data(scale, seed), _EFFORT[scale]
-    drawn = _pictures(scale, seed, guidance)
-    split = getattr(prepared, part)
-    scores = picture_scores(drawn, np.asarray(split["image"]), Measures.find(prepared.state["measures"]))
-    return scores.metrics
-
-
-@cache
-def _pictures(scale: str, seed: int, guidance: float | None) -> Drawn:
-    """By seeds that stay the same, of as many of each class."""
-    effort = _EFFORT[scale]
-    asked = np.arange(effort.pictures) % _data(scale, seed).facts.classes
-    if guidance is None:
-        return Drawn.of(draw(_rival(scale, seed)[0], range(effort.pictures), labels=asked), asked)
-    model = _guided(scale, seed)[0]
-    return Drawn.of(
-        draw(model, range(effort.pictures), labels=asked, guidance=guidance, steps=effort.walk), asked
+def _shares(measured: Measured) -> Figure:
+    names = {"precision": "precision", "recall": "recall", "class_accuracy": "of the class that was asked for"}
+    return Figure(
+        "Fidelity and variety, by the scale of guidance",
+        "scale",
+        "share of the pictures",
+        tuple(Curve.over_seeds(words, measured, f"{name}_{{}}") for name, words in names.items()),
+        "Fidelity is precision and class, variety is recall, in the features of a small classifier; the band spans the seeds.",
     )
 
 
-def _curve(scale: str, seed: int, *names: str) -> dict[str, float]:
-    found = {at: _scores(scale, seed, at) for at in _SCALES}
-    return {f"{name}_{at}": found[at][name] for name in names for at in _SCALES}
+def _distances(measured: Measured) -> Figure:
+    return Figure(
+        "Frechet distance, by the scale of guidance",
+        "scale",
+        "Frechet distance to test images",
+        (Curve.over_seeds("guided diffusion", measured, "frechet_{}"),),
+        "Lower is better. In the features of a small classifier of the same data; the band spans the seeds.",
+    )
+
+
+@claim(
+    "A larger scale of guidance gives more images of the class that was asked for, and covers fewer of the real ones.",
+    where="fig. 4, there on ImageNet 128, here on MNIST at 16 x 16 (digits at 8 x 8 where it is not at hand)",
+    kind="trend",
+    cost={"tiny": "10 s cpu", "base": "4 min cpu, shared with the next two"},
+    plot=_shares,
+)
+def guidance_trades_variety_for_fidelity(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
+    measured = trends.curve(scale, seed)
+    right = [measured[f"class_accuracy_{at}"] for at in trends.SCALES]
+    rises = min(later - earlier for earlier, later in itertools.pairwise(right))
+    measured["margin"] = min(rises, measured["recall_2"] - measured["recall_10"])
+    return measured["margin"] > 0, measured
+
+
+@claim(
+    "At its best scale guidance brings the drawn images nearer to the real ones than none does.",
+    where="table 4, there on ImageNet 256; the scale is chosen on validation images",
+    kind="trend",
+    cost={"tiny": "10 s cpu", "base": "4 min cpu, shared"},
+    plot=_distances,
+)
+def guidance_improves_the_distance(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
+    measured, best = trends.curve(scale, seed), trends.best(scale, seed)
+    measured |= {"best_scale": best, "margin": measured["frechet_0"] - measured[f"frechet_{best}"]}
+    return measured["margin"] > 0, measured
+
+
+@claim(
+    "At its best scale it draws nearer to the real images than a convolutional GAN after as many CPU seconds.",
+    where="table 5, there against BigGAN-deep on ImageNet, here against spectral norm and the hinge loss",
+    kind="trend",
+    cost={"tiny": "20 s cpu", "base": "6 min cpu, of which 4 are shared"},
+)
+def beats_a_gan_at_equal_cost(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
+    best = trends.best(scale, seed)
+    gan = trends.scores(scale, seed, None)
+    measured = {f"{name}_gan": gan[name] for name in trends.METRICS}
+    measured |= {f"{name}_best": trends.scores(scale, seed, best)[name] for name in trends.METRICS}
+    measured |= {"unguided": trends.scores(scale, seed, 0)["frechet"], "best_scale": best}
+    measured |= {"cpu_seconds": trends.guided(scale, seed)[1], "cpu_seconds_gan": trends.rival(scale, seed)[1]}
+    measured["margin"] = measured["frechet_gan"] - measured["frechet_best"]
+    return measured["margin"] > 0, measured

@@ -208,7 +208,8 @@ class Plan:
         count = self.heads or max(1, channels // self.head_width)
         if channels % count or (not self.heads and count > 1 and channels % self.head_width):
             raise PapertrialError(
-                f"{channels} channels cannot be split evenly into heads", "choose --set heads or head_width that divides them"
+                f"{channels} channels cannot be split evenly into heads",
+                "choose --set heads or head_width that divides them",
             )
         return count
 
@@ -278,7 +279,7 @@ class UNet(Down):
 
     def __init__(self, plan: Plan, out: int, classes: int = 0) -> None:
         super().__init__(plan)
-        self.classes = classes
+        self.classes, self.channels_out = classes, out
         if classes:
             self.label_emb = nn.Embedding(classes, 4 * plan.width)
         skips, size = list(self.skips), self.skips[-1]
@@ -312,7 +313,7 @@ class Classifier(Down):
 
     def __init__(self, plan: Plan, places: int, classes: int) -> None:
         super().__init__(plan)
-        size = plan.sizes[-1]
+        self.classes, size = classes, plan.sizes[-1]
         pool = AttentionPool(places, size, plan.heads_of(size), classes)
         self.out = nn.Sequential(nn.GroupNorm(plan.groups, size), nn.SiLU(), pool)
 
