@@ -405,7 +405,7 @@ def _labelled(split: Split) -> Split:
 
 def _plan(config: Config, facts: Facts, width: int, blocks: int) -> Plan:
     levels = range(len(config.multipliers))
-    attention = tuple(level for level in levels if sideat(_side(facts), level) <= config.attention)
+    attention = tuple(level for level in levels if side_at(_side(facts), level) <= config.attention)
     return Plan(
         facts.channels, width, config.multipliers, blocks, attention, config.heads, config.head_width, config.qkv_first,
         config.groups, config.dropout,
@@ -430,7 +430,7 @@ def build(config: Config, facts: Facts, backbone: nn.Module | None = None) -> Gu
     network = None
     if guided:
         level = len(config.multipliers) - 1
-        places = sideat(facts.height, level) * sideat(facts.width, level)
+        places = side_at(facts.height, level) * side_at(facts.width, level)
         plan = _plan(config, facts, config.classifier_width, config.classifier_blocks)
         network = Classifier(plan, places, facts.classes)
     for file in filter(None, config.pretrained.split(",")):
