@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from papertrial.core import registry
 from papertrial.core.errors import PapertrialError
 from papertrial.study.figures import colour
-from papertrial.study.page import Bars, Grid, Heading, Histogram, Legend, Picture, Pictures, Series, Table, Text
+from papertrial.study.page import Bars, Grid, Heading, Histogram, Legend, Picture, Pictures, Series, Sheet, Table, Text
 
 if TYPE_CHECKING:
     from papertrial.core.task import Prepared, Split
@@ -96,6 +97,33 @@ def _picture(pixels: np.ndarray, label: str) -> Picture:
     image.save(stream, kind, quality=88)
     address = f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
     return Picture(address, label, *image.size)
+
+
+def sheets(runs: Mapping[str, Path]) -> list[Any]:
+    """What generators drew for some test rows, beside the test images themselves; nothing for other runs.
+
+    runs: folder of a run by the name it is shown with. The pictures were kept when the run was judged.
+    """
+    kept = {name: folder / "drawn.png" for name, folder in runs.items() if (folder / "drawn.png").exists()}
+    if not kept:
+        return []
+    test = next(iter(kept.values())).with_name("test.png")
+    files = {"test images": test, **kept}
+    drawn = [Sheet(name, _sheet(file, name)) for name, file in files.items() if file.exists()]
+    words = (
+        "Each generator drew one picture for each of these test images, of its class where it takes classes: the first of each"
+        " class, none picked out."
+    )
+    return [Text(words, "note"), Grid(drawn, 300)]
+
+
+def _sheet(file: Path, name: str) -> Picture:
+    from PIL import Image
+
+    with Image.open(file) as image:
+        width, height = image.size
+    address = f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}"
+    return Picture(address, f"{name}, side by side", width, height)
 
 
 def _texts(prepared: Prepared) -> list[Any]:

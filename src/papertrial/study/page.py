@@ -210,6 +210,15 @@ class Pictures:
 
 
 @dataclass(frozen=True)
+class Sheet:
+    """Many small pictures in one large one, under a title."""
+
+    title: str
+    picture: Picture
+    kind: ClassVar[str] = "sheet"
+
+
+@dataclass(frozen=True)
 class Legend:
     """Colours and what they stand for."""
 
