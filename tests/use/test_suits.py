@@ -17,7 +17,7 @@ def test_every_task_and_paper_has_its_answer():
 def test_near_ones_take_such_data():
     images = np.random.default_rng(0).integers(0, 255, (40, 8, 8), np.uint8)
     found = suits(pt.open(images).look())
-    assert "image_classification" in found.near_tasks and found.near_tasks["image_classification"]
+    assert found.near_tasks.get("image_classification")
     assert "tabular" not in found.near_tasks
     assert found.near_papers["mlp_mixer"] and "labels" in found.near_papers["mlp_mixer"]
     assert "rtdl" not in found.near_papers and "rank_collapse" not in found.near_papers

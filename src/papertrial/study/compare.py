@@ -421,7 +421,7 @@ def plan(methods: Sequence[str], task: Task, recipe: str = "base") -> list[Plann
 
 
 def _idle(entrant: _Entrant, recipe: str) -> bool:
-    """Whether nothing is trained, as with random features, so that a run takes no time to speak of."""
+    """Whether nothing is trained, as with untrained backbones, so that a run takes no time to speak of."""
     found = entrant.method.module.recipes.get(_recipe(entrant.method, recipe, entrant.asked))
     return found is not None and found.budget.steps == 0
 

@@ -109,7 +109,7 @@ class ImageTask:
     version = 1
     kind = "images"
     inputs = ("image",)
-    floors = ("random_features", "majority")
+    floors = ("untrained", "majority")
     budget = Budget(seconds=60)
     bank = BANK
 
