@@ -42,6 +42,7 @@ Notation
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -310,7 +311,7 @@ class GuidedDiffusion(nn.Module):
                 t = torch.full((len(x),), place, device=x.device)
                 time = process.time[t]
                 found = process.predict(self.diffusion.unet(x, time, told), x, t)
-                gradient = scale * self.classifier.gradient(x, time, labels) if scale else None
+                gradient = scale * self.classifier.gradient(x, time, labels) if scale and self.classifier else None
                 x = step(process, found, x, t, noise(), gradient)
                 if progress is not None:
                     progress((count - place) / count)
@@ -362,7 +363,7 @@ class GuidedDiffusion(nn.Module):
         if held.shape != (count,) or bool((held < -1).any()) or bool((held >= max(self.classes, 1)).any()):
             raise PapertrialError(f"labels are one of 0 to {self.classes - 1}, or -1, for each of {count} images")
         scale = self.config.guidance if guidance is None else guidance
-        return held.to(device), float(scale) if bool((held >= 0).any()) and self.classifier is not None else 0.0
+        return held.to(device), float(scale) if bool((held >= 0).any()) else 0.0
 
     def _told(self, labels: Tensor, noise: _Noise) -> Tensor:
         """What a U-Net with classes is told: where nothing was asked for, a class that the row's seed draws."""
@@ -395,7 +396,7 @@ def _sampler(name: str, eta: float) -> Callable[..., Tensor]:
             f"the sampler {name!r} with eta {eta} is not known",
             "choose sampler=ddpm, or sampler=ddim with eta from 0 to 1",
         )
-    return lambda *given: ddim_step(*given, eta=eta)
+    return functools.partial(ddim_step, eta=eta)
 
 
 def _labelled(split: Split) -> Split:

@@ -257,10 +257,10 @@ class Down(nn.Module):
 
     def embed(self, time: Tensor) -> Tensor:
         """(B,) steps -> (B, D)."""
-        weight = self.time_embed[0].weight
+        dtype = next(self.time_embed.parameters()).dtype
         # an angle of 1000 needs more digits than half precision has
-        wide = torch.promote_types(weight.dtype, torch.float32)
-        return self.time_embed(time_embedding(time, self.plan.width, wide).to(weight.dtype))
+        wide = torch.promote_types(dtype, torch.float32)
+        return self.time_embed(time_embedding(time, self.plan.width, wide).to(dtype))
 
     def down(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The feature map after the middle, and what each block on the way gave."""
