@@ -434,7 +434,7 @@ def build(config: Config, facts: Facts, backbone: nn.Module | None = None) -> Gu
         places = side_at(facts.height, level) * side_at(facts.width, level)
         plan = _plan(config, facts, config.classifier_width, config.classifier_blocks)
         network = Classifier(plan, places, facts.classes)
-    for file in filter(None, config.pretrained.split(",")):
+    for file in config.pretrained.split(",") if config.pretrained else ():
         checkpoints.start_from(unet, network, file.strip())
     return GuidedDiffusion(config, (facts.channels, facts.height, facts.width), unet, network)
 
@@ -520,10 +520,10 @@ recipes = {
             "groups": 4,
             "head_width": 16,
             "classifier_width": 16,
-            "draw_steps": 10,
+            "draw_steps": 8,
         },
         optim={"lr": 3e-3, "weight_decay": 0.0, "batch": 32, "ema": 0.99},
-        budget=Budget(steps=120),
+        budget=Budget(steps=80),
         source="small enough for tests",
         cost="seconds on a CPU",
     ),
