@@ -68,7 +68,7 @@ class Record:
     def trials(self) -> list[dict[str, Any]]:
         """Configurations that a method tried while tuning itself; a last line cut short by a kill is left out."""
         file, found = self.folder / "trials.jsonl", []
-        for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else ():
             with contextlib.suppress(ValueError):
                 found.append(json.loads(line))
         return found

@@ -119,6 +119,10 @@ class Site:
         words = "There is no such page." if error.status_code == 404 else f"{HTTPStatus(error.status_code).phrase}."
         return self.page(request, "site/error.html", error.status_code, words=words, fix="")
 
+    async def missing(self, request: Request, error: Exception) -> Response:
+        """For applications whose FileNotFoundError means that there is no such page."""
+        return await self._refused(request, HTTPException(404))
+
     async def _mendable(self, request: Request, error: Any) -> Response:
         return self.page(request, "site/error.html", 400, words=error.problem, fix=error.fix)
 
