@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+
+from papertrial.app.site.serve import listen
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 VOID = {"meta", "img", "br", "line", "rect", "path", "polygon", "wbr"}
@@ -60,36 +65,66 @@ class Read(HTMLParser):
         return json.loads(self.inside["script"][0])
 
 
-def look(file: Path) -> None:
-    """Open it wide and narrow, light and dark: nothing is complained of, fetched, or wider than the screen, and every
-    figure is drawn. Skips where there is no browser."""
+OPTIONS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--no-first-run",
+)
+
+
+@contextmanager
+def browser():
+    """Chromium without a window. Skips where there is none."""
     if CHROMIUM is None:
         pytest.skip("needs chromium, which is not on this machine")
     browsers = pytest.importorskip("playwright.sync_api", reason="needs playwright (the extra dev)")
-    options = [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--disable-background-networking",
-        "--no-first-run",
-    ]
     with browsers.sync_playwright() as player:
-        browser = player.chromium.launch(executable_path=CHROMIUM, args=options)
-        for width, scheme in ((1280, "light"), (390, "dark")):
-            sheet = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-            said, asked = [], []
-            sheet.on("console", lambda message, said=said: said.append(message.text))
-            sheet.on("pageerror", lambda error, said=said: said.append(str(error)))
-            sheet.on("dialog", lambda dialog, said=said: said.append(dialog.message) or dialog.dismiss())
-            sheet.on("request", lambda request, asked=asked: asked.append(request.url))
-            sheet.goto(file.as_uri())
-            sheet.wait_for_selector("svg.main-svg")
-            assert not said, (file.name, width, said)
-            assert [url for url in asked if not url.startswith("data:")] == [file.as_uri()]
-            plots = sheet.locator(".plot").count()
-            assert plots and sheet.locator(".plot:has(svg.main-svg)").count() == plots
-            assert sheet.evaluate("document.documentElement.scrollWidth") <= width, "the page itself scrolls sideways"
-            ground = sheet.evaluate("getComputedStyle(document.body).backgroundColor")
-            assert (sum(map(int, re.findall(r"\d+", ground)[:3])) < 200) == (scheme == "dark")
-            sheet.close()
-        browser.close()
+        made = player.chromium.launch(executable_path=CHROMIUM, args=list(OPTIONS))
+        yield made
+        made.close()
+
+
+def inspect(made, address: str, own: str) -> None:
+    """Open it wide and narrow, light and dark: nothing is complained of, fetched from elsewhere than `own`, or wider than
+    the screen, and every figure is drawn."""
+    for width, scheme in ((1280, "light"), (390, "dark")):
+        sheet = made.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        said, asked = [], []
+        sheet.on("console", lambda message, said=said: said.append(message.text))
+        sheet.on("pageerror", lambda error, said=said: said.append(str(error)))
+        sheet.on("dialog", lambda dialog, said=said: said.append(dialog.message) or dialog.dismiss())
+        sheet.on("request", lambda request, asked=asked: asked.append(request.url))
+        sheet.goto(address)
+        plots = sheet.locator(".plot").count()
+        if plots:
+            sheet.wait_for_selector("svg.main-svg", state="attached")
+        assert not said, (address, width, said)
+        assert not [url for url in asked if not url.startswith(("data:", own))]
+        assert sheet.locator(".plot:has(svg.main-svg)").count() == plots
+        assert sheet.evaluate("document.documentElement.scrollWidth") <= width, f"{address} scrolls sideways at {width}"
+        ground = sheet.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, re.findall(r"\d+", ground)[:3])) < 200) == (scheme == "dark")
+        sheet.close()
+
+
+def look(file: Path) -> None:
+    """A report that is one file, which asks for no other, has figures."""
+    with browser() as made:
+        inspect(made, file.as_uri(), file.as_uri())
+    assert 'class="plot"' in file.read_text(encoding="utf-8")
+
+
+@contextmanager
+def serving(site) -> Iterator[str]:
+    """A site answering on a free port of this machine; gives its address."""
+    import uvicorn
+
+    with listen("127.0.0.1", 0) as listening:
+        server = uvicorn.Server(uvicorn.Config(site.guard, log_level="critical", ws="none"))
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()

@@ -1080,7 +1080,7 @@ def web(
     judge: Annotated[
         str | None, typer.Option(help="Database of judgements, whose pages stand under /judge.", show_default=False)
     ] = None,
-    evidence: Annotated[Path, typer.Option(help="Folder of the evidence on claims.")] = Path("evidence"),
+    evidence: Annotated[Path | None, typer.Option(help="Folder of the evidence on claims.", show_default=False)] = None,
 ) -> None:
     """The shelf, runs as they go, search and judgements as a site on this machine. Ctrl-C ends it."""
     from papertrial.app.site import serve

@@ -106,7 +106,7 @@ def page(path: Path, files: Sequence[Path]) -> Page:
         [_answer(found)],
         [
             Section("Overview", _overview(found) + ([_untried(found)] if path.is_dir() else [])),
-            *(Section(tried.id, of_paper(tried), _idea(tried)) for tried in found),
+            *(Section(tried.id, [*_about(tried.paper), *of_paper(tried)], _idea(tried)) for tried in found),
         ],
         foot="Made from the lines of evidence and nothing else. This page is one file and fetches nothing from anywhere.",
     )
@@ -153,17 +153,21 @@ def _idea(tried: Tried) -> str:
     return sentence(tried.paper.idea) if tried.paper is not None and tried.paper.idea else ""
 
 
+def _about(paper: Paper | None) -> list[Any]:
+    if paper is None:
+        return []
+    about = ", ".join(filter(None, (paper.title, paper.authors, str(paper.year or ""))))
+    return [Link(about, f"https://arxiv.org/abs/{paper.arxiv}") if paper.arxiv else Text(about)]
+
+
 def of_paper(tried: Tried) -> list[Any]:
     """What is known of a paper's claims: the table, the figures, the caveats, where it was run, every number."""
     blocks: list[Any] = []
     paper = tried.paper
     if paper is None:
         blocks.append(Text("This paper is not installed here: its evidence is shown without its figures.", "note"))
-    else:
-        about = ", ".join(filter(None, (paper.title, paper.authors, str(paper.year or ""))))
-        blocks.append(Link(about, f"https://arxiv.org/abs/{paper.arxiv}") if paper.arxiv else Text(about))
-        if not tried.claims:
-            blocks.append(Text("Its file cannot be imported here: the evidence is shown without its figures.", "note"))
+    elif not tried.claims:
+        blocks.append(Text("Its file cannot be imported here: the evidence is shown without its figures.", "note"))
     blocks.append(_table(tried))
     reasons = [f"{row['text']} {sentence(row['reason'])}" for row in tried.order if row.get("reason")]
     blocks += [Heading("Not run to the end"), Items(reasons)] if reasons else []

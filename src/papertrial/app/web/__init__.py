@@ -18,13 +18,14 @@ def make_web(
     host: str = "127.0.0.1",
     indexes: Sequence[Path] = (),
     judge: str | None = None,
-    evidence: Path = Path("evidence"),
+    evidence: Path | None = None,
     token: str | None = None,
 ) -> Site:
     """The site, for a server bound to `host`.
 
     runs: the folder that may be read; None where there is none.  indexes: to be searched, beside those in `runs` and in
-    the cache.  judge: database of judgements, which adds their pages.  evidence: what is known of claims.  token: what
+    the cache.  judge: database of judgements, which adds their pages.  evidence: folder of what is known of claims;
+    by default that of this folder or of the checkout.  token: what
     visitors must show; one is drawn where other machines reach the server.
 
     Raises PapertrialError for a folder that is not there or holds something else, and for a missing extra.
@@ -32,9 +33,14 @@ def make_web(
     site = make_site("papertrial", host=host, token=token)
     from papertrial.app.web.pages import mount
 
-    mount(site, runs, indexes, evidence)
+    mount(site, runs, indexes, evidence if evidence is not None else _evidence())
     if judge is not None:
         from papertrial.app.judge.pages import mount as mount_judge
 
         mount_judge(site, judge)
     return site
+
+
+def _evidence() -> Path:
+    here = Path("evidence")
+    return here if here.is_dir() else Path(__file__).parents[4] / "evidence"

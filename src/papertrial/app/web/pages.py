@@ -24,6 +24,7 @@ from papertrial.study.page import Page, plots_of
 #: seconds between two looks at what is running
 _EVERY = 2
 _HITS = 20
+_WORDS = {"hybrid": "words and meaning", "bm25": "words (BM25)", "dense": "meaning (vectors)"}
 #: pictures of a run on its page
 _PICTURES = 24
 
@@ -113,6 +114,7 @@ class _Web:
             request,
             page,
             here="/runs",
+            last=path.rpartition("/")[2],
             trail=[("Runs", "/runs"), *((part, views.address("/".join(up[: at + 1]))) for at, part in enumerate(up))],
             state=(entry.state, views.TONES[entry.state]),
             pictures=[
@@ -144,7 +146,15 @@ class _Web:
         """A page of blocks, as a report is."""
         sections = [section for section in page.sections if section.blocks]
         name_of, plots = plots_of([block for section in sections for block in section.blocks])
-        context = {"above": [], "trail": [], "state": None, "pictures": [], "download": "", "every": 0} | context
+        context = {
+            "above": [],
+            "trail": [],
+            "last": "",
+            "state": None,
+            "pictures": [],
+            "download": "",
+            "every": 0,
+        } | context
         return self.site.page(
             request, "web/page.html", page=page, sections=sections, name_of=name_of, plots=plots, live=True, **context
         )
@@ -177,7 +187,7 @@ class _Web:
             mode=mode,
             names=names,
             modes=modes,
-            every_mode=MODES,
+            every_mode=_WORDS,
             found=found,
             hits=hits,
             refusal=refusal,

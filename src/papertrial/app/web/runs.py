@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -195,6 +195,12 @@ def _kept_record(folder: Path, mark: tuple[int, ...]) -> Record:
     return Record.read(folder)
 
 
+def metric_of(card: Mapping[str, Any]) -> tuple[str, bool]:
+    """The primary metric of a run that is done, and whether higher is better."""
+    found: tuple[str, bool] = registry.task(card["task"]["name"]).primary_for(card["state"])
+    return found
+
+
 def mark(file: Path) -> tuple[int, ...]:
     about = file.stat()
     return about.st_mtime_ns, about.st_size, about.st_ino
@@ -206,7 +212,7 @@ def _summary(folder: Path, mark: tuple[int, ...]) -> tuple[str, str, int, tuple[
     record = Record.read(folder)
     if record.card is None or record.result is None:
         raise FileNotFoundError(folder)
-    metric, _ = registry.task(record.card["task"]["name"]).primary_for(record.card["state"])
+    metric, _ = metric_of(record.card)
     value = record.result["metrics"].get(metric)
     return (
         record.method,
@@ -244,7 +250,7 @@ def _comparison(folder: Path, path: str, held: set[int]) -> Entry:
     changed = max([_changed(folder), *(run.changed for run in runs)])
     busy = any(run.state == RUNNING for run in runs) or time.time() - changed < _SILENCE
     state = DONE if study.get("complete") else RUNNING if busy else STOPPED
-    asked = study.get("asked", {}).get("methods") or list(dict.fromkeys(run.method for run in runs if run.method))
+    asked = study.get("asked", {}).get("methods") or _asked(folder, runs)
     verdicts = study.get("verdicts", {})
     return Entry(
         path,
@@ -257,6 +263,16 @@ def _comparison(folder: Path, path: str, held: set[int]) -> Entry:
         seconds=sum(run.seconds or 0.0 for run in runs),
         words=", ".join(f"{name}: {verdict['word']}" for name, verdict in verdicts.items()),
     )
+
+
+def _asked(folder: Path, runs: Sequence[Entry]) -> list[str]:
+    """The methods of a comparison before it says so itself: those that are no baselines of the task."""
+    methods = list(dict.fromkeys(run.method for run in runs if run.method))
+    with suppress(*DAMAGE):
+        config = read_json(next(folder.glob("*/seed*/config.json")))
+        task = registry.task(config["task"].partition(" ")[0])
+        return [method for method in methods if method not in (*task.references, *task.floors)] or methods
+    return methods
 
 
 def _state(folder: Path, changed: float, held: set[int]) -> str:

@@ -16,7 +16,7 @@ from papertrial.core.errors import PapertrialError
 from papertrial.core.paper import Paper
 from papertrial.core.recipe import Optim, resolve
 from papertrial.core.registry import Listed
-from papertrial.study.check import NOT_RUN, VERDICTS
+from papertrial.study.check import FAILS, HOLDS, NOT_RUN, VERDICTS
 from papertrial.study.claims import TONES, Tried, of_paper
 from papertrial.study.page import Code, Facts, Fold, Heading, Link, Section, Table, Text
 from papertrial.study.parts import listed, sentence, typed
@@ -24,19 +24,21 @@ from papertrial.study.parts import listed, sentence, typed
 
 @dataclass(frozen=True)
 class Line:
-    """A paper as the list shows it. claims: (verdict, how many, tone), those that there are.  state: on the shelf, or why not."""
+    """A paper as the list shows it. claims: (words, tone), such as `3 hold`.  state: what it lacks.  reason: why nothing is
+    known of its claims."""
 
     paper: Paper
     on_shelf: bool
-    claims: tuple[tuple[str, int, str], ...] = ()
+    claims: tuple[tuple[str, str], ...] = ()
     state: str = ""
     reason: str = ""
 
 
 def lines(evidence: Path, words: str = "", task: str = "", month: str = "", shelf: bool = False) -> list[Line]:
-    """The reading list, less what was not asked for. words: all of them stand in the paper's facts."""
+    """The papers that can be used, then those that cannot yet, less what was not asked for. words: all of them stand in the
+    paper's facts."""
     wanted = words.casefold().split()
-    return [
+    found = [
         _line(row, evidence)
         for row in registry.reading_list()
         if (not task or task in row.paper.tasks)
@@ -44,6 +46,7 @@ def lines(evidence: Path, words: str = "", task: str = "", month: str = "", shel
         and (row.on_shelf or not shelf)
         and all(word in _told(row.paper) for word in wanted)
     ]
+    return sorted(found, key=lambda line: not line.on_shelf)
 
 
 def tasks() -> list[str]:
@@ -80,12 +83,16 @@ def mark(evidence: Path, paper: str) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=256)
-def _counts(paper: str, evidence: Path, mark: tuple[int, int]) -> tuple[tuple[str, int, str], ...]:
+def _counts(paper: str, evidence: Path, mark: tuple[int, int]) -> tuple[tuple[str, str], ...]:
     newest = Tried.read(evidence, paper).newest
     verdicts = [row["verdict"] for row in newest.values()]
     verdicts += [NOT_RUN for name in _written(paper) if name not in newest]
-    counts = ((verdict, verdicts.count(verdict), TONES[verdict]) for verdict in VERDICTS)
-    return tuple(count for count in counts if count[1])
+    counts = ((verdict, verdicts.count(verdict)) for verdict in VERDICTS)
+    return tuple((f"{count} {_word(verdict, count)}", TONES[verdict]) for verdict, count in counts if count)
+
+
+def _word(verdict: str, count: int) -> str:
+    return {HOLDS: "hold", FAILS: "fail"}.get(verdict, verdict) if count > 1 else verdict
 
 
 @cache
@@ -113,7 +120,7 @@ def sections(paper: str, evidence: Path, mark: tuple[int, int]) -> list[Section]
     return [
         Section("How to use it", [Code("\n".join(commands(facts))), *_needs(facts)]),
         Section("Claims", of_paper(tried), _claims_lead(tried)),
-        Section("What it says", _page(inspect.getdoc(module) or "")),
+        Section("What it is", _page(inspect.getdoc(module) or "")),
         Section(
             "Settings",
             _settings(module, facts.kind),
@@ -167,18 +174,20 @@ def _page(text: str) -> list[Any]:
             head, body = "", part
         body = textwrap.dedent(body)
         blocks += [Heading(head)] if head else []
-        blocks.append(Code(body) if head in _SET else Text(" ".join(body.split())))
+        blocks.append(Code(body) if head in _SET else Text(" ".join(body.replace("`", "").split())))
     return blocks
 
 
 def _settings(module: Any, kind: str) -> list[Any]:
     head = ("setting", "default", "where it comes from")
     _, own = resolve(module.Config, None, {})
-    blocks: list[Any] = [Table(head, [(row.name, typed(row.value), row.source) for row in own], words=3)] if own else []
+    blocks: list[Any] = (
+        [Table(head, [(row.name, typed(row.value), row.source) for row in own], words=3, stacked=True)] if own else []
+    )
     variants = getattr(module, "variants", {})
     if variants:
         rows = [(name, _changes(values)) for name, values in variants.items()]
-        blocks += [Heading("Variants"), Table(("variant", "what it sets"), rows, words=2)]
+        blocks += [Heading("Variants"), Table(("variant", "what it sets"), rows, words=2, stacked=True)]
     recipes = getattr(module, "recipes", {})
     if recipes:
         rows = [
@@ -192,7 +201,9 @@ def _settings(module: Any, kind: str) -> list[Any]:
     if kind in ("architecture", "objective"):
         _, optim = resolve(Optim, None, {})
         rows = [(row.name, typed(row.value), row.source) for row in optim]
-        blocks.append(Fold("How it is trained where no recipe says otherwise", [Table(head, rows, words=3)]))
+        blocks.append(
+            Fold("How it is trained where no recipe says otherwise", [Table(head, rows, words=3, stacked=True)])
+        )
     return blocks
 
 
@@ -210,7 +221,8 @@ def about(paper: Paper) -> list[Any]:
         ("tasks", ", ".join(paper.tasks)),
         ("techniques", ", ".join(paper.techniques)),
         ("builds on", ", ".join(paper.builds_on)),
-        ("code", paper.official + (f" ({paper.licence})" if paper.licence else "")),
     ]
-    link = [Link(f"arXiv {paper.arxiv}", f"https://arxiv.org/abs/{paper.arxiv}")] if paper.arxiv else []
-    return [Text(sentence(paper.idea)), *link, Facts([row for row in rows if row[1]])]
+    links = [Link(f"arXiv {paper.arxiv}", f"https://arxiv.org/abs/{paper.arxiv}")] if paper.arxiv else []
+    if paper.official.startswith("https://"):
+        links.append(Link("The authors' code" + (f" ({paper.licence})" if paper.licence else ""), paper.official))
+    return [Text(sentence(paper.idea)), *links, Facts([row for row in rows if row[1]])]

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from papertrial.app.web.runs import DAMAGE, DONE, RUNNING, STOPPED, UNREADABLE, Entry, Part, mark, records
+from papertrial.app.web.runs import DAMAGE, DONE, RUNNING, STOPPED, UNREADABLE, Entry, Part, mark, metric_of, records
 from papertrial.core.budget import Budget, duration
 from papertrial.core.files import read_json
 from papertrial.study import parts
@@ -54,7 +54,10 @@ def _report(folder: Path, mark: tuple[int, ...]) -> Page:
 
 def _done(entry: Entry, folder: Path) -> Page:
     found = _report(folder, mark(_last_file(entry, folder)))
-    more = [Section("Runs", [_runs(entry)])] if entry.kind == "comparison" else [Section("How to use it", _use(folder))]
+    if entry.kind == "comparison":
+        more = [Section("Runs", [Fold(counted(len(entry.runs), "run"), [_runs(entry)])])]
+    else:
+        more = [Section("How to use it", _use(folder))]
     return Page(
         found.kicker, found.question, found.answers, [*found.sections[:1], *more, *found.sections[1:]], found.lead
     )
@@ -79,7 +82,7 @@ def _run(entry: Entry, folder: Path) -> Page:
     blocks: list[Any] = []
     if record is not None:
         with suppress(*DAMAGE):  # the sign of a validation score is the metric's, which is known once the run is done
-            blocks = parts.curves([record], lambda _: colour(0), "score", True)
+            blocks = parts.curves([record], lambda _: colour(0), "", True, _going(entry, folder))
     return Page(
         f"run · {config['task']}",
         f"{entry.method} on {entry.data}",
@@ -91,6 +94,12 @@ def _run(entry: Entry, folder: Path) -> Page:
             Section("Settings", _settings(config)),
         ],
     )
+
+
+def _going(entry: Entry, folder: Path) -> list[Path]:
+    """Folders of the runs that go on, of a comparison or the run itself."""
+    inside = [folder / run.path.removeprefix(f"{entry.path}/") for run in entry.runs if run.state == RUNNING]
+    return [*inside, folder] if entry.state == RUNNING else inside
 
 
 def _progress(entry: Entry) -> list[Any]:
@@ -147,7 +156,9 @@ def _settings(config: dict[str, Any]) -> list[Any]:
     ):
         held = config.get(key) or {}
         if held:
-            table = Table(["setting", "value"], [[name, typed(value)] for name, value in held.items()], words=2)
+            table = Table(
+                ["setting", "value"], [[name, typed(value)] for name, value in held.items()], words=2, stacked=True
+            )
             blocks.append(Fold(f"{counted(len(held), 'setting')} {title}", [table]))
     return blocks
 
@@ -164,18 +175,20 @@ def _comparison(entry: Entry, folder: Path) -> Page:
     held = records(folder)
     names = list(dict.fromkeys(run.method for run in held))
     curves: list[Any] = []
-    metric, higher, reference = "score", True, ""
+    done = [run for run in held if run.card is not None]
+    metric, higher, reference = "", True, ""
     with suppress(*DAMAGE):
-        found = read_json(folder / "comparison.json")
-        metric, higher, reference = found["metric"], found["higher_is_better"], found["reference"]
+        reference = read_json(folder / "comparison.json")["reference"] if blocks else ""
+        metric, higher = metric_of(done[0].card)
 
     def shade(name: str) -> str:
         others = [other for other in names if other != reference]
         return REFERENCE if name == reference else colour(others.index(name))
 
     with suppress(*DAMAGE):
-        curves = parts.curves([run for run in held if run.percent is None], shade, metric, higher)
-    done = [run for run in held if run.result is not None]
+        curves = parts.curves(
+            [run for run in held if run.percent is None], shade, metric, higher, _going(entry, folder)
+        )
     return Page(
         "comparison",
         f"{entry.method} on {entry.data}" if entry.method else entry.path,
