@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
@@ -86,8 +87,8 @@ def browser():
         made.close()
 
 
-def inspect(made, address: str, own: str) -> None:
-    """Open it wide and narrow, light and dark: nothing is complained of, fetched from elsewhere than `own`, or wider than
+def inspect(made, addresses, own: str) -> None:
+    """Open each wide and narrow, light and dark: nothing is complained of, fetched from elsewhere than `own`, or wider than
     the screen, and every figure is drawn."""
     for width, scheme in ((1280, "light"), (390, "dark")):
         sheet = made.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
@@ -96,24 +97,65 @@ def inspect(made, address: str, own: str) -> None:
         sheet.on("pageerror", lambda error, said=said: said.append(str(error)))
         sheet.on("dialog", lambda dialog, said=said: said.append(dialog.message) or dialog.dismiss())
         sheet.on("request", lambda request, asked=asked: asked.append(request.url))
-        sheet.goto(address)
-        plots = sheet.locator(".plot").count()
-        if plots:
-            sheet.wait_for_selector("svg.main-svg", state="attached")
-        assert not said, (address, width, said)
-        assert not [url for url in asked if not url.startswith(("data:", own))]
-        assert sheet.locator(".plot:has(svg.main-svg)").count() == plots
-        assert sheet.evaluate("document.documentElement.scrollWidth") <= width, f"{address} scrolls sideways at {width}"
-        ground = sheet.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert (sum(map(int, re.findall(r"\d+", ground)[:3])) < 200) == (scheme == "dark")
+        for address in addresses:
+            sheet.goto(address)
+            plots = sheet.locator(".plot").count()
+            if plots:
+                sheet.wait_for_selector("svg.main-svg", state="attached")
+            assert not said, (address, width, said)
+            assert not [url for url in asked if not url.startswith(("data:", own))]
+            assert sheet.locator(".plot:has(svg.main-svg)").count() == plots
+            wide = sheet.evaluate("document.documentElement.scrollWidth")
+            assert wide <= width, f"{address} scrolls sideways: {wide} of {width}"
+            ground = sheet.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert (sum(map(int, re.findall(r"\d+", ground)[:3])) < 200) == (scheme == "dark")
         sheet.close()
 
 
 def look(file: Path) -> None:
     """A report that is one file, which asks for no other, has figures."""
     with browser() as made:
-        inspect(made, file.as_uri(), file.as_uri())
+        inspect(made, [file.as_uri()], file.as_uri())
     assert 'class="plot"' in file.read_text(encoding="utf-8")
+
+
+def until(sheet, expression: str, seconds: float = 30.0) -> None:
+    """Wait for an expression to be true. The page's policy lets no text be run, so the page itself cannot wait for it."""
+    for _ in range(int(10 * seconds)):
+        if sheet.evaluate(expression):
+            return
+        sheet.wait_for_timeout(100)
+    raise AssertionError(f"not in {seconds} s: {expression}")
+
+
+def asked(app, path="/take", method="POST", headers=(), body=(), host="127.0.0.1:8000", raw_path=None, query=b""):
+    """One request by hand. Returns status, headers and body, and how many pieces of `body` were asked for."""
+    told = [(b"host", host.encode()), (b"origin", f"http://{host}".encode())]
+    told += [(name.lower().encode(), value.encode()) for name, value in headers]
+    scope = {
+        "type": "http", "method": method, "path": path, "raw_path": raw_path or path.encode(), "query_string": query,
+        "headers": told, "scheme": "http", "server": ("127.0.0.1", 8000), "client": ("127.0.0.1", 1), "root_path": "",
+        "http_version": "1.1",
+    }  # fmt: skip
+    pieces, sent, count = iter(body), [], 0
+
+    async def receive():
+        nonlocal count
+        piece = next(pieces, None)
+        count += piece is not None
+        return {"type": "http.request", "body": piece or b"", "more_body": piece is not None}
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    start, *rest = sent
+    return (
+        start["status"],
+        {name.decode(): value.decode() for name, value in start["headers"]},
+        b"".join(message.get("body", b"") for message in rest),
+        count,
+    )
 
 
 @contextmanager

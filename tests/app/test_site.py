@@ -18,6 +18,7 @@ from papertrial.app.site import make_site
 from papertrial.app.site.guard import MOST
 from papertrial.app.site.serve import is_loopback, listen, serve
 from papertrial.core.errors import PapertrialError
+from webpage import asked
 
 pytest.importorskip("fastapi", reason="needs the extra web")
 from fastapi import Request
@@ -66,36 +67,6 @@ def site():
 @pytest.fixture
 def client(site):
     return TestClient(site.guard, base_url=HOME, raise_server_exceptions=False)
-
-
-def asked(app, path="/take", method="POST", headers=(), body=(), host="127.0.0.1:8000", raw_path=None, query=b""):
-    """One request by hand. Returns status, headers and body, and how many pieces of `body` were asked for."""
-    told = [(b"host", host.encode()), (b"origin", f"http://{host}".encode())]
-    told += [(name.lower().encode(), value.encode()) for name, value in headers]
-    scope = {
-        "type": "http", "method": method, "path": path, "raw_path": raw_path or path.encode(), "query_string": query,
-        "headers": told, "scheme": "http", "server": ("127.0.0.1", 8000), "client": ("127.0.0.1", 1), "root_path": "",
-        "http_version": "1.1",
-    }  # fmt: skip
-    pieces, sent, count = iter(body), [], 0
-
-    async def receive():
-        nonlocal count
-        piece = next(pieces, None)
-        count += piece is not None
-        return {"type": "http.request", "body": piece or b"", "more_body": piece is not None}
-
-    async def send(message):
-        sent.append(message)
-
-    asyncio.run(app(scope, receive, send))
-    start, *rest = sent
-    return (
-        start["status"],
-        {name.decode(): value.decode() for name, value in start["headers"]},
-        b"".join(message.get("body", b"") for message in rest),
-        count,
-    )
 
 
 # --------------------------------------------------------------------------------------------------- names and addresses

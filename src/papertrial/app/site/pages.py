@@ -89,7 +89,8 @@ class Site:
         figures, brings Plotly to the page."""
         plots = context.setdefault("plots", "")
         text = self._environment.get_template(template).render(request=request, path=request.url.path, **context)
-        return HTMLResponse(text, status, {"content-security-policy": policy(styles=True)} if plots else None)
+        body = text.encode("utf-8", "replace")  # a name on the disk or in a file may be no text
+        return HTMLResponse(body, status, {"content-security-policy": policy(styles=True)} if plots else None)
 
     @cached_property
     def _environment(self) -> Environment:

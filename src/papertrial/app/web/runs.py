@@ -35,7 +35,7 @@ _DEPTH = 3
 _LARGEST_PICTURE = 64 << 20
 _HEADER, _TAIL = 16 << 20, 1 << 16
 #: what a folder that is changed while it is read, or holds something else than a run, can lead to
-DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, PapertrialError)
+DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, PapertrialError)
 _READ = (".json", ".jsonl", ".safetensors", ".npy")
 
 
@@ -269,7 +269,7 @@ def _asked(folder: Path, runs: Sequence[Entry]) -> list[str]:
     """The methods of a comparison before it says so itself: those that are no baselines of the task."""
     methods = list(dict.fromkeys(run.method for run in runs if run.method))
     with suppress(*DAMAGE):
-        config = read_json(next(folder.glob("*/seed*/config.json")))
+        config = read_json(folder.joinpath(*runs[0].path.split("/")[-2:], "config.json"))
         task = registry.task(config["task"].partition(" ")[0])
         return [method for method in methods if method not in (*task.references, *task.floors)] or methods
     return methods
@@ -373,7 +373,11 @@ def _folders(folder: Path) -> list[Path]:
 
 def _is_name(name: str) -> bool:
     """Whether it is the plain name of something in a folder, not hidden, and no way to anywhere else."""
-    return not name.startswith(".") and re.search(r"[/\\\x00-\x1f\x7f]", name) is None and name.strip() != ""
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:  # bytes that are no text, which no address can say
+        return False
+    return 0 < size <= 255 and not name.startswith(".") and re.search(r"[/\\\x00-\x1f\x7f]", name) is None
 
 
 def holds_links(folder: Path, depth: int = _DEPTH) -> bool:
