@@ -224,9 +224,7 @@ class Standing:
 
         def enough(total: int) -> bool:
             grown = total / self.answers
-            wider = stats.Variances(
-                spread.seed, spread.example, spread.interaction * grown, spread.furthest
-            )
+            wider = stats.Variances(spread.seed, spread.example, spread.interaction * grown, spread.furthest)
             seeds, examples = round(squares.seeds * grown), round(squares.examples * grown)
             return stats.power(squares.mean, seeds, examples, wider, level=stats.NEXT_LOOK * level) >= stats.POWER
 
@@ -253,9 +251,7 @@ def _even(groups: np.ndarray) -> float:
     return float(1 / np.square(share).sum())
 
 
-def _covariance(
-    answers: Answers, groups: np.ndarray, size: float, draws: int, rng: np.random.Generator
-) -> np.ndarray:
+def _covariance(answers: Answers, groups: np.ndarray, size: float, draws: int, rng: np.random.Generator) -> np.ndarray:
     """Of the estimates when groups of answers are resampled, as if there were `size` groups of equal weight."""
     count = int(groups.max()) + 1
     if count < 2:
