@@ -6,7 +6,7 @@ Arrays travel as `Split`s: named numpy columns of equal length. Metrics of one r
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -160,6 +160,23 @@ class Scores:
     metrics: dict[str, float]
     per_example: np.ndarray
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One of the trainings of a system, whose `stages()` gives them in order.
+
+    model: the torch module that is trained, with `loss(batch)`; what it shares with the system is what later stages use.
+    share: of the budget of the run; those of all stages add up to 1.  rows: makes what this stage learns from out of the
+    run's training rows, once the stages before are trained; the rows as they are where it is None.  optim: fields of
+    `Optim` that are other than the run's.
+    """
+
+    name: str
+    model: Any
+    share: float
+    rows: Callable[[Split], Split] | None = None
+    optim: Mapping[str, Any] = field(default_factory=dict)
 
 
 @runtime_checkable

@@ -73,9 +73,15 @@ class Record:
                 found.append(json.loads(line))
         return found
 
-    def logged(self, name: str) -> tuple[list[float], list[float]]:
+    @cached_property
+    def stages(self) -> dict[str, list[dict[str, Any]]]:
+        """The log of each stage of a system; that of the whole run, called "", where it is of one piece."""
+        return {name: run.history() for name, run in Run(self.folder).stages.items()} or {"": self.history}
+
+    def logged(self, name: str, stage: str = "") -> tuple[list[float], list[float]]:
         """(steps, values) of a number in the log."""
-        rows = [(row["step"], row[name]) for row in self.history if row.get(name) is not None]
+        history = self.stages.get(stage, []) if stage else self.history
+        rows = [(row["step"], row[name]) for row in history if row.get(name) is not None]
         return [step for step, _ in rows], [value for _, value in rows]
 
 
@@ -84,12 +90,15 @@ def curves(runs: Sequence[Record], shade: Callable[[str], str], metric: str, hig
     blocks: list[Any] = []
     losses = []
     for method in dict.fromkeys(run.method for run in runs):
-        own = [run for run in runs if run.method == method and run.logged("loss")[0]]
-        drawn = [Line(method, run.seed, *run.logged("loss"), shade(method)) for run in own]
-        if drawn:
-            stopped = [run.seed for run in own if run.result is None]
-            words = f"stopped with seed {listed(list(map(str, stopped)))}" if stopped else ""
-            losses.append(figures.lines(f"Loss of {method}", words, drawn, "steps", "loss", height=260))
+        of_method = [run for run in runs if run.method == method]
+        for stage in dict.fromkeys(stage for run in of_method for stage in run.stages):
+            own = [run for run in of_method if run.logged("loss", stage)[0]]
+            drawn = [Line(method, run.seed, *run.logged("loss", stage), shade(method)) for run in own]
+            if drawn:
+                stopped = [run.seed for run in own if run.result is None]
+                words = f"stopped with seed {listed(list(map(str, stopped)))}" if stopped else ""
+                title = f"Loss of {method}" + (f", {stage}" if stage else "")
+                losses.append(figures.lines(title, words, drawn, "steps", "loss", height=260))
     if losses:
         each = counted(len(losses[0].data), "seed") if len(losses) == 1 else "a line a seed"
         blocks += [

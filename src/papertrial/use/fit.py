@@ -266,15 +266,17 @@ def fit_prepared(
         torch.manual_seed(seed)
         model = build_model(task, resolved, prepared)
         rows = task.training(model, prepared)
-        meter = Meter()
+        meter, stages = Meter(), {}
         if not isinstance(model, Estimator):
-            meter = _train(task, model, rows, prepared, resolved, budget, run, seed, progress, shard)
+            meter, stages = _train(task, model, rows, prepared, resolved, budget, run, seed, progress, shard)
 
         def conclude() -> None:
             spent = _fit_estimator(model, rows, prepared, budget, run, seed) if isinstance(model, Estimator) else meter
             head = task.finish(model, prepared, seed)
             result = _judge(task, model, head, prepared, seed)
             result |= {"method": resolved.name, "cost": spent.to_json()}
+            if stages:
+                result["stages"] = stages
             per_example = result.pop("per_example")
             _save_weights(run, model, head)
             write_with(run.path("per_example.npy"), lambda temporary: _save_array(temporary, per_example))
@@ -431,15 +433,17 @@ def _train(
     seed: int,
     progress: bool,
     shard: bool,
-) -> Meter:
+) -> tuple[Meter, dict[str, Meter]]:
+    """What it cost, and each of its stages where there are several."""
     from papertrial.train.loop import train
+    from papertrial.train.stages import train_stages
 
-    early = validation(task, model, prepared, resolved.optim)
     techniques = [made.made for made in resolved.techniques]
-    return train(
-        model, rows, resolved.optim, budget, run, seed=seed, validate=early, progress=progress, techniques=techniques,
-        sharded=shard,
-    )  # fmt: skip
+    how: dict[str, Any] = {"seed": seed, "progress": progress, "techniques": techniques, "sharded": shard}
+    if hasattr(model, "stages"):
+        return train_stages(model, rows, resolved.optim, budget, run, **how)
+    early = validation(task, model, prepared, resolved.optim)
+    return train(model, rows, resolved.optim, budget, run, validate=early, **how), {}
 
 
 def validation(task: Task, model: Any, prepared: Prepared, optim: Optim) -> Callable[[], float] | None:
@@ -534,7 +538,11 @@ def _card(
             "data": "not known to papertrial: the weights carry what its licence asks",
         },
         "environment": environment(),
-        **{name: result[name] for name in ("valid", "metrics", "intervals", "extra", "cost")},
+        **{
+            name: result[name]
+            for name in ("valid", "metrics", "intervals", "extra", "cost", "stages")
+            if name in result
+        },
     }
 
 
