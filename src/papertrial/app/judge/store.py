@@ -92,6 +92,8 @@ class Picture(_Table, table=True):
     __tablename__ = "judge_picture"
     digest: str = Field(primary_key=True)
     content: bytes
+    width: int
+    height: int
 
 
 class Unit(_Table, table=True):
@@ -169,6 +171,12 @@ _OPEN = (
     .order_by(col(Assignment.id))
     .limit(1)
 )
+_LAST = (
+    select(Assignment.id)
+    .where(Assignment.rater_id == sql.bindparam("rater"), Assignment.state == "done")
+    .order_by(col(Assignment.answered).desc(), col(Assignment.id).desc())
+    .limit(1)
+)
 _COUNTS = (
     select(Assignment.state, Assignment.check, sql.func.count(Assignment.id))
     .where(Assignment.rater_id == sql.bindparam("rater"))
@@ -192,10 +200,10 @@ _BEHIND = _FREE.where(Unit.taken == sql.bindparam("taken"), col(Unit.number) < s
 
 @dataclass(frozen=True)
 class Shown:
-    """An output as a rater sees it: a text, or a picture fetched by assignment and place."""
+    """An output as a rater sees it: a text, or the (width, height) of a picture, fetched by assignment and place."""
 
     text: str | None
-    picture: bool
+    picture: tuple[int, int] | None
 
 
 @dataclass(frozen=True)
@@ -204,19 +212,23 @@ class Work:
 
     assignment: int
     context: Mapping[str, str]
-    picture: bool
+    picture: tuple[int, int] | None
     outputs: tuple[Shown, ...]
 
 
 @dataclass(frozen=True)
 class Desk:
-    """Where a rater stands. state: work, ready (there is some to begin), finished, paused or closed."""
+    """Where a rater stands. state: work, ready (there is some to begin), finished, paused or closed.
+
+    last: the assignment that undoing takes back.  more: beyond this rater's share, the study has units left.
+    """
 
     state: str
     work: Work | None
     done: int
     total: int
-    more: bool  # beyond this rater's share, the study has units left
+    last: int | None
+    more: bool
 
 
 @dataclass(frozen=True)
@@ -381,14 +393,14 @@ class Store:
         return found[name]
 
     def invite(self, study_id: int, names: Sequence[str]) -> list[tuple[Rater, str]]:
-        """New raters, each with a token that is told here and never again. Raises PapertrialError for a name in use."""
+        """New raters, each with a token that is told here and never again. Raises Refused for a name in use."""
         with self.writing() as session:
             study = _locked(session, study_id)
             used = set(session.exec(select(Rater.name).where(Rater.study_id == study_id)))
             made = []
             for name in names:
                 if name in used:
-                    raise PapertrialError(f"{study.name!r} already has a rater {name!r}", "choose another name")
+                    raise Refused(f"{study.name!r} already has a rater {name!r}", "choose another name")
                 used.add(name)
                 token = secrets.token_urlsafe(32)
                 rater = Rater(
@@ -410,13 +422,17 @@ class Store:
         free = (name for number in range(1, len(used) + count + 1) if (name := f"rater {number}") not in used)
         return [next(free) for _ in range(count)]
 
-    def renew(self, study_id: int, rater_id: int) -> str:
-        """A new token for a rater whose link is lost; the old one enters no longer."""
+    def renew(self, study_id: int, rater_id: int | None) -> tuple[str, str]:
+        """The name and a new token of a rater, or of the administrator (None); the old one opens nothing any more."""
         token = secrets.token_urlsafe(32)
         with self.writing() as session:
+            study = _locked(session, study_id)
+            if rater_id is None:
+                study.token = hashed(token)
+                return "administrator", token
             rater = _rater_of(session, study_id, rater_id)
             rater.token, rater.revoked = hashed(token), None
-        return token
+            return rater.name, token
 
     def revoke(self, study_id: int, rater_id: int) -> None:
         """The rater enters no longer and what was given out goes back; the judgements stay."""
@@ -561,24 +577,20 @@ class Store:
                 self._keep(session, given, values)
             return self._desk(session, study, rater, self._give(session, study, rater))
 
-    def undo(self, rater_id: int) -> Desk:
-        """Take back the rater's last answer and show its item again; more than once goes further back."""
+    def undo(self, rater_id: int, assignment_id: int) -> Desk:
+        """Take back the answers to the rater's last assignment and show it again; the next call goes further back.
+
+        Nothing happens unless `assignment_id` is the last one: a double click takes back one.
+        """
         with self.writing() as session:
             study, rater = _both(session, rater_id)
             if study.state == "closed":
                 raise Refused("the study has been closed; answers stay as they are")
-            last = session.exec(
-                select(Assignment)
-                .where(Assignment.rater_id == rater_id, Assignment.state == "done")
-                .order_by(col(Assignment.answered).desc(), col(Assignment.id).desc())
-            ).first()
-            if last is not None:
+            if session.exec(_LAST, params={"rater": rater_id}).first() == assignment_id:
+                last = session.get_one(Assignment, assignment_id)
                 now = self.clock()
-                session.exec(
-                    sql.update(Judgement)
-                    .where(col(Judgement.assignment_id) == last.id, col(Judgement.undone).is_(None))
-                    .values(undone=now)
-                )
+                live = col(Judgement.assignment_id) == assignment_id, col(Judgement.undone).is_(None)
+                session.exec(sql.update(Judgement).where(*live).values(undone=now))
                 last.state, last.answered = "open", None
                 last.given, last.deadline = now, now + 60 * study.minutes
                 session.flush()
@@ -679,7 +691,8 @@ class Store:
         elif state == "open":
             state = "ready" if self._next(session, study, rater, tally) is not None else "finished"
             more = state == "finished" and self._next(session, study, rater, tally, beyond=True) is not None
-        return Desk(state, work, tally.done, max(total, tally.done + (work is not None)), more)
+        last = session.exec(_LAST, params={"rater": rater.id}).first() if tally.done else None
+        return Desk(state, work, tally.done, max(total, tally.done + (work is not None)), last, more)
 
     def _checks_of(self, session: Session, study: Study) -> list[int]:
         """Ids of the attention checks, which never change, as a list of the caller's own."""
@@ -742,7 +755,8 @@ def _insert(session: Session, study: Study, entry: Entry, have: set[str]) -> tup
             return None
         digest = hashlib.sha256(picture).hexdigest()
         if digest not in have and session.get(Picture, digest) is None:
-            session.add(Picture(digest=digest, content=picture))
+            width, height = (int.from_bytes(picture[place : place + 4], "big") for place in (16, 20))  # its header
+            session.add(Picture(digest=digest, content=picture, width=width, height=height))
         have.add(digest)
         return digest
 
@@ -841,8 +855,12 @@ def _work(session: Session, given: Assignment) -> Work:
     item = session.get_one(Item, unit.item_id)
     sides = _sides(unit, given)
     found = {output.id: output for output in session.exec(select(Output).where(col(Output.id).in_(sides)))}
-    outputs = tuple(Shown(found[side].text, found[side].picture is not None) for side in sides)
-    return Work(given.id or 0, item.context, item.picture is not None, outputs)
+    outputs = [found[side] for side in sides]
+    digests = {digest for digest in (item.picture, *(output.picture for output in outputs)) if digest}
+    size = select(Picture.digest, Picture.width, Picture.height).where(col(Picture.digest).in_(digests))
+    sizes = {digest: (width, height) for digest, width, height in session.exec(size)} if digests else {}
+    shown = tuple(Shown(output.text, sizes.get(output.picture or "")) for output in outputs)
+    return Work(given.id or 0, item.context, sizes.get(item.picture or ""), shown)
 
 
 def _passes(right: Mapping[str, Sequence[float]], judged: Judgement) -> bool:
