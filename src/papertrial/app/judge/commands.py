@@ -120,7 +120,7 @@ def new(
     store = _store(db, create=True)
     study, token = store.add(called, asked, material, labels=labels, raters=raters, minutes=minutes)
     names = store.next_names(study.id or 0, raters)
-    invited = [(rater.name, token) for rater, token in store.invite(study.id or 0, names)]
+    invited = store.invite(study.id or 0, names)
     administrator = _links(url, [("administrator", token)])
     links = _links(url, invited)
     if json:
@@ -193,8 +193,7 @@ def invite(
     names = [" ".join(clean(one).split()) for one in name or []]
     if not all(names):
         raise PapertrialError("a rater has no name", "leave out --name to have them numbered")
-    made = [(rater.name, token) for rater, token in store.invite(own, names or store.next_names(own, raters))]
-    links = _links(url, made)
+    links = _links(url, store.invite(own, names or store.next_names(own, raters)))
     if json:
         _document(dict(links))
         return
@@ -263,7 +262,7 @@ def status(
                         str(rater.share),
                         f"{rater.passed} of {rater.checks}" if rater.checks else "-",
                         f"{rater.seconds:.1f}" if rater.seconds is not None else "-",
-                        "taken back" if rater.revoked else "",
+                        "revoked" if rater.revoked else "",
                     )
                     for rater in told.raters
                 ],

@@ -113,7 +113,7 @@ class _Pages:
             request,
             403,
             "This page needs an invitation.",
-            "Open the link that you were sent, whole, to the last character. A link that was taken back opens nothing.",
+            "Open the link that you were sent, whole, to the last character. A link that was revoked opens nothing.",
         )
 
     def _note(self, request: Request, status: int, words: str, more: str = "", back: str = "") -> Response:
@@ -131,7 +131,7 @@ class _Pages:
         found = self._rater(request, study)
         if found is None:
             return self._stranger(request)
-        return self._shown(request, *found, self.store.desk(found[1].id or 0))
+        return self._shown(request, *found, self.store.desk(found[1]))
 
     def _shown(self, request: Request, study: Study, rater: Rater, desk: Desk) -> Response:
         """The page, or for htmx the part of it that changes."""
@@ -143,7 +143,7 @@ class _Pages:
                 f"judge/{part}.html",
                 base=f"/judge/r/{study.id}",
                 desk=desk,
-                template=template,
+                asks=template,
                 keys=_keys(template),
                 looks_like_code=looks_like_code,
             )
@@ -158,7 +158,7 @@ class _Pages:
         found = self._rater(request, study)
         if found is None:
             return self._stranger(request)
-        own = found[1].id or 0
+        own = found[1]
         steps: dict[str, Callable[[], Desk]] = {
             "begin": partial(self.store.take, own),
             "more": partial(self.store.take, own, _FURTHER),
@@ -181,7 +181,7 @@ class _Pages:
         """A picture by where it lies on the rater's own desk. No path and no name leads to a file."""
         found = self._rater(request, study)
         content = (
-            self.store.picture(found[1].id or 0, _number(assignment), int(place))
+            self.store.picture(found[1], _number(assignment), int(place))
             if found is not None and place in ("0", "1", "2")
             else None
         )
@@ -250,7 +250,7 @@ class _Pages:
             made = self.store.invite(number, names)
         except Refused as refusal:
             return self._note(request, 409, _sentence(refusal.problem), _sentence(refusal.fix), f"/judge/a/{study}")
-        links = [(rater.name, link(str(request.base_url), token)) for rater, token in made]
+        links = [(name, link(str(request.base_url), token)) for name, token in made]
         return self._administered(request, study, "admin", links=links)
 
     def rater(self, request: Request, study: str, rater: str, what: str) -> Response:

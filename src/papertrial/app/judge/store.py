@@ -24,12 +24,13 @@ import secrets
 import statistics
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sql
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
@@ -41,7 +42,10 @@ from papertrial.core.errors import PapertrialError, did_you_mean, missing_extra
 from papertrial.core.judgement import Check, Judgements, Preference, Question, Rating, Scale, Template
 
 LARGEST_ID = 2**31 - 1  # of a PostgreSQL integer
+_TOGETHER = 64  # writes in one transaction
 _APART = 1_000_003  # of the draws of two raters
+
+_Result = TypeVar("_Result")
 
 
 class _Table(SQLModel, registry=registry()):
@@ -164,7 +168,7 @@ class Judgement(_Table, table=True):
 
 #: what every answer asks, built once
 _BOTH = select(Study, Rater).join(Rater, col(Rater.study_id) == Study.id).where(Rater.id == sql.bindparam("rater"))
-_BOTH_LOCKED = _BOTH.with_for_update()
+_BOTH_LOCKED = _BOTH.with_for_update().execution_options(populate_existing=True)
 _OPEN = (
     select(Assignment)
     .where(Assignment.rater_id == sql.bindparam("rater"), Assignment.state == "open")
@@ -182,6 +186,7 @@ _COUNTS = (
     .where(Assignment.rater_id == sql.bindparam("rater"))
     .group_by(col(Assignment.state), col(Assignment.check))
 )
+_KEEP = sql.insert(Judgement)
 _MINE = select(Assignment.id).where(
     Assignment.unit_id == Unit.id, Assignment.rater_id == sql.bindparam("rater"), Assignment.state != "lapsed"
 )
@@ -262,6 +267,22 @@ class Refused(PapertrialError):
     """What a rater asked for cannot be done; the page says why."""
 
 
+class _Line:
+    """Writes that wait for each other. Other processes wait for the lock of the database itself."""
+
+    def __init__(self) -> None:
+        self.turn = threading.Lock()
+        self.coming: deque[_Wish] = deque()
+
+
+@dataclass(eq=False)
+class _Wish:
+    work: Callable[[Session], Any]
+    result: Any = None
+    error: Exception | None = None
+    done: bool = False
+
+
 def hashed(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
 
@@ -287,7 +308,7 @@ class Store:
         self.name, self.engine = _engine(str(place), create)
         self._writer = self.engine.execution_options(writes=True)
         self._checks: dict[int | None, list[int]] = {}
-        self._turn = threading.Lock()  # threads queue here in order; other processes wait for the database's own lock
+        self._lines: dict[int, _Line] = {}
         with self._explained():
             present = set(sql.inspect(self.engine).get_table_names())
             wanted = set(_Table.metadata.tables)
@@ -315,11 +336,37 @@ class Store:
         with self._explained(), Session(self.engine, expire_on_commit=False) as session:
             yield session
 
-    @contextmanager
-    def writing(self) -> Iterator[Session]:
-        """A transaction that is committed when the block ends, and rolled back when it fails."""
-        with self._explained(), self._turn, Session(self._writer, expire_on_commit=False) as session, session.begin():
-            yield session
+    def _write(self, study_id: int, work: Callable[[Session], _Result]) -> _Result:
+        """`work(session)` in a transaction; returns once it has been committed.
+
+        Whoever's turn it is commits for all that have come to the same study meanwhile: a slow disk is waited for once,
+        not once each. A wish that fails takes back what it did alone.
+        """
+        line = self._lines.setdefault(study_id if self.engine.name == "postgresql" else 0, _Line())
+        wish = _Wish(work)
+        line.coming.append(wish)
+        with line.turn:
+            while not wish.done:
+                self._grant([line.coming.popleft() for _ in range(min(len(line.coming), _TOGETHER))])
+        if wish.error is not None:
+            raise wish.error
+        return wish.result
+
+    def _grant(self, wishes: Sequence[_Wish]) -> None:
+        try:
+            with self._explained(), Session(self._writer, expire_on_commit=False) as session, session.begin():
+                for wish in wishes:
+                    try:
+                        with self._explained(), session.begin_nested():
+                            wish.result = wish.work(session)
+                    except Exception as error:
+                        wish.error = error
+        except Exception as error:  # nothing of it is there
+            for wish in wishes:
+                wish.error = wish.error or error
+        finally:
+            for wish in wishes:
+                wish.done = True
 
     def close(self) -> None:
         self.engine.dispose()
@@ -357,7 +404,8 @@ class Store:
         )
         order = list(range(count))
         random.Random(seed).shuffle(order)
-        with self.writing() as session:
+
+        def add(session: Session) -> None:
             if session.exec(select(Study.id).where(Study.name == name)).first() is not None:
                 raise PapertrialError(f"{self.name} already has a study {name!r}", "choose another name")
             session.add(study)
@@ -379,6 +427,8 @@ class Store:
                         number=order[index] if unit.right is None else index,
                     )
                 )
+
+        self._write(0, add)
         return study, token
 
     def studies(self) -> list[Study]:
@@ -392,9 +442,10 @@ class Store:
             raise PapertrialError(f"{self.name} has no study {name!r}", did_you_mean(name, found))
         return found[name]
 
-    def invite(self, study_id: int, names: Sequence[str]) -> list[tuple[Rater, str]]:
-        """New raters, each with a token that is told here and never again. Raises Refused for a name in use."""
-        with self.writing() as session:
+    def invite(self, study_id: int, names: Sequence[str]) -> list[tuple[str, str]]:
+        """New raters: (name, token), which is told here and never again. Raises Refused for a name in use."""
+
+        def invite(session: Session) -> list[tuple[str, str]]:
             study = _locked(session, study_id)
             used = set(session.exec(select(Rater.name).where(Rater.study_id == study_id)))
             made = []
@@ -403,17 +454,20 @@ class Store:
                     raise Refused(f"{study.name!r} already has a rater {name!r}", "choose another name")
                 used.add(name)
                 token = secrets.token_urlsafe(32)
-                rater = Rater(
-                    study_id=study_id,
-                    name=name,
-                    token=hashed(token),
-                    seed=secrets.randbelow(LARGEST_ID),
-                    share=study.share,
-                    created=self.clock(),
+                session.add(
+                    Rater(
+                        study_id=study_id,
+                        name=name,
+                        token=hashed(token),
+                        seed=secrets.randbelow(LARGEST_ID),
+                        share=study.share,
+                        created=self.clock(),
+                    )
                 )
-                session.add(rater)
-                made.append((rater, token))
-        return made
+                made.append((name, token))
+            return made
+
+        return self._write(study_id, invite)
 
     def next_names(self, study_id: int, count: int) -> list[str]:
         """`rater 1`, `rater 2`, ... that nobody has yet."""
@@ -425,7 +479,8 @@ class Store:
     def renew(self, study_id: int, rater_id: int | None) -> tuple[str, str]:
         """The name and a new token of a rater, or of the administrator (None); the old one opens nothing any more."""
         token = secrets.token_urlsafe(32)
-        with self.writing() as session:
+
+        def renew(session: Session) -> tuple[str, str]:
             study = _locked(session, study_id)
             if rater_id is None:
                 study.token = hashed(token)
@@ -434,20 +489,29 @@ class Store:
             rater.token, rater.revoked = hashed(token), None
             return rater.name, token
 
+        return self._write(study_id, renew)
+
     def revoke(self, study_id: int, rater_id: int) -> None:
         """The rater enters no longer and what was given out goes back; the judgements stay."""
-        with self.writing() as session:
+
+        def revoke(session: Session) -> None:
             _locked(session, study_id)
             rater = _rater_of(session, study_id, rater_id)
             rater.revoked = rater.revoked or self.clock()
             held = select(Assignment).where(Assignment.rater_id == rater_id, Assignment.state == "open")
             _lapse(session, session.exec(held).all())
 
+        self._write(study_id, revoke)
+
     def set_state(self, study_id: int, state: str) -> None:
+        """open; paused: nothing new is given out; closed: no answer is taken either."""
         if state not in ("open", "paused", "closed"):
             raise PapertrialError(f"a study cannot be {state!r}", "open, paused or closed")
-        with self.writing() as session:
+
+        def change(session: Session) -> None:
             _locked(session, study_id).state = state
+
+        self._write(study_id, change)
 
     def standings(self, study_id: int) -> Standings:
         with self.reading() as session:
@@ -546,47 +610,51 @@ class Store:
 
     # ------------------------------------------------------------------------------------------------------- the rater
 
-    def desk(self, rater_id: int) -> Desk:
+    def desk(self, rater: Rater) -> Desk:
         """What to show; changes nothing."""
         with self.reading() as session:
-            study, rater = session.exec(_BOTH, params={"rater": rater_id}).one()
-            return self._desk(session, study, rater, _open(session, rater))
+            study, rater = session.exec(_BOTH, params={"rater": rater.id}).one()
+            return self._desk(session, study, rater, _tally(session, rater), _open(session, rater))
 
-    def take(self, rater_id: int, more: int = 0) -> Desk:
+    def take(self, rater: Rater, more: int = 0) -> Desk:
         """Give the rater a next unit unless one is open; `more` adds to a share that is done first."""
-        with self.writing() as session:
-            study, rater = _both(session, rater_id)
+
+        def take(session: Session, study: Study, rater: Rater) -> Desk:
             if more and self._next(session, study, rater, _tally(session, rater)) is None:
                 rater.share += more
-            return self._desk(session, study, rater, self._give(session, study, rater))
+            return self._given(session, study, rater)
 
-    def answer(self, rater_id: int, assignment_id: int, values: Mapping[str, float]) -> Desk:
+        return self._as(rater, take)
+
+    def answer(self, rater: Rater, assignment_id: int, values: Mapping[str, float]) -> Desk:
         """Keep the answers to an assignment (question -> value, of two outputs 1 the left, 0 the right), give the next.
 
         An assignment that is done already stays as it is: a double click, a second tab or the back button adds
         nothing. One that lapsed counts after all. Raises Refused for what is not the rater's, or when closed.
         """
-        with self.writing() as session:
-            study, rater = _both(session, rater_id)
+
+        def answer(session: Session, study: Study, rater: Rater) -> Desk:
             given = session.get(Assignment, assignment_id) if 0 < assignment_id <= LARGEST_ID else None
-            if given is None or given.rater_id != rater_id:
+            if given is None or given.rater_id != rater.id:
                 raise Refused("this is not one of your items", "go back to the page and answer what it shows")
             if study.state == "closed":
                 raise Refused("the study has been closed; this last answer was not kept")
             if given.state != "done":
                 self._keep(session, given, values)
-            return self._desk(session, study, rater, self._give(session, study, rater))
+            return self._given(session, study, rater)
 
-    def undo(self, rater_id: int, assignment_id: int) -> Desk:
+        return self._as(rater, answer)
+
+    def undo(self, rater: Rater, assignment_id: int) -> Desk:
         """Take back the answers to the rater's last assignment and show it again; the next call goes further back.
 
         Nothing happens unless `assignment_id` is the last one: a double click takes back one.
         """
-        with self.writing() as session:
-            study, rater = _both(session, rater_id)
+
+        def undo(session: Session, study: Study, rater: Rater) -> Desk:
             if study.state == "closed":
                 raise Refused("the study has been closed; answers stay as they are")
-            if session.exec(_LAST, params={"rater": rater_id}).first() == assignment_id:
+            if session.exec(_LAST, params={"rater": rater.id}).first() == assignment_id:
                 last = session.get_one(Assignment, assignment_id)
                 now = self.clock()
                 live = col(Judgement.assignment_id) == assignment_id, col(Judgement.undone).is_(None)
@@ -594,15 +662,25 @@ class Store:
                 last.state, last.answered = "open", None
                 last.given, last.deadline = now, now + 60 * study.minutes
                 session.flush()
-            return self._desk(session, study, rater, _open(session, rater))
+            return self._given(session, study, rater)
 
-    def picture(self, rater_id: int, assignment_id: int, place: int) -> bytes | None:
+        return self._as(rater, undo)
+
+    def _as(self, rater: Rater, step: Callable[[Session, Study, Rater], Desk]) -> Desk:
+        """A rater's step, with the study locked."""
+
+        def locked(session: Session) -> Desk:
+            return step(session, *session.exec(_BOTH_LOCKED, params={"rater": rater.id}).one())
+
+        return self._write(rater.study_id, locked)
+
+    def picture(self, rater: Rater, assignment_id: int, place: int) -> bytes | None:
         """The PNG at a place of one of the rater's own assignments: 0 left or only, 1 right, 2 the item's own."""
         if not 0 < assignment_id <= LARGEST_ID:
             return None
         with self.reading() as session:
             given = session.get(Assignment, assignment_id)
-            if given is None or given.rater_id != rater_id:
+            if given is None or given.rater_id != rater.id:
                 return None
             unit = session.get_one(Unit, given.unit_id)
             sides = _sides(unit, given)
@@ -617,27 +695,28 @@ class Store:
 
     def _keep(self, session: Session, given: Assignment, values: Mapping[str, float]) -> None:
         now = self.clock()
-        for question, value in values.items():
-            session.add(
-                Judgement(
-                    assignment_id=given.id,
-                    question=question,
-                    value=1.0 - value if given.flipped else value,
-                    at=now,
-                    seconds=max(0.0, now - given.given),
-                )
-            )
+        seconds = max(0.0, now - given.given)
+        rows = [
+            {"assignment_id": given.id, "question": question, "value": 1 - value if given.flipped else value}
+            for question, value in values.items()
+        ]
+        session.connection().execute(_KEEP, [{**row, "at": now, "seconds": seconds} for row in rows])
         if given.state == "lapsed" and not given.check:
             session.get_one(Unit, given.unit_id).taken += 1
         given.state, given.answered = "done", now
         session.flush()
 
-    def _give(self, session: Session, study: Study, rater: Rater) -> Assignment | None:
-        """What lies on the rater's desk, put there now if nothing did; None where there is nothing to give."""
-        given = _open(session, rater)
-        if study.state != "open" or given is not None:
-            return given
+    def _given(self, session: Session, study: Study, rater: Rater) -> Desk:
+        """The desk, with something on it if there is anything to give."""
         tally = _tally(session, rater)
+        given = _open(session, rater)
+        if given is None and study.state == "open":
+            given = self._give(session, study, rater, tally)
+        return self._desk(session, study, rater, tally, given)
+
+    def _give(self, session: Session, study: Study, rater: Rater, tally: _Tally) -> Assignment | None:
+        """Put the next unit on the rater's desk; None where there is nothing to give."""
+        given = None
         unit = self._next(session, study, rater, tally)
         if unit is None:
             return None
@@ -681,8 +760,7 @@ class Store:
         anew = _FREE.where(col(Unit.id).in_(late), col(Unit.taken) <= study.labels)
         return session.exec(anew, params=told).first()
 
-    def _desk(self, session: Session, study: Study, rater: Rater, given: Assignment | None) -> Desk:
-        tally = _tally(session, rater)
+    def _desk(self, session: Session, study: Study, rater: Rater, tally: _Tally, given: Assignment | None) -> Desk:
         checks = len(self._checks_of(session, study))
         total = rater.share + sum(_place(study, rater, index) <= rater.share for index in range(checks))
         more, state, work = False, study.state, None
@@ -783,12 +861,6 @@ def _locked(session: Session, study_id: int) -> Study:
     if study is None:
         raise PapertrialError("this study is not there", "papertrial judge status lists those that are")
     return study
-
-
-def _both(session: Session, rater_id: int) -> tuple[Study, Rater]:
-    """A rater and the study, locked as by `_locked`."""
-    study, rater = session.exec(_BOTH_LOCKED, params={"rater": rater_id}).one()
-    return study, rater
 
 
 def _rater_of(session: Session, study_id: int, rater_id: int) -> Rater:
