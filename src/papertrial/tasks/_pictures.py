@@ -200,7 +200,8 @@ class Measures:
         with suppress(PapertrialError):
             return cls.find(key)
         known = np.flatnonzero(labels >= 0)
-        learnt = len(known) >= LEAST_PER_CLASS * max(2, len(np.unique(labels[known])))
+        count = len(np.unique(labels[known]))
+        learnt = count > 1 and len(known) >= LEAST_PER_CLASS * count
         rows, classes = (known, int(labels.max()) + 1) if learnt else (np.arange(len(labels)), 1)
         eyes = {}
         for seed, name in enumerate(("space", "judge") if learnt else ("space",)):
