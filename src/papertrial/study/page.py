@@ -207,9 +207,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Rows of small pictures: (label, pictures)."""
+    """Rows of small pictures: (label, pictures). captions: whether labels are whole sentences, which then follow the pictures."""
 
     rows: Sequence[tuple[str, Sequence[Picture]]]
+    captions: bool = False
     kind: ClassVar[str] = "pictures"
 
 

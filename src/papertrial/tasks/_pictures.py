@@ -337,7 +337,8 @@ def parts(
         valid = pick(everything, lambda count: np.minimum(count, MOST_VALID), rng, valid)
     else:
         wanted = min(MOST_VALID, max(_FEWEST, int(rounded(free.sum(), VALID_SHARE))))
-        valid = pick_together(everything, groups, lambda count: np.minimum(count, wanted), rng, free)
+        share = wanted / max(1, free.sum())  # of the groups, which may be large
+        valid = pick_together(everything, groups, lambda count: np.maximum(rounded(count, share), 1), rng, free)
     train = np.flatnonzero(free & ~valid)
     if fraction < 1:
         train = np.sort(np.random.default_rng([seed, 1]).permutation(train)[: max(1, round(fraction * len(train)))])
