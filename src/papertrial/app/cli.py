@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from papertrial.app import show
+from papertrial.app.judge.commands import judge
 from papertrial.core import registry
 from papertrial.core.budget import duration, size_in_words
 from papertrial.core.errors import Declined, PapertrialError, did_you_mean
@@ -26,6 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+app.add_typer(judge)
 
 
 def _complete_method(incomplete: str) -> list[str]:
