@@ -314,8 +314,8 @@ def test_an_address_of_another_machine_is_said_in_one_line(site, host):
         serve(site, host, 0)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
-def test_the_command_serves_until_ctrl_c(tmp_path, host):
+@pytest.mark.parametrize(("host", "end"), [("127.0.0.1", signal.SIGINT), ("0.0.0.0", signal.SIGTERM)])
+def test_the_command_serves_until_ctrl_c(tmp_path, host, end):
     command = [sys.executable, "-m", "papertrial", "web", str(tmp_path), "--port", "0", "--host", host]
     environment = {**os.environ, "PAPERTRIAL_CACHE": str(tmp_path / "cache")}
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
@@ -333,7 +333,8 @@ def test_the_command_serves_until_ctrl_c(tmp_path, host):
             assert answer.status == (401 if host != "127.0.0.1" and not length else status)
             assert answer.getheader("server") is None
             talk.close()
-        server.send_signal(signal.SIGINT)
+        server.send_signal(end)
+        server.send_signal(end)
         out, err = server.communicate(timeout=60)
         assert (server.returncode, out, err) == (0, "", "")
     finally:

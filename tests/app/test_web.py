@@ -445,6 +445,28 @@ def test_vectors_are_searched_where_an_index_has_them(tmp_path):
     assert "by hybrid" in client.get("/search", params={"q": "boat", "index": "sea"}).text
 
 
+# ------------------------------------------------------------------------------------------------------------ judgements
+
+
+def test_judgements_stand_beside_the_rest(tmp_path):
+    import judging
+
+    store = judging.Store(tmp_path / "j.db", create=True)
+    study, _, raters = judging.new_study(store, judging.outputs(tmp_path))
+    site = make_web(None, judge=str(tmp_path / "j.db"), evidence=EVIDENCE, host="0.0.0.0", token="t")
+    client = TestClient(site.guard, base_url="http://10.0.0.1:8000")
+    assert client.get("/judge").status_code == 401  # the list of studies is for those who have the site's token
+    entered = client.get(f"/judge/enter/{raters[0][1]}")  # a rater has one of one's own
+    assert entered.status_code == 200 and client.get("/runs").status_code == 401
+    client.get("/", params={"token": "t"})
+    assert study.name in client.get("/judge").text and 'href="/judge"' in client.get("/").text
+
+
+def test_judgements_that_are_not_there_are_said(papertrial, tmp_path):
+    code, _, err = papertrial("web", "--judge", tmp_path / "none.db")
+    assert code == 2 and "none.db" in err and len(err.splitlines()) == 1
+
+
 # ------------------------------------------------------------------------------------------------------ command, browser
 
 

@@ -35,9 +35,10 @@ def make_web(
 
     mount(site, runs, indexes, evidence if evidence is not None else _evidence())
     if judge is not None:
-        from papertrial.app.judge.pages import mount as mount_judge
+        from papertrial.app.judge.pages import add_judge
+        from papertrial.app.judge.store import Store
 
-        mount_judge(site, judge)
+        add_judge(site, Store(judge))
     return site
 
 
