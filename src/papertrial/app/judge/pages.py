@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,10 +25,12 @@ from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from papertrial.app.judge.store import LARGEST_ID, Desk, Rater, Refused, Store, Study
+from papertrial.core.errors import DataError
 from papertrial.core.judgement import Template
 
 if TYPE_CHECKING:
     from papertrial.app.site.pages import Site
+    from papertrial.study.people import Board
 
 _HERE = Path(__file__).parent
 _COOKIE = "papertrial-judge"
@@ -72,7 +74,7 @@ def add_judge(site: Site, store: Store) -> None:
 class _Pages:
     def __init__(self, site: Site, store: Store) -> None:
         self.site, self.store = site, store
-        self._boards: dict[int, tuple[int, Any]] = {}
+        self._boards: dict[int, tuple[int, Sequence[Board], str]] = {}
         self._counting = threading.Lock()
 
     # ------------------------------------------------------------------------------------------------------ coming in
@@ -219,21 +221,24 @@ class _Pages:
         if own is None:
             return self._stranger(request)
         part = "board" if "hx-request" in request.headers else "results"
+        boards, why = self._counted(own)
         return _kept_nowhere(
-            self.site.page(request, f"judge/{part}.html", base=f"/judge/a/{own.id}", study=own, board=self._board(own))
+            self.site.page(request, f"judge/{part}.html", base=f"/judge/a/{own.id}", study=own, boards=boards, why=why)
         )
 
-    def _board(self, study: Study) -> Any:
-        from papertrial.study.people import board
+    def _counted(self, study: Study) -> tuple[Sequence[Board], str]:
+        """The boards, or why there are none."""
+        from papertrial.study.people import Limits, boards
 
         number = study.id or 0
         with self._counting:
             count = self.store.count(number)
-            if self._boards.get(number, (-1, None))[0] != count:
-                judgements = self.store.judgements(number)
-                few = not judgements.ratings and not judgements.preferences
-                self._boards[number] = (count, None if few else board(judgements))
-            return self._boards[number][1]
+            if number not in self._boards or self._boards[number][0] != count:
+                try:
+                    self._boards[number] = (count, boards(self.store.judgements(number), limits=Limits()), "")
+                except DataError as error:
+                    self._boards[number] = (count, (), _sentence(error.problem))
+            return self._boards[number][1:]
 
     async def invite(self, request: Request, study: str) -> Response:
         form = await _form(request)
