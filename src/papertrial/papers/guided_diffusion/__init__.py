@@ -111,7 +111,7 @@ class Config:
     multipliers: tuple[float, ...] = sourced(
         (1, 1, 2, 2, 4, 4),
         "table 11, ImageNet 256",
-        auto=_by_side((12, (1, 2)), (48, (1, 2, 2)), (96, (1, 2, 3, 4)), (128, (1, 1, 2, 3, 4))),
+        auto=_by_side((12, (1, 2)), (20, (1, 1, 2)), (48, (1, 2, 2)), (96, (1, 2, 3, 4)), (128, (1, 1, 2, 3, 4))),
     )
     blocks: int = sourced(2, "table 11; 3 at 64 pixels", auto=_by_side((48, 1)))
     attention: int = sourced(
@@ -122,7 +122,7 @@ class Config:
     heads: int = sourced(0, "table 11; 4 at 128 pixels, and 0 is as many as head_width gives")
     head_width: int = sourced(64, "sec. 3", auto=_by_side((96, 32)))
     qkv_first: bool = sourced(False, "authors' code; true at 64 pixels")
-    groups: int = sourced(32, "authors' code", auto=_by_side((96, 8)))
+    groups: int = sourced(32, "authors' code: of every norm")
     dropout: float = sourced(0.0, "table 11; 0.1 at 64 pixels")
     class_cond: bool = sourced(
         False, "table 4 has both; here guidance alone names the class, so that images without a label are drawn too"
@@ -133,7 +133,7 @@ class Config:
     flips: bool = sourced(True, "authors' code", auto=lambda facts: facts.channels == 3)
     classifier_width: int = sourced(128, "authors' code", auto=_by_side((48, 32), (96, 64)))
     classifier_blocks: int = sourced(2, "authors' code; 4 at 64 pixels", auto=_by_side((48, 1)))
-    classifier_lr: float = sourced(3e-4, "table 12", auto=_by_side((96, 1e-3)))
+    classifier_lr: float = sourced(3e-4, "table 12", auto=_by_side((96, 2e-3)))
     classifier_decay: float = sourced(0.05, "table 12: weight decay")
     classifier_share: float = sourced(
         0.2, "papertrial default, of the budget; the paper's classifiers take an eighth to a fourth of the steps"

@@ -35,16 +35,18 @@ METRICS = ("frechet", "precision", "recall", "class_accuracy")
 
 @dataclass(frozen=True)
 class Effort:
-    """steps: of both stages together.  pictures: drawn at each scale.  walk: steps of a drawing."""
+    """steps: of both stages together.  share: of the classifier, whose steps are cheaper than those of the U-Net.  pictures:
+    drawn at each scale.  walk: steps of a drawing."""
 
     recipe: str
     steps: int
+    share: float
     batch: int
     pictures: int
     walk: int
 
 
-EFFORT = {"tiny": Effort("tiny", 200, 32, 64, 10), "base": Effort("base", 1500, 32, 400, 25)}
+EFFORT = {"tiny": Effort("tiny", 200, 0.5, 32, 64, 10), "base": Effort("base", 2000, 0.4, 32, 400, 25)}
 
 
 @cache
@@ -67,7 +69,8 @@ def learned(name: str, scale: str, seed: int, steps: int) -> tuple[Any, float]:
         EFFORT[scale],
     )
     recipe = method.module.recipes[effort.recipe]
-    config, _ = resolve(method.module.Config, data.facts, {effort.recipe: recipe.config})
+    own = {"classifier_share": effort.share}  # of a budget in steps; by itself it is a share of the seconds
+    config, _ = resolve(method.module.Config, data.facts, {effort.recipe: recipe.config, "claim": own})
     optim, _ = resolve(Optim, data.facts, {effort.recipe: recipe.optim, "claim": {"batch": effort.batch}})
     torch.manual_seed(seed)
     model = task.build(method, config, optim, data)
