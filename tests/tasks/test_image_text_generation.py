@@ -203,7 +203,7 @@ def test_figures_of_perfect_random_and_wrong_pictures():
     real = np.asarray(test["image"])
     perfect = TASK.score(Drawn.of(real), test, prepared.state)
     assert perfect.metrics["caption_rank"] == 1.0
-    assert perfect.metrics["caption_rank_new_combinations"] == 1.0
+    assert perfect.metrics["caption_rank_new"] == 1.0
     assert perfect.metrics["frechet"] == pytest.approx(0, abs=1e-6)
     shuffled = TASK.score(Drawn.of(np.random.default_rng(0).permutation(real)), test, prepared.state)
     assert 0.3 < shuffled.metrics["caption_rank"] < 0.7

@@ -89,7 +89,7 @@ def _captioned(train: Split) -> list[Any]:
     rows = [(caption, [_picture(pixels, caption)]) for caption, pixels in zip(captions, images, strict=True)]
     height, width = images.shape[1:3]
     words = f"Drawn at random, as the models see them: {height} x {width} pixels."
-    return [Heading("Training images and their captions"), Text(words, "note"), Pictures(rows)]
+    return [Heading("Training images and their captions"), Text(words, "note"), Pictures(rows, captions=True)]
 
 
 def _some(train: Split, rows: np.ndarray, label: str, most: int, draw: np.random.Generator) -> list[Picture]:
@@ -123,8 +123,8 @@ def sheets(runs: Mapping[str, Path]) -> list[Any]:
     files = {"test images": test, **kept}
     drawn = [Sheet(name, _sheet(file, name)) for name, file in files.items() if file.exists()]
     words = (
-        "Each generator drew one picture for each of these test images, of its class where it takes classes: the first of each"
-        " class, none picked out."
+        "Each generator drew one picture for each of these test images, of its class or from its caption where it takes"
+        " them: the first ones, none picked out."
     )
     return [Text(words, "note"), Grid(drawn, 300)]
 
