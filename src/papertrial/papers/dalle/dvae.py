@@ -266,13 +266,7 @@ class DVAE(nn.Module):
         image = batch["image"]
         logits = self.logits(image)
         tau = falling(self.progress, self.tau_end, self.tau_share)
-        gumbel = batch.get("gumbel")
-        hard = gumbel is None
-        weights = (
-            self._one_hot(logits.argmax(1)) if hard else relaxed(logits, gumbel.to(logits.dtype), tau.to(logits.dtype))
-        )
-        mu, log_b = self.statistics(weights)
-        mu, log_b = mu.to(logits.dtype), log_b.to(logits.dtype)
+        mu, log_b = (part.to(logits.dtype) for part in self.statistics(self._weights(logits, batch.get("gumbel"), tau)))
         if self.reconstruction == "mse":
             fit = ((mu.sigmoid() - map_pixels(image)) / (1 - 2 * MARGIN)).square().mean()
         else:
@@ -304,6 +298,11 @@ class DVAE(nn.Module):
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
         self.progress.fill_(progress)
+
+    def _weights(self, logits: Tensor, gumbel: Tensor | None, tau: Tensor) -> Tensor:
+        if gumbel is None:
+            return self._one_hot(logits.argmax(1))
+        return relaxed(logits, gumbel.to(logits.dtype), tau.to(logits.dtype))
 
     def _one_hot(self, codes: Tensor) -> Tensor:
         return F.one_hot(codes, self.codes).movedim(-1, 1).to(self.decoder.blocks.input.w.dtype)
