@@ -1066,6 +1066,36 @@ def rasp(
 
 
 @app.command()
+def web(
+    runs: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Folder of runs and comparisons to show; runs/ when left out. Nothing outside is read.",
+            show_default=False,
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to bind to; other machines reach 0.0.0.0, with the token it prints.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes any that is free.", min=0, max=65535)] = 8000,
+    index: Annotated[
+        list[Path] | None, typer.Option(help="Index to search; may be repeated.", show_default=False)
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="Database of judgements, whose pages stand under /judge.", show_default=False)
+    ] = None,
+    evidence: Annotated[Path | None, typer.Option(help="Folder of the evidence on claims.", show_default=False)] = None,
+) -> None:
+    """The shelf, runs as they go, search and judgements as a site on this machine. Ctrl-C ends it."""
+    from papertrial.app.site import serve
+    from papertrial.app.web import make_web
+
+    folder = runs if runs is not None else Path("runs") if Path("runs").is_dir() else None
+    site = make_web(folder, host=host, indexes=index or [], judge=judge, evidence=evidence)
+    serve(site, host, port, lambda line: print(line, flush=True))
+
+
+@app.command()
 def doctor(json: Json = False) -> None:
     """Is this machine ready? Versions, threads, extras, cache and known traps."""
     from papertrial.use.doctor import checks

@@ -110,11 +110,13 @@ class Axis:
 
 @dataclass(frozen=True)
 class Tag:
-    """A cell: a text with a word in a coloured label before or after it. tone: good | bad | open | plain."""
+    """A cell: a text with a word in a coloured label after it. tone: good | bad | open | plain.  address: where the text
+    leads, on the same site."""
 
     text: str
     word: str
     tone: str = "plain"
+    address: str = ""
     kind: ClassVar[str] = "tag"
 
 

@@ -89,7 +89,8 @@ class Site:
         figures, brings Plotly to the page."""
         plots = context.setdefault("plots", "")
         text = self._environment.get_template(template).render(request=request, path=request.url.path, **context)
-        return HTMLResponse(text, status, {"content-security-policy": policy(styles=True)} if plots else None)
+        body = text.encode("utf-8", "replace")  # a name on the disk or in a file may be no text
+        return HTMLResponse(body, status, {"content-security-policy": policy(styles=True)} if plots else None)
 
     @cached_property
     def _environment(self) -> Environment:
@@ -118,6 +119,10 @@ class Site:
     async def _refused(self, request: Request, error: Any) -> Response:
         words = "There is no such page." if error.status_code == 404 else f"{HTTPStatus(error.status_code).phrase}."
         return self.page(request, "site/error.html", error.status_code, words=words, fix="")
+
+    async def missing(self, request: Request, error: Exception) -> Response:
+        """For applications whose FileNotFoundError means that there is no such page."""
+        return await self._refused(request, HTTPException(404))
 
     async def _mendable(self, request: Request, error: Any) -> Response:
         return self.page(request, "site/error.html", 400, words=error.problem, fix=error.fix)

@@ -6,9 +6,11 @@ import contextlib
 import errno
 import ipaddress
 import os
+import signal
 import socket
+import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from papertrial.app.site.guard import LOOPBACK
 from papertrial.core.errors import PapertrialError, missing_extra
@@ -100,5 +102,25 @@ def serve(site: Site, host: str, port: int, say: Callable[[str], None] = print) 
             ws="none",
             timeout_graceful_shutdown=_PATIENCE,
         )
-        with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises anew once it has ended
-            uvicorn.Server(config).run([listening])
+        _run(uvicorn.Server(config), listening)
+
+
+def _run(server: Any, listening: socket.socket) -> None:
+    """Until Ctrl-C or a signal to end. The server has a thread of its own: uvicorn raises anew, in the middle of its own
+    end, the signals that it catches on the main one."""
+    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+    ends = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(end, signal.default_int_handler) for end in ends]
+    try:
+        thread.start()
+        thread.join()
+    except KeyboardInterrupt:
+        for end in ends:  # it ends soon by itself, however often it is told
+            signal.signal(end, signal.SIG_IGN)
+        server.should_exit = True
+        thread.join(_PATIENCE + 2)
+    finally:
+        for end, handler in zip(ends, before, strict=True):
+            signal.signal(end, handler)
+    if not server.started:
+        raise PapertrialError("the site could not be started", "what is printed above says why")
