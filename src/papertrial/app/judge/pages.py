@@ -80,8 +80,7 @@ class _Pages:
     # ------------------------------------------------------------------------------------------------------ coming in
 
     def index(self, request: Request) -> Response:
-        studies = [(study, self.store.standings(study.id or 0)) for study in self.store.studies()]
-        return self.site.page(request, "judge/index.html", studies=studies)
+        return self.site.page(request, "judge/index.html", studies=self.store.overview())
 
     def enter(self, request: Request, token: str) -> Response:
         """The cookie is strict: no other site's page can have a browser show it."""
@@ -227,17 +226,23 @@ class _Pages:
         )
 
     def _counted(self, study: Study) -> tuple[Sequence[Board], str]:
-        """The boards, or why there are none."""
+        """The boards, and a sentence: why there are none, or why they count raters whom GENIE would leave out."""
         from papertrial.study.people import Limits, boards
 
         number = study.id or 0
         with self._counting:
             count = self.store.count(number)
             if number not in self._boards or self._boards[number][0] != count:
+                judgements = self.store.judgements(number)
+                found: Sequence[Board] = ()
+                why = ""
                 try:
-                    self._boards[number] = (count, boards(self.store.judgements(number), limits=Limits()), "")
+                    found = boards(judgements, limits=Limits())
                 except DataError as error:
-                    self._boards[number] = (count, (), _sentence(error.problem))
+                    why = _sentence(error.problem)
+                    if judgements.ratings or judgements.preferences:
+                        found, why = boards(judgements), f"{why} So all are counted."
+                self._boards[number] = (count, found, why)
             return self._boards[number][1:]
 
     async def invite(self, request: Request, study: str) -> Response:
