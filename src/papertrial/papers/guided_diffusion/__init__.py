@@ -128,7 +128,7 @@ class Config:
         False, "table 4 has both; here guidance alone names the class, so that images without a label are drawn too"
     )
     steps: int = sourced(1000, "table 11")
-    schedule: str = sourced("linear", "table 11; cosine at 64 pixels and below", auto=_by_side((64, "cosine")))
+    noise_schedule: str = sourced("linear", "table 11; cosine at 64 pixels and below", auto=_by_side((64, "cosine")))
     vlb: float = sourced(0.001, "2102.09672, eq. 16: lambda, the weight of the bound")
     flips: bool = sourced(True, "authors' code", auto=lambda facts: facts.channels == 3)
     classifier_width: int = sourced(128, "authors' code", auto=_by_side((48, 32), (96, 64)))
@@ -200,7 +200,7 @@ class Diffusion(nn.Module):
     def __init__(self, config: Config, unet: UNet) -> None:
         super().__init__()
         self.config, self.unet = config, unet
-        self.process = Process(betas(config.schedule, config.steps))
+        self.process = Process(betas(config.noise_schedule, config.steps))
 
     def views(self, batch: Mapping[str, Tensor], draw: Draw) -> dict[str, Tensor]:
         image = flip(batch["image"], draw) if self.config.flips else batch["image"]
@@ -222,7 +222,7 @@ class NoisyClassifier(nn.Module):
     def __init__(self, config: Config, network: Classifier) -> None:
         super().__init__()
         self.config, self.network = config, network
-        self.process = Process(betas(config.schedule, config.steps))
+        self.process = Process(betas(config.noise_schedule, config.steps))
 
     def views(self, batch: Mapping[str, Tensor], draw: Draw) -> dict[str, Tensor]:
         image = random_resized_crop(batch["image"], draw, (self.config.crop, 1.0), (1.0, 1.0))
@@ -466,12 +466,12 @@ def load(*files: Path | str, side: int | None = None, schedule: str | None = Non
             "this is none of the published models, so weights alone do not tell what it draws",
             "give side= and schedule=",
         )
-    config = Config(schedule=schedule, class_cond=unet.classes > 0, guidance=1.0 if unet.classes else 10.0)
+    config = Config(noise_schedule=schedule, class_cond=unet.classes > 0, guidance=1.0 if unet.classes else 10.0)
     return GuidedDiffusion(config, (channels, side, side), unet, classifiers[0] if classifiers else None).eval()
 
 
 def _size(width: int, multipliers: tuple[float, ...], blocks: int, **others: Any) -> dict[str, Any]:
-    common = {"attention": 32, "groups": 32, "head_width": 64, "class_cond": True, "schedule": "linear"}
+    common = {"attention": 32, "groups": 32, "head_width": 64, "class_cond": True, "noise_schedule": "linear"}
     classifier = {"classifier_width": 128, "classifier_blocks": 2}
     return {"width": width, "multipliers": multipliers, "blocks": blocks} | common | classifier | others
 
@@ -479,7 +479,7 @@ def _size(width: int, multipliers: tuple[float, ...], blocks: int, **others: Any
 #: table 11, and the flags of the published models
 variants = {
     "64": _size(
-        192, (1, 2, 3, 4), 3, dropout=0.1, schedule="cosine", qkv_first=True, classifier_blocks=4, guidance=1.0
+        192, (1, 2, 3, 4), 3, dropout=0.1, noise_schedule="cosine", qkv_first=True, classifier_blocks=4, guidance=1.0
     ),
     "128": _size(256, (1, 1, 2, 3, 4), 2, heads=4, guidance=0.5),
     "256": _size(256, (1, 1, 2, 2, 4, 4), 2, guidance=1.0),
@@ -507,7 +507,7 @@ recipes = {
     ),
     "base": Recipe(
         "base",
-        optim={"lr": 1e-3, "weight_decay": 0.0, "batch": 64, "ema": 0.999},
+        optim={"lr": 2e-3, "weight_decay": 0.0, "batch": 64, "ema": 0.999},
         source="chosen on MNIST at 16 x 16",
         cost="5 to 30 minutes on a CPU",
     ),
