@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from papertrial.app import show
+from papertrial.app.judge.commands import judge
 from papertrial.core import registry
 from papertrial.core.budget import duration, size_in_words
 from papertrial.core.errors import Declined, PapertrialError, did_you_mean
@@ -26,6 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+app.add_typer(judge)
 
 
 def _complete_method(incomplete: str) -> list[str]:
@@ -1155,6 +1159,36 @@ def rasp(
         language.compile_to(file, code, compile_, out, vocabulary, longest, json)
     else:
         language.run(file, code, example, interactive, json)
+
+
+@app.command()
+def web(
+    runs: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Folder of runs and comparisons to show; runs/ when left out. Nothing outside is read.",
+            show_default=False,
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to bind to; other machines reach 0.0.0.0, with the token it prints.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes any that is free.", min=0, max=65535)] = 8000,
+    index: Annotated[
+        list[Path] | None, typer.Option(help="Index to search; may be repeated.", show_default=False)
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="Database of judgements, whose pages stand under /judge.", show_default=False)
+    ] = None,
+    evidence: Annotated[Path | None, typer.Option(help="Folder of the evidence on claims.", show_default=False)] = None,
+) -> None:
+    """The shelf, runs as they go, search and judgements as a site on this machine. Ctrl-C ends it."""
+    from papertrial.app.site import serve
+    from papertrial.app.web import make_web
+
+    folder = runs if runs is not None else Path("runs") if Path("runs").is_dir() else None
+    site = make_web(folder, host=host, indexes=index or [], judge=judge, evidence=evidence)
+    serve(site, host, port, lambda line: print(line, flush=True))
 
 
 @app.command()

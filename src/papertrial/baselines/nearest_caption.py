@@ -55,8 +55,8 @@ _ALIKE = 1e-6  # difference of cosines within which captions are as near
 
 @dataclass(frozen=True)
 class Config:
-    shortest: int = sourced(1, "papertrial default: letters in a row that are counted, within words")
-    longest: int = sourced(5, "papertrial default, that of tfidf")
+    shortest: int = sourced(2, "that of tfidf: letters in a row that are counted, within words")
+    longest: int = sourced(5, "that of tfidf")
 
 
 class NearestCaption(Album):

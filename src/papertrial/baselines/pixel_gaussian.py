@@ -82,14 +82,14 @@ class PixelGaussian:
         self.basis = np.zeros((facts.classes + 1, kept, self.mean.shape[1]), dtype=np.float32)
         for index in reversed(range(facts.classes + 1)):
             own = np.flatnonzero(label == index) if index < facts.classes else np.arange(train.examples)
-            if len(own) < 2:
+            if index < facts.classes and len(own) < 2:
                 self.mean[index], self.basis[index] = self.mean[-1], self.basis[-1]
                 continue
             some = np.sort(rng.permutation(own)[: self.config.most])
             pixels = np.asarray(train["image"][some], dtype=np.float32).reshape(len(some), -1) / 255
             self.mean[index] = pixels.mean(0)
             _, sizes, directions = np.linalg.svd(pixels - self.mean[index], full_matrices=False)
-            found = (sizes[:, None] * directions / np.sqrt(len(some) - 1))[:kept]
+            found = (sizes[:, None] * directions / np.sqrt(max(1, len(some) - 1)))[:kept]
             self.basis[index, : len(found)] = found
         return Meter(samples=train.examples, seconds=time.perf_counter() - started, trials=1)
 

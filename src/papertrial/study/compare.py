@@ -267,7 +267,7 @@ def compare(
     Raises PapertrialError for an unknown name, or when `out` holds a comparison of something else; DataError when no
     task fits the data; Declined when none of the methods can take part or no reference could be run.
     """
-    from papertrial.use.fit import choose_task, default_folder, task_for
+    from papertrial.use.fit import choose_task, default_folder
 
     echo = echo or (lambda line: None)
     if seeds < 1:
@@ -276,9 +276,12 @@ def compare(
         raise PapertrialError("no method was named to compare", "type: papertrial list")
     opened = content(data, target)
     chosen = choose_task(opened, task)
-    if task is None and not any(chosen.name in registry.paper(name).tasks for name in methods):
-        with suppress(Declined):  # then `_entrants` says why they cannot take part
-            chosen = task_for(registry.method(methods[0]), opened)
+    made_for = [key for name in methods for key in registry.paper(name).tasks]
+    if task is None and chosen.name not in made_for:
+        for key in made_for:
+            with suppress(PapertrialError):  # where none fits, `_entrants` says why they cannot take part
+                chosen = choose_task(opened, key)
+                break
     without_labels = getattr(chosen, "judged_without_labels", False)
     if opened.look().numbers.get("labelled") == 0 and not without_labels:
         raise DataError(

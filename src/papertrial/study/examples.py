@@ -64,6 +64,8 @@ def _prepared(card: Mapping[str, Any]) -> Prepared | None:
 
 
 def _pictures(prepared: Prepared) -> list[Any]:
+    if "text" in prepared.train:
+        return _captioned(prepared.train)
     names = prepared.state["class_names"]
     label = np.asarray(prepared.train["label"])
     draw = np.random.default_rng(0)
@@ -78,6 +80,16 @@ def _pictures(prepared: Prepared) -> list[Any]:
     height, width = prepared.train["image"].shape[1:3]
     words = f"Training images drawn at random{more}, as the models see them: {height} x {width} pixels."
     return [Heading("Training images"), Text(words, "note"), Pictures(rows)]
+
+
+def _captioned(train: Split) -> list[Any]:
+    chosen = np.sort(np.random.default_rng(0).permutation(train.examples)[: 2 * PER_CLASS])
+    images = np.asarray(train["image"][chosen])
+    captions = [_excerpt(train["text"], row) for row in chosen.tolist()]
+    rows = [(caption, [_picture(pixels, caption)]) for caption, pixels in zip(captions, images, strict=True)]
+    height, width = images.shape[1:3]
+    words = f"Drawn at random, as the models see them: {height} x {width} pixels."
+    return [Heading("Training images and their captions"), Text(words, "note"), Pictures(rows, captions=True)]
 
 
 def _some(train: Split, rows: np.ndarray, label: str, most: int, draw: np.random.Generator) -> list[Picture]:
@@ -111,8 +123,8 @@ def sheets(runs: Mapping[str, Path]) -> list[Any]:
     files = {"test images": test, **kept}
     drawn = [Sheet(name, _sheet(file, name)) for name, file in files.items() if file.exists()]
     words = (
-        "Each generator drew one picture for each of these test images, of its class where it takes classes: the first of each"
-        " class, none picked out."
+        "Each generator drew one picture for each of these test images, of its class or from its caption where it takes"
+        " them: the first ones, none picked out."
     )
     return [Text(words, "note"), Grid(drawn, 300)]
 

@@ -200,7 +200,8 @@ class Measures:
         with suppress(PapertrialError):
             return cls.find(key)
         known = np.flatnonzero(labels >= 0)
-        learnt = len(known) >= LEAST_PER_CLASS * max(2, len(np.unique(labels[known])))
+        count = len(np.unique(labels[known]))
+        learnt = count > 1 and len(known) >= LEAST_PER_CLASS * count
         rows, classes = (known, int(labels.max()) + 1) if learnt else (np.arange(len(labels)), 1)
         eyes = {}
         for seed, name in enumerate(("space", "judge") if learnt else ("space",)):
@@ -298,6 +299,7 @@ LEAST = 20
 #: pictures in a row of a sheet
 ACROSS = 8
 _DRAWN = 64  # pictures that are drawn at once
+_FEWEST = 4  # pictures that a distance takes
 
 
 class Drawn(np.ndarray):
@@ -334,8 +336,9 @@ def parts(
     if valid.any():
         valid = pick(everything, lambda count: np.minimum(count, MOST_VALID), rng, valid)
     else:
-        wanted = min(MOST_VALID, int(rounded(free.sum(), VALID_SHARE)))
-        valid = pick_together(everything, groups, lambda count: np.minimum(count, wanted), rng, free)
+        wanted = min(MOST_VALID, max(_FEWEST, int(rounded(free.sum(), VALID_SHARE))))
+        share = wanted / max(1, free.sum())  # of the groups, which may be large
+        valid = pick_together(everything, groups, lambda count: np.maximum(rounded(count, share), 1), rng, free)
     train = np.flatnonzero(free & ~valid)
     if fraction < 1:
         train = np.sort(np.random.default_rng([seed, 1]).permutation(train)[: max(1, round(fraction * len(train)))])
@@ -373,8 +376,8 @@ def picture_scores(drawn: np.ndarray, real: np.ndarray, measures: Measures) -> S
     The interval of the distance is over both sides; per_example: the distance and the influence of each real picture on it.
     Raises DataError for fewer than four pictures.
     """
-    if min(len(drawn), len(real)) < 4:
-        raise DataError(f"there are {len(real)} images, and a distance takes 4 or more", "give more images")
+    if min(len(drawn), len(real)) < _FEWEST:
+        raise DataError(f"there are {len(real)} images, and a distance takes {_FEWEST} or more", "give more images")
     ours, theirs = measures.space.features(drawn), measures.space.features(real)
     distance = frechet(ours, theirs)
     sides = (distance.of_drawn, distance.of_real)
@@ -395,7 +398,7 @@ def real_scores(prepared: Prepared, measures: Measures) -> dict[str, float]:
     test pictures: what a generator could attain."""
     some = np.random.default_rng(0).permutation(prepared.train.examples)[: prepared.test.examples]
     real = np.asarray(prepared.test["image"])
-    if len(some) < 4:
+    if len(some) < _FEWEST:
         return {}
     found = picture_scores(np.asarray(prepared.train["image"][np.sort(some)]), real, measures).metrics
     label = np.asarray(prepared.test["label"])

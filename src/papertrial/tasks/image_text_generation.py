@@ -9,7 +9,7 @@ Protocol, version 1
     Drawing   One picture for each test row from its caption, by the seeds 0, 1, ...
     Metrics   `caption_rank`, which verdicts speak of: the share of the test pictures with another caption that are farther
               from the drawn picture than the one its caption is of. Pictures that ignore their captions have 0.5, whatever they
-              look like, and the best is 1. `caption_rank_new_combinations`: over the captions whose words are all known.
+              look like, and the best is 1. `caption_rank_new`: over the captions whose words are all known.
               A mean over all that fits a caption ranks well and looks like nothing, so beside it stand the Frechet
               distance, precision, recall and class accuracy of image_generation, in the same space of features.
     Floors    `random_picture` and `nearest_caption` hand out training pictures. Their Frechet distance is that of real
@@ -129,7 +129,7 @@ class ImageTextGeneration(ImageGeneration):
         metrics, intervals = {"caption_rank": float(ranks.mean())}, {"caption_rank": _interval(ranks)}
         known = np.asarray(split["known"]) if "known" in split else np.zeros(len(ranks), dtype=bool)
         if known.sum() >= LEAST:
-            name = "caption_rank_new_combinations"
+            name = "caption_rank_new"
             metrics[name], intervals[name] = float(ranks[known].mean()), _interval(ranks[known])
         return Scores({**metrics, **pictures.metrics}, ranks, {**intervals, **pictures.intervals})
 

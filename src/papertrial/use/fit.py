@@ -100,9 +100,12 @@ def choose_task(data: Any, name: str | None = None) -> Task:
     said = {name: task.supports(look) for name, task in registry.tasks().items()}
 
     def order(task: Task) -> tuple[bool, bool, bool, bool]:
-        """First where methods can be judged, and what the data were made for; labels are there to be predicted."""
+        """First where methods can be judged, and what the data were made for; labels are there to be predicted, and captions,
+        where there are no labels, to be drawn from."""
+        leaves = _leaves_captions(task, look)
         unlabelled = getattr(task, "judged_without_labels", False)
-        return not said[task.name].judges, task.kind != look.kind, unlabelled, _leaves_captions(task, look)
+        drawn = look.numbers.get("captions") and not look.numbers["labelled"] and not leaves
+        return not said[task.name].judges, task.kind != look.kind, unlabelled and not drawn, leaves
 
     fitting = sorted((task for name, task in registry.tasks().items() if said[name]), key=order)
     if fitting:
