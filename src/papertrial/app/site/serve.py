@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: seconds that answers under way may take once the server is told to end
 _PATIENCE = 3
+#: seconds that a connection stays open between two requests: as long as a rater looks at an item
+_KEPT_OPEN = 120
 
 
 def is_loopback(host: str) -> bool:
@@ -101,6 +103,7 @@ def serve(site: Site, host: str, port: int, say: Callable[[str], None] = print) 
             proxy_headers=False,
             ws="none",
             timeout_graceful_shutdown=_PATIENCE,
+            timeout_keep_alive=_KEPT_OPEN,
         )
         _run(uvicorn.Server(config), listening)
 
