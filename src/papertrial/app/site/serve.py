@@ -113,12 +113,9 @@ def _run(server: Any, listening: socket.socket) -> None:
         server.should_exit = True  # within `_PATIENCE`, however often it is told
 
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
-    before = {each: signal.signal(each, end) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        thread.start()
-        thread.join()
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+    for each in (signal.SIGINT, signal.SIGTERM):  # until the process ends, which takes a moment more
+        signal.signal(each, end)
+    thread.start()
+    thread.join()
     if not server.started:
         raise PapertrialError("the site could not be started", "what is printed above says why")
