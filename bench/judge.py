@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import random
 import re
@@ -81,6 +82,10 @@ class Rater:
                 self.acknowledged += [own] if status == 200 else []
         except (OSError, asyncio.IncompleteReadError, TypeError) as error:
             self.errors.append(f"{type(error).__name__}: {error}")
+        finally:
+            with contextlib.suppress(OSError, AttributeError):  # there may be none
+                self.writer.close()
+                await self.writer.wait_closed()
 
 
 def study(place: str, raters: int, items: int, questions: int, folder: Path) -> tuple[Store, int, list[str]]:

@@ -236,8 +236,9 @@ def test_pausing_closing_and_revoking(store, tmp_path):
     store.revoke(study.id, rater.id)
     assert store.rater(study.id, token) is None and store.enter(token) is None
     assert len(store.judgements(study.id).ratings) == 1  # what was said stays
+    assert len(work_through(store, other, lambda _: {"quality": 1.0})) == 2
     store.take(other, 10)
-    assert len(work_through(store, other, lambda _: {"quality": 1.0})) == 3  # with what was given back
+    assert len(work_through(store, other, lambda _: {"quality": 1.0})) == 1  # what was given back
     name, new = store.renew(study.id, rater.id)
     assert name == rater.name and store.enter(token) is None and store.enter(new) == ("rater", study.id)
 
@@ -334,7 +335,7 @@ def test_whatever_raters_do_the_counts_agree(tmp_path_factory, steps):
     folder = tmp_path_factory.mktemp("steps")
     clock = Clock()
     store = Store(folder / "x.db", create=True, clock=clock)
-    study, _, raters = new_study(store, outputs(folder, 2), raters=3, labels=2, minutes=10)
+    _, _, raters = new_study(store, outputs(folder, 2), raters=3, labels=2, minutes=10)
     for index, step in steps:
         rater = raters[index][0]
         desk = store.desk(rater)
@@ -508,7 +509,8 @@ def test_files_that_cannot_be_used_are_told_by_line(tmp_path, content, words):
     Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
     (folder / "link.png").symlink_to(tmp_path / "secret.png")
     (folder / "text.png").write_text("<svg onload=alert(1)>")
-    Image.new("1", (30_000, 30_000)).save(folder / "bomb.png")
+    if "bomb" in content:
+        Image.new("1", (20_000, 20_000)).save(folder / "bomb.png")
     file = folder / "a.jsonl"
     file.write_text(content)
     with pytest.raises(DataError) as stop:
@@ -521,17 +523,14 @@ def test_pictures_are_written_anew_without_what_a_file_says_beside_them(tmp_path
     exif = photo.getexif()
     exif[0x0131], exif[0x0112] = "made by system-a", 6  # software, and lying on its side
     photo.save(tmp_path / "a.jpg", exif=exif)
-    photo.save(tmp_path / "a.png", pnginfo=None)
+    photo.save(tmp_path / "a.png")
     kept = picture("a.jpg", "here", tmp_path)
     assert b"system-a" in (tmp_path / "a.jpg").read_bytes() and b"system-a" not in kept
-    (tmp_path / "again.png").write_bytes(kept)
-    assert Image.open(tmp_path / "again.png").size == (30, 40)
-    exact = picture("a.png", "here", tmp_path)
-    (tmp_path / "again.png").write_bytes(exact)
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "again.png")), np.asarray(photo))
+    assert Image.open(io.BytesIO(kept)).size == (30, 40)
+    exact = Image.open(io.BytesIO(picture("a.png", "here", tmp_path)))
+    assert np.array_equal(np.asarray(exact), np.asarray(photo))
     Image.new("RGBA", (5000, 100), (1, 2, 3, 0)).save(tmp_path / "wide.png")
-    (tmp_path / "again.png").write_bytes(picture("wide.png", "here", tmp_path))
-    again = Image.open(tmp_path / "again.png")
+    again = Image.open(io.BytesIO(picture("wide.png", "here", tmp_path)))
     assert again.size == (2048, 41) and again.mode == "RGBA"
 
 

@@ -113,7 +113,7 @@ def test_strengths_are_those_of_a_logistic_regression(prior, count):
             row[i], row[j] = 1, -1
             if i != j and wins[i, j]:
                 rows, won, weight = [*rows, row, -row], [*won, 1, 0], [*weight, wins[i, j] / 2, wins[i, j] / 2]
-        rows, won, weight = [*rows, np.eye(systems)[i]] * 1, [*won, 1], [*weight, prior / 2]
+        rows, won, weight = [*rows, np.eye(systems)[i]], [*won, 1], [*weight, prior / 2]
         rows, won, weight = [*rows, np.eye(systems)[i]], [*won, 0], [*weight, prior / 2]
     fit = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-12, max_iter=10_000, solver="newton-cholesky")
     theirs = fit.fit(np.array(rows), won, weight).coef_[0]

@@ -38,7 +38,7 @@ Notation
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -94,7 +94,7 @@ class Config:
 
 #: parameters of a component stay within: MLEs may lie at 0 or at infinity
 _LEAST, _MOST = 1e-4, 1e6
-_STEPS, _INNER = 1000, 20
+_STEPS, _INNER, _FURTHEST = 1000, 20, 3.0
 
 
 def log_likelihood(right: np.ndarray, wrong: np.ndarray, a: Any, b: Any) -> np.ndarray:
@@ -107,7 +107,7 @@ def log_likelihood(right: np.ndarray, wrong: np.ndarray, a: Any, b: Any) -> np.n
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mixture:
     """Of beta-binomials: share, a, b float64 (components,); leading axes are separate mixtures."""
 
@@ -163,11 +163,18 @@ def fit_mixture(
     mean, size = rng.random(shape), rng.gamma(2.0, size=shape)  # as in the authors' repository
     mixture = Mixture(np.full(shape, 1 / components), _kept(mean * size), _kept((1 - mean) * size))
     before = mixture.log_likelihood(*pairs) @ count
+    stretch = np.ones(shape[0])
     for _ in range(_STEPS):
         weight = count[:, None] * mixture.components(*pairs)
         a, b = _maximised(*pairs[..., None], weight, mixture.a, mixture.b, tolerance / 10)
-        mixture = Mixture(weight.sum(axis=-2) / count.sum(), a, b)
-        now = mixture.log_likelihood(*pairs) @ count
+        near = Mixture(weight.sum(axis=-2) / count.sum(), a, b)
+        # DIFF: and as far again in the same direction, for as long as that is more likely: answers that scatter less than
+        # those of equal raters have their optimum at infinity, where single steps take thousands
+        far = replace(near, a=_beyond(mixture.a, a, stretch), b=_beyond(mixture.b, b, stretch))
+        now, further = (some.log_likelihood(*pairs) @ count for some in (near, far))
+        go = further > now
+        mixture = replace(near, a=np.where(go[:, None], far.a, a), b=np.where(go[:, None], far.b, b))
+        now, stretch = np.maximum(now, further), np.where(go, 2 * stretch, 1.0)
         if (now - before <= tolerance * np.abs(before)).all():
             break
         before = now
@@ -196,6 +203,12 @@ def _maximised(
         a = _kept(a * (weight * (digamma(right + a_) - digamma(a_))).sum(axis=1) / whole)
         b = _kept(b * (weight * (digamma(wrong + b_) - digamma(b_))).sum(axis=1) / whole)
     return a, b
+
+
+def _beyond(old: np.ndarray, new: np.ndarray, stretch: np.ndarray) -> np.ndarray:
+    """On the line from old to new in logarithms, `stretch` (starts,) times their distance beyond new."""
+    step = stretch[:, None] * (np.log(new) - np.log(old))
+    return _kept(new * np.exp(np.clip(step, -_FURTHEST, _FURTHEST)))
 
 
 def _kept(parameter: np.ndarray) -> np.ndarray:

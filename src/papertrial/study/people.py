@@ -242,7 +242,7 @@ def _board(
     order = np.argsort(-where.value, kind="stable")
     names = [answers.systems[place] for place in order]
     differences = _differences(where, order, names, kind)
-    worse_than = {name: 0 for name in names}
+    worse_than = dict.fromkeys(names, 0)
     for d in differences:
         if d.word != CANNOT_TELL:
             worse_than[d.second if d.word == BETTER else d.first] += 1
@@ -267,7 +267,7 @@ def _board(
         )
     level = "nominal" if kind == "pair" else "ordinal"
     return Board(
-        question, kind, tuple(rows), differences, raters, alpha(answers.by_unit(), level, draws=_ALPHA_DRAWS, seed=seed),
+        question, kind, tuple(rows), differences, raters, alpha(answers.by_unit(), level, draws=min(draws, _ALPHA_DRAWS), seed=seed),
         len(answers), len(answers.items), interval, left_out, _notes(where, kind, interval), full,
     )  # fmt: skip
 
@@ -277,10 +277,8 @@ def _score(
 ) -> tuple[float, float, float]:
     """(score, low, high) of one system."""
     count = len(where.value)
-    if kind == "pair":  # against the average of the others
-        contrast = np.where(np.arange(count) == place, 1.0, -1 / max(count - 1, 1))
-    else:
-        contrast = (np.arange(count) == place).astype(np.float64)
+    others = -1 / max(count - 1, 1) if kind == "pair" else 0.0  # strengths mean something against others alone
+    contrast = np.where(np.arange(count) == place, 1.0, others)
     squares = where.squares(contrast)
     half = _half(squares, where)
     low, high = squares.mean - half, squares.mean + half

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from papertrial.app import show
-from papertrial.core.errors import PapertrialError, did_you_mean, missing_extra
+from papertrial.core.errors import DataError, PapertrialError, did_you_mean, missing_extra
 from papertrial.core.files import to_json
 
 if TYPE_CHECKING:
@@ -297,6 +297,54 @@ def export(
         f"{out}: {told or 'no judgements yet'}"
         + (f"; {_counted(undone, 'answer')} taken back left out" if undone else "")
     )
+
+
+@judge.command("results")
+def results(
+    study: Annotated[
+        str, typer.Argument(help="A study of the database, or a .jsonl or .csv file of judgements.", show_default=False)
+    ],
+    db: Database = _FILE,
+    everyone: Annotated[
+        bool,
+        typer.Option(
+            "--everyone", help="Count raters too who are almost certainly noisy by their checks (GENIE: 0.99)."
+        ),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """The board: scores with intervals over items and raters, agreement, and which differences can be told."""
+    from papertrial.core.judgement import Judgements
+    from papertrial.study.people import Limits, boards
+
+    if study.removesuffix(".gz").endswith((".jsonl", ".csv")):
+        judgements = Judgements.read(study)
+    else:
+        store = _store(db)
+        judgements = store.judgements(store.study(study).id or 0)
+    if not judgements.ratings and not judgements.preferences:
+        raise PapertrialError(
+            f"nothing has been judged in {study}", "papertrial judge status shows how far the raters are"
+        )
+    try:
+        found = boards(judgements, limits=None if everyone else Limits())
+    except DataError as error:
+        raise PapertrialError(error.problem, "type: --everyone to count them all") from None
+    if json:
+        _document(found)
+        return
+    for index, board in enumerate(found):
+        told = board.report()
+        _say(
+            *([""] if index else []),
+            told.title,
+            "",
+            *show.labelled(told.facts),
+            "",
+            *show.table(told.head, told.rows),
+            "",
+        )
+        _say(*show.labelled([("verdict", told.verdict), *(("caveat", line) for line in told.caveats)]))
 
 
 def _say(*lines: str) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,10 +25,12 @@ from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from papertrial.app.judge.store import LARGEST_ID, Desk, Rater, Refused, Store, Study
+from papertrial.core.errors import DataError
 from papertrial.core.judgement import Template
 
 if TYPE_CHECKING:
     from papertrial.app.site.pages import Site
+    from papertrial.study.people import Board
 
 _HERE = Path(__file__).parent
 _COOKIE = "papertrial-judge"
@@ -72,14 +74,13 @@ def add_judge(site: Site, store: Store) -> None:
 class _Pages:
     def __init__(self, site: Site, store: Store) -> None:
         self.site, self.store = site, store
-        self._boards: dict[int, tuple[int, Any]] = {}
+        self._boards: dict[int, tuple[int, Sequence[Board], str]] = {}
         self._counting = threading.Lock()
 
     # ------------------------------------------------------------------------------------------------------ coming in
 
     def index(self, request: Request) -> Response:
-        studies = [(study, self.store.standings(study.id or 0)) for study in self.store.studies()]
-        return self.site.page(request, "judge/index.html", studies=studies)
+        return self.site.page(request, "judge/index.html", studies=self.store.overview())
 
     def enter(self, request: Request, token: str) -> Response:
         """The cookie is strict: no other site's page can have a browser show it."""
@@ -219,21 +220,30 @@ class _Pages:
         if own is None:
             return self._stranger(request)
         part = "board" if "hx-request" in request.headers else "results"
+        boards, why = self._counted(own)
         return _kept_nowhere(
-            self.site.page(request, f"judge/{part}.html", base=f"/judge/a/{own.id}", study=own, board=self._board(own))
+            self.site.page(request, f"judge/{part}.html", base=f"/judge/a/{own.id}", study=own, boards=boards, why=why)
         )
 
-    def _board(self, study: Study) -> Any:
-        from papertrial.study.people import board
+    def _counted(self, study: Study) -> tuple[Sequence[Board], str]:
+        """The boards, and a sentence: why there are none, or why they count raters whom GENIE would leave out."""
+        from papertrial.study.people import Limits, boards
 
         number = study.id or 0
         with self._counting:
             count = self.store.count(number)
-            if self._boards.get(number, (-1, None))[0] != count:
+            if number not in self._boards or self._boards[number][0] != count:
                 judgements = self.store.judgements(number)
-                few = not judgements.ratings and not judgements.preferences
-                self._boards[number] = (count, None if few else board(judgements))
-            return self._boards[number][1]
+                found: Sequence[Board] = ()
+                why = ""
+                try:
+                    found = boards(judgements, limits=Limits())
+                except DataError as error:
+                    why = _sentence(error.problem)
+                    if judgements.ratings or judgements.preferences:
+                        found, why = boards(judgements), f"{why} So all are counted."
+                self._boards[number] = (count, found, why)
+            return self._boards[number][1:]
 
     async def invite(self, request: Request, study: str) -> Response:
         form = await _form(request)

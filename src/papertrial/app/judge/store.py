@@ -258,10 +258,6 @@ class Standings:
     wanted: int
     undone: int  # answers that were taken back
 
-    @property
-    def checks(self) -> bool:
-        return any(rater.checks for rater in self.raters)
-
 
 class Refused(PapertrialError):
     """What a rater asked for cannot be done; the page says why."""
@@ -513,38 +509,48 @@ class Store:
 
         self._write(study_id, change)
 
+    def overview(self) -> list[tuple[Study, int, int]]:
+        """(study, labels given, raters) of each study."""
+        labels = (
+            select(sql.func.count(Assignment.id))
+            .where(Assignment.study_id == Study.id, Assignment.state == "done", ~col(Assignment.check))
+            .scalar_subquery()
+        )
+        raters = select(sql.func.count(Rater.id)).where(Rater.study_id == Study.id).scalar_subquery()
+        with self.reading() as session:
+            return list(session.exec(select(Study, labels, raters).order_by(col(Study.id))))
+
     def standings(self, study_id: int) -> Standings:
+        """How far each rater is, and how the checks went."""
+        columns = (
+            Assignment.rater_id,
+            Assignment.unit_id,
+            Assignment.check,
+            Judgement.question,
+            Judgement.value,
+            Judgement.at,
+            Judgement.seconds,
+        )
+        given = (
+            sql.select(*columns)
+            .join(Judgement, col(Judgement.assignment_id) == Assignment.id)
+            .where(Assignment.study_id == study_id, col(Judgement.undone).is_(None))
+        )
+        undone = (
+            select(sql.func.count(Judgement.undone))
+            .join(Assignment, col(Assignment.id) == Judgement.assignment_id)
+            .where(Assignment.study_id == study_id)
+        )
         with self.reading() as session:
             raters = session.exec(select(Rater).where(Rater.study_id == study_id).order_by(col(Rater.id))).all()
-            units = session.exec(select(Unit.id, Unit.right).where(Unit.study_id == study_id, Unit.check)).all()
-            rows = session.exec(
-                select(Assignment.rater_id, Assignment.check, Assignment.unit_id, Assignment.answered, Judgement)
-                .join(Judgement, col(Judgement.assignment_id) == Assignment.id)
-                .where(Assignment.study_id == study_id)
-                .order_by(col(Judgement.id))
-            ).all()
+            checks = session.exec(select(Unit.id, Unit.right).where(Unit.study_id == study_id, Unit.check)).all()
             wanted = session.exec(select(Study.units * Study.labels).where(Study.id == study_id)).one()
-        right = dict(units)
-        live = [row for row in rows if row[4].undone is None]
-        told = []
-        for rater in raters:
-            own = [row for row in live if row[0] == rater.id]
-            done = {row[2]: row[4].seconds for row in own if not row[1]}
-            checks = [_passes(right[row[2]], row[4]) for row in own if row[1] and row[4].question in right[row[2]]]
-            told.append(
-                Standing(
-                    id=rater.id or 0,
-                    name=rater.name,
-                    done=len(done),
-                    share=rater.share,
-                    checks=len(checks),
-                    passed=sum(checks),
-                    seconds=statistics.median(done.values()) if done else None,
-                    last=max((row[4].at for row in own), default=None),
-                    revoked=rater.revoked is not None,
-                )
-            )
-        return Standings(tuple(told), sum(rater.done for rater in told), wanted, len(rows) - len(live))
+            answers: dict[int, list[Any]] = {}
+            for row in session.connection().execute(given):
+                answers.setdefault(row.rater_id, []).append(row)
+            taken_back = session.exec(undone).one()
+        told = tuple(_standing(rater, answers.get(rater.id or 0, []), dict(checks)) for rater in raters)
+        return Standings(told, sum(rater.done for rater in told), wanted, taken_back)
 
     def judgements(self, study_id: int) -> Judgements:
         """Every judgement that was not undone, in the order given; checks apart."""
@@ -935,7 +941,24 @@ def _work(session: Session, given: Assignment) -> Work:
     return Work(given.id or 0, item.context, sizes.get(item.picture or ""), shown)
 
 
-def _passes(right: Mapping[str, Sequence[float]], judged: Judgement) -> bool:
+def _standing(rater: Rater, answers: Sequence[Any], right: Mapping[int, Mapping[str, Sequence[float]]]) -> Standing:
+    """answers: rows of the columns that `standings` asks for."""
+    done = {row.unit_id: row.seconds for row in answers if not row.check}
+    checks = [_passes(right[row.unit_id], row) for row in answers if row.check and row.question in right[row.unit_id]]
+    return Standing(
+        id=rater.id or 0,
+        name=rater.name,
+        done=len(done),
+        share=rater.share,
+        checks=len(checks),
+        passed=sum(checks),
+        seconds=statistics.median(done.values()) if done else None,
+        last=max((row.at for row in answers), default=None),
+        revoked=rater.revoked is not None,
+    )
+
+
+def _passes(right: Mapping[str, Sequence[float]], judged: Any) -> bool:
     """Whether a question of a check was answered as it must be."""
     return any(abs(judged.value - value) < 1e-9 for value in right[judged.question])
 
