@@ -184,7 +184,7 @@ class Run:
         """The logged lines; a last line cut short by a kill is left out."""
         rows = []
         if self.path("metrics.jsonl").exists():
-            for line in self.path("metrics.jsonl").read_text(encoding="utf-8").splitlines():
+            for line in self.path("metrics.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
                 with contextlib.suppress(ValueError):
                     rows.append(json.loads(line))
         return rows

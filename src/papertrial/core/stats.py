@@ -172,7 +172,7 @@ def seeds_needed(
     most: int = MOST_SEEDS,
 ) -> int | None:
     """Fewest seeds with which the same test set shows `difference` with probability `wanted`; None beyond `most`."""
-    return _fewest(
+    return fewest(
         2, most, lambda seeds: power(difference, seeds, examples, spread, level=level, same_examples=True) >= wanted
     )
 
@@ -181,12 +181,12 @@ def examples_needed(
     difference: float, seeds: int, spread: Variances, *, level: float = LEVEL, wanted: float = POWER, most: int
 ) -> int | None:
     """Fewest test examples with which as many seeds show `difference` with probability `wanted`; None beyond `most`."""
-    return _fewest(
+    return fewest(
         FEWEST_EXAMPLES, most, lambda examples: power(difference, seeds, examples, spread, level=level) >= wanted
     )
 
 
-def _fewest(low: int, high: int, enough: Callable[[int], bool]) -> int | None:
+def fewest(low: int, high: int, enough: Callable[[int], bool]) -> int | None:
     """Smallest integer in [low, high] that is enough, by bisection; None when `high` is not."""
     if not enough(high):
         return None
