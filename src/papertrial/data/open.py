@@ -36,8 +36,6 @@ def open(
       Lines or Parquet, or a folder of them; .npy and .npz. Images may have captions beside them or in the archive
       (captions.jsonl, captions.csv, metadata.csv, COCO, a .txt per image), and a file of captions opens the images that
       it names; `images#name` takes the captions from the column `name`. A table in which all columns besides the target are text
-      holds texts; `reviews.csv#body` names the column of text, `pairs.csv#first,second` two for pairs
-      Lines or Parquet, or a folder of them; .npy and .npz. A table in which all columns besides the target are text
       holds texts; `reviews.csv#body` names the column of text, `pairs.csv#first,second` two for pairs. One with the columns
       system, reference and output (and score) holds judged outputs
     - a collection to search: a BEIR folder, SQuAD JSON, a table of questions, sentences and labels (where neither
