@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+
+from papertrial.app.site.serve import listen
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 VOID = {"meta", "img", "br", "line", "rect", "path", "polygon", "wbr"}
@@ -60,36 +66,107 @@ class Read(HTMLParser):
         return json.loads(self.inside["script"][0])
 
 
-def look(file: Path) -> None:
-    """Open it wide and narrow, light and dark: nothing is complained of, fetched, or wider than the screen, and every
-    figure is drawn. Skips where there is no browser."""
+OPTIONS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--no-first-run",
+)
+
+
+@contextmanager
+def browser():
+    """Chromium without a window. Skips where there is none."""
     if CHROMIUM is None:
         pytest.skip("needs chromium, which is not on this machine")
     browsers = pytest.importorskip("playwright.sync_api", reason="needs playwright (the extra dev)")
-    options = [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--disable-background-networking",
-        "--no-first-run",
-    ]
     with browsers.sync_playwright() as player:
-        browser = player.chromium.launch(executable_path=CHROMIUM, args=options)
-        for width, scheme in ((1280, "light"), (390, "dark")):
-            sheet = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-            said, asked = [], []
-            sheet.on("console", lambda message, said=said: said.append(message.text))
-            sheet.on("pageerror", lambda error, said=said: said.append(str(error)))
-            sheet.on("dialog", lambda dialog, said=said: said.append(dialog.message) or dialog.dismiss())
-            sheet.on("request", lambda request, asked=asked: asked.append(request.url))
-            sheet.goto(file.as_uri())
-            sheet.wait_for_selector("svg.main-svg")
-            assert not said, (file.name, width, said)
-            assert [url for url in asked if not url.startswith("data:")] == [file.as_uri()]
+        made = player.chromium.launch(executable_path=CHROMIUM, args=list(OPTIONS))
+        yield made
+        made.close()
+
+
+def inspect(made, addresses, own: str) -> None:
+    """Open each wide and narrow, light and dark: nothing is complained of, fetched from elsewhere than `own`, or wider than
+    the screen, and every figure is drawn."""
+    for width, scheme in ((1280, "light"), (390, "dark")):
+        sheet = made.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        said, asked = [], []
+        sheet.on("console", lambda message, said=said: said.append(message.text))
+        sheet.on("pageerror", lambda error, said=said: said.append(str(error)))
+        sheet.on("dialog", lambda dialog, said=said: said.append(dialog.message) or dialog.dismiss())
+        sheet.on("request", lambda request, asked=asked: asked.append(request.url))
+        for address in addresses:
+            sheet.goto(address)
             plots = sheet.locator(".plot").count()
-            assert plots and sheet.locator(".plot:has(svg.main-svg)").count() == plots
-            assert sheet.evaluate("document.documentElement.scrollWidth") <= width, "the page itself scrolls sideways"
+            if plots:
+                sheet.wait_for_selector("svg.main-svg", state="attached")
+            assert not said, (address, width, said)
+            assert not [url for url in asked if not url.startswith(("data:", own))]
+            assert sheet.locator(".plot:has(svg.main-svg)").count() == plots
+            wide = sheet.evaluate("document.documentElement.scrollWidth")
+            assert wide <= width, f"{address} scrolls sideways: {wide} of {width}"
             ground = sheet.evaluate("getComputedStyle(document.body).backgroundColor")
             assert (sum(map(int, re.findall(r"\d+", ground)[:3])) < 200) == (scheme == "dark")
-            sheet.close()
-        browser.close()
+        sheet.close()
+
+
+def look(file: Path) -> None:
+    """A report that is one file, which asks for no other, has figures."""
+    with browser() as made:
+        inspect(made, [file.as_uri()], file.as_uri())
+    assert 'class="plot"' in file.read_text(encoding="utf-8")
+
+
+def until(sheet, expression: str, seconds: float = 30.0) -> None:
+    """Wait for an expression to be true. The page's policy lets no text be run, so the page itself cannot wait for it."""
+    for _ in range(int(10 * seconds)):
+        if sheet.evaluate(expression):
+            return
+        sheet.wait_for_timeout(100)
+    raise AssertionError(f"not in {seconds} s: {expression}")
+
+
+def asked(app, path="/take", method="POST", headers=(), body=(), host="127.0.0.1:8000", raw_path=None, query=b""):
+    """One request by hand. Returns status, headers and body, and how many pieces of `body` were asked for."""
+    told = [(b"host", host.encode()), (b"origin", f"http://{host}".encode())]
+    told += [(name.lower().encode(), value.encode()) for name, value in headers]
+    scope = {
+        "type": "http", "method": method, "path": path, "raw_path": raw_path or path.encode(), "query_string": query,
+        "headers": told, "scheme": "http", "server": ("127.0.0.1", 8000), "client": ("127.0.0.1", 1), "root_path": "",
+        "http_version": "1.1",
+    }  # fmt: skip
+    pieces, sent, count = iter(body), [], 0
+
+    async def receive():
+        nonlocal count
+        piece = next(pieces, None)
+        count += piece is not None
+        return {"type": "http.request", "body": piece or b"", "more_body": piece is not None}
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    start, *rest = sent
+    return (
+        start["status"],
+        {name.decode(): value.decode() for name, value in start["headers"]},
+        b"".join(message.get("body", b"") for message in rest),
+        count,
+    )
+
+
+@contextmanager
+def serving(site) -> Iterator[str]:
+    """A site answering on a free port of this machine; gives its address."""
+    import uvicorn
+
+    with listen("127.0.0.1", 0) as listening:
+        server = uvicorn.Server(uvicorn.Config(site.guard, log_level="critical", ws="none"))
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()

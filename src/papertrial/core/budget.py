@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -53,6 +55,16 @@ class Budget:
         if counted is None:
             return "", 0.0
         return counted[2].rstrip("s") + "s", int(number * _SCALE[counted[1]])
+
+    def between(self, first: float, last: float) -> Budget:
+        """The part from one fraction of it to another; parts that join up add up to the whole. At least one of what is counted,
+        where there is any."""
+
+        def counted(whole: int | None) -> int | None:
+            return None if whole is None else max(min(1, whole), round(whole * last) - round(whole * first))
+
+        seconds = None if self.seconds is None else self.seconds * (last - first)
+        return Budget(counted(self.steps), counted(self.samples), seconds, counted(self.trials))
 
     def __str__(self) -> str:
         words = []
@@ -139,6 +151,17 @@ class Meter:
 
     def spent(self) -> Energy:
         return Energy(self.kwh, self.energy, self.energy_how)
+
+    @classmethod
+    def total(cls, parts: Iterable[Meter]) -> Meter:
+        """Of what was done one after the other; the peak is the highest."""
+        meters = list(parts)
+        peaks = [meter.peak_bytes for meter in meters if meter.peak_bytes is not None]
+        counted = {
+            name: sum(getattr(meter, name) for meter in meters) for name in ("steps", "samples", "seconds", "trials")
+        }
+        energy = functools.reduce(Energy.__add__, (meter.spent() for meter in meters))
+        return cls(**counted, peak_bytes=max(peaks, default=None)).with_energy(energy)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

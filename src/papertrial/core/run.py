@@ -6,6 +6,7 @@ runs/a/
   plan.json            the number of steps a budget in seconds came to, measured once
   metrics.jsonl        one line per logged step; cut back to the checkpoint on resume
   checkpoint.safetensors   the last good state
+  stages/1-a/          of a system of several stages: plan, metrics and checkpoint of each
   model.safetensors  card.json   the artifact
   result.json          metrics and cost; its presence means the run is done
 """
@@ -63,6 +64,16 @@ class Run:
         """A folder for what only the running method needs; removed when the run is done."""
         return self.path("scratch")
 
+    def stage(self, place: int, name: str) -> Path:
+        """The folder of a stage of the run, which counts from 1."""
+        return self.folder / "stages" / f"{place}-{name}"
+
+    @property
+    def stages(self) -> dict[str, Run]:
+        """Those that were begun, by name, in order; none for a run of one piece."""
+        folders = sorted(self.path("stages").glob("[0-9]*-*"), key=lambda folder: int(folder.name.partition("-")[0]))
+        return {folder.name.partition("-")[2]: Run(folder) for folder in folders}
+
     @property
     def done(self) -> bool:
         return self.path("result.json").exists()
@@ -118,7 +129,8 @@ class Run:
             write_json(held, config)  # first, since it makes the folder a run
         if not self.path("environment.json").exists():
             write_json(self.path("environment.json"), environment())
-        sweep(self.folder)
+        for run in (self, *self.stages.values()):
+            sweep(run.folder)
         if self.done:
             self._forget_the_way()
         return known
@@ -129,12 +141,14 @@ class Run:
         try:
             yield
         except PapertrialError:
-            begun = self.path("checkpoint.safetensors").exists() or self.path("trials.jsonl").exists() or self.done
+            checkpoints = [run.path("checkpoint.safetensors") for run in (self, *self.stages.values())]
+            begun = any(map(Path.exists, checkpoints)) or self.path("trials.jsonl").exists() or self.done
             others = {entry.name for entry in self.folder.iterdir()} - {
                 ".lock",
                 "config.json",
                 "environment.json",
                 "plan.json",
+                "stages",
             }
             if not begun and not others:
                 shutil.rmtree(self.folder, ignore_errors=True)
@@ -170,7 +184,7 @@ class Run:
         """The logged lines; a last line cut short by a kill is left out."""
         rows = []
         if self.path("metrics.jsonl").exists():
-            for line in self.path("metrics.jsonl").read_text(encoding="utf-8").splitlines():
+            for line in self.path("metrics.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
                 with contextlib.suppress(ValueError):
                     rows.append(json.loads(line))
         return rows
@@ -200,7 +214,8 @@ class Run:
         self._forget_the_way()
 
     def _forget_the_way(self) -> None:
-        self.path("checkpoint.safetensors").unlink(missing_ok=True)
+        for run in (self, *self.stages.values()):
+            run.path("checkpoint.safetensors").unlink(missing_ok=True)
         shutil.rmtree(self.scratch, ignore_errors=True)
 
 

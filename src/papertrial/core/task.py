@@ -6,7 +6,7 @@ Arrays travel as `Split`s: named numpy columns of equal length. Metrics of one r
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -162,6 +162,23 @@ class Scores:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Stage:
+    """One of the trainings of a system, whose `stages()` gives them in order.
+
+    model: the torch module that is trained, with `loss(batch)`; what it shares with the system is what later stages use.
+    share: of the budget of the run; those of all stages add up to 1.  rows: makes what this stage learns from out of the
+    run's training rows, once the stages before are trained; the rows as they are where it is None.  optim: fields of
+    `Optim` that are other than the run's.
+    """
+
+    name: str
+    model: Any
+    share: float
+    rows: Callable[[Split], Split] | None = None
+    optim: Mapping[str, Any] = field(default_factory=dict)
+
+
 @runtime_checkable
 class Estimator(Protocol):
     """A method that is not trained by gradient steps (boosted trees, linear models, majority).
@@ -187,6 +204,9 @@ class Task(Protocol):
     optional bank: most training rows that `extra_scores` looks at, all where it is missing.
     optional judged_without_labels: whether `score` needs no labels, as in language modelling.  optional
     trains_without_labels: whether architectures learn there from data without labels.
+    optional captions: whether it is made for images with captions.
+    optional sheets(outputs, split): pictures uint8 (H, W, C) by file name that a run keeps to be looked at.  optional
+    keep(state, folder) and recall(state, folder): files beside the weights that `score` needs where the data are not.
     """
 
     name: str

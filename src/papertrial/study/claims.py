@@ -40,12 +40,17 @@ def _is_evidence(file: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class _Tried:
+class Tried:
     """A paper with its evidence. newest: the line of each claim that counts (see `check.latest`)."""
 
     id: str
     folder: Path
     newest: Mapping[str, dict[str, Any]]
+
+    @classmethod
+    def read(cls, folder: Path, paper: str) -> Tried:
+        """Raises PapertrialError for a line that is not evidence."""
+        return cls(paper, folder, latest(history(folder, paper)))
 
     @property
     def paper(self) -> Paper | None:
@@ -92,7 +97,7 @@ def page(path: Path, files: Sequence[Path]) -> Page:
     Raises PapertrialError for a line that is not evidence.
     """
     places = {listed.paper.id: place for place, listed in enumerate(registry.reading_list())}
-    found = [_Tried(file.stem, file.parent, latest(history(file.parent, file.stem))) for file in files]
+    found = [Tried.read(file.parent, file.stem) for file in files]
     found.sort(key=lambda tried: (places.get(tried.id, len(places)), tried.id))
     name = found[0].id if len(found) == 1 else counted(len(found), "paper")
     return Page(
@@ -101,13 +106,13 @@ def page(path: Path, files: Sequence[Path]) -> Page:
         [_answer(found)],
         [
             Section("Overview", _overview(found) + ([_untried(found)] if path.is_dir() else [])),
-            *(Section(tried.id, _of_paper(tried), _idea(tried)) for tried in found),
+            *(Section(tried.id, [*_about(tried.paper), *of_paper(tried)], _idea(tried)) for tried in found),
         ],
         foot="Made from the lines of evidence and nothing else. This page is one file and fetches nothing from anywhere.",
     )
 
 
-def _answer(found: Sequence[_Tried]) -> Answer:
+def _answer(found: Sequence[Tried]) -> Answer:
     counts = {verdict: sum(tried.count(verdict) for tried in found) for verdict in VERDICTS}
     words = {FAILS: "fails" if counts[FAILS] == 1 else "fail", CANNOT_TELL: "cannot be told", NOT_RUN: "not run"}
     rest = [f"{counts[verdict]} {word}" for verdict, word in words.items() if counts[verdict]]
@@ -116,7 +121,7 @@ def _answer(found: Sequence[_Tried]) -> Answer:
     return Answer(begin, f"; {listed(rest)}." if rest else ".", tone)
 
 
-def _overview(found: Sequence[_Tried]) -> list[Any]:
+def _overview(found: Sequence[Tried]) -> list[Any]:
     rows = [
         [tried.id, *(str(tried.count(verdict) or "") or None for verdict in VERDICTS), duration(tried.seconds)]
         for tried in found
@@ -137,27 +142,32 @@ def _overview(found: Sequence[_Tried]) -> list[Any]:
     return blocks
 
 
-def _untried(found: Sequence[_Tried]) -> Text:
+def _untried(found: Sequence[Tried]) -> Text:
     rest = [name for name in registry.papers() if name not in {tried.id for tried in found}]
     return Text(
         f"There is no evidence here on {listed(rest)}." if rest else "Every paper on the shelf is here.", "note"
     )
 
 
-def _idea(tried: _Tried) -> str:
+def _idea(tried: Tried) -> str:
     return sentence(tried.paper.idea) if tried.paper is not None and tried.paper.idea else ""
 
 
-def _of_paper(tried: _Tried) -> list[Any]:
+def _about(paper: Paper | None) -> list[Any]:
+    if paper is None:
+        return []
+    about = ", ".join(filter(None, (paper.title, paper.authors, str(paper.year or ""))))
+    return [Link(about, f"https://arxiv.org/abs/{paper.arxiv}") if paper.arxiv else Text(about)]
+
+
+def of_paper(tried: Tried) -> list[Any]:
+    """What is known of a paper's claims: the table, the figures, the caveats, where it was run, every number."""
     blocks: list[Any] = []
     paper = tried.paper
     if paper is None:
         blocks.append(Text("This paper is not installed here: its evidence is shown without its figures.", "note"))
-    else:
-        about = ", ".join(filter(None, (paper.title, paper.authors, str(paper.year or ""))))
-        blocks.append(Link(about, f"https://arxiv.org/abs/{paper.arxiv}") if paper.arxiv else Text(about))
-        if not tried.claims:
-            blocks.append(Text("Its file cannot be imported here: the evidence is shown without its figures.", "note"))
+    elif not tried.claims:
+        blocks.append(Text("Its file cannot be imported here: the evidence is shown without its figures.", "note"))
     blocks.append(_table(tried))
     reasons = [f"{row['text']} {sentence(row['reason'])}" for row in tried.order if row.get("reason")]
     blocks += [Heading("Not run to the end"), Items(reasons)] if reasons else []
@@ -175,7 +185,7 @@ def _of_paper(tried: _Tried) -> list[Any]:
     return blocks
 
 
-def _table(tried: _Tried) -> Table:
+def _table(tried: Tried) -> Table:
     head = ["claim", "where", "kind", "margin", "seeds", "scale", "time"]
     rows = [
         [
@@ -207,7 +217,7 @@ def _signed(value: float) -> str:
     return ("+" if value >= 0 else "") + number(value)
 
 
-def _figures(tried: _Tried) -> list[Any]:
+def _figures(tried: Tried) -> list[Any]:
     """The figures of the claims that have one, and why others are not drawn. What a paper's file does wrong costs its own
     figure, not the page."""
     drawn, without, older = [], [], []
@@ -234,7 +244,7 @@ def _figures(tried: _Tried) -> list[Any]:
     return blocks
 
 
-def _circumstances(tried: _Tried) -> Facts:
+def _circumstances(tried: Tried) -> Facts:
     """Day, machine, versions and commit; the claims are named where these are not the same for all."""
     groups: dict[tuple[str, str], list[str]] = {}
     for row in tried.order:
@@ -253,7 +263,7 @@ def _circumstances(tried: _Tried) -> Facts:
     return Facts([(day, f"{told}: {listed(names)}" if several else told) for (day, told), names in groups.items()])
 
 
-def _numbers(tried: _Tried) -> list[Any]:
+def _numbers(tried: Tried) -> list[Any]:
     blocks: list[Any] = []
     for row in tried.order:
         names = list(dict.fromkeys(name for measured in row["measured"] for name in measured))

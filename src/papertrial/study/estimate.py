@@ -6,6 +6,7 @@ would take too long or too much memory for that, steps with fewer rows are measu
 
 from __future__ import annotations
 
+import functools
 import gc
 import sys
 import tempfile
@@ -20,6 +21,7 @@ import numpy as np
 from papertrial.core import registry
 from papertrial.core.budget import Budget, Energy, duration, size_in_words
 from papertrial.core.errors import Declined, PapertrialError
+from papertrial.core.recipe import Optim
 from papertrial.core.run import Run
 from papertrial.core.task import Estimator, Prepared, Split, Task
 from papertrial.study.compare import CURVE_SEEDS, FRACTIONS, plan
@@ -204,7 +206,7 @@ def run_cost(
     """`Cost` of one run on prepared data; its `preparing` is 0."""
     import torch
 
-    from papertrial.use.fit import budget_of, build_model, resolve_method
+    from papertrial.use.fit import budget_of, build_model, resolve_method, validation
 
     resolved = resolve_method(
         method, prepared, backbone=backbone, recipe=recipe, settings=settings, techniques=techniques
@@ -219,8 +221,11 @@ def run_cost(
             found = _trial(model, rows, prepared, spending, run, seed)
         elif 0 in (spending.steps, spending.samples, spending.seconds):
             found = _nothing(model)
+        elif hasattr(model, "stages"):
+            found = _staged_cost(resolved, model, rows, spending, run, seed)
         else:
-            found = _training_cost(task, resolved, model, rows, prepared, spending, run, seed)
+            early = validation(task, model, prepared, resolved.optim)
+            found = _training_cost(resolved, model, rows, resolved.optim, spending, run, seed, early)
         return Cost(
             resolved.name,
             recipe,
@@ -234,21 +239,48 @@ def run_cost(
 # --------------------------------------------------------------------------------------- methods that are trained by steps
 
 
+def _staged_cost(resolved: Resolved, model: Any, rows: Split, budget: Budget, run: Run, seed: int) -> dict[str, Any]:
+    """Of all stages, one after the other; what an untrained stage hands on costs as much to learn from."""
+    from papertrial.train.stages import optim_of, rows_of, stages_of
+
+    found: list[dict[str, Any]] = []
+    before = 0.0
+    for stage in stages_of(model, resolved.optim):
+        part = budget.between(before, before + stage.share)
+        before += stage.share
+        making, own = _timed(functools.partial(rows_of, stage, rows))
+        cost = _training_cost(resolved, stage.model, own, optim_of(stage, resolved.optim), part, run, seed)
+        within = 0.0 if budget.seconds is not None else making  # it comes out of a budget in seconds
+        cost |= {"training": cost["training"] + within, "measured": f"{stage.name}: {cost['measured']}"}
+        cost["notes"] = tuple(f"{stage.name}: {note}" for note in cost["notes"])
+        found.append(cost)
+    energy = functools.reduce(
+        Energy.__add__, (Energy(cost["kwh"], cost["energy"], cost["energy_how"]) for cost in found)
+    )
+    summed = ("training", "validating", "steps", "epochs", "samples", "trials")
+    return {
+        "parameters": _parameters(model),
+        **{name: sum(cost[name] for cost in found) for name in summed},
+        "peak_bytes": max(cost["peak_bytes"] for cost in found),
+        **_energy(energy),
+        "measured": "; ".join(cost["measured"] for cost in found),
+        "notes": tuple(note for cost in found for note in cost["notes"]),
+    }
+
+
 def _training_cost(
-    task: Task,
     resolved: Resolved,
     model: Any,
     rows: Split,
-    prepared: Prepared,
+    optim: Optim,
     budget: Budget,
     run: Run,
     seed: int,
+    validate: Callable[[], float] | None = None,
 ) -> dict[str, Any]:
     from papertrial.train.loop import finish, pace, prepare
-    from papertrial.use.fit import validation
 
-    optim, techniques = resolved.optim, [made.made for made in resolved.techniques]
-    validate = validation(task, model, prepared, optim)
+    techniques = [made.made for made in resolved.techniques]
     prepare(model, techniques)
     batch = min(optim.batch, rows.examples)
 

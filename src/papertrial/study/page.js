@@ -1,6 +1,5 @@
 // Draws the figures in the colours of the page's style, and again when those change or the page goes to paper.
 (() => {
-  const figures = JSON.parse(document.getElementById("plots").textContent);
   const root = document.documentElement;
 
   const coloured = (value, style) => {
@@ -14,7 +13,8 @@
 
   const draw = () => {
     const style = getComputedStyle(root);
-    for (const [name, figure] of Object.entries(figures)) {
+    const held = [...document.querySelectorAll("script.plots")].map((script) => JSON.parse(script.textContent));
+    for (const [name, figure] of Object.entries(Object.assign({}, ...held))) {
       const { data, layout } = coloured(figure, style);
       Plotly.react(name, data, layout, { displayModeBar: false, responsive: true });
       if (root.classList.contains("paper")) Plotly.Plots.resize(name);
@@ -37,5 +37,6 @@
     event.target.querySelectorAll(".plot").forEach((plot) => Plotly.Plots.resize(plot));
   }, true);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  document.addEventListener("figures", draw);
   draw();
 })();

@@ -10,10 +10,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
+
+from markupsafe import Markup
 
 from papertrial.core.errors import missing_extra
 from papertrial.core.files import to_json
@@ -108,11 +110,13 @@ class Axis:
 
 @dataclass(frozen=True)
 class Tag:
-    """A cell: a text with a word in a coloured label before or after it. tone: good | bad | open | plain."""
+    """A cell: a text with a word in a coloured label after it. tone: good | bad | open | plain.  address: where the text
+    leads, on the same site."""
 
     text: str
     word: str
     tone: str = "plain"
+    address: str = ""
     kind: ClassVar[str] = "tag"
 
 
@@ -203,10 +207,20 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Rows of small pictures: (label, pictures)."""
+    """Rows of small pictures: (label, pictures). captions: whether labels are whole sentences, which then follow the pictures."""
 
     rows: Sequence[tuple[str, Sequence[Picture]]]
+    captions: bool = False
     kind: ClassVar[str] = "pictures"
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Many small pictures in one large one, under a title."""
+
+    title: str
+    picture: Picture
+    kind: ClassVar[str] = "sheet"
 
 
 @dataclass(frozen=True)
@@ -282,7 +296,6 @@ class Page:
 def render(page: Page) -> str:
     """The page as HTML. Raises PapertrialError when the package plotly is missing."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
 
     try:
         from plotly.offline import get_plotlyjs
@@ -290,20 +303,18 @@ def render(page: Page) -> str:
         raise missing_extra("a report", "plotly", "report") from None
 
     sections = [section for section in page.sections if section.blocks]
-    figures = _figures([block for section in sections for block in section.blocks])
-    scripts = [_script(get_plotlyjs()), _script((_HERE / "page.js").read_text(encoding="utf-8"))] if figures else []
+    name_of, plots = plots_of([block for section in sections for block in section.blocks])
+    scripts = [_script(get_plotlyjs()), _script((_HERE / "page.js").read_text(encoding="utf-8"))] if plots else []
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["typeset"] = typeset
-    names = {id(figure): f"figure-{index}" for index, figure in enumerate(figures, 1)}
-    plots = {names[id(figure)]: {"data": figure.data, "layout": figure.layout} for figure in figures}
     text = environment.get_template("page.html").render(
         page=page,
         sections=sections,
-        name_of=lambda figure: names[id(figure)],
+        name_of=name_of,
         style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
-        plots=Markup(_json(plots)),
+        plots=plots,
         scripts=[Markup(script) for script in scripts],
         hashes=" ".join(f"'sha256-{_hash(script)}'" for script in scripts) or "'none'",
     )
@@ -313,6 +324,20 @@ def render(page: Page) -> str:
 def typeset(text: str) -> str:
     """A true minus sign before figures."""
     return re.sub(r"(?<![\w.\-/])-(?=\d)", "\N{MINUS SIGN}", text)
+
+
+def plots_of(blocks: Sequence[Any]) -> tuple[Callable[[Figure], str], Markup]:
+    """What the templates need to show figures: the name of each, which follows from its title, and the JSON of all for
+    the script that draws them; empty where there are none."""
+    names: dict[int, str] = {}
+    plots: dict[str, Any] = {}
+    for figure in _figures(blocks):
+        name = "figure-" + re.sub(r"\W+", "-", figure.title.lower()).strip("-")
+        while name in plots:
+            name += "-"
+        names[id(figure)] = name
+        plots[name] = {"data": figure.data, "layout": figure.layout}
+    return lambda figure: names[id(figure)], Markup(_json(plots) if plots else "")
 
 
 def _figures(blocks: Sequence[Any]) -> list[Figure]:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -68,28 +68,44 @@ class Record:
     def trials(self) -> list[dict[str, Any]]:
         """Configurations that a method tried while tuning itself; a last line cut short by a kill is left out."""
         file, found = self.folder / "trials.jsonl", []
-        for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else ():
             with contextlib.suppress(ValueError):
                 found.append(json.loads(line))
         return found
 
-    def logged(self, name: str) -> tuple[list[float], list[float]]:
+    @cached_property
+    def stages(self) -> dict[str, list[dict[str, Any]]]:
+        """The log of each stage of a system; that of the whole run, called "", where it is of one piece."""
+        return {name: run.history() for name, run in Run(self.folder).stages.items()} or {"": self.history}
+
+    def logged(self, name: str, stage: str = "") -> tuple[list[float], list[float]]:
         """(steps, values) of a number in the log."""
-        rows = [(row["step"], row[name]) for row in self.history if row.get(name) is not None]
+        history = self.stages.get(stage, []) if stage else self.history
+        rows = [(row["step"], row[name]) for row in history if row.get(name) is not None]
         return [step for step, _ in rows], [value for _, value in rows]
 
 
-def curves(runs: Sequence[Record], shade: Callable[[str], str], metric: str, higher_is_better: bool) -> list[Any]:
-    """Loss by method, then validation and tuning with all methods on one scale."""
+def curves(
+    runs: Sequence[Record],
+    shade: Callable[[str], str],
+    metric: str,
+    higher_is_better: bool,
+    going: Container[Path] = (),
+) -> list[Any]:
+    """Loss by method, then validation and tuning with all methods on one scale. metric: empty where it is not known yet.  going:
+    folders of runs that go on."""
     blocks: list[Any] = []
     losses = []
     for method in dict.fromkeys(run.method for run in runs):
-        own = [run for run in runs if run.method == method and run.logged("loss")[0]]
-        drawn = [Line(method, run.seed, *run.logged("loss"), shade(method)) for run in own]
-        if drawn:
-            stopped = [run.seed for run in own if run.result is None]
-            words = f"stopped with seed {listed(list(map(str, stopped)))}" if stopped else ""
-            losses.append(figures.lines(f"Loss of {method}", words, drawn, "steps", "loss", height=260))
+        of_method = [run for run in runs if run.method == method]
+        for stage in dict.fromkeys(stage for run in of_method for stage in run.stages):
+            own = [run for run in of_method if run.logged("loss", stage)[0]]
+            drawn = [Line(method, run.seed, *run.logged("loss", stage), shade(method)) for run in own]
+            if drawn:
+                stopped = [run.seed for run in own if run.result is None and run.folder not in going]
+                words = f"stopped with seed {listed(list(map(str, stopped)))}" if stopped else ""
+                title = f"Loss of {method}" + (f", {stage}" if stage else "")
+                losses.append(figures.lines(title, words, drawn, "steps", "loss", height=260))
     if losses:
         each = counted(len(losses[0].data), "seed") if len(losses) == 1 else "a line a seed"
         blocks += [
@@ -101,11 +117,12 @@ def curves(runs: Sequence[Record], shade: Callable[[str], str], metric: str, hig
     drawn = [Line(run.method, run.seed, x, [sign * v for v in y], shade(run.method)) for run, x, y in checks if x]
     if drawn:
         words = "after each epoch, on the rows kept aside to choose with; the best weights are kept"
-        blocks.append(figures.lines(f"Validation {metric}", words, drawn, "steps", metric))
+        blocks.append(figures.lines(f"Validation {metric or 'score'}", words, drawn, "steps", metric or "score"))
     tuned = [_tuning(run, shade(run.method), metric) for run in runs if run.trials]
     if tuned:
         words = "best configuration so far, on the same rows"
-        blocks.append(figures.lines(f"Tuning: validation {metric}", words, tuned, "seconds", metric, steps=True))
+        name = metric or "error"
+        blocks.append(figures.lines(f"Tuning: validation {name}", words, tuned, "seconds", name, steps=True))
     return blocks
 
 
@@ -180,7 +197,7 @@ def settings(card: Mapping[str, Any], opened: bool) -> Fold:
             rows = [(entry["name"], typed(entry["value"]), entry["source"]) for entry in entries]
             marked = [index for index, entry in enumerate(entries) if entry["source"] == "you"]
             parts += [Heading(title)] if title else []
-            parts.append(Table(head, rows, words=3, marked=marked))
+            parts.append(Table(head, rows, words=3, marked=marked, stacked=True))
     every = [*card["settings"], *card["backbone_settings"]]
     counts = {
         "set by you": sum(entry["source"] == "you" for entry in every),

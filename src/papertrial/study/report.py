@@ -22,7 +22,7 @@ from papertrial.core.curves import fit_power_law
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import read_json, write_text
 from papertrial.core.stats import CANNOT_TELL, HELPS, HURTS
-from papertrial.study import claims, figures, parts
+from papertrial.study import claims, examples, figures, parts
 from papertrial.study.compare import Comparison, Row
 from papertrial.study.figures import REFERENCE, Difference, colour
 from papertrial.study.page import (
@@ -74,14 +74,7 @@ def report(folder: Path | str, out: Path | str | None = None, *, data: bool = Tr
     file = Path(out) if out is not None else beside
     if file.suffix.lower() not in (".html", ".htm"):
         raise PapertrialError(f"a report is a web page, not {file.name}", "give --out a name that ends in .html")
-    if (folder / "comparison.json").exists():
-        kind, page = "comparison", _of_comparison(folder, data)
-    elif (folder / "config.json").exists():
-        kind, page = "run", _of_run(folder, data)
-    elif evidence := claims.evidence_files(folder):
-        kind, page = "evidence", claims.page(folder, evidence)
-    else:
-        raise _nothing(folder)
+    kind, page = page_of(folder, data=data)
     text = render(page)
     write_text(file, text)
     return Report(
@@ -92,6 +85,24 @@ def report(folder: Path | str, out: Path | str | None = None, *, data: bool = Tr
         tuple(section.title for section in page.sections if section.blocks),
         len(text.encode()),
     )
+
+
+def page_of(folder: Path, *, data: bool = True) -> tuple[str, Page]:
+    """The kind of report that `report` would write, and its page. Raises PapertrialError when there is none."""
+    if (folder / "comparison.json").exists():
+        return "comparison", _of_comparison(folder, data)
+    if (folder / "config.json").exists():
+        return "run", _of_run(folder, data)
+    if evidence := claims.evidence_files(folder):
+        return "evidence", claims.page(folder, evidence)
+    raise _nothing(folder)
+
+
+def standing(folder: Path) -> tuple[list[Answer], list[Any]]:
+    """What a comparison has come to so far: its answers, and the table with its intervals. Raises PapertrialError before
+    its first round is complete."""
+    study = _read_comparison(folder)
+    return _answers(study), _result(study)
 
 
 def _nothing(folder: Path) -> PapertrialError:
@@ -186,13 +197,10 @@ def _of_comparison(folder: Path, data: bool) -> Page:
     found, name = study.found, study.card["data"]["name"]
     asked = [row.name for row in found.rows if row.role == "method"] or [found.reference]
     verb = "Do" if len(asked) > 1 else "Does"
-    words = [verdict.word for verdict in found.verdicts.values()]  # their sentences come first
-    answers = [
-        _answer(sentence, words[index] if index < len(words) else "") for index, sentence in enumerate(found.sentences)
-    ]
     unfinished = "" if found.complete else "Not finished: the same command goes on from here."
     sections = [
         Section("Result", _result(study)),
+        Section("Drawn pictures", examples.sheets(_first_runs(study))),
         Section("Data", parts.data(study.card, data)),
         Section("Learning", _learning(study)),
         Section("Errors", _errors(study)),
@@ -205,11 +213,17 @@ def _of_comparison(folder: Path, data: bool) -> Page:
     return Page(
         f"papertrial comparison · {found.metric} · {counted(found.seeds, 'seed')} · {found.budget} a run",
         f"{verb} {listed(asked)} help on {name}?",
-        answers,
+        _answers(study),
         sections,
         unfinished,
         parts.foot(study.card),
     )
+
+
+def _answers(study: _Compared) -> list[Answer]:
+    words = [verdict.word for verdict in study.found.verdicts.values()]  # their sentences come first
+    sentences = study.found.sentences
+    return [_answer(text, words[index] if index < len(words) else "") for index, text in enumerate(sentences)]
 
 
 def _answer(sentence: str, word: str) -> Answer:
@@ -224,6 +238,10 @@ def _answer(sentence: str, word: str) -> Answer:
 
 def _cards(study: _Compared, names: Sequence[str]) -> list[dict[str, Any]]:
     return [run.card for name in names for run in study.runs[name][:1] if run.card is not None]
+
+
+def _first_runs(study: _Compared) -> dict[str, Path]:
+    return {row.name: run.folder for row in study.found.rows for run in study.runs[row.name][:1]}
 
 
 def _result(study: _Compared) -> list[Any]:
@@ -436,6 +454,7 @@ def _of_run(folder: Path, data: bool) -> Page:
     )
     sections = [
         Section("Result", _run_result(card)),
+        Section("Drawn pictures", examples.sheets({label: run.folder})),
         Section("Data", parts.data(card, data)),
         Section("Learning", parts.curves([run], lambda _: "var(--c0)", metric, higher)),
         Section("Errors", _run_errors(run)),

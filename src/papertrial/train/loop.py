@@ -53,6 +53,7 @@ def train(
     checkpoint_seconds: float = 30.0,
     techniques: Sequence[Any] = (),
     sharded: bool = False,
+    name: str = "training",
 ) -> Meter:
     """Train `model` in place on `split`, within `budget`, in the folder of `run`; it ends in `eval()`.
 
@@ -67,6 +68,7 @@ def train(
     them on each; `model` itself stays whole, on the device it is on, and is brought up to date when it is looked at.
     techniques: objects with any of `prepare(model)`, `parameters(model)` (only these are trained),
     `before_step(model)` (gradients are there, not yet clipped), `after_step(model)`, `finish(model)`.
+    name: what the progress bar calls it.
 
     When `run` holds a checkpoint the training goes on from it.  An empty budget, or a model without trainable
     parameters, returns at once.  Raises TrainingStopped (values not finite, collapse; the last good checkpoint stays),
@@ -80,7 +82,7 @@ def train(
     training = _Training(model, split, optim, run, seed, validate, device, techniques, sharded)
     try:
         with repeatable(training.device):
-            training.fit(budget, progress, log_every, checkpoint_seconds)
+            training.fit(budget, progress, log_every, checkpoint_seconds, name)
     finally:
         training.close()
         run.close()
@@ -228,7 +230,7 @@ class _Training:
 
     # ---------------------------------------------------------------------------------------------- the whole training
 
-    def fit(self, budget: Budget, progress: bool, log_every: int | None, checkpoint_seconds: float) -> None:
+    def fit(self, budget: Budget, progress: bool, log_every: int | None, checkpoint_seconds: float, name: str) -> None:
         total = self._begin(budget)
         self._gather()
         self.watch = CollapseWatch(self.whole, self.split, _device(self.whole), total)
@@ -239,7 +241,7 @@ class _Training:
         if self.main:
             self.run.tensorboard()
         mark, marked_step, waited, saved = time.monotonic(), self.state.step, 0.0, time.monotonic()
-        with Display(total, self.state.step, progress and self.main) as display:
+        with Display(total, self.state.step, progress and self.main, name) as display:
             while self.state.step < total and not self.state.complete:
                 outcome = self.update(self.state.step, total)
                 self.state.step += 1

@@ -13,10 +13,10 @@ _REFRESH, _LINE = 0.1, 30.0  # seconds
 
 
 class Display:
-    """`with Display(total, wanted) as display: display.show(step, loss=..., rate=...)`; silent when not wanted."""
+    """`with Display(total, done, wanted) as display: display.show(step, loss=..., rate=...)`; silent when not wanted."""
 
-    def __init__(self, total: int, done: int, wanted: bool) -> None:
-        self.total, self.first, self.wanted = total, done, wanted and total > done
+    def __init__(self, total: int, done: int, wanted: bool, name: str = "training") -> None:
+        self.name, self.total, self.first, self.wanted = name, total, done, wanted and total > done
         self._begun = self._shown = time.monotonic()
         self._facts = {"loss": float("nan"), "rate": 0.0}
         self._bar: Any = None
@@ -25,7 +25,7 @@ class Display:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
             self._bar = Progress(
-                TextColumn("training"),
+                TextColumn(name),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("loss {task.fields[loss]:.4g}  {task.fields[rate]:,.0f} examples/s  left"),
@@ -33,7 +33,7 @@ class Display:
                 console=Console(stderr=True),
                 transient=True,
             )
-            self._task = self._bar.add_task("training", total=total, completed=done, **self._facts)
+            self._task = self._bar.add_task(name, total=total, completed=done, **self._facts)
 
     def __enter__(self) -> Display:
         if self._bar is not None:
@@ -60,7 +60,7 @@ class Display:
             return
         left = (now - self._begun) / max(1, step - self.first) * (self.total - step)
         print(
-            f"training: step {step} of {self.total}, loss {self._facts['loss']:.4g}, {duration(left)} left",
+            f"{self.name}: step {step} of {self.total}, loss {self._facts['loss']:.4g}, {duration(left)} left",
             file=sys.stderr,
             flush=True,
         )

@@ -1,0 +1,1 @@
+"""Judgement by people: a database of studies (`store`), what goes into it (`outputs`), and its pages (`pages`)."""

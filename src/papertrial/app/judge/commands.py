@@ -1,0 +1,356 @@
+"""`papertrial judge`: studies by people from the command line. What is heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from papertrial.app import show
+from papertrial.core.errors import DataError, PapertrialError, did_you_mean, missing_extra
+from papertrial.core.files import to_json
+
+if TYPE_CHECKING:
+    from papertrial.app.judge.store import Store
+
+judge = typer.Typer(
+    name="judge",
+    help="People compare or rate outputs, blinded and in random order, on a web page of your own.",
+    no_args_is_help=True,
+)
+
+_FILE = "judgements.db"
+_URL = "http://127.0.0.1:8700"
+_PORT = 8700
+Database = Annotated[
+    str,
+    typer.Option(
+        help="A SQLite file, or postgresql://user:password@host/database; also from PAPERTRIAL_JUDGE_DB, which keeps a password out of the list of processes.",
+        envvar="PAPERTRIAL_JUDGE_DB",
+        show_envvar=False,
+    ),
+]
+Name = Annotated[str, typer.Argument(help="The study.", show_default=False)]
+Address = Annotated[str, typer.Option("--url", help="How raters reach the server; links begin with it.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+
+
+def _store(place: str, *, create: bool = False) -> Store:
+    try:
+        from papertrial.app.judge.store import Store
+    except ImportError as error:
+        raise missing_extra("judgement by people", error.name or "sqlmodel", "web") from None
+    return Store(place, create=create)
+
+
+def _links(url: str, named: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(name, f"{url.rstrip('/')}/judge/enter/{token}") for name, token in named]
+
+
+def _tell(links: list[tuple[str, str]]) -> list[str]:
+    width = max(len(name) for name, _ in links) + 2
+    return [f"{name:<{width}}{address}" for name, address in links]
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def _serve_line(db: str) -> str:
+    return "papertrial judge serve" + ("" if db == _FILE or "://" in db else f" --db {quote(db)}")
+
+
+@judge.command("new")
+def new(
+    name: Annotated[str, typer.Argument(help="What the study is called; raters do not see it.", show_default=False)],
+    outputs: Annotated[
+        list[str],
+        typer.Argument(
+            help="JSONL or CSV with item, system and output (or text, or image: a path); or one file a system, SYSTEM=FILE.",
+            show_default=False,
+        ),
+    ],
+    db: Database = _FILE,
+    template: Annotated[
+        str, typer.Option(help="genie (five points), pairwise (side by side), or your own FILE.toml.")
+    ] = "genie",
+    raters: Annotated[int, typer.Option(help="Invitations to make.", min=1, max=10_000)] = 1,
+    labels: Annotated[
+        int,
+        typer.Option(
+            "--labels-per-item",
+            help="Raters for each output or pair; GENIE: more items rather than more labels.",
+            min=1,
+        ),
+    ] = 1,
+    checks: Annotated[
+        Path | None,
+        typer.Option(
+            help="Attention checks: as outputs, with `answer`; `first` and `second` for pairs.", show_default=False
+        ),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="In pairs: compare with this system alone.", show_default=False)
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder that paths of images begin at, if not the file's own.", show_default=False),
+    ] = None,
+    minutes: Annotated[
+        float, typer.Option(help="After which an item that somebody let lie may go to another rater.", min=0.1)
+    ] = 30,
+    url: Address = _URL,
+    json: Json = False,
+) -> None:
+    """Import outputs, and print the administrator's link and the invitations, this once: only their hashes are kept."""
+    from papertrial.app.judge.outputs import clean, read
+    from papertrial.core.judgement import template as find_template
+
+    called = " ".join(clean(name).split())
+    if not called:
+        raise PapertrialError("the study has no name", "type: papertrial judge new NAME OUTPUTS")
+    if labels > raters:
+        raise PapertrialError(
+            f"{labels} labels an item need as many raters, and there are {raters}", f"type: --raters {labels}"
+        )
+    asked = find_template(template)
+    material = read(outputs, asked, checks=checks, against=against, images=images)
+    store = _store(db, create=True)
+    study, token = store.add(called, asked, material, labels=labels, raters=raters, minutes=minutes)
+    names = store.next_names(study.id or 0, raters)
+    invited = store.invite(study.id or 0, names)
+    administrator = _links(url, [("administrator", token)])
+    links = _links(url, invited)
+    if json:
+        _document(
+            {
+                "study": called,
+                "units": len(material.units),
+                "labels": labels,
+                "checks": len(material.checks),
+                "notes": material.notes,
+                "administrator": administrator[0][1],
+                "raters": dict(links),
+            }
+        )
+        return
+    items = len({id(unit.entry) for unit in material.units})
+    systems = {system for unit in material.units for system in unit.systems}
+    what = "pair" if asked.kind == "pair" else "output"
+    rows = [
+        ("study", called),
+        ("asks", f"{asked.name}: {'; '.join(question.text for question in asked.questions)}"),
+        ("of", f"{_counted(len(material.units), what)}: {_counted(items, 'item')}, {', '.join(sorted(systems))}"),
+        ("labels", f"{labels} each, {_counted(study.share, what)} a rater"),
+        ("checks", f"{len(material.checks)}, one in about {study.check_every}" if material.checks else "none: --checks FILE adds some"),
+    ]  # fmt: skip
+    _say(*show.labelled(rows), *show.labelled(("note", note) for note in material.notes))
+    _say("", *_tell([*administrator, *links]), "", "These links are not kept: copy them now. Each is for one person.")
+    _say("", f"next        {_serve_line(db)}")
+
+
+@judge.command("serve")
+def serve(
+    db: Database = _FILE,
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets in other machines of the network, phones too.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes any that is free.", min=0, max=65535)] = _PORT,
+) -> None:
+    """Serve the pages of all studies in a database until Ctrl-C."""
+    from papertrial.app.site import make_site
+    from papertrial.app.site import serve as run
+
+    store = _store(db)
+    site = make_site(host=host)
+    from papertrial.app.judge.pages import add_judge
+
+    add_judge(site, store)
+    site.app.add_api_route("/", _to_judge, include_in_schema=False)
+    run(site, host, port)
+
+
+def _to_judge() -> Any:
+    from fastapi.responses import RedirectResponse
+
+    return RedirectResponse("/judge", 303)
+
+
+@judge.command("invite")
+def invite(
+    study: Name,
+    raters: Annotated[int, typer.Option(help="How many, called rater 1, rater 2, ...", min=1, max=10_000)] = 1,
+    name: Annotated[list[str] | None, typer.Option(help="A rater's name; may be repeated.", show_default=False)] = None,
+    db: Database = _FILE,
+    url: Address = _URL,
+    json: Json = False,
+) -> None:
+    """Invite more raters; each link is printed this once."""
+    from papertrial.app.judge.outputs import clean
+
+    store = _store(db)
+    own = store.study(study).id or 0
+    names = [" ".join(clean(one).split()) for one in name or []]
+    if not all(names):
+        raise PapertrialError("a rater has no name", "leave out --name to have them numbered")
+    links = _links(url, store.invite(own, names or store.next_names(own, raters)))
+    if json:
+        _document(dict(links))
+        return
+    _say(*_tell(links), "", "These links are not kept: copy them now. Each is for one person.")
+
+
+@judge.command("link")
+def link(
+    study: Name,
+    rater: Annotated[
+        str | None, typer.Argument(help="Whose; the administrator's when left out.", show_default=False)
+    ] = None,
+    db: Database = _FILE,
+    url: Address = _URL,
+) -> None:
+    """A new link for one that is lost; the old one opens nothing any more."""
+    store = _store(db)
+    own = store.study(study).id or 0
+    known = {one.name: one.id for one in store.standings(own).raters}
+    if rater is not None and rater not in known:
+        raise PapertrialError(f"{study!r} has no rater {rater!r}", did_you_mean(rater, known))
+    _say(_links(url, [store.renew(own, known[rater] if rater else None)])[0][1])
+
+
+@judge.command("status")
+def status(
+    study: Annotated[str | None, typer.Argument(help="Only this study.", show_default=False)] = None,
+    db: Database = _FILE,
+    json: Json = False,
+) -> None:
+    """How far each study and each rater is."""
+    store = _store(db)
+    found = [store.study(study)] if study else store.studies()
+    standings = {one.name: store.standings(one.id or 0) for one in found}
+    if json:
+        _document(
+            {
+                one.name: {
+                    "state": one.state,
+                    "template": one.template.name,
+                    "labels": standings[one.name].labels,
+                    "wanted": standings[one.name].wanted,
+                    "undone": standings[one.name].undone,
+                    "raters": [vars(rater) for rater in standings[one.name].raters],
+                }
+                for one in found
+            }
+        )
+        return
+    if not found:
+        _say(f"{store.name} holds no study yet.")
+    for index, one in enumerate(found):
+        told = standings[one.name]
+        if index:
+            _say("")
+        _say(
+            f"{one.name}: {one.state}, {told.labels} of {told.wanted} labels, {_counted(told.undone, 'answer')} taken back"
+        )
+        _say(
+            *show.table(
+                ("rater", "done", "of", "checks passed", "seconds each", ""),
+                [
+                    (
+                        rater.name,
+                        str(rater.done),
+                        str(rater.share),
+                        f"{rater.passed} of {rater.checks}" if rater.checks else "-",
+                        f"{rater.seconds:.1f}" if rater.seconds is not None else "-",
+                        "revoked" if rater.revoked else "",
+                    )
+                    for rater in told.raters
+                ],
+            )
+        )
+
+
+@judge.command("export")
+def export(
+    study: Name,
+    out: Annotated[Path, typer.Argument(help="FILE.jsonl or FILE.csv.", show_default=False)],
+    db: Database = _FILE,
+    json: Json = False,
+) -> None:
+    """Write every judgement, one row an answer. Answers that were taken back are left out; the database keeps them."""
+    store = _store(db)
+    own = store.study(study).id or 0
+    judgements = store.judgements(own)
+    undone = store.standings(own).undone
+    judgements.write(out)
+    counts = {
+        "ratings": len(judgements.ratings),
+        "preferences": len(judgements.preferences),
+        "checks": len(judgements.checks),
+        "left out": undone,
+    }
+    if json:
+        _document({"file": out, **counts})
+        return
+    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count and name != "left out")
+    _say(
+        f"{out}: {told or 'no judgements yet'}"
+        + (f"; {_counted(undone, 'answer')} taken back left out" if undone else "")
+    )
+
+
+@judge.command("results")
+def results(
+    study: Annotated[
+        str, typer.Argument(help="A study of the database, or a .jsonl or .csv file of judgements.", show_default=False)
+    ],
+    db: Database = _FILE,
+    everyone: Annotated[
+        bool,
+        typer.Option(
+            "--everyone", help="Count raters too who are almost certainly noisy by their checks (GENIE: 0.99)."
+        ),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """The board: scores with intervals over items and raters, agreement, and which differences can be told."""
+    from papertrial.core.judgement import Judgements
+    from papertrial.study.people import Limits, boards
+
+    if study.removesuffix(".gz").endswith((".jsonl", ".csv")):
+        judgements = Judgements.read(study)
+    else:
+        store = _store(db)
+        judgements = store.judgements(store.study(study).id or 0)
+    if not judgements.ratings and not judgements.preferences:
+        raise PapertrialError(
+            f"nothing has been judged in {study}", "papertrial judge status shows how far the raters are"
+        )
+    try:
+        found = boards(judgements, limits=None if everyone else Limits())
+    except DataError as error:
+        raise PapertrialError(error.problem, "type: --everyone to count them all") from None
+    if json:
+        _document(found)
+        return
+    for index, board in enumerate(found):
+        told = board.report()
+        _say(
+            *([""] if index else []),
+            told.title,
+            "",
+            *show.labelled(told.facts),
+            "",
+            *show.table(told.head, told.rows),
+            "",
+        )
+        _say(*show.labelled([("verdict", told.verdict), *(("caveat", line) for line in told.caveats)]))
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        print(line)
+
+
+def _document(content: Any) -> None:
+    print(to_json(content, indent=2))

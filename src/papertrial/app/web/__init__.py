@@ -1,0 +1,47 @@
+"""`papertrial web`: the shelf, runs and comparisons as they go, search, and judgements, in one site."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from papertrial.app.site import make_site
+
+if TYPE_CHECKING:
+    from papertrial.app.site.pages import Site
+
+
+def make_web(
+    runs: Path | None,
+    *,
+    host: str = "127.0.0.1",
+    indexes: Sequence[Path] = (),
+    judge: str | None = None,
+    evidence: Path | None = None,
+    token: str | None = None,
+) -> Site:
+    """The site, for a server bound to `host`.
+
+    runs: the folder that may be read; None where there is none.  indexes: to be searched, beside those in `runs` and in
+    the cache.  judge: database of judgements, which adds their pages.  evidence: folder of what is known of claims;
+    by default that of this folder or of the checkout.  token: what
+    visitors must show; one is drawn where other machines reach the server.
+
+    Raises PapertrialError for a folder that is not there or holds something else, and for a missing extra.
+    """
+    site = make_site("papertrial", host=host, token=token)
+    from papertrial.app.web.pages import mount
+
+    mount(site, runs, indexes, evidence if evidence is not None else _evidence())
+    if judge is not None:
+        from papertrial.app.judge.pages import add_judge
+        from papertrial.app.judge.store import Store
+
+        add_judge(site, Store(judge))
+    return site
+
+
+def _evidence() -> Path:
+    here = Path("evidence")
+    return here if here.is_dir() else Path(__file__).parents[4] / "evidence"

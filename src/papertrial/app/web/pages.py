@@ -1,0 +1,213 @@
+"""The routes of the site. Each gathers what its page shows; the templates say how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from fastapi import Request
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from papertrial.app.site.pages import Site
+from papertrial.app.web import shelf, views
+from papertrial.app.web.indexes import LIST, Indexes, link
+from papertrial.app.web.runs import MOST, RUNNING, Runs
+from papertrial.core import registry
+from papertrial.core.errors import PapertrialError
+from papertrial.data.base import cache_folder
+from papertrial.discover.search import MODES
+from papertrial.study.page import Page, plots_of
+
+#: seconds between two looks at what is running
+_EVERY = 2
+_HITS = 20
+_WORDS = {"hybrid": "words and meaning", "bm25": "words (BM25)", "dense": "meaning (vectors)"}
+#: pictures of a run on its page
+_PICTURES = 24
+
+
+def mount(site: Site, runs: Path | None, indexes: Sequence[Path], evidence: Path) -> None:
+    """Add the shelf, runs and search to a site. Raises PapertrialError for a folder that cannot be used."""
+    web = _Web(site, Runs(runs) if runs is not None else None, Indexes(indexes, _around(runs)), evidence)
+    site.templates("web", Path(__file__).parent / "templates")
+    site.menu += [("Shelf", "/"), ("Runs", "/runs"), ("Search", "/search")]
+    for address, answer in (
+        ("/", web.shelf),
+        ("/papers/{name}", web.paper),
+        ("/runs", web.runs),
+        ("/runs/{path:path}", web.run),
+        ("/reports/{path:path}", web.report),
+        ("/pictures/{path:path}", web.picture),
+        ("/search", web.search),
+        ("/documents", web.document),
+    ):
+        site.app.add_api_route(address, answer, include_in_schema=False, response_class=Response)
+    site.app.add_exception_handler(FileNotFoundError, site.missing)
+
+
+def _around(runs: Path | None) -> list[Path]:
+    return [*([runs] if runs is not None else []), cache_folder()]
+
+
+class _Web:
+    """What the pages are made from. Answers are made in threads, several at a time."""
+
+    def __init__(self, site: Site, runs: Runs | None, indexes: Indexes, evidence: Path) -> None:
+        self.site, self.folder, self.indexes, self.evidence = site, runs, indexes, evidence
+
+    # -------------------------------------------------------------------------------------------------------- the shelf
+
+    def shelf(self, request: Request, q: str = "", task: str = "", month: str = "", shelf_only: str = "") -> Response:
+        found = shelf.lines(self.evidence, q[:200], task, month, bool(shelf_only))
+        return self.site.page(
+            request,
+            "web/shelf.html",
+            lines=found,
+            asked={"q": q, "task": task, "month": month, "shelf_only": shelf_only},
+            tasks=shelf.tasks(),
+            months=shelf.months(),
+        )
+
+    def paper(self, request: Request, name: str) -> Response:
+        row = next((row for row in registry.reading_list() if row.paper.id == name), None)
+        if row is None:
+            raise HTTPException(404)
+        sections: list[Any] = []
+        lead = ""
+        if row.on_shelf:
+            try:
+                sections = shelf.sections(name, self.evidence, shelf.mark(self.evidence, name))
+            except PapertrialError as error:
+                lead = str(error)
+        else:
+            lead = "This paper is on the reading list but not on the shelf yet: it cannot be trained here."
+        page = Page(f"paper · {name}", row.paper.title, [], sections, lead)
+        return self._laid_out(request, page, above=shelf.about(row.paper), here="/")
+
+    # --------------------------------------------------------------------------------------------------------- the runs
+
+    def runs(self, request: Request) -> Response:
+        found = self.folder.entries() if self.folder is not None else []
+        busy = any(entry.state == RUNNING for entry in found)
+        return self.site.page(
+            request,
+            "web/runs.html",
+            folder=self.folder.root if self.folder is not None else None,
+            entries=found[:MOST],
+            left_out=len(found) - MOST,
+            told=views.told(found),
+            tones=views.TONES,
+            views=views,
+            every=_EVERY if busy else 0,
+        )
+
+    def run(self, request: Request, path: str) -> Response:
+        if self.folder is None:
+            raise HTTPException(404)
+        entry, folder = self.folder.entry(path), self.folder.folder(path)
+        page = views.page(entry, folder)
+        up = path.split("/")[:-1]
+        return self._laid_out(
+            request,
+            page,
+            here="/runs",
+            last=path.rpartition("/")[2],
+            trail=[("Runs", "/runs"), *((part, views.address("/".join(up[: at + 1]))) for at, part in enumerate(up))],
+            state=(entry.state, views.TONES[entry.state]),
+            pictures=[
+                (f"/pictures/{quote(name)}", name, *size) for name, size in self.folder.pictures(path)[:_PICTURES]
+            ],
+            download=f"/reports/{quote(path)}" if entry.state == views.DONE else "",
+            every=_EVERY if entry.state == RUNNING else 0,
+        )
+
+    def picture(self, path: str) -> Response:
+        if self.folder is None:
+            raise HTTPException(404)
+        headers = {"content-security-policy": "default-src 'none'; sandbox"}
+        return Response(self.folder.picture(path), 200, headers, "image/png")
+
+    def report(self, path: str) -> Response:
+        """The report as one file to keep."""
+        if self.folder is None:
+            raise HTTPException(404)
+        text = views.file_of(self.folder.entry(path), self.folder.folder(path))
+        name = f"{path.replace('/', '-')}.html"
+        headers = {
+            "content-disposition": f"attachment; filename*=UTF-8''{quote(name)}",
+            "content-security-policy": "default-src 'none'; sandbox",
+        }
+        return Response(text, 200, headers, "text/html; charset=utf-8")
+
+    def _laid_out(self, request: Request, page: Page, **context: Any) -> Response:
+        """A page of blocks, as a report is."""
+        sections = [section for section in page.sections if section.blocks]
+        name_of, plots = plots_of([block for section in sections for block in section.blocks])
+        context = {
+            "above": [],
+            "trail": [],
+            "last": "",
+            "state": None,
+            "pictures": [],
+            "download": "",
+            "every": 0,
+        } | context
+        return self.site.page(
+            request, "web/page.html", page=page, sections=sections, name_of=name_of, plots=plots, live=True, **context
+        )
+
+    # ----------------------------------------------------------------------------------------------------------- search
+
+    def search(self, request: Request, q: str = "", index: str = LIST, mode: str = "") -> Response:
+        names = list(self.indexes.names())
+        found, refusal = None, ""
+        modes: Sequence[str] = MODES
+        try:
+            modes = self.indexes.searcher(index).modes
+            if q.strip():
+                found = self.indexes.search(index, q, mode if mode in modes else None, _HITS)
+        except PapertrialError as error:
+            refusal = str(error)
+        hits = [
+            (
+                hit,
+                link(index, hit),
+                f"/documents?{urlencode({'index': index, 'id': hit.id})}",
+                _cut(hit.snippet, hit.marks),
+            )
+            for hit in (found.hits if found else ())
+        ]
+        return self.site.page(
+            request,
+            "web/search.html",
+            q=q,
+            index=index,
+            mode=mode,
+            names=names,
+            modes=modes,
+            every_mode=_WORDS,
+            found=found,
+            hits=hits,
+            refusal=refusal,
+            from_list=index == LIST,
+        )
+
+    def document(self, request: Request, index: str, id: str) -> Response:
+        document = self.indexes.document(index, id)
+        if document is None:
+            raise HTTPException(404)
+        return self.site.page(
+            request, "web/document.html", document=document, index=index, address=link(index, document), here="/search"
+        )
+
+
+def _cut(snippet: str, marks: Sequence[tuple[int, int]]) -> list[tuple[str, bool]]:
+    """A snippet in pieces, with whether each is a word of the query."""
+    pieces, end = [], 0
+    for first, last in sorted(marks):
+        pieces += [(snippet[end:first], False), (snippet[first:last], True)]
+        end = last
+    return [piece for piece in [*pieces, (snippet[end:], False)] if piece[0]]

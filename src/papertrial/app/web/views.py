@@ -1,0 +1,241 @@
+"""Runs and comparisons as pages: the report of those that are done, and of the others how far they are."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from papertrial.app.web.runs import DAMAGE, DONE, RUNNING, STOPPED, UNREADABLE, Entry, Part, mark, metric_of, records
+from papertrial.core.budget import Budget, duration
+from papertrial.core.files import read_json
+from papertrial.study import parts
+from papertrial.study.figures import REFERENCE, colour
+from papertrial.study.page import Answer, Bars, Code, Facts, Fold, Page, Section, Table, Tag, Text, render
+from papertrial.study.parts import counted, number, typed
+from papertrial.study.report import page_of, standing
+
+TONES = {RUNNING: "busy", DONE: "good", STOPPED: "open", UNREADABLE: "bad"}
+#: tasks whose models make something
+_MAKING = ("language_modeling", "text_to_text", "image_generation", "image_text_generation")
+
+
+def page(entry: Entry, folder: Path) -> Page:
+    """What is known of a run or a comparison at the moment. A folder that changes under the reader costs parts of the
+    page, never the page."""
+    if entry.state == UNREADABLE:
+        return Page(entry.kind, entry.path, [Answer("It cannot be read", f": {entry.reason}.", "bad")], [])
+    if entry.state == DONE:
+        with suppress(*DAMAGE):
+            return _done(entry, folder)
+    return _run(entry, folder) if entry.kind == "run" else _comparison(entry, folder)
+
+
+def file_of(entry: Entry, folder: Path) -> str:
+    """The report as a file that needs no server. Raises FileNotFoundError while it is not done."""
+    if entry.state != DONE:
+        raise FileNotFoundError(entry.path)
+    return render(_report(folder, mark(_last_file(entry, folder))))
+
+
+def _last_file(entry: Entry, folder: Path) -> Path:
+    return folder / ("result.json" if entry.kind == "run" else "comparison.json")
+
+
+@lru_cache(maxsize=32)
+def _report(folder: Path, state: tuple[int, ...]) -> Page:
+    """Without the data: they lie elsewhere."""
+    return page_of(folder, data=False)[1]
+
+
+def _done(entry: Entry, folder: Path) -> Page:
+    found = _report(folder, mark(_last_file(entry, folder)))
+    if entry.kind == "comparison":
+        more = [Section("Runs", [Fold(counted(len(entry.runs), "run"), [_runs(entry)])])]
+    else:
+        more = [Section("How to use it", _use(folder))]
+    return Page(
+        found.kicker, found.question, found.answers, [*found.sections[:1], *more, *found.sections[1:]], found.lead
+    )
+
+
+def _use(folder: Path) -> list[Any]:
+    name = read_json(folder / "card.json")["task"]["name"]
+    words = ("generate", "evaluate") if name in _MAKING else ("predict", "evaluate", "embed", "export")
+    tail = {"generate": "", "export": " --to onnx"}
+    lines = [f"papertrial {word} {shlex.quote(str(folder))}{tail.get(word, ' DATA')}" for word in words]
+    return [Code("\n".join(lines))]
+
+
+def _run(entry: Entry, folder: Path) -> Page:
+    config = read_json(folder / "config.json")
+    (record,) = records(folder) or (None,)
+    words = {
+        RUNNING: Answer("It is running", f", and last wrote something {ago(entry.changed)}."),
+        STOPPED: Answer("It was stopped", f" {ago(entry.changed)}. The command that began it goes on with it.", "open"),
+        DONE: Answer("It is done", ", but its report cannot be made.", "open"),
+    }
+    blocks: list[Any] = []
+    if record is not None:
+        with suppress(*DAMAGE):  # the sign of a validation score is the metric's, which is known once the run is done
+            blocks = parts.curves([record], lambda _: colour(0), "", True, _going(entry, folder))
+    return Page(
+        f"run · {config['task']}",
+        f"{entry.method} on {entry.data}",
+        [words[entry.state]],
+        [
+            Section("Progress", _progress(entry)),
+            Section("Learning", blocks),
+            Section("The run", [Facts(_facts(entry, folder, config)), *_log(record)]),
+            Section("Settings", _settings(config)),
+        ],
+    )
+
+
+def _going(entry: Entry, folder: Path) -> list[Path]:
+    """Folders of the runs that go on, of a comparison or the run itself."""
+    inside = [folder / run.path.removeprefix(f"{entry.path}/") for run in entry.runs if run.state == RUNNING]
+    return [*inside, folder] if entry.state == RUNNING else inside
+
+
+def _progress(entry: Entry) -> list[Any]:
+    if not entry.parts:
+        return [Text("It has begun, and no step is logged yet.", "note")]
+    return [Bars("", [(part.name or "training", part.share or 0.0, progress(part)) for part in entry.parts])]
+
+
+def progress(part: Part) -> str:
+    """`24 of 702 steps, 1 min left`."""
+    if part.unit == "s":
+        done = duration(part.step) + (f" of {duration(part.total)}" if part.total else "")
+    else:
+        done = f"{part.step:,.0f}" + (f" of {part.total:,.0f}" if part.total else "") + f" {part.unit}"
+    return done + (f", {duration(part.left)} left" if part.left and (part.share or 0) < 1 else "")
+
+
+def _facts(entry: Entry, folder: Path, config: dict[str, Any]) -> list[tuple[str, str]]:
+    budget = Budget(**{name: value for name, value in config["budget"].items() if value is not None})
+    place: dict[str, Any] = {}
+    with suppress(*DAMAGE):
+        place = read_json(folder / "environment.json")
+    rows = [
+        ("method", entry.method + (f" on {config['backbone']}" if config.get("backbone") else "")),
+        ("data", entry.data),
+        ("seed", str(entry.seed)),
+        ("budget", str(budget)),
+        ("recipe", str(config.get("recipe", ""))),
+        ("trained for", duration(entry.seconds) if entry.seconds else ""),
+        ("begun", str(place.get("date", ""))[:16].replace("T", " ") + " UTC" if place.get("date") else ""),
+        ("machine", f"{place['cpu']}, {counted(place['cores'], 'core')}" if {"cpu", "cores"} <= place.keys() else ""),
+        ("folder", str(folder)),
+    ]
+    return [row for row in rows if row[1]]
+
+
+def _log(record: parts.Record | None) -> list[Any]:
+    """The newest value of all that is logged."""
+    newest: dict[str, Any] = {}
+    with suppress(*DAMAGE):
+        for history in record.stages.values() if record else ():
+            for row in history:
+                newest |= row
+    rows = [[name, number(value) if isinstance(value, float) else str(value)] for name, value in newest.items()]
+    return [Fold("The newest values of the log", [Table(["value", "newest"], rows)])] if rows else []
+
+
+def _settings(config: dict[str, Any]) -> list[Any]:
+    blocks: list[Any] = []
+    for title, key in (
+        ("of the method", "config"),
+        ("of its backbone", "backbone_config"),
+        ("of the training", "optim"),
+    ):
+        held = config.get(key) or {}
+        if held:
+            table = Table(
+                ["setting", "value"], [[name, typed(value)] for name, value in held.items()], words=2, stacked=True
+            )
+            blocks.append(Fold(f"{counted(len(held), 'setting')} {title}", [table]))
+    return blocks
+
+
+def _comparison(entry: Entry, folder: Path) -> Page:
+    answers = [Answer("No round is complete yet", ": a verdict needs every method with the same seeds.")]
+    blocks: list[Any] = []
+    with suppress(*DAMAGE):
+        answers, blocks = standing(folder)
+    if entry.state == STOPPED:
+        answers = [
+            Answer("It was stopped", f" {ago(entry.changed)}. The same command goes on with it.", "open"),
+            *answers,
+        ]
+    held = records(folder)
+    names = list(dict.fromkeys(run.method for run in held))
+    curves: list[Any] = []
+    done = [run for run in held if run.card is not None]
+    metric, higher, reference = "", True, ""
+    with suppress(*DAMAGE):
+        reference = read_json(folder / "comparison.json")["reference"] if blocks else ""
+        metric, higher = metric_of(done[0].card or {})
+
+    def shade(name: str) -> str:
+        others = [other for other in names if other != reference]
+        return REFERENCE if name == reference else colour(others.index(name))
+
+    with suppress(*DAMAGE):
+        curves = parts.curves(
+            [run for run in held if run.percent is None], shade, metric, higher, _going(entry, folder)
+        )
+    return Page(
+        "comparison",
+        f"{entry.method} on {entry.data}" if entry.method else entry.path,
+        answers,
+        [
+            Section("Result", blocks, "Of the rounds that are complete." if blocks else ""),
+            Section("Runs", [_runs(entry)]),
+            Section("Learning", curves),
+            Section("Cost", [Text(parts.total(done))] if done else []),
+        ],
+    )
+
+
+def _runs(entry: Entry) -> Table:
+    """Every run with its state, those that run now first."""
+    order = sorted(entry.runs, key=lambda run: run.state != RUNNING)
+    rows = [
+        [
+            Tag(f"{run.method or run.path}", run.state, TONES[run.state], address(run.path)),
+            run.path.rpartition("/")[2].replace("seed", "seed "),
+            f"{run.metric[0]} {number(run.metric[1])}"
+            if run.metric
+            else "; ".join(map(progress, run.parts)) or run.reason,
+            duration(run.seconds) if run.seconds else None,
+        ]
+        for run in order
+    ]
+    return Table(["run", "seed", "result, or how far it is", "time"], rows, words=3, stacked=True)
+
+
+def address(path: str) -> str:
+    """Of the page of a run or a comparison."""
+    return f"/runs/{quote(path)}"
+
+
+def ago(moment: float) -> str:
+    """`12 s ago`, `3 h ago`, `on 2026-11-20`."""
+    passed = max(0.0, time.time() - moment)
+    for limit, unit, name in ((90, 1, "s"), (5400, 60, "min"), (172800, 3600, "h")):
+        if passed < limit:
+            return f"{passed / unit:.0f} {name} ago"
+    return f"on {time.strftime('%Y-%m-%d', time.localtime(moment))}"
+
+
+def told(entries: Sequence[Entry]) -> str:
+    """`2 running, 5 done, 1 stopped`."""
+    counts = {state: sum(entry.state == state for entry in entries) for state in TONES}
+    return ", ".join(f"{count} {state}" for state, count in counts.items() if count)

@@ -1,0 +1,172 @@
+"""A whole study in a browser: twenty raters at once, by mouse, by thumb, by keyboard and without JavaScript; what they
+said is what is kept, and nothing in what they read has run."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+
+import pytest
+
+pytest.importorskip("fastapi", reason="needs fastapi (the extra web)")
+pytest.importorskip("sqlmodel", reason="needs sqlmodel (the extra web)")
+
+import judging
+from judging import new_study, write_rows
+from papertrial.app.judge.store import Store
+from webpage import CHROMIUM
+
+OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
+TEXTS = [
+    "<script>window.hacked = 1</script>",
+    "<img src=x onerror='window.hacked = 2'>",
+    '"><svg onload=alert(3)>',
+    "javascript:window.hacked = 4",
+    "שלום עולם\nשורה שנייה",
+    "مرحبا (hello) بالعالم",
+    "🎉👩‍👩‍👧‍👦 🏳️‍🌈",
+    "def f(x):\n    if x:\n\treturn 1\n    return   2\n",
+    "x" * 700,
+    "A text of some length. " * 60,
+]
+LIKERT = ["strongly agree", "agree", "neither agree nor disagree", "disagree", "strongly disagree"]
+MODES = ["mouse", "phone", "keys", "plain"]  # of the raters in turn; plain: without JavaScript
+GONE = '.answers input[name="assignment"]:not([value="{}"]), .middle'
+
+
+class Person:
+    """A rater who answers by what the texts are, and remembers."""
+
+    def __init__(self, browser, address: str, name: str, mode: str) -> None:
+        self.browser, self.address, self.name, self.mode = browser, address, name, mode
+        self.said: dict[tuple[str, ...], int] = {}
+        self.complaints: list[str] = []
+
+    async def judge(self) -> None:
+        phone = self.mode == "phone"
+        context = await self.browser.new_context(
+            viewport={"width": 390 if phone else 1280, "height": 844},
+            has_touch=phone,
+            is_mobile=phone,
+            java_script_enabled=self.mode != "plain",
+        )
+        self.page = page = await context.new_page()
+        page.on("console", lambda message: self.complaints.append(message.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
+        await page.goto(self.address)
+        assert "/enter/" not in page.url
+        await (page.keyboard.press("Enter") if self.mode == "keys" else page.click("text=Begin"))
+        await page.wait_for_selector(".answers")
+        undone = False
+        while await page.locator(".answers").count():
+            own = await page.input_value('.answers [name="assignment"]')
+            await self._answer(random.Random(f"{self.name}{await self._shown()}"))
+            await page.wait_for_selector(GONE.format(own), state="attached")
+            if not undone:
+                await self._pause()
+                await (page.keyboard.press("u") if self.mode == "keys" else page.click("#undo"))
+                await page.wait_for_selector(f'.answers input[value="{own}"]', state="attached")
+                undone = True
+        assert "Thank you" in await page.locator("#desk").inner_text()
+        if self.mode != "plain":
+            assert await page.evaluate("window.hacked") is None
+            assert await page.evaluate("document.documentElement.scrollWidth") <= (390 if phone else 1280)
+        await context.close()
+
+    async def _shown(self) -> tuple[str, ...]:
+        return tuple(await self.page.locator(".output .made, .output .empty").all_text_contents())
+
+    async def _pause(self) -> None:
+        if self.mode != "plain":  # a tap right after another one is taken for a double tap
+            await self.page.wait_for_timeout(320)
+
+    async def _answer(self, draw: random.Random) -> None:
+        """Give an answer to what is shown, by what the mode has."""
+        page = self.page
+        shown = await self._shown()
+        count = await page.locator(".choices [name=q0]").count()
+        choice = draw.randrange(count)
+        await self._pause()
+        button = page.locator(".choices [name=q0]").nth(choice)
+        if self.mode == "keys":
+            await page.keyboard.press(["ArrowLeft", "Space", "ArrowRight"][choice] if count == 3 else str(choice + 1))
+        elif self.mode == "phone":
+            box = await button.bounding_box()
+            assert box["height"] >= 44 and box["x"] >= 0 and box["x"] + box["width"] <= 390
+            await button.tap()
+        elif self.mode == "mouse":
+            await button.dblclick()  # the second click answers nothing
+        else:
+            await button.click()
+        self.said[shown] = choice
+
+
+def test_twenty_raters_at_once_say_what_is_kept(tmp_path):
+    if CHROMIUM is None:
+        pytest.skip("needs chromium, which is not on this machine")
+    player = pytest.importorskip("playwright.async_api", reason="needs playwright (the extra dev)")
+    made = {
+        (f"item {place}", system): text + tail
+        for place, text in enumerate(TEXTS)
+        for system, tail in (("A", ""), ("B", " (b)"))
+    }
+    made["item 0", "A"] = ""
+    rows = [
+        {"item": item, "system": system, "source": f"A question with <b> in {item}?", "output": text}
+        for (item, system), text in made.items()
+    ]
+    file = write_rows(tmp_path / "outputs.jsonl", rows)
+    checks = write_rows(tmp_path / "checks.jsonl", [{"output": "xx yy zz", "answer": "strongly disagree"}])
+    store = Store(tmp_path / "x.db", create=True)
+    likert, admin, many = new_study(store, file, raters=14, labels=2, checks=checks)
+    pairs, _, few = new_study(store, file, asked="pairwise", raters=6, labels=2)
+    server, host, port = judging.bench().serve(str(tmp_path / "x.db"), tmp_path)
+
+    async def study() -> list[Person]:
+        async with player.async_playwright() as running:
+            browser = await running.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+            people = [
+                Person(browser, f"http://{host}:{port}/judge/enter/{token}", rater.name, MODES[index % 4])
+                for index, (rater, token) in enumerate([*many, *few])
+            ]
+            await asyncio.gather(*(person.judge() for person in people))
+            page = await browser.new_page(viewport={"width": 390, "height": 844})
+            said = []
+            page.on("console", lambda message: said.append(message.text))
+            await page.goto(f"http://{host}:{port}/judge/enter/{admin}")
+            await page.click("text=Count them now")
+            await page.wait_for_selector("#board .answer, #board .board")
+            assert re.search("40 of 40 labels", await page.inner_text("#progress")) and not said
+            assert await page.evaluate("document.documentElement.scrollWidth") <= 390
+            await browser.close()
+        return people
+
+    try:
+        people = asyncio.run(study())
+    finally:
+        server.terminate()
+        server.wait()
+        server.stdout.close()
+    assert [person.complaints for person in people] == [[]] * 20
+    assert (tmp_path / "errors.txt").read_text() == ""
+    for person in people:
+        person.said.pop(("xx yy zz",), None)
+    empty = "The output is empty."
+    found = store.judgements(likert.id)
+    assert len(found.ratings) == 40 and 0 < len(found.checks) <= 14
+    kept = {(row.rater, (made[row.item, row.system] or empty,)): row.value for row in found.ratings}
+    assert kept == {(p.name, shown): 1 - choice / 4 for p in people[:14] for shown, choice in p.said.items()}
+    kept = {}
+    for row in store.judgements(pairs.id).preferences:
+        shown = tuple(made[row.item, system] or empty for system in (row.first, row.second))
+        kept[row.rater, shown] = row.outcome
+    told = {}
+    for person in people[14:]:
+        for shown, choice in person.said.items():
+            flipped = shown not in {tuple(made[f"item {i}", s] or empty for s in "AB") for i in range(len(TEXTS))}
+            told[person.name, shown[::-1] if flipped else shown] = (choice if flipped else 2 - choice) / 2
+    assert kept == told and len(kept) == 20
+    assert store.standings(likert.id).undone >= 14
+    store.close()
