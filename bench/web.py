@@ -39,7 +39,7 @@ def main() -> None:
             address = re.search(r"http://([\d.]+):(\d+)/", server.stdout.readline())
             assert address is not None
             place, process = (address[1], int(address[2])), psutil.Process(server.pid)
-            entries = Runs(asked.runs).list()
+            entries = Runs(asked.runs).entries()
             runs = [f"/runs/{quote(entry.path)}" for entry in entries]
             pages = ["/", "/?q=attention", "/papers/rtdl", "/papers/switch", "/runs", *runs, "/search?q=attention"]
             alone(pages, place, process)

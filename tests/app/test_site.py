@@ -137,6 +137,9 @@ def test_a_websocket_is_refused(site):
         {"origin": HOME, "sec-fetch-site": "cross-site"},
         {"origin": HOME, "sec-fetch-site": "same-site"},
         {"origin": "http://127.0.0.1:8000@evil.com"},
+        {"origin": "http://evil.com/://127.0.0.1:8000"},
+        {"origin": "http://["},
+        {"origin": "127.0.0.1:8000"},
     ],
 )
 def test_what_another_site_sends_is_refused(client, headers):
@@ -333,7 +336,6 @@ def test_the_command_serves_until_ctrl_c(tmp_path, host, end):
             assert answer.status == (401 if host != "127.0.0.1" and not length else status)
             assert answer.getheader("server") is None
             talk.close()
-        server.send_signal(end)
         server.send_signal(end)
         out, err = server.communicate(timeout=60)
         assert (server.returncode, out, err) == (0, "", "")

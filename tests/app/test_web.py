@@ -168,11 +168,11 @@ def test_new_evidence_is_shown_without_a_new_start(tmp_path):
 
 
 def test_the_list_tells_the_state_of_each(folder, client):
-    found = {entry.path: entry for entry in Runs(folder).list()}
+    found = {entry.path: entry for entry in Runs(folder).entries()}
     assert {path: entry.state for path, entry in found.items() if not path.startswith("x")} == {
         "wine": DONE, "nested/mixer": DONE, "stopped": STOPPED,
     }  # fmt: skip
-    assert found["wine"].kind == "comparison" and found["wine"].count(DONE) == 6
+    assert found["wine"].kind == "comparison" and [run.state for run in found["wine"].runs] == [DONE] * 6
     assert found["nested/mixer"].metric[0] == "accuracy"
     text = client.get("/runs").text
     assert "nested/mixer" in text and "mlp_mixer on digits" in text and "notes" not in text
@@ -257,7 +257,7 @@ def test_reading_a_run_neither_fails_nor_disturbs_it(tmp_path):
         for path in ("/runs", "/runs/a"):
             answer = client.get(path)
             assert answer.status_code == 200 or (path == "/runs/a" and answer.status_code == 404), answer.text
-        states |= {entry.state for entry in Runs(runs).list()}
+        states |= {entry.state for entry in Runs(runs).entries()}
     watched.join()
     assert client.get("/runs/a").status_code == 200 and states <= {RUNNING, DONE} and RUNNING in states
     weights = [(folder / "model.safetensors").read_bytes() for folder in (alone.folder, runs / "a")]
@@ -306,7 +306,7 @@ def test_folders_of_something_else_are_shown_as_such(tmp_path, name, content):
     client = client_of(runs)
     assert client.get("/runs").status_code == 200 and client.get("/runs/odd").status_code == 200
     if name == "config.json" and "udfff" not in content:
-        assert Runs(runs).list()[0].state == UNREADABLE
+        assert Runs(runs).entries()[0].state == UNREADABLE
 
 
 def test_a_folder_that_is_not_there_or_is_a_run_is_said(folder, tmp_path):
@@ -358,9 +358,16 @@ def test_links_are_not_followed(folder, copy):
         (copy / "mixer" / name).unlink(missing_ok=True)
         (copy / "mixer" / name).symlink_to(secret / name)
         assert client.get("/runs/mixer").status_code == 404
-        assert "links, which are not followed" in client.get("/runs").text
+        assert "links or pipes, which are not followed" in client.get("/runs").text
         (copy / "mixer" / name).unlink()
         shutil.copy(folder / "stopped" / "config.json", copy / "mixer" / "config.json")
+
+
+def test_a_pipe_is_not_waited_for(copy):
+    (copy / "mixer" / "config.json").unlink()
+    os.mkfifo(copy / "mixer" / "config.json")
+    client = client_of(copy)
+    assert "pipes" in client.get("/runs").text and client.get("/runs/mixer").status_code == 404
 
 
 def test_pictures_are_png_files_of_runs_and_nothing_else(folder, client, copy):
@@ -387,7 +394,7 @@ def test_pictures_are_png_files_of_runs_and_nothing_else(folder, client, copy):
 
 
 def test_names_of_runs_and_data_stay_text(folder, client):
-    path = next(entry.path for entry in Runs(folder).list() if entry.path.startswith("x"))
+    path = next(entry.path for entry in Runs(folder).entries() if entry.path.startswith("x"))
     for address in ("/runs", f"/runs/{quote(path)}"):
         page = client.get(address)
         assert page.status_code == 200
@@ -482,7 +489,7 @@ def test_the_command_says_what_is_wrong_in_one_line(papertrial, folder, tmp_path
 
 
 def test_a_browser_shows_every_page_without_a_complaint(folder, copy):
-    hostile = next(entry.path for entry in Runs(folder).list() if entry.path.startswith("x"))
+    hostile = next(entry.path for entry in Runs(folder).entries() if entry.path.startswith("x"))
     site = make_web(folder, evidence=EVIDENCE)
     paths = [
         "/", "/papers/rtdl", "/papers/dino", "/runs", "/runs/wine", "/runs/nested/mixer", "/runs/stopped",

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import peers
-from papertrial.baselines import random_features, resnet, vit
+from papertrial.baselines import resnet, untrained, vit
 from papertrial.core.errors import PapertrialError
 from papertrial.core.facts import Facts
 
@@ -146,12 +146,12 @@ def test_vit_refuses_a_patch_that_does_not_fit():
         vit.VisionTransformer(vit.Config(patch=5), 1, 12, 12)
 
 
-def test_random_features_learn_nothing():
+def test_untrained_learns_nothing():
     facts = Facts("images", 10, 10, 1, 8, 8, classes=2, outputs=2)
     backbone = resnet.ResNet(resnet.Config("small", "basic", 4, (1,), 1), 1)
-    model = random_features.build(random_features.Config(), facts, backbone)
+    model = untrained.build(untrained.Config(), facts, backbone)
     loss = model.loss({"image": torch.rand(4, 1, 8, 8)})
     loss.backward()
     assert float(loss.detach()) == 0
     assert all(not parameter.grad.any() for parameter in model.parameters())
-    assert all(recipe.budget.steps == 0 for recipe in random_features.recipes.values())
+    assert all(recipe.budget.steps == 0 for recipe in untrained.recipes.values())

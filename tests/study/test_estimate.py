@@ -247,7 +247,7 @@ def papertrial(capsys, monkeypatch, tmp_path):
         ("barlow_twins", ("--data", "digits", "--task", "image_representation", "--set", "backbone.width=8")),
         ("rtdl:mlp", ("--data", "wine", "--set", "patience=2")),
         ("linear", ("--data", "diabetes")),
-        ("random_features", ("--data", "digits", "--set", "backbone.width=8")),
+        ("untrained", ("--data", "digits", "--set", "backbone.width=8")),
     ],
 )
 def test_the_command_says_what_a_run_costs(papertrial, method, options):
@@ -256,7 +256,7 @@ def test_the_command_says_what_a_run_costs(papertrial, method, options):
     words = {line[:12].strip(): line[12:] for line in out.splitlines()}
     assert {"method", "data", "measured", "training", "judging", "total", "memory", "energy"} <= words.keys()
     assert ("model" in words) == (method != "linear")
-    assert words["training"] == "none" if method == "random_features" else " for " in words["training"]
+    assert words["training"] == "none" if method == "untrained" else " for " in words["training"]
 
 
 def test_the_document_adds_up_and_covers_a_comparison(papertrial):

@@ -114,7 +114,7 @@ def test_ten_labels_a_class_are_revealed_and_no_more_are_used_to_choose():
 
 def test_hidden_labels_reach_no_method(digits):
     prepared = REPRESENT.prepare(digits, 0)
-    objective, supervised = _model("random_features", prepared), _model("resnet", prepared)
+    objective, supervised = _model("untrained", prepared), _model("resnet", prepared)
     everything, few = REPRESENT.training(objective, prepared), REPRESENT.training(supervised, prepared)
     assert set(everything) == set(few) == {"image", "label"}
     assert everything.examples == prepared.train.examples
@@ -148,7 +148,7 @@ def test_without_labels_one_can_learn_and_not_be_judged():
     assert REPRESENT.supports(images.look())
     prepared = REPRESENT.prepare(images, 0)
     assert (prepared.train.examples, prepared.valid.examples, prepared.test.examples) == (40, 0, 0)
-    model = _model("random_features", prepared)
+    model = _model("untrained", prepared)
     assert REPRESENT.finish(model, prepared, 0) == {}
     assert REPRESENT.embed(model, prepared.train).shape == (40, model.encoder.width)
     with pytest.raises(Declined, match="without labels"):
@@ -296,7 +296,7 @@ def test_a_method_for_other_data_is_declined(digits):
 
 def test_an_objective_is_judged_by_a_probe(digits):
     prepared = REPRESENT.prepare(digits, 0)
-    model = _model("random_features", prepared, task=REPRESENT).train()
+    model = _model("untrained", prepared, task=REPRESENT).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     head = REPRESENT.finish(model, prepared, 0)
     outputs = REPRESENT.outputs(model, head, prepared.test)
@@ -328,7 +328,7 @@ def test_a_supervised_model_answers_with_its_own_head(digits):
 
 def test_features_that_are_not_finite_are_reported(digits):
     prepared = REPRESENT.prepare(digits, 0)
-    model = _model("random_features", prepared)
+    model = _model("untrained", prepared)
     with torch.no_grad():
         next(model.encoder.parameters()).fill_(float("nan"))
     with pytest.raises(PapertrialError, match="not all finite"):

@@ -12,7 +12,7 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn import metrics as sk
 from torch import nn
 
-from papertrial.baselines import majority, random_features, tfidf
+from papertrial.baselines import majority, tfidf, untrained
 from papertrial.core.budget import Budget
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.files import to_json
@@ -402,7 +402,7 @@ def test_floors_answer_for_texts():
         floor.fit(task.training(floor, prepared), prepared.valid, prepared.facts, Budget(), 0, None)
         metric, _ = task.primary_for(prepared.state)
         assert task.score(task.outputs(floor, {}, prepared.test), prepared.test, prepared.state).metrics[metric] <= 0.6
-    model = random_features.build(random_features.Config(), prepared.facts, Bag(Bytes()))
+    model = untrained.build(untrained.Config(), prepared.facts, Bag(Bytes()))
     assert model.loss({"ids": torch.ones(2, 3, dtype=torch.int64)}) == 0
 
 

@@ -217,6 +217,7 @@ def look(
         ),
     ],
     target: Target = None,
+    every: Annotated[bool, typer.Option("--all", help="Say of every task and paper why it does not fit.")] = False,
     json: Json = False,
 ) -> None:
     """The facts of your data before anything trains, the tasks it fits, and the papers that accept it."""
@@ -232,13 +233,17 @@ def look(
     _say(*show.labelled(facts.facts))
     _say(*show.labelled(("note", note) for note in facts.notes))
     accepted = [name for name, reason in fitting.papers.items() if reason == ""]
+    tasks, papers = (fitting.tasks, fitting.papers) if every else (fitting.near_tasks, fitting.near_papers)
+    aside = len(fitting.tasks) - len(tasks), len(fitting.papers) - len(papers)
     _say(
         "",
-        *show.labelled(("fits", name) for name, reason in fitting.tasks.items() if reason == ""),
-        *show.labelled(("no", line) for line in _by_reason(fitting.tasks)),
+        *show.labelled(("fits", name) for name, reason in tasks.items() if reason == ""),
+        *show.labelled(("no", line) for line in _by_reason(tasks)),
         *show.labelled([("papers", ", ".join(accepted) or "none on the shelf")]),
-        *show.labelled(("declines", line) for line in _by_reason(fitting.papers)),
+        *show.labelled(("declines", line) for line in _by_reason(papers)),
     )
+    if any(aside):
+        _say(*show.labelled([("aside", f"{aside[0]} tasks and {aside[1]} papers for other uses: --all says why")]))
     if accepted:
         verb = "compare" if facts.numbers.get("labelled") else "fit"
         extra = f" --target {quote(target)}" if target else ""
@@ -377,6 +382,8 @@ def _uses(artifact: Any, folder: str) -> str:
     """What a trained model is for, as commands."""
     from papertrial.use.generate import writer
 
+    if hasattr(artifact.model, "draw"):
+        return f"papertrial generate {folder}    papertrial evaluate {folder} DATA"
     try:
         answers = hasattr(writer(artifact), "encode")
     except Declined:
@@ -758,11 +765,13 @@ def embed(
 
 @app.command()
 def generate(
+    context: typer.Context,
     run: RunFolder,
     prompt: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Texts to go on with or to answer; nothing to begin with when left out.", show_default=False
+            help="Texts to go on with or to answer, nothing to begin with when left out; captions of pictures.",
+            show_default=False,
         ),
     ] = None,
     file: Annotated[
@@ -790,17 +799,72 @@ def generate(
         int, typer.Option("--beams", help="Search for the most probable text with so many beams.", min=1)
     ] = 1,
     length_penalty: Annotated[float, typer.Option(help="Of beams: larger values favour longer texts.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Seed of the first text; the others have the next ones.", min=0)] = 0,
-    samples: Annotated[int, typer.Option("--samples", "-n", help="Texts per prompt.", min=1)] = 1,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the first text or picture; the others have the next ones.", min=0)
+    ] = 0,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--samples",
+            "--n",
+            "-n",
+            min=1,
+            show_default=False,
+            help="Texts per prompt, 1 when left out; pictures of each class or caption, 16 when left out.",
+        ),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--label",
+            help="Pictures: class to draw, or all; may be repeated or a list such as cat,dog.",
+            show_default=False,
+        ),
+    ] = None,
+    caption: Annotated[
+        list[str] | None,
+        typer.Option("--caption", help="Pictures: what to draw, in words; may be repeated.", show_default=False),
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(help="Pictures: how strongly the class or caption is followed.", show_default=False, min=0),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Pictures: steps from noise to picture.", show_default=False, min=1)
+    ] = None,
+    start: Annotated[Path | None, typer.Option(help="Pictures: an image to begin from.", show_default=False)] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="Pictures: how far from --start, above 0 to 1.", show_default=False, max=1)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Pictures: new folder to write; pictures in the run's folder when left out.",
+            show_default=False,
+        ),
+    ] = None,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Let a trained language model write. The text is printed as it comes."""
-    prompts = _prompts(prompt or [], file, stdin)
+    """Let a trained model make things: a language model writes, and the text is printed as it comes; a generator draws
+    pictures into a folder."""
     from papertrial.use.artifact import Artifact
     from papertrial.use.generate import generate as run_generate
     from papertrial.use.generate import writer
 
     artifact = Artifact.load(run)
+    drawing = hasattr(artifact.model, "draw")
+    _only_for(context, artifact, _OF_TEXTS if drawing else _OF_PICTURES)
+    if drawing:
+        _draw(
+            artifact, out, quiet or json, json, seed=seed, labels=[name for text in label or [] for name in _names(artifact, text)],
+            captions=[*(prompt or []), *(caption or [])], guidance=guidance, steps=steps, start=start, strength=strength,
+            **({"samples": samples} if samples else {}),
+        )  # fmt: skip
+        return
+    prompts, samples = _prompts(prompt or [], file, stdin), samples or 1
     answers = hasattr(writer(artifact), "encode")
     heads = [
         (f"--- {place * samples + sample + 1} of {len(prompts) * samples}\n" if len(prompts) * samples > 1 else "")
@@ -818,6 +882,38 @@ def generate(
         raise
     if json:
         _document({"folder": run, "method": artifact.card["method"]["name"], "texts": texts})
+
+
+#: options of `generate` that go with one sort of model
+_OF_TEXTS = ("file", "stdin", "length", "temperature", "top_k", "top_p", "beams", "length_penalty")
+_OF_PICTURES = ("label", "caption", "guidance", "steps", "start", "strength", "out")
+
+
+def _only_for(context: typer.Context, artifact: Any, others: tuple[str, ...]) -> None:
+    """Decline options that go with another sort of model."""
+    for name in others:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            does = "writes texts" if others is _OF_PICTURES else "draws pictures"
+            raise Declined(f"{artifact.card['method']['name']} {does} and takes no --{name.replace('_', '-')}")
+
+
+def _names(artifact: Any, text: str) -> list[str]:
+    """One class, or several between commas where no class has such a name."""
+    known = artifact.card["state"].get("class_names", [])
+    return [text] if text in known else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _draw(artifact: Any, out: Path | None, quiet: bool, json: bool, **options: Any) -> None:
+    from papertrial.use.pictures import Bar, save
+
+    with Bar(not quiet) as heard:
+        made = save(artifact, out, heard=heard, **options)
+    if json:
+        _document({"method": artifact.card["method"]["name"], **made})
+        return
+    count = len(made["pictures"])
+    _say(f"{count} picture{'s' if count > 1 else ''} in {made['folder']}, all of them in {made['grid']}")
 
 
 def _prompts(given: list[str], file: Path | None, stdin: bool) -> list[str]:

@@ -112,7 +112,7 @@ def _facts(name: str, kind: str) -> Paper:
         kind=kind,
         method="".join(word.capitalize() for word in name.split("_")),
         tasks=_TASKS[kind],
-        baselines=("resnet", "random_features", "majority"),
+        baselines=("resnet", "untrained", "majority"),
         caveats=("This is the stand-in that papertrial new writes, not the paper's method yet.",),
     )
 

@@ -32,6 +32,7 @@ class Facts:
     length: int = 0
     causal: bool = False
     writes: bool = False
+    captions: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -204,6 +204,9 @@ class Task(Protocol):
     optional bank: most training rows that `extra_scores` looks at, all where it is missing.
     optional judged_without_labels: whether `score` needs no labels, as in language modelling.  optional
     trains_without_labels: whether architectures learn there from data without labels.
+    optional captions: whether it is made for images with captions.
+    optional sheets(outputs, split): pictures uint8 (H, W, C) by file name that a run keeps to be looked at.  optional
+    keep(state, folder) and recall(state, folder): files beside the weights that `score` needs where the data are not.
     """
 
     name: str

@@ -47,9 +47,12 @@ EXTENSIONS = frozenset(
         "avif",
     )
 )
+#: endings of files beside images that may hold their captions; tables may be packed as .gz
+BESIDE = frozenset((".txt", ".caption", ".cls", ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".tab"))
 GREY_MODES = ("1", "L", "LA", "La", "I", "F")  # and I;16 in its byte orders
 _ORIENTATION = 0x0112  # the EXIF tag; values 5 to 8 swap height and width
 _LARGEST_FILE = 1 << 29  # bytes of one compressed image; anything above is not a picture
+_LARGEST_TEXT = 1 << 28  # bytes of one file beside the images of an archive
 DECODER = 1  # part of every cache key: raise it when decoding or scaling gives other pixels
 _DAMAGED_ARCHIVE = (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, zlib.error, RuntimeError, ValueError)
 
@@ -238,7 +241,10 @@ class Source:
 
 
 class Folder(Source):
-    """Image files under a folder, in sorted order. Hidden files and linked folders are left aside."""
+    """Image files under a folder, in sorted order. Hidden files and linked folders are left aside.
+
+    beside: names of other files that may hold captions.
+    """
 
     def __init__(self, root: Path) -> None:
         others = _Others()
@@ -250,29 +256,41 @@ class Folder(Source):
             [name for name, _, _ in found], [size for _, size, _ in found], fingerprint("folder", found), others
         )
         self.root = root
+        self.beside = sorted(Path(path).relative_to(root).as_posix() for path in others.beside)
 
     def items(self, rows: Sequence[int]) -> Iterator[Item]:
         return (self.root / self.names[row] for row in rows)
 
+    def content(self, name: str, most: int = -1) -> bytes:
+        """Of one of the files `beside` the images: its bytes, or the first ones."""
+        with (self.root / name).open("rb") as stream:
+            return stream.read(most)
+
 
 class Archive(Source):
-    """Image files in a tar (plain or compressed) or a zip, read in one pass and never unpacked to the disk."""
+    """Image files in a tar (plain or compressed) or a zip, read in one pass and never unpacked to the disk.
+
+    beside: names of other files that may hold captions.
+    """
 
     def __init__(self, path: Path) -> None:
         stat = path.stat()
         key = fingerprint("archive", path.name, stat.st_size, stat.st_mtime_ns)
         self.path = path
-        kept = _recall(f"archive-{DECODER}-{key}")
+        kept = _recall(f"listing-{DECODER}-{key}")
         if kept is None:
             names, sizes, others, headers = [], [], _Others(), Headers()
+            beside: dict[str, str] = {}  # JSON, which the cache is, holds no bytes
             with pillow_limits():
-                for name, content in track(self._members(others), None, f"reading {path.name}"):
+                for name, content in track(self._members(others, beside), None, f"reading {path.name}"):
                     names.append(name)
                     sizes.append(len(content))
                     headers.add(content)
-            kept = {"names": names, "sizes": sizes, "others": others, "headers": asdict(headers)}
-            _remember(f"archive-{DECODER}-{key}", kept)
+            kept = {"names": names, "sizes": sizes, "others": others, "headers": asdict(headers), "beside": beside}
+            _remember(f"listing-{DECODER}-{key}", kept)
         super().__init__(kept["names"], kept["sizes"], key, kept["others"])
+        self._beside = kept["beside"]
+        self.beside = sorted(self._beside)
         self.what = path.name
         self._headers = _headers(kept["headers"])
 
@@ -282,15 +300,23 @@ class Archive(Source):
             if row in wanted:
                 yield content
 
-    def _members(self, others: _Others) -> Iterator[tuple[str, bytes | str]]:
+    def content(self, name: str, most: int = -1) -> bytes:
+        """Of one of the files `beside` the images: its bytes, or the first ones."""
+        return self._beside[name].encode("latin-1")[: most if most >= 0 else None]
+
+    def _members(self, others: _Others, beside: dict[str, str] | None = None) -> Iterator[tuple[str, bytes | str]]:
         """(name, content, or why there is none) of every image file in the order of the archive. Raises DataError for
-        a damaged archive."""
+        a damaged archive. beside: is filled with the other files that may hold captions, a character per byte."""
         read = 0
         try:
             for name, size, content in archive_members(self.path):
                 if others.takes(name):
                     read += 1
                     yield name, _member(content) if size <= _LARGEST_FILE else "file too large"
+                elif beside is not None and _may_caption(name) and size <= _LARGEST_TEXT:
+                    text = _member(content)
+                    if isinstance(text, bytes):
+                        beside[name] = text.decode("latin-1")
         except _DAMAGED_ARCHIVE as error:
             raise DataError(
                 f"{self.path} is damaged after {read} images ({reason(error)})", "download or pack the archive again"
@@ -308,8 +334,25 @@ class Pictures(Source):
         return map(self._item, rows)
 
 
+class Chosen(Source):
+    """Some images of another source: those of the ascending `rows`."""
+
+    def __init__(self, source: Source, rows: Sequence[int]) -> None:
+        sizes = [source.sizes[row] for row in rows] if len(source.sizes) else ()
+        key = fingerprint(source.fingerprint, np.asarray(rows, np.int64))
+        super().__init__([source.names[row] for row in rows], sizes, key, {})
+        self.what, self._source, self._rows = source.what, source, rows
+
+    def items(self, rows: Sequence[int]) -> Iterator[Item]:
+        return self._source.items([self._rows[row] for row in rows])
+
+
 class _Others(dict[str, int]):
-    """Counts of files left aside, by sort."""
+    """Counts of files left aside, by sort. beside: paths of those that may hold captions, where a folder is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.beside: list[str] = []
 
     def count(self, sort: str) -> None:
         self[sort] = self.get(sort, 0) + 1
@@ -325,6 +368,12 @@ class _Others(dict[str, int]):
         return False
 
 
+def _may_caption(name: str) -> bool:
+    """Whether a file that is no image may hold captions: not when it is hidden, as `takes` says."""
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+    return not hidden and os.path.splitext(name.lower().removesuffix(".gz"))[1] in BESIDE
+
+
 def _walk(root: Path, others: _Others) -> Iterator[os.DirEntry[str]]:
     folders = [str(root)]
     while folders:
@@ -335,8 +384,11 @@ def _walk(root: Path, others: _Others) -> Iterator[os.DirEntry[str]]:
                         others.count("linked folders")
                     elif entry.is_dir() and not entry.name.startswith(".") and entry.name != "__MACOSX":
                         folders.append(entry.path)
-                    elif entry.is_file() and others.takes(entry.name):
-                        yield entry
+                    elif entry.is_file():
+                        if others.takes(entry.name):
+                            yield entry
+                        elif _may_caption(entry.name):
+                            others.beside.append(entry.path)
         except PermissionError:
             others.count("folders that may not be read")
 

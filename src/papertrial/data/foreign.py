@@ -13,6 +13,7 @@ from PIL import Image
 
 from papertrial.core.errors import DataError, missing_extra
 from papertrial.data.base import Data, fingerprint, track
+from papertrial.data.captions import TEXT, first_caption
 from papertrial.data.decode import Pictures
 from papertrial.data.images import Images, as_labels
 from papertrial.data.layout import PARTS
@@ -141,6 +142,8 @@ def _images(splits: Mapping[str, Any], name: str, image: str, target: str | None
         values = [value for split in raw for value in split[label]]
         classes = getattr(features[label], "names", None)
         codes, names = as_labels(np.array(values, object), len(values), classes)
+    text = next((column for column in TEXT if column in features and column not in (image, label)), None)
+    captions = None if text is None else [first_caption(value) for split in raw for value in split[text]]
     part = np.repeat([PARTS[split.lower()] for split in splits], [len(split) for split in raw])
     if len(splits) == 1:
         part[:] = 0
@@ -149,7 +152,7 @@ def _images(splits: Mapping[str, Any], name: str, image: str, target: str | None
         notes = [*notes, "the validation split serves as the test part, as there is none"]
     key = fingerprint(*(split._fingerprint for split in splits.values()))
     rows = [str(row) for row in range(int(ends[-1]))]
-    return Images(Pictures(rows, key, item), codes, names, part, name=name, notes=notes)
+    return Images(Pictures(rows, key, item), codes, names, part, captions=captions, name=name, notes=notes)
 
 
 def _table(splits: Mapping[str, Any], name: str, target: str | None, notes: list[str]) -> Data:

@@ -12,14 +12,30 @@ import numpy as np
 from PIL import Image
 
 from papertrial.core.errors import DataError
+from papertrial.core.task import Ragged
+from papertrial.data import captions as written
 from papertrial.data import duplicates
 from papertrial.data.base import Data, Look, cached_array, fingerprint, track
-from papertrial.data.decode import DECODER, EXTENSIONS, GREY_MODES, Archive, Folder, Headers, Pictures, Source, cover
+from papertrial.data.decode import (
+    DECODER,
+    EXTENSIONS,
+    GREY_MODES,
+    Archive,
+    Chosen,
+    Folder,
+    Headers,
+    Pictures,
+    Source,
+    cover,
+)
 from papertrial.data.layout import layout
+from papertrial.data.textfiles import ARCHIVES
 
 TRAIN, VALID, TEST = 0, 1, 2
 SMALL, DEFAULT = 64, 64  # images of one size up to SMALL keep it; others are brought to DEFAULT
 _FEW, _IMBALANCE = 10, 10  # labelled images of a class, and ratio of largest to smallest class, that look warns at
+_SHOWN, _WIDTH = 3, 90  # captions shown, and characters of each
+_MOSTLY = 0.5  # share of the captions in one language from which it is named
 _NAMED = 5  # skipped files named in a note
 
 
@@ -73,9 +89,10 @@ def _with_channels(array: np.ndarray, channels: int) -> np.ndarray:
 
 
 class Images(Data):
-    """Images with or without labels. Decoding waits until pixels, labels or the facts page are asked for.
+    """Images with or without labels and captions. Decoding waits until pixels, labels or the facts page are asked for.
 
     labels: int64 (N,), -1 = unlabelled.  class_names: sorted.  names: file (or index) per image.
+    captions: text per image, "" where it has none; None where none has (captioned: whether any has, known without decoding).
     part: int8 (N,), 0 = train or free, 1 = valid, 2 = test; duplicates of a training image are moved to its side.
     groups: int64 (N,), equal for exact and near duplicates, so that a split can keep them together.
     given_split: whether the data came with test images.  channels, height, width: typical of the images as they
@@ -93,10 +110,12 @@ class Images(Data):
         class_names: Sequence[str] = (),
         part: np.ndarray | None = None,
         *,
+        captions: Sequence[str] | None = None,
         name: str = "images",
         notes: Sequence[str] = (),
     ) -> None:
-        """source: N images.  labels: int64 (N,) into class_names.  part: int8 (N,). Raises DataError without images."""
+        """source: N images.  labels: int64 (N,) into class_names.  part: int8 (N,).  captions: one per image, "" where
+        there is none. Raises DataError without images."""
         count = len(source.names)
         if count == 0:
             raise DataError(f"{name} holds no images", "give a folder, an archive or an array with images in it")
@@ -104,34 +123,99 @@ class Images(Data):
         self._labels = np.full(count, -1, np.int64) if labels is None else np.asarray(labels, np.int64)
         self._part = np.zeros(count, np.int8) if part is None else np.asarray(part, np.int8)
         self.class_names = tuple(class_names)
-        key = fingerprint(source.fingerprint, self._labels, self._part, *self.class_names)
+        self._captions = None if captions is None or not any(captions) else tuple(captions)
+        key = fingerprint(source.fingerprint, self._labels, self._part, *self.class_names, *(self._captions or ()))
         super().__init__(name, key, notes)
         if source.others:
             self.note(f"left aside: {_aside(source.others)}")
 
     @classmethod
-    def from_files(cls, path: Path | str) -> Images:
+    def from_files(cls, path: Path | str, column: str = "") -> Images:
         """A folder, an archive (tar, plain or compressed, or zip) or one image file; `layout` says how folders become
-        labels. Raises DataError when no image is there."""
+        labels, `captions` what texts beside the images are.
+
+        column: of the captions, in place of the usual names. Raises DataError when no image is there.
+        """
         path = Path(path)
         if path.is_dir():
-            return cls.from_source(Folder(path), path.name or str(path))
+            return cls.from_source(Folder(path), path.name or str(path), column)
         if path.suffix.lower() in EXTENSIONS:
             stat = path.stat()
             key = fingerprint(path.name, stat.st_size, stat.st_mtime_ns)
             return cls(Pictures([path.name], key, lambda _: path), name=path.name)
-        return cls.from_source(Archive(path), path.name)
+        return cls.from_source(Archive(path), path.name, column)
 
     @classmethod
-    def from_source(cls, source: Source, name: str) -> Images:
-        """Labels and split from the folders in the names of `source`. Raises DataError when it has no images."""
+    def from_source(cls, source: Folder | Archive, name: str, column: str = "") -> Images:
+        """Labels and split from the folders in the names of `source`, captions from the files in or beside it. Raises
+        DataError when it has no images."""
         if not source.names:
             aside = _aside(source.others) or "nothing"
             raise DataError(
                 f"no images in {name} (it holds {aside})", "put images in it, in one folder per class for labels"
             )
-        found = layout(source.names)
-        return cls(source, found.labels, found.class_names, found.part, name=name, notes=found.notes)
+        notes: list[str] = []
+        places: list[written.Place] = [source]
+        if isinstance(source, Archive):
+            places.append(written.Nearby(source.path.parent))
+        found = written.find(source.names, places, notes.append, column)
+        if found is not None and found.inside:
+            left = source.others.pop("not images") - found.inside
+            source.others.update({"not images": left} if left else {})
+        return cls._described(source, found, name, notes)
+
+    @classmethod
+    def from_captions(cls, path: Path | str, column: str = "") -> Images | None:
+        """The images that a file of captions names, from its folder or an archive in it; None where the file is about
+        something else, or none of its images is there.
+
+        Captions that lie in a folder `annotations` or `captions` may be about images beside that folder.
+        """
+        path = Path(path)
+        table = written.of_file(path, column)
+        if table is None:
+            return None
+        folder = path.parent
+        for root in (folder, folder.parent) if folder.name.lower() in ("annotations", "captions") else (folder,):
+            table.name = path.relative_to(root).as_posix()
+            source: Folder | Archive = Folder(root)
+            if found := written.match(source.names, [table]):
+                notes = []
+                break
+        else:
+            table.name = path.name
+            packed = [Archive(file) for file in sorted(folder.iterdir()) if file.name.lower().endswith(ARCHIVES)]
+            fitting = [(held, archive) for archive in packed if (held := written.match(archive.names, [table]))]
+            if not fitting:
+                return None
+            found, source = max(fitting, key=lambda pair: int(pair[0].matched.sum()))
+            notes = [f"images from {source.what}"]
+            notes += [
+                f"{archive.what} holds {held.matched.sum():,} of these images too: give its path for those"
+                for held, archive in fitting
+                if archive is not source
+            ]
+        rows = np.flatnonzero(found.matched).tolist()
+        chosen = Chosen(source, rows)
+        found.texts, found.labels = [found.texts[row] for row in rows], [found.labels[row] for row in rows]
+        return cls._described(chosen, found, path.name, notes)
+
+    @classmethod
+    def _described(cls, source: Source, found: written.Captions | None, name: str, notes: list[str]) -> Images:
+        """Images with the labels and parts of their folders and what is written about them."""
+        folders = layout(source.names)
+        labels, class_names = folders.labels, folders.class_names
+        if found is None:
+            return cls(source, labels, class_names, folders.part, name=name, notes=[*folders.notes, *notes])
+        notes = [*folders.notes, *notes, *found.notes]
+        if len(class_names) == 1:  # the folder that all captioned images lie in
+            labels, class_names = np.full(len(source.names), -1, np.int64), ()
+        if not class_names and any(found.labels):
+            labels, class_names = as_labels(np.array(found.labels, object), len(found.labels), None)
+        missing = sum(not text for text in found.texts)
+        if 0 < missing < len(found.texts):
+            notes.append(f"{_count(missing, 'image')} without a caption")
+        return cls(source, labels, class_names, folders.part, captions=found.texts, name=name, notes=notes)
 
     @classmethod
     def from_arrays(
@@ -141,18 +225,22 @@ class Images(Data):
         class_names: Sequence[str] | None = None,
         part: Any = None,
         *,
+        captions: Sequence[str] | None = None,
         name: str = "arrays",
     ) -> Images:
         """images: (N, H, W), (N, H, W, C) or (N, C, H, W) of bytes, integers, booleans or floats.
 
-        labels: (N,) of integers or strings; -1, None and NaN mean unlabelled. Raises DataError for anything else.
+        labels: (N,) of integers or strings; -1, None and NaN mean unlabelled.  captions: a string per image. Raises
+        DataError for anything else.
         """
         notes: list[str] = []
         array = _as_images(images, notes)
         codes, names = as_labels(labels, len(array), class_names)
         if part is not None and len(part) != len(array):
             raise DataError(f"{len(array)} images but {len(part)} entries of part", "give one per image")
-        return cls(Arrays(array), codes, names, part, name=name, notes=notes)
+        if captions is not None and len(captions) != len(array):
+            raise DataError(f"{len(array)} images but {len(captions)} captions", "give one per image, '' for none")
+        return cls(Arrays(array), codes, names, part, captions=captions, name=name, notes=notes)
 
     @cached_property
     def _headers(self) -> Headers:
@@ -227,6 +315,16 @@ class Images(Data):
     @cached_property
     def labels(self) -> np.ndarray:
         return self._labels[self._decoded[1]]
+
+    @property
+    def captioned(self) -> bool:
+        return self._captions is not None
+
+    @cached_property
+    def captions(self) -> tuple[str, ...] | None:
+        if self._captions is None:
+            return None
+        return tuple(self._captions[row] for row in self._decoded[1].tolist())
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -327,6 +425,7 @@ class Images(Data):
             "moved_duplicates": self._moved[1],
             "conflicting_labels": _conflicts(found.exact, labels),
             "constant": int(found.constant.sum()),
+            **_caption_numbers(self.captions or ()),
         }
         facts = [
             ("images", self._examples_words(numbers)),
@@ -334,6 +433,7 @@ class Images(Data):
             ("size", self._size_words(numbers)),
             ("channels", _channel_words(self.channels, numbers)),
             ("duplicates", f"{exact:,} exact, {groups - exact:,} near"),
+            *_caption_facts(numbers),
         ]
         return Look(self.name, self.kind, facts, [*self.notes, *_warnings(numbers, self._headers)], numbers)
 
@@ -376,6 +476,49 @@ def _class_words(numbers: dict[str, Any]) -> str:
 def _channel_words(channels: int, numbers: dict[str, Any]) -> str:
     name = {1: "grey", 3: "colour"}.get(channels, "")
     return f"{channels}{f' ({name})' if name else ''}, {numbers['dtype']}"
+
+
+def _caption_numbers(captions: Sequence[str]) -> dict[str, Any]:
+    """How many, how many different, how long, in which languages, and a few spread over the data."""
+    given = [caption for caption in captions if caption]
+    if not given:
+        return {"captions": 0}
+    from papertrial.data.textlook import languages
+
+    characters, words = (np.array(list(map(count, given))) for count in (len, lambda caption: len(caption.split())))
+    encoded = Ragged.of_texts(given)
+    spread = np.unique(np.linspace(0, len(given) - 1, _SHOWN).astype(np.int64))
+    return {
+        "captions": len(given),
+        "unique_captions": len(set(given)),
+        "caption_characters": {"median": int(np.median(characters)), "longest": int(characters.max())},
+        "caption_words": {"median": int(np.median(words)), "longest": int(words.max())},
+        "caption_length": int(np.quantile(encoded.lengths, 0.95)),
+        "caption_languages": languages([encoded]),
+        "captions_shown": [given[row] for row in spread.tolist()],
+    }
+
+
+def _caption_facts(numbers: dict[str, Any]) -> list[tuple[str, str]]:
+    if not numbers["captions"]:
+        return []
+    characters, words = numbers["caption_characters"], numbers["caption_words"]
+    language, share = next(iter(numbers["caption_languages"].items()))
+    guess = f"; {language} (a guess)" if language != "unknown" and share >= _MOSTLY else ""
+    return [
+        (
+            "captions",
+            f"{numbers['captions']:,}, {numbers['unique_captions']:,} of them different; half up to "
+            f"{_count(characters['median'], 'character')} ({_count(words['median'], 'word')}), "
+            f"longest {characters['longest']:,} ({words['longest']:,}){guess}",
+        ),
+        *(("such as" if not place else "", _cut(text)) for place, text in enumerate(numbers["captions_shown"])),
+    ]
+
+
+def _cut(text: str) -> str:
+    line = "".join(letter if letter.isprintable() else " " for letter in text)
+    return line if len(line) <= _WIDTH else f"{line[: _WIDTH - 3]}..."
 
 
 def _conflicts(exact: np.ndarray, labels: np.ndarray) -> int:

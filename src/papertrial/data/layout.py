@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,7 +31,7 @@ def layout(names: Sequence[str], what: str = "images") -> Layout:
     """Read labels and split off the paths of N files ('/' between folders). what: the files, in the words of the notes.
 
     A folder is a class and its name the label, however deep the files lie below it. Folders called train, test and
-    val (or the like) are parts when there is train and another one, and nothing else beside them but a folder of
+    val (or the like, also train2017 as in COCO) are parts when there is train and another one, and nothing else beside them but a folder of
     unlabelled images. A single folder around everything else is passed over.
     """
     notes: list[str] = []
@@ -38,11 +39,11 @@ def layout(names: Sequence[str], what: str = "images") -> Layout:
     while len({path[0] for path in paths}) == 1 and all(len(path) > 2 for path in paths):
         paths = [path[1:] for path in paths]
     part = np.zeros(len(paths), np.int8)
-    heads = {path[0].lower() if len(path) > 1 else "" for path in paths}
+    heads = {_undated(path[0]) if len(path) > 1 else "" for path in paths}
     parts = {PARTS[head] for head in heads if head in PARTS}
     if 0 in parts and len(parts) > 1 and all(head in PARTS or head in _UNLABELLED for head in heads):
-        part = np.array([PARTS.get(path[0].lower(), 0) for path in paths], np.int8)
-        paths = [path[1:] if path[0].lower() in PARTS else path for path in paths]
+        part = np.array([PARTS.get(_undated(path[0]), 0) for path in paths], np.int8)
+        paths = [path[1:] if _undated(path[0]) in PARTS else path for path in paths]
         if 2 not in parts:
             part[part == 1] = 2
             notes.append("the validation folder serves as the test part, as there is none")
@@ -61,3 +62,8 @@ def layout(names: Sequence[str], what: str = "images") -> Layout:
     if unseen:
         notes.append(f"classes without training {what}: {', '.join(unseen[:5])}{', ...' if len(unseen) > 5 else ''}")
     return Layout(labels, class_names, part, tuple(notes))
+
+
+def _undated(folder: str) -> str:
+    """The name of a folder in lower case, without a year at its end."""
+    return re.sub(r"(?<=[a-z])(19|20)\d\d$", "", folder.lower())

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from papertrial.core.errors import DataError, did_you_mean
-from papertrial.data import binary, foreign, textfiles
+from papertrial.data import binary, captions, foreign, textfiles
 from papertrial.data.base import Data
 from papertrial.data.collection import Collection, is_collection
 from papertrial.data.decode import EXTENSIONS, Folder
@@ -21,7 +21,7 @@ _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib")
 _FRAMES = ("pandas", "polars", "pyarrow")
 _HUB_FILES = ("dataset_info.json", "dataset_dict.json", "state.json")  # what `save_to_disk` of datasets writes
 _ACCEPTED = (
-    "give a folder or archive of images or texts (a folder per class for labels), idx or CIFAR-10 files, a text file, "
+    "give a folder or archive of images or texts (a folder per class for labels, captions beside images), idx or CIFAR-10 files, a text file, "
     "a CSV, JSON Lines or Parquet file, .npy or .npz, a BEIR folder, hf:<data set>, or a built-in name"
 )
 
@@ -33,7 +33,9 @@ def open(
 
     - a path: a folder or archive (.tar, .tar.gz, .tar.xz, .zip) of images or texts; one image; idx files (MNIST) or
       CIFAR-10 binary batches, plain or packed; a text file, plain or packed, whose lines are the texts; CSV, TSV, JSON
-      Lines or Parquet, or a folder of them; .npy and .npz. A table in which all columns besides the target are text
+      Lines or Parquet, or a folder of them; .npy and .npz. Images may have captions beside them or in the archive
+      (captions.jsonl, captions.csv, metadata.csv, COCO, a .txt per image), and a file of captions opens the images that
+      it names; `images#name` takes the captions from the column `name`. A table in which all columns besides the target are text
       holds texts; `reviews.csv#body` names the column of text, `pairs.csv#first,second` two for pairs
     - a collection to search: a BEIR folder, SQuAD JSON, a table of questions, sentences and labels (where neither
       columns nor a target are named)
@@ -86,7 +88,7 @@ def _as_text(data: Data, text: tuple[str, ...], target: str | None, like: Mappin
     from papertrial.data.texts import from_table
 
     if not isinstance(data, Table):
-        if text:
+        if text and not (isinstance(data, Images) and data.captioned):  # whose column of captions it names
             raise DataError(f"{data.name} is no table, so it has no column {text[0]!r}", "leave # and what follows out")
         return data
     if len(text) > 1 and ",".join(text) in data.columns:
@@ -113,7 +115,10 @@ def _from_words(source: str | Path, target: str | None, text: tuple[str, ...]) -
         raise DataError(f"there is no {words!r} here, and no built-in data of that name", _suggestion(path, known))
     if target is None and not text and is_collection(path):
         return Collection.from_path(path)
-    return _from_folder(path, target) if path.is_dir() else _from_file(path, target)
+    column = ",".join(text)
+    if target is None and path.is_file() and (images := Images.from_captions(path, column)):
+        return images
+    return _from_folder(path, target, column) if path.is_dir() else _from_file(path, target, column)
 
 
 def _suggestion(path: Path, known: list[str]) -> str:
@@ -131,7 +136,7 @@ def _built_in(name: str, target: str | None) -> Data:
     return data
 
 
-def _from_file(path: Path, target: str | None) -> Data:
+def _from_file(path: Path, target: str | None, column: str) -> Data:
     from papertrial.data.table import Table
     from papertrial.data.tablefiles import holds_prose, is_table
     from papertrial.data.texts import Texts
@@ -139,7 +144,7 @@ def _from_file(path: Path, target: str | None) -> Data:
     lower = path.name.lower()
     if lower.endswith(textfiles.ARCHIVES):
         names = [name for name, _ in textfiles.members(path)]
-        return Texts.from_files(path) if _mostly_text(names) else Images.from_files(path)
+        return Texts.from_files(path) if _mostly_text(names) else Images.from_files(path, column)
     if path.suffix.lower() in EXTENSIONS:
         return Images.from_files(path)
     if binary.is_idx(path):
@@ -166,7 +171,7 @@ def _mostly_text(names: Sequence[str]) -> bool:
     return texts > pictures or (named and not pictures)
 
 
-def _from_folder(path: Path, target: str | None) -> Data:
+def _from_folder(path: Path, target: str | None, column: str) -> Data:
     from papertrial.data.table import Table
     from papertrial.data.tablefiles import is_table
     from papertrial.data.texts import Texts
@@ -182,6 +187,11 @@ def _from_folder(path: Path, target: str | None) -> Data:
         return foreign.from_hub(str(path), target)
     tables = [file for file in files if is_table(file) and ".txt" not in file.suffixes]
     images = Folder(path)
+    if target is None and not images.names and any(file.name.lower().endswith(textfiles.ARCHIVES) for file in files):
+        for name in captions.candidates(images):
+            if packed := Images.from_captions(path / name, column):
+                packed.name = path.name or str(path.resolve())
+                return packed
     names = [name for name, _ in textfiles.members(path)]
     texts = sum(map(textfiles.is_text, names))
     if tables and len(images.names) <= len(tables) and texts <= len(tables):
@@ -190,7 +200,7 @@ def _from_folder(path: Path, target: str | None) -> Data:
         return Texts.from_files(path)
     if not images.names and not images.others:
         raise DataError(f"{path} is empty", _ACCEPTED)
-    return Images.from_source(images, path.name or str(path.resolve()))
+    return Images.from_source(images, path.name or str(path.resolve()), column)
 
 
 def _one_of_each(files: list[Path]) -> list[Path]:

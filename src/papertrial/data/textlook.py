@@ -154,17 +154,8 @@ def _amount(page: Look, texts: Ragged, unit: str, names: Any, count: int | None 
 
 
 def _languages(page: Look, sides: Sequence[Ragged]) -> None:
-    found, short = Counter[str](), Counter[str]()
-    for side in sides:
-        rows = np.unique(np.linspace(0, len(side) - 1, min(_SAMPLE, len(side))).astype(np.int64))
-        heads = np.minimum(side.lengths[rows], 4 * _HEAD)
-        for row, length in zip(rows.tolist(), heads.tolist(), strict=True):
-            head = side[row][:length].tobytes().decode("utf-8", "ignore")[:_HEAD]
-            (short if len(head) < _TELLING else found)[language(head)] += 1
-    found = found or short  # texts that are too short to tell are left out where there are others
-    total = found.total()
-    shares = {name: count / total for name, count in found.most_common()}
-    page.numbers["languages"] = {name: round(share, 4) for name, share in shares.items()}
+    shares = languages(sides)
+    page.numbers["languages"] = shares
     named = [f"{name} {share:.0%}" for name, share in shares.items() if share >= 0.01 and name != "unknown"]
     words = ", ".join(named[:5]) + (f", and {len(named) - 5} more" if len(named) > 5 else "")
     unknown = shares.get("unknown", 0.0)
@@ -174,6 +165,19 @@ def _languages(page: Look, sides: Sequence[Ragged]) -> None:
             f"{words or 'unknown'}{f'; {unknown:.0%} unknown' if words and unknown >= 0.01 else ''} (a guess)",
         )
     )
+
+
+def languages(sides: Sequence[Ragged]) -> dict[str, float]:
+    """Language -> share of the texts, the commonest first, guessed from some of them."""
+    found, short = Counter[str](), Counter[str]()
+    for side in sides:
+        rows = np.unique(np.linspace(0, len(side) - 1, min(_SAMPLE, len(side))).astype(np.int64))
+        heads = np.minimum(side.lengths[rows], 4 * _HEAD)
+        for row, length in zip(rows.tolist(), heads.tolist(), strict=True):
+            head = side[row][:length].tobytes().decode("utf-8", "ignore")[:_HEAD]
+            (short if len(head) < _TELLING else found)[language(head)] += 1
+    found = found or short  # texts that are too short to tell are left out where there are others
+    return {name: round(count / found.total(), 4) for name, count in found.most_common()}
 
 
 def language(text: str) -> str:

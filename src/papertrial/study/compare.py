@@ -10,6 +10,7 @@ import json
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -275,6 +276,12 @@ def compare(
         raise PapertrialError("no method was named to compare", "type: papertrial list")
     opened = content(data, target)
     chosen = choose_task(opened, task)
+    made_for = [key for name in methods for key in registry.paper(name).tasks]
+    if task is None and chosen.name not in made_for:
+        for key in made_for:
+            with suppress(PapertrialError):  # where none fits, `_entrants` says why they cannot take part
+                chosen = choose_task(opened, key)
+                break
     without_labels = getattr(chosen, "judged_without_labels", False)
     if opened.look().numbers.get("labelled") == 0 and not without_labels:
         raise DataError(
@@ -417,7 +424,7 @@ def plan(methods: Sequence[str], task: Task, recipe: str = "base") -> list[Plann
 
 
 def _idle(entrant: _Entrant, recipe: str) -> bool:
-    """Whether nothing is trained, as with random features, so that a run takes no time to speak of."""
+    """Whether nothing is trained, as with untrained backbones, so that a run takes no time to speak of."""
     found = entrant.method.module.recipes.get(_recipe(entrant.method, recipe, entrant.asked))
     return found is not None and found.budget.steps == 0
 

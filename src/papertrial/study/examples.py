@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from papertrial.core import registry
 from papertrial.core.errors import PapertrialError
 from papertrial.study.figures import colour
-from papertrial.study.page import Bars, Grid, Heading, Histogram, Legend, Picture, Pictures, Series, Table, Text
+from papertrial.study.page import Bars, Grid, Heading, Histogram, Legend, Picture, Pictures, Series, Sheet, Table, Text
 
 if TYPE_CHECKING:
     from papertrial.core.task import Prepared, Split
@@ -63,6 +64,8 @@ def _prepared(card: Mapping[str, Any]) -> Prepared | None:
 
 
 def _pictures(prepared: Prepared) -> list[Any]:
+    if "text" in prepared.train:
+        return _captioned(prepared.train)
     names = prepared.state["class_names"]
     label = np.asarray(prepared.train["label"])
     draw = np.random.default_rng(0)
@@ -77,6 +80,16 @@ def _pictures(prepared: Prepared) -> list[Any]:
     height, width = prepared.train["image"].shape[1:3]
     words = f"Training images drawn at random{more}, as the models see them: {height} x {width} pixels."
     return [Heading("Training images"), Text(words, "note"), Pictures(rows)]
+
+
+def _captioned(train: Split) -> list[Any]:
+    chosen = np.sort(np.random.default_rng(0).permutation(train.examples)[: 2 * PER_CLASS])
+    images = np.asarray(train["image"][chosen])
+    captions = [_excerpt(train["text"], row) for row in chosen.tolist()]
+    rows = [(caption, [_picture(pixels, caption)]) for caption, pixels in zip(captions, images, strict=True)]
+    height, width = images.shape[1:3]
+    words = f"Drawn at random, as the models see them: {height} x {width} pixels."
+    return [Heading("Training images and their captions"), Text(words, "note"), Pictures(rows, captions=True)]
 
 
 def _some(train: Split, rows: np.ndarray, label: str, most: int, draw: np.random.Generator) -> list[Picture]:
@@ -96,6 +109,33 @@ def _picture(pixels: np.ndarray, label: str) -> Picture:
     image.save(stream, kind, quality=88)
     address = f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
     return Picture(address, label, *image.size)
+
+
+def sheets(runs: Mapping[str, Path]) -> list[Any]:
+    """What generators drew for some test rows, beside the test images themselves; nothing for other runs.
+
+    runs: folder of a run by the name it is shown with. The pictures were kept when the run was judged.
+    """
+    kept = {name: folder / "drawn.png" for name, folder in runs.items() if (folder / "drawn.png").exists()}
+    if not kept:
+        return []
+    test = next(iter(kept.values())).with_name("test.png")
+    files = {"test images": test, **kept}
+    drawn = [Sheet(name, _sheet(file, name)) for name, file in files.items() if file.exists()]
+    words = (
+        "Each generator drew one picture for each of these test images, of its class or from its caption where it takes"
+        " them: the first ones, none picked out."
+    )
+    return [Text(words, "note"), Grid(drawn, 300)]
+
+
+def _sheet(file: Path, name: str) -> Picture:
+    from PIL import Image
+
+    with Image.open(file) as image:
+        width, height = image.size
+    address = f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}"
+    return Picture(address, f"{name}, side by side", width, height)
 
 
 def _texts(prepared: Prepared) -> list[Any]:

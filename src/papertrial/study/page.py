@@ -207,10 +207,20 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Rows of small pictures: (label, pictures)."""
+    """Rows of small pictures: (label, pictures). captions: whether labels are whole sentences, which then follow the pictures."""
 
     rows: Sequence[tuple[str, Sequence[Picture]]]
+    captions: bool = False
     kind: ClassVar[str] = "pictures"
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Many small pictures in one large one, under a title."""
+
+    title: str
+    picture: Picture
+    kind: ClassVar[str] = "sheet"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from papertrial.core.curves import fit_power_law
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import read_json, write_text
 from papertrial.core.stats import CANNOT_TELL, HELPS, HURTS
-from papertrial.study import claims, figures, parts
+from papertrial.study import claims, examples, figures, parts
 from papertrial.study.compare import Comparison, Row
 from papertrial.study.figures import REFERENCE, Difference, colour
 from papertrial.study.page import (
@@ -200,6 +200,7 @@ def _of_comparison(folder: Path, data: bool) -> Page:
     unfinished = "" if found.complete else "Not finished: the same command goes on from here."
     sections = [
         Section("Result", _result(study)),
+        Section("Drawn pictures", examples.sheets(_first_runs(study))),
         Section("Data", parts.data(study.card, data)),
         Section("Learning", _learning(study)),
         Section("Errors", _errors(study)),
@@ -237,6 +238,10 @@ def _answer(sentence: str, word: str) -> Answer:
 
 def _cards(study: _Compared, names: Sequence[str]) -> list[dict[str, Any]]:
     return [run.card for name in names for run in study.runs[name][:1] if run.card is not None]
+
+
+def _first_runs(study: _Compared) -> dict[str, Path]:
+    return {row.name: run.folder for row in study.found.rows for run in study.runs[row.name][:1]}
 
 
 def _result(study: _Compared) -> list[Any]:
@@ -449,6 +454,7 @@ def _of_run(folder: Path, data: bool) -> Page:
     )
     sections = [
         Section("Result", _run_result(card)),
+        Section("Drawn pictures", examples.sheets({label: run.folder})),
         Section("Data", parts.data(card, data)),
         Section("Learning", parts.curves([run], lambda _: "var(--c0)", metric, higher)),
         Section("Errors", _run_errors(run)),

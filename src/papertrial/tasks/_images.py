@@ -109,7 +109,7 @@ class ImageTask:
     version = 1
     kind = "images"
     inputs = ("image",)
-    floors = ("random_features", "majority")
+    floors = ("untrained", "majority")
     budget = Budget(seconds=60)
     bank = BANK
 
@@ -179,9 +179,9 @@ class ImageTask:
         if len(kept) < (target[train] >= 0).sum():
             notes.append(f"{revealed} labels a class are revealed: {len(kept)} of {len(train)} training images")
 
-        pixels = data.pixels(*self._size(size))
-        state = self._state(pixels, train, data)
-        pixels = _as_trained(pixels, state)
+        pixels = data.pixels(*working_size(size))
+        state = pixel_state(pixels, train, data)
+        pixels = as_trained(pixels, state)
 
         def rows(index: np.ndarray, label: np.ndarray, **more: np.ndarray) -> Split:
             return Split({"image": Rows(pixels, index), "label": label[index], **more})
@@ -207,47 +207,10 @@ class ImageTask:
             tuple(notes),
         )
 
-    @staticmethod
-    def _size(size: int | tuple[int, int] | None) -> tuple[int | None, int | None]:
-        try:
-            height, width = (size, size) if size is None or isinstance(size, int | str) else size
-            if height is None or width is None:
-                return None, None
-            height, width = int(height), int(width)
-        except (TypeError, ValueError):
-            height = width = 0
-        if min(height, width) < 4:
-            raise PapertrialError(f"size is {size!r}, not a side of 4 pixels or more", "write it as size=32")
-        return height, width
-
-    @staticmethod
-    def _state(pixels: np.ndarray, train: np.ndarray, data: Any) -> dict[str, Any]:
-        some = np.asarray(pixels[train[:: max(1, len(train) // 10_000)]], dtype=np.float32)
-        if pixels.dtype == np.uint8:
-            some /= 255
-            low, high = 0.0, 1.0
-        else:
-            low, high = float(some.min()), float(some.max())
-            if not np.isfinite([low, high]).all():
-                raise DataError(f"{data.name} has pixels that are not finite numbers", "remove or mend these images")
-            high = high if high > low else low + 1.0
-        some = (some - low) / (high - low)
-        return {
-            "class_names": [str(name) for name in data.class_names],
-            "height": int(pixels.shape[1]),
-            "width": int(pixels.shape[2]),
-            "channels": int(pixels.shape[3]),
-            "bytes": pixels.dtype == np.uint8,
-            "low": low,
-            "high": high,
-            "mean": some.mean((0, 1, 2), dtype=np.float64).tolist(),
-            "std": some.std((0, 1, 2), dtype=np.float64).tolist(),
-        }
-
     def encode(self, state: Mapping[str, Any], data: Any) -> Split:
         """New images at the size and with the channels of the model. Labels are kept where their class is known to the
         model, and -1 elsewhere. Raises DataError when the channels cannot be converted."""
-        columns = {"image": _as_trained(data.pixels(state["height"], state["width"], state["channels"]), state)}
+        columns = {"image": as_trained(data.pixels(state["height"], state["width"], state["channels"]), state)}
         known = {name: index for index, name in enumerate(state["class_names"])}
         codes = np.array([known.get(str(name), -1) for name in data.class_names] + [-1], dtype=np.int64)
         label = codes[np.asarray(data.labels, dtype=np.int64)]
@@ -341,13 +304,52 @@ class ImageTask:
         }
 
 
+def working_size(size: int | tuple[int, int] | None) -> tuple[int | None, int | None]:
+    """(height, width) as asked for with `size`; None leaves them to the data. Raises PapertrialError for what is no size."""
+    try:
+        height, width = (size, size) if size is None or isinstance(size, int | str) else size
+        if height is None or width is None:
+            return None, None
+        height, width = int(height), int(width)
+    except (TypeError, ValueError):
+        height = width = 0
+    if min(height, width) < 4:
+        raise PapertrialError(f"size is {size!r}, not a side of 4 pixels or more", "write it as size=32")
+    return height, width
+
+
+def pixel_state(pixels: np.ndarray, train: np.ndarray, data: Any) -> dict[str, Any]:
+    """What new images are encoded with: class names, shape, and the range, mean and deviation of the rows `train`."""
+    some = np.asarray(pixels[train[:: max(1, len(train) // 10_000)]], dtype=np.float32)
+    if pixels.dtype == np.uint8:
+        some /= 255
+        low, high = 0.0, 1.0
+    else:
+        low, high = float(some.min()), float(some.max())
+        if not np.isfinite([low, high]).all():
+            raise DataError(f"{data.name} has pixels that are not finite numbers", "remove or mend these images")
+        high = high if high > low else low + 1.0
+    some = (some - low) / (high - low)
+    return {
+        "class_names": [str(name) for name in data.class_names],
+        "height": int(pixels.shape[1]),
+        "width": int(pixels.shape[2]),
+        "channels": int(pixels.shape[3]),
+        "bytes": pixels.dtype == np.uint8,
+        "low": low,
+        "high": high,
+        "mean": some.mean((0, 1, 2), dtype=np.float64).tolist(),
+        "std": some.std((0, 1, 2), dtype=np.float64).tolist(),
+    }
+
+
 def _only(images: Any, rows: np.ndarray) -> Any:
     if len(rows) == len(images):
         return images
     return Rows(images.array, images.rows[rows]) if isinstance(images, Rows) else images[rows]
 
 
-def _as_trained(pixels: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
+def as_trained(pixels: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
     """Bytes as they are where the model was trained on bytes; otherwise float32 in [0, 1], as the training images were."""
     if pixels.dtype == np.uint8 and state["bytes"]:
         return pixels
@@ -356,7 +358,7 @@ def _as_trained(pixels: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Any:
+def evaluating(model: nn.Module) -> Any:
     training = model.training
     model.eval()
     try:
@@ -368,5 +370,5 @@ def _evaluating(model: nn.Module) -> Any:
 def _through(model: nn.Module, part: nn.Module, images: Any) -> np.ndarray:
     """`part` of the model, in `eval()`, on all images: float32 (N, width)."""
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    with _evaluating(model):
+    with evaluating(model):
         return forward_batches(part, Split({"image": images}), ("image",), _CHUNK, device)

@@ -16,7 +16,7 @@ from scipy.stats import norm, rankdata, t
 from papertrial.core.errors import DataError
 from papertrial.core.task import Ragged, Scores
 
-_Z = float(norm.ppf(0.975))
+Z = float(norm.ppf(0.975))
 
 
 def classification_scores(probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> Scores:
@@ -33,7 +33,7 @@ def classification_scores(probabilities: np.ndarray, labels: np.ndarray, class_n
         raise ValueError(f"labels reach from {labels.min()} to {labels.max()}, outside of {len(class_names)} classes")
     right = (probabilities.argmax(axis=1) == labels).astype(np.float64)
     metrics = {"accuracy": float(right.mean())}
-    intervals = {"accuracy": _wilson(right.mean(), len(right))}
+    intervals = {"accuracy": wilson(right.mean(), len(right))}
 
     counts = np.bincount(labels, minlength=len(class_names))
     present = counts > 0
@@ -90,7 +90,7 @@ def text_scores(answers: Sequence[str], targets: Sequence[str], primary: str) ->
     exact = np.array([float(answer == target) for answer, target in pairs])
     likeness = np.array([chrf(answer, target) for answer, target in pairs])
     metrics = {"exact_match": float(exact.mean())}
-    intervals = {"exact_match": _wilson(exact.mean(), len(exact))}
+    intervals = {"exact_match": wilson(exact.mean(), len(exact))}
     _add(metrics, intervals, "chrf", float(likeness.mean()), likeness - likeness.mean(), low=0.0, high=1.0)
     return Scores(metrics, exact if primary == "exact_match" else likeness, intervals)
 
@@ -291,15 +291,15 @@ def _add(
         intervals[name] = (max(value - half, low), min(value + half, high))
 
 
-def _wilson(share: float, count: float) -> tuple[float, float]:
-    centre = (share + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
-    half = _Z / (1 + _Z**2 / count) * np.sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2))
+def wilson(share: float, count: float) -> tuple[float, float]:
+    centre = (share + Z**2 / (2 * count)) / (1 + Z**2 / count)
+    half = Z / (1 + Z**2 / count) * np.sqrt(share * (1 - share) / count + Z**2 / (4 * count**2))
     return float(min(centre - half, share)), float(max(centre + half, share))
 
 
 def _mean_of_shares(shares: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
     """Interval of the mean of independent shares, from Wilson's interval of each (Zou and Donner 2008, MOVER)."""
-    low, high = np.array([_wilson(share, count) for share, count in zip(shares, counts, strict=True)]).T
+    low, high = np.array([wilson(share, count) for share, count in zip(shares, counts, strict=True)]).T
     mean = shares.mean()
     below, above = (np.sqrt(((shares - end) ** 2).sum()) / len(shares) for end in (low, high))
     return float(max(mean - below, 0.0)), float(min(mean + above, 1.0))

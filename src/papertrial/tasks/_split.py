@@ -51,19 +51,15 @@ def split_rows(
         part = np.zeros_like(part)
     elif len(np.unique(target[labelled])) < 2:
         raise DataError("all labels are the same class", "two classes or more are needed")
-    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
-    leads = np.zeros(len(target), dtype=bool)
-    leads[first] = True
 
     def draw(among: np.ndarray, wanted: Any, rng: np.random.Generator) -> np.ndarray:
-        """Rows of some groups of duplicates as a whole, chosen by the first row of each."""
-        return pick(target, wanted, rng, among & leads)[first][group]
+        return pick_together(target, groups, wanted, rng, among)
 
     testing = part == 2
     if labelled.any() and not (testing & labelled).any():
         part = np.where(testing, 0, part)
         testing = draw(
-            labelled & (part == 0), lambda count: _rounded(count, TEST_SHARE), np.random.default_rng(SPLIT_SEED)
+            labelled & (part == 0), lambda count: rounded(count, TEST_SHARE), np.random.default_rng(SPLIT_SEED)
         )
         notes.append(f"test: {(testing & labelled).sum()} of {labelled.sum()} labelled {what}, the same for every seed")
         if not testing.any():
@@ -78,7 +74,7 @@ def split_rows(
     if given.any():
         valid = pick(target, lambda count: np.minimum(count, most), rng, given)
     else:
-        valid = draw(free & labelled, lambda count: np.minimum(_rounded(count, VALID_SHARE), most), rng)
+        valid = draw(free & labelled, lambda count: np.minimum(rounded(count, VALID_SHARE), most), rng)
     # given validation rows that are too many to choose with are there to learn from
     train = np.flatnonzero(free & ~valid)
     if fraction < 1:
@@ -103,9 +99,19 @@ def pick(groups: np.ndarray, wanted: Any, rng: np.random.Generator, among: np.nd
     return mask
 
 
-def _rounded(count: np.ndarray, share: float) -> np.ndarray:
+def pick_together(
+    target: np.ndarray, groups: np.ndarray, wanted: Any, rng: np.random.Generator, among: np.ndarray
+) -> np.ndarray:
+    """As `pick` from the classes of `target`, groups of duplicates as a whole, chosen by the first row of each."""
+    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+    leads = np.zeros(len(target), dtype=bool)
+    leads[first] = True
+    return pick(target, wanted, rng, among & leads)[first][group]
+
+
+def rounded(count: np.ndarray, share: float) -> np.ndarray:
     return np.floor(count * share + 0.5)
 
 
 def at_least_one(count: np.ndarray, share: float) -> np.ndarray:
-    return np.maximum(_rounded(count, share), 1)
+    return np.maximum(rounded(count, share), 1)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from papertrial.core import registry
-from papertrial.core.errors import DataError, PapertrialError
+from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.files import read_json
 from papertrial.core.recipe import Optim
@@ -81,6 +81,11 @@ class Artifact:
 
     def predict(self, data: Any) -> dict[str, np.ndarray]:
         """Answers as named columns of equal length: `example`, `prediction`, and a probability per class."""
+        if hasattr(self.model, "draw"):
+            raise Declined(
+                f"{self.card['method']['name']} draws pictures and has no answer for each example",
+                f"type: papertrial generate {self.folder}",
+            )
         split, opened = self.encode(data)
         if not split.examples:
             raise DataError(f"{opened.name} holds no examples", "give data with at least one")
@@ -98,7 +103,9 @@ class Artifact:
                 f"{opened.name} has no labels to evaluate on (looked for {wanted})",
                 "use predict for data without labels",
             )
-        if "label" in split:
+        if hasattr(self.task, "recall"):
+            self.task.recall(self.card["state"], self.folder)
+        if "label" in split and not without:
             split = split.take(np.flatnonzero(np.asarray(split["label"]) >= 0))
             if not split.examples:
                 raise DataError(
@@ -111,14 +118,20 @@ class Artifact:
         """Features (N, width), float32. Raises Declined for a model without features."""
         return self.task.embed(self.model, self.encode(data)[0])
 
-    def generate(self, prompts: str | Sequence[str], **options: Any) -> list[Any]:
-        """Texts that go on from prompts, or answer them; the options are those of `use.generate.generate`.
+    def generate(self, prompts: str | Sequence[str] = (), **options: Any) -> list[Any]:
+        """Texts that go on from prompts, or answer them, with the options of `use.generate.generate`; or pictures, of which the
+        prompts are captions, with those of `use.pictures.generate`.
 
-        Raises Declined for a model that writes nothing.
+        Raises Declined for a model that makes nothing, or takes no such option.
         """
+        if hasattr(self.model, "draw"):
+            from papertrial.use import pictures
+
+            captions = [prompts] if isinstance(prompts, str) else list(prompts)
+            return pictures.generate(self, captions=[*captions, *options.pop("captions", ())], **options)
         from papertrial.use.generate import generate
 
-        return generate(self, prompts, **options)
+        return generate(self, prompts or "", **options)
 
 
 def _resolved(card: dict[str, Any]) -> Resolved:

@@ -25,6 +25,7 @@ from papertrial.core.registry import Method, Technique
 from papertrial.core.run import Run, environment
 from papertrial.core.task import Estimator, Prepared, Split, Task
 from papertrial.train import processes
+from papertrial.use.output import write_picture
 
 CARD_VERSION = 1
 WEIGHTS, ESTIMATOR = "model.safetensors", "estimator"
@@ -98,10 +99,13 @@ def choose_task(data: Any, name: str | None = None) -> Task:
         return task
     said = {name: task.supports(look) for name, task in registry.tasks().items()}
 
-    def order(task: Task) -> tuple[bool, bool, bool]:
-        """First where methods can be judged, and what the data were made for; labels are there to be predicted."""
+    def order(task: Task) -> tuple[bool, bool, bool, bool]:
+        """First where methods can be judged, and what the data were made for; labels are there to be predicted, and captions,
+        where there are no labels, to be drawn from."""
+        leaves = _leaves_captions(task, look)
         unlabelled = getattr(task, "judged_without_labels", False)
-        return not said[task.name].judges, task.kind != look.kind, unlabelled
+        drawn = look.numbers.get("captions") and not look.numbers["labelled"] and not leaves
+        return not said[task.name].judges, task.kind != look.kind, unlabelled and not drawn, leaves
 
     fitting = sorted((task for name, task in registry.tasks().items() if said[name]), key=order)
     if fitting:
@@ -111,6 +115,11 @@ def choose_task(data: Any, name: str | None = None) -> Task:
     raise DataError(f"no task fits {data.name}: " + "; ".join(f"{task}: {why}" for task, why in reasons.items()))
 
 
+def _leaves_captions(task: Task, look: Any) -> bool:
+    """Whether the data have captions and the task asks for none, or the other way round."""
+    return getattr(task, "captions", False) != bool(look.numbers.get("captions"))
+
+
 def task_for(method: Method, data: Any, name: str | None = None) -> Task:
     """The task named by the user, or the first of the paper's own tasks that fits the data and can judge on it."""
     if name is not None:
@@ -118,9 +127,9 @@ def task_for(method: Method, data: Any, name: str | None = None) -> Task:
     look = data.look()
     known = registry.tasks()
     said = {key: known[key].supports(look) for key in method.paper.tasks if key in known}
-    fitting = sorted((key for key, supports in said.items() if supports), key=lambda key: not said[key].judges)
+    fitting = [known[key] for key, supports in said.items() if supports]
     if fitting:
-        return known[fitting[0]]
+        return min(fitting, key=lambda task: (not said[task.name].judges, _leaves_captions(task, look)))
     reasons = {key: supports.why for key, supports in said.items()}
     raise Declined(
         f"{method.id} does not fit {data.name}: " + "; ".join(f"{task}: {why}" for task, why in reasons.items()),
@@ -277,8 +286,12 @@ def fit_prepared(
             result |= {"method": resolved.name, "cost": spent.to_json()}
             if stages:
                 result["stages"] = stages
-            per_example = result.pop("per_example")
+            per_example, sheets = result.pop("per_example"), result.pop("sheets")
             _save_weights(run, model, head)
+            if hasattr(task, "keep"):
+                task.keep(prepared.state, run.folder)
+            for name, sheet in sheets.items():
+                write_picture(run.path(name), sheet)
             write_with(run.path("per_example.npy"), lambda temporary: _save_array(temporary, per_example))
             write_json(run.path("card.json"), _card(task, resolved, prepared, model, budget, seed, licence, result))
             run.finish(result)
@@ -468,6 +481,7 @@ def _judge(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepar
         "intervals": {},
         "extra": {},
         "per_example": np.zeros(0),
+        "sheets": {},
     }
     if prepared.test.examples:
         outputs = task.outputs(model, head, prepared.test)
@@ -477,6 +491,7 @@ def _judge(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepar
             "intervals": scores.intervals,
             "answers": _answers(outputs, prepared.test, prepared.state),
             "per_example": np.asarray(scores.per_example, dtype=np.float64),
+            "sheets": task.sheets(outputs, prepared.test) if hasattr(task, "sheets") else {},
         }
         result["extra"] = task.extra_scores(model, prepared, seed)
     return result
@@ -484,7 +499,7 @@ def _judge(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepar
 
 def _answers(outputs: np.ndarray, test: Split, state: Mapping[str, Any]) -> dict[str, Any]:
     """What was answered on the test rows, small enough to keep: a confusion matrix (rows: the truth), or some values."""
-    if "class_names" in state and "label" in test:
+    if "class_names" in state and "label" in test and outputs.ndim == 2:
         count = len(state["class_names"])
         truth = np.asarray(test["label"])
         judged = truth >= 0

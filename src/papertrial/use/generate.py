@@ -50,7 +50,7 @@ def writer(artifact: Artifact) -> Any:
             return part
     raise Declined(
         f"{artifact.card['method']['name']} in {artifact.folder} generates nothing: it was trained for {artifact.task.name}",
-        "give the run of a language model",
+        "give the run of a language model or of a generator of pictures",
     )
 
 

@@ -64,3 +64,11 @@ def write_array(path: Path, features: np.ndarray, names: Sequence[Any]) -> Path:
 def _npy(path: Path, array: np.ndarray) -> None:
     with path.open("wb") as stream:
         np.save(stream, array, allow_pickle=False)
+
+
+def write_picture(path: Path, pixels: np.ndarray) -> Path:
+    """uint8 (H, W, C) as PNG: grey with one channel, colour with three."""
+    from PIL import Image
+
+    image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
+    return write_with(path, lambda temporary: image.save(temporary, "png"))

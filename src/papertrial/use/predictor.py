@@ -61,6 +61,11 @@ def predictor(artifact: Artifact) -> Predictor:
             f"what the task {artifact.task.name} takes goes through a tokeniser, which no single module from inputs to answers holds",
             f"its state and the weights are in {artifact.folder / WEIGHTS}",
         )
+    if hasattr(artifact.model, "draw"):
+        raise Declined(
+            f"{artifact.card['method']['name']} draws pictures from a seed, which is no module from inputs to answers",
+            f"type: papertrial generate {artifact.folder}",
+        )
     model, facts = artifact.model, artifact.card["facts"]
     absent = {}
     if artifact.task.kind == "table":

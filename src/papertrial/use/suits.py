@@ -13,10 +13,15 @@ OTHER_TASKS = "for other tasks: papertrial read PAPER"
 
 @dataclass(frozen=True)
 class Suits:
-    """Task and paper names with the reason they do not fit; an empty reason means they do."""
+    """Task and paper names with the reason they do not fit; an empty reason means they do.
+
+    near_tasks, near_papers: those that fit, and those that take such data and miss something.
+    """
 
     tasks: dict[str, str]
     papers: dict[str, str]
+    near_tasks: dict[str, str]
+    near_papers: dict[str, str]
 
 
 def suits(look: Any) -> Suits:
@@ -42,4 +47,12 @@ def suits(look: Any) -> Suits:
             papers[name] = ""
         else:
             papers[name] = OTHER_TASKS
-    return Suits(tasks, papers)
+    of_kind = {name for name, task in registry.tasks().items() if look.kind in getattr(task, "kinds", (task.kind,))}
+    near_tasks = {name: reason for name, reason in tasks.items() if reason == "" or name in of_kind}
+    shelf = registry.papers()
+    near_papers = {
+        name: reason
+        for name, reason in papers.items()
+        if reason != OTHER_TASKS and not shelf[name].refusal and of_kind & set(shelf[name].tasks)
+    }
+    return Suits(tasks, papers, near_tasks, near_papers)

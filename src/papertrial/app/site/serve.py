@@ -111,19 +111,14 @@ def serve(site: Site, host: str, port: int, say: Callable[[str], None] = print) 
 def _run(server: Any, listening: socket.socket) -> None:
     """Until Ctrl-C or a signal to end. The server has a thread of its own: uvicorn raises anew, in the middle of its own
     end, the signals that it catches on the main one."""
+
+    def end(*_: object) -> None:
+        server.should_exit = True  # within `_PATIENCE`, however often it is told
+
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
-    ends = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(end, signal.default_int_handler) for end in ends]
-    try:
-        thread.start()
-        thread.join()
-    except KeyboardInterrupt:
-        for end in ends:  # it ends soon by itself, however often it is told
-            signal.signal(end, signal.SIG_IGN)
-        server.should_exit = True
-        thread.join(_PATIENCE + 2)
-    finally:
-        for end, handler in zip(ends, before, strict=True):
-            signal.signal(end, handler)
+    for each in (signal.SIGINT, signal.SIGTERM):  # until the process ends, which takes a moment more
+        signal.signal(each, end)
+    thread.start()
+    thread.join()
     if not server.started:
         raise PapertrialError("the site could not be started", "what is printed above says why")

@@ -90,7 +90,7 @@ class _Web:
     # --------------------------------------------------------------------------------------------------------- the runs
 
     def runs(self, request: Request) -> Response:
-        found = self.folder.list() if self.folder is not None else []
+        found = self.folder.entries() if self.folder is not None else []
         busy = any(entry.state == RUNNING for entry in found)
         return self.site.page(
             request,
@@ -163,7 +163,8 @@ class _Web:
 
     def search(self, request: Request, q: str = "", index: str = LIST, mode: str = "") -> Response:
         names = list(self.indexes.names())
-        found, refusal, modes = None, "", MODES
+        found, refusal = None, ""
+        modes: Sequence[str] = MODES
         try:
             modes = self.indexes.searcher(index).modes
             if q.strip():

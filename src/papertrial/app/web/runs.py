@@ -84,14 +84,6 @@ class Entry:
     words: str = ""
     reason: str = ""
 
-    def count(self, state: str) -> int:
-        return sum(run.state == state for run in self.runs)
-
-    @property
-    def share(self) -> float | None:
-        """How much of it is done; of a run in stages, of the stage it is in."""
-        return self.parts[-1].share if self.parts else None
-
 
 class Runs:
     """The folder that the site may read, and nothing beside it."""
@@ -105,7 +97,7 @@ class Runs:
         if _kind(self.root):
             raise PapertrialError(f"{root} is a {_kind(self.root)}", f"name the folder it is in: {self.root.parent}")
 
-    def list(self) -> list[Entry]:
+    def entries(self) -> list[Entry]:
         """All runs and comparisons, the last changed first."""
         held = _locked()
         found = [self._entry(folder, kind, held) for folder, kind in _search(self.root, _DEPTH)]
@@ -169,7 +161,7 @@ class Runs:
         read: Callable[[Path, str, set[int]], Entry] = _run if kind == "run" else _comparison
         try:
             if holds_links(folder):
-                raise PapertrialError("it holds links, which are not followed")
+                raise PapertrialError("it holds links or pipes, which are not followed")
             return read(folder, path, held)
         except DAMAGE as error:
             return Entry(path, kind, UNREADABLE, _changed(folder), reason=str(error) or type(error).__name__)
@@ -190,7 +182,7 @@ def _record(folder: Path) -> Record:
 
 
 @lru_cache(maxsize=512)
-def _kept_record(folder: Path, mark: tuple[int, ...]) -> Record:
+def _kept_record(folder: Path, state: tuple[int, ...]) -> Record:
     """Of a run that is done, which changes no more unless it is started over."""
     return Record.read(folder)
 
@@ -202,12 +194,13 @@ def metric_of(card: Mapping[str, Any]) -> tuple[str, bool]:
 
 
 def mark(file: Path) -> tuple[int, ...]:
+    """Changes with the file: what is kept of it is kept under its mark."""
     about = file.stat()
     return about.st_mtime_ns, about.st_size, about.st_ino
 
 
 @lru_cache(maxsize=2048)
-def _summary(folder: Path, mark: tuple[int, ...]) -> tuple[str, str, int, tuple[str, float] | None, float | None]:
+def _summary(folder: Path, state: tuple[int, ...]) -> tuple[str, str, int, tuple[str, float] | None, float | None]:
     """Method, data, seed, primary metric and seconds of a run that is done, without all that its card holds."""
     record = Record.read(folder)
     if record.card is None or record.result is None:
@@ -240,12 +233,11 @@ def _run(folder: Path, path: str, held: set[int]) -> Entry:
 def _comparison(folder: Path, path: str, held: set[int]) -> Entry:
     runs = []
     for file in sorted(folder.glob("*/seed*/config.json")):
-        with suppress(OSError):
-            try:
-                runs.append(_run(file.parent, f"{path}/{file.parent.relative_to(folder).as_posix()}", held))
-            except DAMAGE as error:
-                own = f"{path}/{file.parent.relative_to(folder).as_posix()}"
-                runs.append(Entry(own, "run", UNREADABLE, _changed(file.parent), reason=str(error)))
+        own = f"{path}/{file.parent.relative_to(folder).as_posix()}"
+        try:
+            runs.append(_run(file.parent, own, held))
+        except DAMAGE as error:
+            runs.append(Entry(own, "run", UNREADABLE, _changed(file.parent), reason=str(error)))
     study = read_json(folder / "comparison.json") if (folder / "comparison.json").exists() else {}
     changed = max([_changed(folder), *(run.changed for run in runs)])
     busy = any(run.state == RUNNING for run in runs) or time.time() - changed < _SILENCE
@@ -380,15 +372,15 @@ def _is_name(name: str) -> bool:
     return 0 < size <= 255 and not name.startswith(".") and re.search(r"[/\\\x00-\x1f\x7f]", name) is None
 
 
-def holds_links(folder: Path, depth: int = _DEPTH) -> bool:
-    """Whether something that is read here lies elsewhere."""
+def holds_links(folder: Path, depth: int = _DEPTH + 1) -> bool:
+    """Whether something that is read here lies elsewhere, or is no file at all, such as a pipe that would be waited for."""
     inner: list[str] = []
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_symlink() and (entry.name.endswith(_READ) or entry.is_dir()):
-                return True
             if entry.is_dir(follow_symlinks=False):
                 inner.append(entry.path)
+            elif entry.is_dir() or (entry.name.endswith(_READ) and not entry.is_file(follow_symlinks=False)):
+                return True
     return depth > 0 and any(holds_links(Path(path), depth - 1) for path in inner)
 
 

@@ -83,7 +83,7 @@ def mark(evidence: Path, paper: str) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=256)
-def _counts(paper: str, evidence: Path, mark: tuple[int, int]) -> tuple[tuple[str, str], ...]:
+def _counts(paper: str, evidence: Path, state: tuple[int, int]) -> tuple[tuple[str, str], ...]:
     newest = Tried.read(evidence, paper).newest
     verdicts = [row["verdict"] for row in newest.values()]
     verdicts += [NOT_RUN for name in _written(paper) if name not in newest]
@@ -110,8 +110,8 @@ def _written(paper: str) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=64)
-def sections(paper: str, evidence: Path, mark: tuple[int, int]) -> list[Section]:
-    """The page of a paper on the shelf. mark: of its evidence.
+def sections(paper: str, evidence: Path, state: tuple[int, int]) -> list[Section]:
+    """The page of a paper on the shelf. state: the mark of its evidence.
 
     Raises PapertrialError when an extra it needs is missing, or its evidence cannot be read.
     """
@@ -179,32 +179,29 @@ def _page(text: str) -> list[Any]:
 
 
 def _settings(module: Any, kind: str) -> list[Any]:
-    head = ("setting", "default", "where it comes from")
-    _, own = resolve(module.Config, None, {})
-    blocks: list[Any] = (
-        [Table(head, [(row.name, typed(row.value), row.source) for row in own], words=3, stacked=True)] if own else []
-    )
-    variants = getattr(module, "variants", {})
+    blocks = [_sourced(module.Config)]
+    variants, recipes = getattr(module, "variants", {}), getattr(module, "recipes", {})
     if variants:
-        rows = [(name, _changes(values)) for name, values in variants.items()]
-        blocks += [Heading("Variants"), Table(("variant", "what it sets"), rows, words=2, stacked=True)]
-    recipes = getattr(module, "recipes", {})
+        changed = [(name, _changes(values) or "defaults") for name, values in variants.items()]
+        blocks += [Heading("Variants"), Table(("variant", "what it sets"), changed, words=2, stacked=True)]
     if recipes:
+        head = ("recipe", "what it sets", "budget", "where it comes from")
         rows = [
             (recipe.name, _changes({**recipe.config, **recipe.optim}) or "defaults", str(recipe.budget), recipe.source)
             for recipe in recipes.values()
         ]
-        blocks += [
-            Heading("Recipes"),
-            Table(("recipe", "what it sets", "budget", "where it comes from"), rows, words=4),
-        ]
+        blocks += [Heading("Recipes"), Table(head, rows, words=4, stacked=True)]
     if kind in ("architecture", "objective"):
-        _, optim = resolve(Optim, None, {})
-        rows = [(row.name, typed(row.value), row.source) for row in optim]
-        blocks.append(
-            Fold("How it is trained where no recipe says otherwise", [Table(head, rows, words=3, stacked=True)])
-        )
+        blocks.append(Fold("How it is trained where no recipe says otherwise", [_sourced(Optim)]))
     return blocks
+
+
+def _sourced(settings: type) -> Any:
+    """The fields of a dataclass with their defaults and sources."""
+    rows = [(row.name, typed(row.value), row.source) for row in resolve(settings, None, {})[1]]
+    if not rows:
+        return Text("It has no settings of its own.")
+    return Table(("setting", "default", "where it comes from"), rows, words=3, stacked=True)
 
 
 def _changes(values: Any) -> str:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from papertrial.app.web.runs import DAMAGE, DONE, RUNNING, STOPPED, UNREADABLE, Entry, Part, mark, metric_of, records
 from papertrial.core.budget import Budget, duration
@@ -47,7 +48,7 @@ def _last_file(entry: Entry, folder: Path) -> Path:
 
 
 @lru_cache(maxsize=32)
-def _report(folder: Path, mark: tuple[int, ...]) -> Page:
+def _report(folder: Path, state: tuple[int, ...]) -> Page:
     """Without the data: they lie elsewhere."""
     return page_of(folder, data=False)[1]
 
@@ -164,7 +165,8 @@ def _settings(config: dict[str, Any]) -> list[Any]:
 
 
 def _comparison(entry: Entry, folder: Path) -> Page:
-    answers, blocks = [Answer("No round is complete yet", ": a verdict needs every method with the same seeds.")], []
+    answers = [Answer("No round is complete yet", ": a verdict needs every method with the same seeds.")]
+    blocks: list[Any] = []
     with suppress(*DAMAGE):
         answers, blocks = standing(folder)
     if entry.state == STOPPED:
@@ -179,7 +181,7 @@ def _comparison(entry: Entry, folder: Path) -> Page:
     metric, higher, reference = "", True, ""
     with suppress(*DAMAGE):
         reference = read_json(folder / "comparison.json")["reference"] if blocks else ""
-        metric, higher = metric_of(done[0].card)
+        metric, higher = metric_of(done[0].card or {})
 
     def shade(name: str) -> str:
         others = [other for other in names if other != reference]
@@ -221,8 +223,6 @@ def _runs(entry: Entry) -> Table:
 
 def address(path: str) -> str:
     """Of the page of a run or a comparison."""
-    from urllib.parse import quote
-
     return f"/runs/{quote(path)}"
 
 

@@ -1,23 +1,24 @@
-"""Random features - a backbone that never learns, with the same linear probe as every objective.
+"""Untrained - a backbone as it came, with the same linear probe as every objective.
 
 The idea
-    The floor of self-supervised learning: what a linear probe gets from an untrained network. An objective that does
-    not clear it has learned nothing of use.
+    What there is before any training: of random weights the floor of self-supervised learning, of pretrained ones what an
+    afternoon of further training has to beat. An objective that does not clear it has learned nothing of use.
 
 The equation
-    p(y | x) = softmax(W f(x) + b), f with the weights it was born with.
+    p(y | x) = softmax(W f(x) + b), f with the weights it came with.
 
 What matters
-    Random convolutions keep much of an image, so this floor is higher than it sounds.
+    Random convolutions keep much of an image, so this floor is higher than it sounds. A pretrained encoder as it came is
+    often better than one that was trained on, a little, with another objective.
 
 Requires / Offers
-    Requires images or texts. Offers embed; a linear probe on it predicts.
+    Requires images or texts. Offers embed; a linear probe on it predicts, and the cosine of two embeddings compares.
 
 Relations
     The floor for barlow_twins and every other objective.
 
 Try
-    papertrial fit random_features --data photos/
+    papertrial fit untrained --data photos/
 
 Cost
     No training; seconds for the probe.
@@ -39,11 +40,11 @@ from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe
 
 PAPER = Paper(
-    id="random_features",
-    title="Random features with a linear probe",
+    id="untrained",
+    title="A backbone as it came",
     kind="objective",
-    method="RandomFeatures",
-    idea="A linear probe on an untrained backbone: the floor of representation learning.",
+    method="Untrained",
+    idea="The backbone as it came, random or pretrained, under a linear probe: what training has to beat.",
     tasks=("image_representation", "image_classification", "text_classification", "sentence_similarity"),
     tags=("vision", "text", "floor"),
 )
@@ -54,7 +55,7 @@ class Config:
     """Nothing to set."""
 
 
-class RandomFeatures(nn.Module):
+class Untrained(nn.Module):
     """An objective with nothing to learn: its loss is zero for any weights."""
 
     def __init__(self, backbone: nn.Module) -> None:
@@ -65,10 +66,10 @@ class RandomFeatures(nn.Module):
         return 0.0 * self.encoder(batch["image" if "image" in batch else "ids"]).sum()
 
 
-def build(config: Config, facts: Facts, backbone: nn.Module | None = None) -> RandomFeatures:
+def build(config: Config, facts: Facts, backbone: nn.Module | None = None) -> Untrained:
     if backbone is None:
-        raise ValueError("random_features is a probe on a backbone, and none was given")
-    return RandomFeatures(backbone)
+        raise ValueError("untrained is a probe on a backbone, and none was given")
+    return Untrained(backbone)
 
 
 _NOTHING = Budget(steps=0)

@@ -1,0 +1,124 @@
+"""What the trends of guided diffusion are measured on: one training a seed, drawn from at several scales of guidance.
+
+The data are MNIST at 16 x 16 pixels where PAPERTRIAL_DATA holds it, and scikit-learn's digits at 8 x 8 elsewhere and at the
+smallest scale. All is kept within the process, so that claims share it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from papertrial.core import registry
+from papertrial.core.budget import Budget
+from papertrial.core.errors import Declined
+from papertrial.core.recipe import Optim, resolve
+from papertrial.core.run import Run
+from papertrial.core.task import Prepared
+from papertrial.data import open as open_data
+from papertrial.data.toy import at_hand
+from papertrial.tasks._pictures import Drawn, Measures, draw, picture_scores
+from papertrial.train.loop import train
+from papertrial.train.stages import train_stages
+
+#: of guidance
+SCALES = (0, 1, 2, 5, 10)
+#: what `curve` measures at each
+METRICS = ("frechet", "precision", "recall", "class_accuracy")
+
+
+@dataclass(frozen=True)
+class Effort:
+    """steps: of both stages together.  share: of the classifier, whose steps are cheaper than those of the U-Net.  pictures:
+    drawn at each scale.  walk: steps of a drawing."""
+
+    recipe: str
+    steps: int
+    share: float
+    batch: int
+    pictures: int
+    walk: int
+
+
+EFFORT = {"tiny": Effort("tiny", 200, 0.5, 32, 64, 10), "base": Effort("base", 2000, 0.4, 32, 400, 25)}
+
+
+@cache
+def prepared(scale: str, seed: int) -> Prepared:
+    task = registry.task("image_generation")
+    if scale != "tiny":
+        try:
+            return task.prepare(open_data(str(at_hand("images/mnist"))), seed, size=16)
+        except Declined:
+            pass
+    return task.prepare(open_data("digits"), seed)
+
+
+def learned(name: str, scale: str, seed: int, steps: int) -> tuple[Any, float]:
+    """A method after so many steps, and the CPU seconds they took."""
+    task, method, data, effort = (
+        registry.task("image_generation"),
+        registry.method(name),
+        prepared(scale, seed),
+        EFFORT[scale],
+    )
+    recipe = method.module.recipes[effort.recipe]
+    own = {"classifier_share": effort.share}  # of a budget in steps; by itself it is a share of the seconds
+    config, _ = resolve(method.module.Config, data.facts, {effort.recipe: recipe.config, "claim": own})
+    optim, _ = resolve(Optim, data.facts, {effort.recipe: recipe.optim, "claim": {"batch": effort.batch}})
+    torch.manual_seed(seed)
+    model = task.build(method, config, optim, data)
+    rows, begun = task.training(model, data), time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        run = train_stages if hasattr(model, "stages") else train
+        run(model, rows, optim, Budget(steps=steps), Run(folder), seed=seed, progress=False)
+    return model, time.process_time() - begun
+
+
+@cache
+def guided(scale: str, seed: int) -> tuple[Any, float]:
+    return learned("guided_diffusion", scale, seed, EFFORT[scale].steps)
+
+
+@cache
+def rival(scale: str, seed: int) -> tuple[Any, float]:
+    """The convolutional GAN, after as many CPU seconds as both stages took."""
+    seconds, pilot = guided(scale, seed)[1], 20
+    each = learned("gan", scale, seed, pilot)[1] / pilot
+    return learned("gan", scale, seed, max(pilot, round(seconds / each)))
+
+
+@cache
+def pictures(scale: str, seed: int, guidance: float | None) -> Drawn:
+    """As many of each class, by the same seeds at every scale; by the GAN where guidance is None."""
+    count, walk = EFFORT[scale].pictures, EFFORT[scale].walk
+    asked = np.arange(count) % prepared(scale, seed).facts.classes
+    if guidance is None:
+        return Drawn.of(draw(rival(scale, seed)[0], range(count), labels=asked), asked)
+    made = draw(guided(scale, seed)[0], range(count), labels=asked, guidance=guidance, steps=walk)
+    return Drawn.of(made, asked)
+
+
+@cache
+def scores(scale: str, seed: int, guidance: float | None, part: str = "test") -> dict[str, float]:
+    """Figures of `pictures` against the test rows, or the validation rows."""
+    data = prepared(scale, seed)
+    real = np.asarray(getattr(data, part)["image"])
+    return picture_scores(pictures(scale, seed, guidance), real, Measures.find(data.state["measures"])).metrics
+
+
+def curve(scale: str, seed: int) -> dict[str, float]:
+    """Every metric at every scale, such as "recall_5", and the CPU seconds of the training."""
+    found = {f"{name}_{at}": scores(scale, seed, at)[name] for name in METRICS for at in SCALES}
+    return found | {"cpu_seconds": guided(scale, seed)[1]}
+
+
+def best(scale: str, seed: int) -> int:
+    """The scale above 0 that is nearest to the validation rows."""
+    return min(SCALES[1:], key=lambda at: scores(scale, seed, at, "valid")["frechet"])

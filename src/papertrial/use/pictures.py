@@ -1,0 +1,241 @@
+"""What a trained generator draws: pictures by seed, of a class or from a caption, as arrays or as a folder of files."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from papertrial.core.budget import duration
+from papertrial.core.errors import DataError, Declined, PapertrialError, did_you_mean
+from papertrial.core.files import disk_errors, to_json, write_text
+from papertrial.tasks._images import evaluating
+from papertrial.tasks._pictures import ACROSS, grid
+from papertrial.use.artifact import Artifact
+from papertrial.use.output import write_picture
+
+#: pictures that are drawn where nobody says how many
+SAMPLES = 16
+#: pictures that are drawn together, always so many: a processor sums in another order for another number of rows, and a
+#: picture must not depend on how many are asked for
+TOGETHER = 4
+GRID, LIST = "grid.png", "pictures.jsonl"
+_LINE = 30.0  # seconds between two lines of progress where there is no terminal
+
+#: is told what share of the pictures is drawn
+Heard = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture that a generator drew. pixels: uint8 (H, W, C).  label, caption: what was asked for, if anything."""
+
+    pixels: np.ndarray
+    seed: int
+    label: str | None = None
+    caption: str | None = None
+
+
+def generate(
+    artifact: Artifact,
+    *,
+    samples: int = SAMPLES,
+    labels: str | Sequence[str] = (),
+    captions: Sequence[str] = (),
+    guidance: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    start: Any = None,
+    strength: float | None = None,
+    heard: Heard | None = None,
+) -> list[Picture]:
+    """`samples` pictures of each class and from each caption that is asked for, or of any, by the seeds `seed`, `seed` + 1, ...
+
+    A picture depends on its seed, its class or caption and the settings alone, bit for bit on one machine.
+    labels: names of classes, or "all".  guidance, steps, strength: as the model takes them, its own where None.
+    start: the image to begin from, anything that `papertrial.open` takes; its first image is used.
+    heard: is told of the progress.  Raises Declined for an artifact that draws nothing or takes no such option,
+    PapertrialError for options that cannot be.
+    """
+    options = {"guidance": guidance, "steps": steps, "strength": strength}
+    given = {name: value for name, value in options.items() if value is not None}
+    wanted = [labels] if isinstance(labels, str) else list(labels)
+    asked = {"labels": wanted, "captions": captions, "start": start is not None}
+    require(artifact, [*given, *(name for name, value in asked.items() if value)])
+    if samples < 1 or seed < 0 or (steps is not None and steps < 1):
+        raise PapertrialError("samples and steps are at least 1, and a seed at least 0", "choose others")
+    if strength is not None and (start is None or not 0 < strength <= 1):
+        raise PapertrialError("strength is above 0 and at most 1, and goes with an image to start from", "add --start")
+    if wanted and captions:
+        raise PapertrialError("a picture is of a class or from a caption", "ask for one of them")
+    codes = _codes(artifact, wanted)
+    begin = None if start is None else _begin(artifact, start)
+
+    kinds: list[tuple[str | None, str | None]] = [(name, None) for name in codes] or [(None, text) for text in captions]
+    rows = [(label, caption, seed + place) for label, caption in kinds or [(None, None)] for place in range(samples)]
+    made = []
+    with evaluating(artifact.model) if isinstance(artifact.model, torch.nn.Module) else ExitStack(), torch.no_grad():
+        for first in range(0, len(rows), TOGETHER):
+            some = rows[first : first + TOGETHER]
+            full = some + some[-1:] * (TOGETHER - len(some))
+            each: dict[str, Any] = dict(given)
+            if codes:
+                each["labels"] = torch.tensor([codes[str(label)] for label, _, _ in full])
+            if captions:
+                each["captions"] = [caption for _, caption, _ in full]
+            if begin is not None:
+                each["start"] = begin.expand(len(full), -1, -1, -1)
+            if heard is not None:
+                each["progress"] = _scaled(heard, first, len(some), len(rows))
+            pixels = artifact.model.draw([number for _, _, number in full], **each)[: len(some)]
+            pixels = pixels.permute(0, 2, 3, 1).cpu().contiguous().numpy()
+            made += [Picture(one, number, label, text) for one, (label, text, number) in zip(pixels, some, strict=True)]
+            if heard is not None:
+                heard(len(made) / len(rows))
+    return made
+
+
+def require(artifact: Artifact, options: Sequence[str]) -> None:
+    """Raise Declined for an artifact that draws nothing, or that does not take one of `options`."""
+    name = artifact.card["method"]["name"]
+    if not hasattr(artifact.model, "draw"):
+        raise Declined(f"{name} in {artifact.folder} draws nothing: it was trained for {artifact.task.name}")
+    taken = artifact.model.draws | ({"strength"} if "start" in artifact.model.draws else set())
+    words = {"labels": "label", "captions": "caption"}
+    for option in options:
+        if option not in taken:
+            known = [f"--{words.get(held, held)}" for held in sorted(taken)]
+            raise Declined(
+                f"{name} takes no {words.get(option, option)}",
+                f"it takes {', '.join(known)} and --seed" if known else "it takes a --seed and nothing else",
+            )
+
+
+def _codes(artifact: Artifact, labels: list[str]) -> dict[str, int]:
+    """The classes that are asked for by name, in order. Raises PapertrialError for one that is not known."""
+    known = {name: index for index, name in enumerate(artifact.card["state"].get("class_names", []))}
+    if labels == ["all"] and "all" not in known:
+        return known
+    for name in labels:
+        if name not in known:
+            raise PapertrialError(f"there is no class {name!r}", did_you_mean(name, known))
+    return {name: known[name] for name in dict.fromkeys(labels)}
+
+
+def _begin(artifact: Artifact, start: Any) -> torch.Tensor:
+    """The image to start from, uint8 (1, C, H, W) at the model's size."""
+    split, opened = artifact.encode(start)
+    if not split.examples:
+        raise DataError(f"{opened.name} holds no image", "give an image to start from")
+    return torch.from_numpy(np.array(split["image"][:1])).permute(0, 3, 1, 2).contiguous()
+
+
+def _scaled(heard: Heard, first: int, count: int, total: int) -> Heard:
+    return lambda share: heard((first + share * count) / total)
+
+
+# ------------------------------------------------------------------------------------------------------------ as files
+
+
+def save(artifact: Artifact, out: Path | str | None = None, **options: Any) -> dict[str, Any]:
+    """Draw as `generate` does, into a new folder: a PNG for each picture, named by class and seed, all of them in GRID, and a
+    line of JSON for each in LIST. Returns folder, grid and pictures.
+
+    out: by default `pictures` in the run's folder. A folder that holds nothing but an earlier call's files is replaced as a
+    whole; raises PapertrialError for any other that is not empty, before anything is drawn.
+    """
+    out = Path(out) if out is not None else artifact.folder / "pictures"
+    _require_ours(out)
+    made = generate(artifact, **options)
+    settings = {name: options.get(name) for name in ("guidance", "steps", "start", "strength")}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    captions = list(dict.fromkeys(picture.caption for picture in made))
+    lines = []
+    with disk_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        new = temporary / "new"
+        try:
+            new.mkdir()
+            for picture in made:
+                what = f"{_plain(picture.label)}-" if picture.label is not None else ""
+                what = f"{captions.index(picture.caption) + 1}-" if len(captions) > 1 else what
+                file = write_picture(new / f"{what}{picture.seed:05d}.png", picture.pixels).name
+                lines.append(
+                    {"file": file, "seed": picture.seed, "label": picture.label, "caption": picture.caption, **settings}
+                )
+            each = sum((picture.label, picture.caption) == (made[0].label, made[0].caption) for picture in made)
+            across = each if len(made) > each and each <= 2 * ACROSS else min(ACROSS, len(made))
+            write_picture(new / GRID, grid(np.stack([picture.pixels for picture in made]), across))
+            write_text(new / LIST, "".join(f"{to_json(line)}\n" for line in lines))
+            if out.exists():
+                out.rename(temporary / "earlier")
+            new.rename(out)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return {"folder": out, "grid": out / GRID, "pictures": lines}
+
+
+def _require_ours(out: Path) -> None:
+    """Raise PapertrialError where `out` holds something that `save` did not write."""
+    if not out.exists():
+        return
+    held = {path.name for path in out.iterdir()} if out.is_dir() else {out.name}
+    if held and not held <= {GRID, LIST} | _listed(out / LIST):
+        raise PapertrialError(f"{out} is there already and holds other things", "choose another --out")
+
+
+def _listed(file: Path) -> set[str]:
+    import json
+
+    try:
+        return {json.loads(line)["file"] for line in file.read_text(encoding="utf-8").splitlines()}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+def _plain(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)
+
+
+class Bar:
+    """`with Bar(wanted) as heard:` shows what share is drawn and how long the rest takes, on the error stream: a bar on a
+    terminal, a line now and then elsewhere. Quiet for what takes less than two seconds."""
+
+    def __init__(self, wanted: bool = True) -> None:
+        self.wanted, self.begun = wanted, time.monotonic()
+        self.said, self.bar = self.begun, None
+
+    def __enter__(self) -> Heard:
+        return self._hear
+
+    def __exit__(self, *what: Any) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def _hear(self, share: float) -> None:
+        now = time.monotonic()
+        if not self.wanted or now - self.begun < 2 or share >= 1:
+            return
+        if sys.stderr.isatty():
+            if self.bar is None:
+                from rich.console import Console
+                from rich.progress import Progress
+
+                self.bar = Progress(console=Console(stderr=True), transient=True)
+                self.bar.start()
+                self.bar.add_task("drawing", total=1.0)
+            self.bar.update(self.bar.task_ids[0], completed=share)
+        elif now - self.said >= _LINE:
+            self.said = now
+            left = duration((now - self.begun) * (1 - share) / max(share, 1e-9))
+            print(f"drawing: {share:.0%}, {left} left", file=sys.stderr, flush=True)
