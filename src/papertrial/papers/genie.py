@@ -58,7 +58,7 @@ PAPER = Paper(
     idea="People judge every text generator in the same way, and test questions find the raters who do not look.",
     authors="Daniel Khashabi, Gabriel Stanovsky, Jonathan Bragg, Nicholas Lourie, Jungo Kasai, Yejin Choi, Noah A. Smith, "
     "Daniel S. Weld",
-    year=2022,
+    year=2021,
     arxiv="2101.06561",
     month="2021-01",
     tasks=("human_judgement",),

