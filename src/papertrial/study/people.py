@@ -406,8 +406,7 @@ def correlations(
         for level in ("system", "item"):
             points = [_of_systems(values[rows], system[rows]) if level == "system" else values[rows] for rows in taken]
             drawn = np.array([_three(some) for some in points])
-            with np.errstate(invalid="ignore"):
-                known = drawn[1:][np.isfinite(drawn[1:]).all(axis=1)]
+            known = drawn[1:][np.isfinite(drawn[1:]).all(axis=1)]
             low, high = np.percentile(known, [2.5, 97.5], axis=0) if len(known) else np.full((2, 3), math.nan)
             pearson, spearman, kendall = ((float(drawn[0, k]), float(low[k]), float(high[k])) for k in range(3))
             found.append(Correlation(name, level, pearson, spearman, kendall, len(points[0])))
