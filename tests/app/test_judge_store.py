@@ -362,6 +362,7 @@ def test_whatever_raters_do_the_counts_agree(tmp_path_factory, steps):
 # ------------------------------------------------------------------------------------------------------- nothing is lost
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_kill_9_loses_no_acknowledged_judgement(kind, tmp_path, request):
     bench = judging.bench()
