@@ -259,6 +259,8 @@ recipes = {
         "base",
         optim={"lr": 1e-3, "weight_decay": 0.0, "beta2": 0.9, "batch": 64, "warmup": 0.0, "clip": 0.0},
         source="1802.05957, table 1, rates of setting D; batch and schedule of papertrial",
+        cost="2 to 10 minutes on a CPU at 16 pixels",
+        expect="MNIST at 16 pixels, 2500 steps, seed 10: distance 1.42 where training images have 0.46, recall 0.52",
     ),
     "tiny": Recipe(
         "tiny",
