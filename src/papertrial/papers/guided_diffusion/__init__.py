@@ -123,7 +123,11 @@ class Config:
     heads: int = sourced(0, "authors' README; 4 at 128 pixels, and 0 is as many as head_width gives")
     head_width: int = sourced(64, "authors' README: channels of a head", auto=_by_side((96, 32)))
     qkv_first: bool = sourced(False, "authors' README; true at 64 pixels (use_new_attention_order)")
-    groups: int = sourced(32, "authors' code: of every norm")
+    groups: int = sourced(
+        32,
+        "authors' code: of every norm; 8 in narrow networks, where groups of one channel would wipe out how bright an image is",
+        auto=_by_side((96, 8)),
+    )
     dropout: float = sourced(0.0, "authors' README; 0.1 at 64 pixels")
     class_cond: bool = sourced(
         False, "table 4 has both; here guidance alone names the class, so that images without a label are drawn too"
