@@ -39,12 +39,15 @@ class Rater:
 
     def __init__(self, host: str, port: int, token: str) -> None:
         self.host, self.port, self.token, self.cookie = host, port, token, ""
+        self.reader: asyncio.StreamReader | None = None
         self.acknowledged: list[int] = []
         self.latencies: list[float] = []
         self.errors: list[str] = []
 
     async def ask(self, method: str, path: str, form: dict[str, object] | None = None) -> tuple[int, bytes, bytes]:
-        """Status, headers and body of an answer."""
+        """Status, headers and body of an answer. A connection that the server has closed is opened anew, as browsers do."""
+        if self.reader is None or self.reader.at_eof():
+            self.reader, self.writer = await asyncio.open_connection(self.host, self.port)
         body = urlencode(form or {}).encode()
         lines = [f"{method} {path} HTTP/1.1", f"Host: {self.host}:{self.port}"]
         lines += [f"Cookie: {self.cookie}"] if self.cookie else []
@@ -63,7 +66,6 @@ class Rater:
         """Answer items until the time is over or there are `most` answers."""
         await asyncio.sleep(draw.uniform(0, _WARMING))
         try:
-            self.reader, self.writer = await asyncio.open_connection(self.host, self.port)
             _, head, _ = await self.ask("GET", f"/judge/enter/{self.token}")
             self.cookie = re.search(rb"set-cookie: ([^;]+)", head, re.IGNORECASE)[1].decode()
             page = re.search(rb"location: (\S+)/start", head, re.IGNORECASE)[1].decode()
@@ -83,7 +85,7 @@ class Rater:
         except (OSError, asyncio.IncompleteReadError, TypeError) as error:
             self.errors.append(f"{type(error).__name__}: {error}")
         finally:
-            with contextlib.suppress(OSError, AttributeError):  # there may be none
+            with contextlib.suppress(OSError, AttributeError):  # there may have been none
                 self.writer.close()
                 await self.writer.wait_closed()
 
@@ -141,7 +143,7 @@ def main() -> None:
     parser.add_argument("--raters", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--pause", type=float, default=1.5, help="seconds a rater looks at an item, on average")
-    parser.add_argument("--items", type=int, default=15_000, help="each with two outputs")
+    parser.add_argument("--items", type=int, default=8_000, help="each with two outputs")
     parser.add_argument("--questions", type=int, default=1)
     parser.add_argument("--db", help="postgresql://...; a SQLite file in a temporary folder when left out")
     arguments = parser.parse_args()

@@ -45,13 +45,21 @@ _DATA = {
     "table": "wine",
     "text": "python-lines",
     "pairs": "python-pairs",
+    "judged": "python-outputs",
     "collection": "docstrings",
 }
 #: the task whose data a paper sees that trains nothing and has none of its own
 _ANALYSED_ON = ("image_classification",)
 #: what objectives are tried on where it is not a resnet
 _BACKBONES = {"text": "text_transformer", "pairs": "text_transformer", "collection": "word_vectors"}
-_WRONG = {"images": "table", "table": "images", "text": "images", "pairs": "images", "collection": "table"}
+_WRONG = {
+    "images": "table",
+    "table": "images",
+    "text": "images",
+    "pairs": "images",
+    "judged": "pairs",
+    "collection": "table",
+}
 #: parts of the names of settings that draw at random
 _RANDOM = ("dropout", "stochastic", "jitter")
 #: rows of one batch in the checks on values and gradients

@@ -103,6 +103,7 @@ class Person:
         self.said[shown] = choice
 
 
+@pytest.mark.slow
 def test_twenty_raters_at_once_say_what_is_kept(tmp_path):
     if CHROMIUM is None:
         pytest.skip("needs chromium, which is not on this machine")

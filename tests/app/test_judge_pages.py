@@ -266,7 +266,7 @@ def test_hostile_words_are_shown_to_the_letter(site, store, tmp_path):
     owner.get(f"/judge/enter/{admin}")
     for path in ("", "/results"):
         text = owner.get(f"/judge/a/{study.id}{path}").text
-        assert "<script>alert" not in text and "<img" not in text and "49" not in re.sub(r"v=\w+", "", text)
+        assert "<script>alert" not in text and "<img" not in text and "{{ 7 * 7 }}" in text
     found = Judgements.read(_saved(owner.get(f"/judge/a/{study.id}/export.csv"), tmp_path / "all.csv"))
     assert {row.system for row in found.ratings} == {f"S{word}" for word in evil}
 
@@ -351,6 +351,7 @@ def test_code_is_told_from_prose(text, code):
 # --------------------------------------------------------------------------------------------------------- a real server
 
 
+@pytest.mark.slow
 def test_two_hundred_raters_at_once_and_an_upload_of_a_gigabyte(tmp_path):
     bench = judging.bench()
     store, study, tokens = bench.study(str(tmp_path / "load.db"), 200, 300, 1, tmp_path)

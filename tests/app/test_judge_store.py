@@ -95,7 +95,7 @@ def test_a_whole_study_gives_each_output_its_labels_and_keeps_what_was_said(stor
 
 def test_the_order_is_random_and_not_that_of_another_rater(tmp_path):
     store = Store(tmp_path / "x.db", create=True)
-    _, _, raters = new_study(store, outputs(tmp_path, 30), raters=3, labels=3)
+    _, _, raters = new_study(store, outputs(tmp_path, 20), raters=3, labels=3)
     orders = [
         [work.outputs[0].text for work in work_through(store, rater, lambda _: {"quality": 1.0})] for rater, _ in raters
     ]
@@ -103,8 +103,8 @@ def test_the_order_is_random_and_not_that_of_another_rater(tmp_path):
     assert len({tuple(sorted(order)) for order in orders}) == 1  # all of it, each
     for order in orders:
         rank = np.argsort(np.argsort(order))
-        assert abs(np.corrcoef(rank, np.arange(60))[0, 1]) < 0.5
-        assert abs(sum(text[0] == "a" for text in order[:30]) - 15) < 10  # neither system comes first
+        assert abs(np.corrcoef(rank, np.arange(40))[0, 1]) < 0.6
+        assert abs(sum(text[0] == "a" for text in order[:20]) - 10) < 8  # neither system comes first
     store.close()
 
 
@@ -329,8 +329,8 @@ def test_a_write_that_fails_among_others_fails_alone(tmp_path):
     store.close()
 
 
-@settings(max_examples=25)
-@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["take", "answer", "undo", "wait", "more"])), max_size=40))
+@settings(max_examples=15)
+@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["take", "answer", "undo", "wait", "more"])), max_size=30))
 def test_whatever_raters_do_the_counts_agree(tmp_path_factory, steps):
     folder = tmp_path_factory.mktemp("steps")
     clock = Clock()
@@ -362,6 +362,7 @@ def test_whatever_raters_do_the_counts_agree(tmp_path_factory, steps):
 # ------------------------------------------------------------------------------------------------------- nothing is lost
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_kill_9_loses_no_acknowledged_judgement(kind, tmp_path, request):
     bench = judging.bench()
@@ -398,6 +399,25 @@ def test_kill_9_loses_no_acknowledged_judgement(kind, tmp_path, request):
         with sqlite3.connect(place) as connection:
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         connection.close()
+
+
+def test_what_could_not_be_committed_is_not_acknowledged(tmp_path, monkeypatch):
+    store = Store(tmp_path / "x.db", create=True)
+    study, _, [(rater, _)] = new_study(store, outputs(tmp_path, 2), raters=1)
+    desk = store.take(rater)
+    for stop in (sqlite3.OperationalError("database or disk is full"), KeyboardInterrupt()):
+
+        def fail(*_, stop=stop):
+            raise stop
+
+        with monkeypatch.context() as patched:
+            patched.setattr(store.engine.dialect, "do_commit", fail)
+            with pytest.raises((PapertrialError, KeyboardInterrupt)):
+                store.answer(rater, desk.work.assignment, {"quality": 1.0})
+        assert not store.judgements(study.id).ratings and store.desk(rater) == desk
+    store.answer(rater, desk.work.assignment, {"quality": 1.0})
+    assert len(store.judgements(study.id).ratings) == 1
+    store.close()
 
 
 def test_sqlite_waits_for_the_disk(tmp_path):

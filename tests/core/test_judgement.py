@@ -46,6 +46,10 @@ def test_a_file_from_elsewhere(tmp_path):
     columns = {"item": "bbcid", "rater": "worker_id", "value": "is_factual"}
     read = Judgements.read(path, columns=columns, words={"yes": 1, "no": 0})
     assert read.ratings == (Rating("7", "t5", "w0", "quality", 1.0), Rating("7", "bart", "w0", "quality", 0.0))
+    path.write_text(path.read_text() + "8,t5,a third,NULL,w0\n")
+    assert Judgements.read(path, columns=columns, words={"yes": 1, "no": 0, "NULL": None}) == read
+    with pytest.raises(DataError, match="line 4: the value 'NULL' is no number"):
+        Judgements.read(path, columns=columns, words={"yes": 1, "no": 0})
     likert = template().questions[0].scale.by_word
     path.write_text("item,system,rater,value\n7,t5,w0,strongly agree\n7,bart,w0,0.25\n")
     assert [rating.value for rating in Judgements.read(path, words=likert).ratings] == [1.0, 0.25]

@@ -112,6 +112,10 @@ def test_the_interval_is_the_percentile_bootstrap():
     assert interval(instances, 20_000) == pytest.approx((theirs.low, theirs.high), abs=0.003)
     assert interval(instances) == interval(instances) != interval(instances, seed=1)
     assert interval(np.ones(5)) == (1.0, 1.0)
+    groups = np.repeat(np.arange(30), 10)
+    low, high = interval(instances.reshape(30, 10).mean(1), 20_000)
+    assert interval(instances, 20_000, groups=groups) == pytest.approx((low, high))  # groups of one size
+    assert interval(instances, groups=np.arange(300)) == pytest.approx(interval(instances))
 
 
 @pytest.mark.parametrize("claim", claims_of(genie), ids=lambda claim: claim.name)

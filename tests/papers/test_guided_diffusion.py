@@ -214,8 +214,8 @@ def test_settings_suit_the_size():
     found = {side: resolve(Config, facts_of(side, 3), {})[0] for side in (8, 16, 28, 32, 64, 128, 256)}
     assert [found[side].width for side in (8, 16, 28, 32, 64, 256)] == [32, 32, 32, 32, 64, 256]
     assert found[128].multipliers == (1, 1, 2, 3, 4)
-    assert found[64].schedule == "cosine"
-    assert found[128].schedule == "linear"
+    assert found[64].noise_schedule == "cosine"
+    assert found[128].noise_schedule == "linear"
     for side, config in found.items():
         with torch.device("meta"):
             unet = build(config, facts_of(side, 3)).diffusion.unet
@@ -229,7 +229,7 @@ def test_images_too_small_are_declined(shape):
         build(Config(), facts_of(shape[0], width=shape[1]))
 
 
-@pytest.mark.parametrize("setting", [{"groups": 5}, {"heads": 3}, {"schedule": "square"}], ids=str)
+@pytest.mark.parametrize("setting", [{"groups": 5}, {"heads": 3}, {"noise_schedule": "square"}], ids=str)
 def test_settings_that_cannot_be(setting):
     with pytest.raises(PapertrialError, match=r"groups|heads|schedule"):
         system(**setting)

@@ -21,7 +21,7 @@ from papertrial.nn.packing import Padded, rows_of
 from papertrial.nn.transformer import Ids, auxiliary
 from papertrial.papers import switch
 from papertrial.papers.switch import Config, SwitchMlp, balance, dispatch, room
-from papertrial.papers.switch.experts import grouped
+from papertrial.papers.switch.experts import through
 
 AWKWARD = {
     "usual": lambda x: x,
@@ -209,17 +209,21 @@ def test_a_layer_equals_one_without_sorting(factor, dtype):
 
 
 @pytest.mark.parametrize("counts", [[3, 0, 4, 0], [0, 0, 0, 7], [0, 0, 0, 0], [2, 2, 2, 1]])
-@pytest.mark.parametrize("width", [5, 16])
-def test_the_product_of_groups_equals_a_loop(counts, width):
-    """A width of 16 goes to the grouped kernel, one of 5 to slots."""
-    weight = torch.randn(4, 8, width, requires_grad=True)
-    x = torch.randn(sum(counts), width, requires_grad=True)
-    found = grouped(x, weight, torch.tensor(counts))
-    wanted = torch.cat([part @ matrix.T for part, matrix in zip(x.split(counts), weight, strict=True)])
+@pytest.mark.parametrize(
+    ("width", "dtype"), [(5, torch.float32), (16, torch.float32), (16, torch.float64), (16, torch.bfloat16)]
+)
+def test_the_products_of_groups_equal_a_loop(counts, width, dtype):
+    """The grouped kernel takes a width of 16 in float32, and of bfloat16 what would leave slots empty."""
+    up, down = torch.randn(4, 8, width, dtype=dtype), torch.randn(4, width, 8, dtype=dtype)
+    inputs = [torch.randn(sum(counts), width, dtype=dtype), up, down]
+    inputs = [tensor.requires_grad_() for tensor in inputs]
+    found = through(inputs[0], torch.tensor(counts), up, down, torch.relu)
+    parts = inputs[0].split(counts)
+    wanted = torch.cat([(part @ a.T).relu() @ b.T for part, a, b in zip(parts, up, down, strict=True)])
     torch.testing.assert_close(found, wanted)
     mix = torch.randn_like(found)
-    ours = torch.autograd.grad((found * mix).sum(), (x, weight))
-    torch.testing.assert_close(ours, torch.autograd.grad((wanted * mix).sum(), (x, weight)))
+    ours = torch.autograd.grad((found * mix).sum(), inputs)
+    torch.testing.assert_close(ours, torch.autograd.grad((wanted * mix).sum(), inputs))
 
 
 @pytest.mark.parametrize("row_capacity", [None, 2])

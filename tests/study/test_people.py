@@ -214,6 +214,15 @@ def test_the_ratings_of_xsum(shared_data):
     assert board.rows[0].high - board.rows[0].low > 2 * (narrow.rows[0].high - narrow.rows[0].low)
 
 
+def test_answers_that_are_missing_in_the_file(shared_data):
+    file = shared_data / "human-eval" / "xsum-hallucination" / "factuality_annotations_xsum_summaries.csv.gz"
+    columns = {"item": "bbcid", "rater": "worker_id", "value": "is_factual"}
+    judged = Judgements.read(file, columns=columns, words={"yes": 1, "no": 0, "NULL": None})
+    assert len(judged.ratings) == 5564  # of 5597, 33 of which say neither
+    (board,) = boards(judged, draws=200)
+    assert board.rows[0].system == "BERTS2S" and 0.2 < board.alpha.value < 0.8
+
+
 def test_metrics_against_people_on_xsum(shared_data):
     file = shared_data / "human-eval" / "xsum-hallucination" / "eval_scores_xsum_summaries.csv.gz"
     people, metrics = {}, {name: {} for name in ("R1", "BERTScore", "Entailment")}

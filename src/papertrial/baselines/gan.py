@@ -10,7 +10,8 @@ The equation
     L_D = E max(0, 1 - D(x)) + E max(0, 1 + D(G(z))),   L_G = -E D(G(z)),   D(x, y) = v . f(x) + e_y . f(x)
 
 What matters
-    Every weight of D is divided by its largest singular value, which keeps D from winning outright. D learns faster than G.
+    Every weight of D is divided by its largest singular value, which keeps D from winning outright, and every layer multiplied by
+    `gain`: one that is too flat sees no difference between many pictures and one. D learns faster than G.
     Both take one step at once: the loss is the sum of two, and each sees the weights of the other as constants, so that a
     step is that of two optimisers side by side. Its value says nothing of the pictures.
 

@@ -10,7 +10,7 @@ from typing import Any
 class Facts:
     """Facts of a prepared data set. Zero or empty: not there or not known.
 
-    kind: `images`, `table`, `text`, `pairs` or `collection`.  examples: training examples; labelled: how many of them carry a target.
+    kind: `images`, `table`, `text`, `pairs`, `judged` or `collection`.  examples: training examples; labelled: how many of them carry a target.
     channels, height, width: of the images as the model sees them.  numeric: number of numeric columns.
     cardinalities: categories seen in training per categorical column (code `cardinality` means unseen).
     classes: number of classes, 0 for regression or without labels.  outputs: width of a supervised model's last layer.

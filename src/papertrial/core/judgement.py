@@ -131,18 +131,25 @@ class Judgements:
 
     @classmethod
     def read(
-        cls, path: Path | str, *, columns: Mapping[str, str] | None = None, words: Mapping[str, float] | None = None
+        cls,
+        path: Path | str,
+        *,
+        columns: Mapping[str, str] | None = None,
+        words: Mapping[str, float | None] | None = None,
     ) -> Judgements:
         """From .jsonl or .csv, plain or .gz; columns that are not known are passed over.
 
         columns: names of ours -> names in the file, for files from elsewhere: `{"item": "bbcid", "rater": "worker_id"}`.
-        words: what an answer in words is worth, for `value` and `outcome`: `{"yes": 1, "no": 0}`, or a `Scale.by_word`.
+        words: what an answer in words is worth, for `value` and `outcome`: `{"yes": 1, "no": 0}`, or a `Scale.by_word`; a row
+        whose word is worth None is passed over.
         Raises DataError that names the file and the line.
         """
         path = Path(path)
         found: dict[str, list[Any]] = {kind: [] for kind in _KINDS}
         for line, row in _rows(path):
             ours = {**row, **{name: row.get(theirs) for name, theirs in (columns or {}).items()}}
+            if words and any(words.get(str(ours.get(name)).strip(), 0) is None for name in ("value", "outcome")):
+                continue
             try:
                 kind, answer = _answer(ours, words or {})
             except DataError as error:
@@ -212,7 +219,7 @@ def _csv_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise DataError(f"{path}, line {line}: {error}", "mend the quotes") from None
 
 
-def _answer(row: Mapping[str, Any], words: Mapping[str, float]) -> tuple[str, Any]:
+def _answer(row: Mapping[str, Any], words: Mapping[str, float | None]) -> tuple[str, Any]:
     """The kind of a row and what it says."""
     row = {name: cell for name, cell in row.items() if cell is not None}
     guess = next((kind for column, kind in _TELLING.items() if column in row), "")
@@ -229,15 +236,16 @@ def _answer(row: Mapping[str, Any], words: Mapping[str, float]) -> tuple[str, An
     return kind, _KINDS[kind](**cells)
 
 
-def _cell(name: str, cell: Any, words: Mapping[str, float]) -> Any:
+def _cell(name: str, cell: Any, words: Mapping[str, float | None]) -> Any:
     if name == "right":
         written = str(cell).strip().lower()
         if written not in (*_YES, *_NO):
             raise DataError(f"{cell!r} is neither right nor wrong", "write true or false")
         return written in _YES
     if name in ("value", "outcome", "seconds"):
-        if name != "seconds" and str(cell).strip() in words:
-            return float(words[str(cell).strip()])
+        worth = None if name == "seconds" else words.get(str(cell).strip())
+        if worth is not None:
+            return float(worth)
         try:
             return float(cell)
         except (TypeError, ValueError):

@@ -197,7 +197,7 @@ class Estimator(Protocol):
 class Task(Protocol):
     """What every file in `tasks/` offers as `TASK`.
 
-    kind: of the data it takes (images | table | text | pairs | collection).  inputs: columns a model is called with, in
+    kind: of the data it takes (images | table | text | pairs | judged | collection).  inputs: columns a model is called with, in
     order.  references: baselines a verdict may be measured against; floors: baselines shown as the floor.  budget: of one
     run, when the user names none.
     optional kinds: all the kinds of data it takes, where there is more than `kind`.

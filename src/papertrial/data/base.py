@@ -39,6 +39,8 @@ class Look:
     @property
     def what(self) -> str:
         """The kind, within a sentence."""
+        if self.kind == "judged":
+            return "judged outputs"
         return f"a {self.kind}" if self.kind in ("table", "collection") else self.kind
 
     def to_json(self) -> dict[str, Any]:

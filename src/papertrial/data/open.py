@@ -29,18 +29,19 @@ _ACCEPTED = (
 def open(
     source: Any, target: str | None = None, *, name: str | None = None, like: Mapping[str, Any] | None = None
 ) -> Data:
-    """Images, a Table, Texts, Pairs or a Collection from whatever `source` is.
+    """Images, a Table, Texts, Pairs, Judged outputs or a Collection from whatever `source` is.
 
     - a path: a folder or archive (.tar, .tar.gz, .tar.xz, .zip) of images or texts; one image; idx files (MNIST) or
       CIFAR-10 binary batches, plain or packed; a text file, plain or packed, whose lines are the texts; CSV, TSV, JSON
       Lines or Parquet, or a folder of them; .npy and .npz. Images may have captions beside them or in the archive
       (captions.jsonl, captions.csv, metadata.csv, COCO, a .txt per image), and a file of captions opens the images that
       it names; `images#name` takes the captions from the column `name`. A table in which all columns besides the target are text
-      holds texts; `reviews.csv#body` names the column of text, `pairs.csv#first,second` two for pairs
+      holds texts; `reviews.csv#body` names the column of text, `pairs.csv#first,second` two for pairs. One with the columns
+      system, reference and output (and score) holds judged outputs
     - a collection to search: a BEIR folder, SQuAD JSON, a table of questions, sentences and labels (where neither
       columns nor a target are named)
     - a name: digits, iris, wine, breast_cancer, diabetes, python-docs, python-source,
-      python-lines, python-pairs, docstrings; `hf:<id>` or
+      python-lines, python-pairs, python-outputs, docstrings; `hf:<id>` or
       `hf:<id>:<configuration>` of the Hugging Face hub, or `hf:<folder>`
     - an object: arrays `X` or `(X, y)`, where two dimensions are a table and more are images; strings, or pairs of
       them, alone or with labels; a data frame; a torch Dataset of (image or vector, label) items; a Hugging Face data
@@ -83,7 +84,8 @@ def _without_columns(source: Any) -> tuple[Any, tuple[str, ...]]:
 
 
 def _as_text(data: Data, text: tuple[str, ...], target: str | None, like: Mapping[str, Any] | None) -> Data:
-    """The texts or pairs that a table holds; other data as it is."""
+    """The texts, pairs or judged outputs that a table holds; other data as it is."""
+    from papertrial.data import judged
     from papertrial.data.table import Table
     from papertrial.data.texts import from_table
 
@@ -93,7 +95,7 @@ def _as_text(data: Data, text: tuple[str, ...], target: str | None, like: Mappin
         return data
     if len(text) > 1 and ",".join(text) in data.columns:
         text = (",".join(text),)
-    return from_table(data, text, target, like or None) or data
+    return judged.from_table(data, text, target, like or None) or from_table(data, text, target, like or None) or data
 
 
 def _is_hub(source: Any) -> bool:

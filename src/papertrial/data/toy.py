@@ -112,6 +112,24 @@ def python_pairs() -> Pairs:
     return Pairs.from_strings(pairs, scores, name="python-pairs")
 
 
+def python_outputs() -> Any:
+    """Sentences of Python's help as three made-up systems give them back, each with some words of another sentence; the score
+    is the share of words they left alone. Nobody judged them: it is for trying metrics of texts."""
+    from papertrial.data.judged import Judged
+
+    held = [sentence.split() for _, sentence in _beginnings() if len(sentence.split()) >= 8]
+    draw = np.random.default_rng(0)
+    rows, scores, items = [], [], []
+    for place, words in enumerate(held[:200]):
+        for system, spoilt in (("careful", 0.1), ("hasty", 0.3), ("careless", 0.6)):
+            away = draw.random(len(words)) < spoilt
+            other = draw.choice(held[int(draw.integers(len(held)))], size=len(words))
+            rows.append((system, " ".join(words), " ".join(np.where(away, other, words))))
+            scores.append(float(1 - away.mean()))
+            items.append(str(place))
+    return Judged.from_rows(rows, scores, item=items, name="python-outputs")
+
+
 def _beginnings() -> list[tuple[str, str]]:
     """(topic, first sentence of a paragraph) of Python's help topics; what is indented, ruled or very short is left out."""
     from pydoc_data import topics
@@ -162,6 +180,7 @@ BUILT_IN: dict[str, Callable[[], Any]] = {
     "python-source": python_source,
     "python-lines": python_lines,
     "python-pairs": python_pairs,
+    "python-outputs": python_outputs,
 }
 
 

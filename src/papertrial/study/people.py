@@ -205,8 +205,9 @@ def boards(
     if interval not in ("people", "genie"):
         raise PapertrialError(f"there is no interval {interval!r}", did_you_mean(interval, ("people", "genie")))
     grouped: dict[tuple[str, str], list[Any]] = {}
-    for kind, rows in (("rating", judgements.ratings), ("pair", judgements.preferences)):
-        for row in rows:
+    kinds: dict[str, Sequence[Any]] = {"rating": judgements.ratings, "pair": judgements.preferences}
+    for kind, some in kinds.items():
+        for row in some:
             grouped.setdefault((kind, row.question), []).append(row)
     if not grouped:
         raise DataError("there are no answers to rank by", "let people judge outputs first")
@@ -405,11 +406,10 @@ def correlations(
         for level in ("system", "item"):
             points = [_of_systems(values[rows], system[rows]) if level == "system" else values[rows] for rows in taken]
             drawn = np.array([_three(some) for some in points])
-            with np.errstate(invalid="ignore"):
-                known = drawn[1:][np.isfinite(drawn[1:]).all(axis=1)]
+            known = drawn[1:][np.isfinite(drawn[1:]).all(axis=1)]
             low, high = np.percentile(known, [2.5, 97.5], axis=0) if len(known) else np.full((2, 3), math.nan)
-            three = [(float(drawn[0, k]), float(low[k]), float(high[k])) for k in range(3)]
-            found.append(Correlation(name, level, *three, count=len(points[0])))
+            pearson, spearman, kendall = ((float(drawn[0, k]), float(low[k]), float(high[k])) for k in range(3))
+            found.append(Correlation(name, level, pearson, spearman, kendall, len(points[0])))
     return tuple(found)
 
 

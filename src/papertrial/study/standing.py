@@ -65,16 +65,18 @@ class Answers:
             if isinstance(row, Preference):  # in the order of the names, so that a pair is one thing
                 turned = row.first > row.second
                 pair = (row.second, row.first) if turned else (row.first, row.second)
-                last[(*pair, row.item, row.rater)] = 1 - row.outcome if turned else row.outcome
+                last[pair[0], pair[1], row.item, row.rater] = 1 - row.outcome if turned else row.outcome
             else:
-                last[(row.system, "", row.item, row.rater)] = row.value
+                last[row.system, "", row.item, row.rater] = row.value
         columns = [np.array(column) for column in zip(*last, strict=True)]
         names = np.unique(np.concatenate(columns[: 1 + paired]))
         items, item = np.unique(columns[2], return_inverse=True)
         raters, rater = np.unique(columns[3], return_inverse=True)
         other = np.searchsorted(names, columns[1]) if paired else None
-        named = (tuple(map(str, some)) for some in (names, items, raters))
-        return cls(np.searchsorted(names, columns[0]), other, item, rater, np.array(list(last.values())), *named)
+        return cls(
+            np.searchsorted(names, columns[0]), other, item, rater, np.array(list(last.values())),
+            *(tuple(map(str, some)) for some in (names, items, raters)),
+        )  # fmt: skip
 
     def without(self, raters: Sequence[str]) -> Answers:
         """Those of the other raters. Raises DataError where none is left."""
@@ -238,12 +240,12 @@ def standing(answers: Answers, draws: int = 2000, seed: int = 0) -> Standing:
     items, raters = (_even(groups) for groups in (answers.item, answers.rater))
     # what one rater says of one item, of all systems: their answers stay together, as differences need them
     cells, cell = np.unique(answers.item * len(answers.raters) + answers.rater, return_inverse=True)
-    covariances = [
+    by_item, by_rater, by_cell = (
         _covariance(answers, groups, size, draws, rng)
         for groups, size in ((answers.item, items), (answers.rater, raters), (cell, float(len(cells))))
-    ]
+    )
     value = answers.estimate(np.ones((1, len(answers))))[0]
-    return Standing(value, *covariances, _furthest(answers, value), items, raters, len(answers))
+    return Standing(value, by_item, by_rater, by_cell, _furthest(answers, value), items, raters, len(answers))
 
 
 def _even(groups: np.ndarray) -> float:

@@ -195,8 +195,11 @@ def _macro_f1(predicted: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndar
     return float(value), influence
 
 
-def spearman_scores(values: np.ndarray, targets: np.ndarray) -> Scores:
+def spearman_scores(values: np.ndarray, targets: np.ndarray, groups: np.ndarray | None = None) -> Scores:
     """Spearman's and Pearson's correlation of `values` (N,) with `targets` (N,).
+
+    groups: int (N,), equal for examples that are no chance of their own, such as outputs for one item; each is one where it
+    is left out. The influence of a group then stands on its first example: the mean stays, and the spread is that of groups.
 
     per_example: the correlation of ranks plus the influence of the example on it. The ranks of all others move when an
     example does, which the influence counts in. Their mean is the correlation, and the mean of differences of two methods
@@ -214,13 +217,25 @@ def spearman_scores(values: np.ndarray, targets: np.ndarray) -> Scores:
     metrics: dict[str, float] = {}
     intervals: dict[str, tuple[float, float]] = {}
     rank, influence = _rank_correlation(values, targets)
-    for name, (value, moves) in (("spearman", (rank, influence)), ("pearson", _correlation(values, targets))):
+    straight, of_straight = _correlation(values, targets)
+    influence, of_straight = _together(influence, groups), _together(of_straight, groups)
+    for name, value, moves in (("spearman", rank, influence), ("pearson", straight, of_straight)):
         metrics[name] = value
         if len(moves) > 2 and abs(value) < 1:
             half = t.ppf(0.975, len(moves) - 1) * moves.std(ddof=1) / np.sqrt(len(moves)) / (1 - value**2)
             low, high = np.tanh(np.arctanh(value) + np.array([-half, half]))
             intervals[name] = (float(low), float(high))
     return Scores(metrics, rank + influence, intervals)
+
+
+def _together(influence: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
+    """The sum over each group on its first example, and 0 on the others."""
+    if groups is None:
+        return influence
+    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+    found = np.zeros_like(influence)
+    found[first] = np.bincount(group, influence)
+    return found
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:

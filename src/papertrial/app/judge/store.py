@@ -275,7 +275,7 @@ class _Line:
 class _Wish:
     work: Callable[[Session], Any]
     result: Any = None
-    error: Exception | None = None
+    error: BaseException | None = None
     done: bool = False
 
 
@@ -357,9 +357,11 @@ class Store:
                             wish.result = wish.work(session)
                     except Exception as error:
                         wish.error = error
-        except Exception as error:  # nothing of it is there
+        except BaseException as error:  # nothing of it is there, so nobody is told that it is
             for wish in wishes:
                 wish.error = wish.error or error
+            if not isinstance(error, Exception):
+                raise
         finally:
             for wish in wishes:
                 wish.done = True

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: seconds that answers under way may take once the server is told to end
 _PATIENCE = 3
+#: seconds that a connection stays open between two requests: as long as a rater looks at an item
+_KEPT_OPEN = 120
 
 
 def is_loopback(host: str) -> bool:
@@ -101,24 +103,22 @@ def serve(site: Site, host: str, port: int, say: Callable[[str], None] = print) 
             proxy_headers=False,
             ws="none",
             timeout_graceful_shutdown=_PATIENCE,
+            timeout_keep_alive=_KEPT_OPEN,
         )
         _run(uvicorn.Server(config), listening)
 
 
 def _run(server: Any, listening: socket.socket) -> None:
-    """Until Ctrl-C or a signal to end; a second one does not wait for answers under way. The server has a thread of its
-    own: uvicorn raises anew, in the middle of its own end, the signals that it catches on the main one."""
+    """Until Ctrl-C or a signal to end. The server has a thread of its own: uvicorn raises anew, in the middle of its own
+    end, the signals that it catches on the main one."""
 
     def end(*_: object) -> None:
-        server.force_exit, server.should_exit = server.should_exit, True
+        server.should_exit = True  # within `_PATIENCE`, however often it is told
 
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
-    before = {each: signal.signal(each, end) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        thread.start()
-        thread.join()
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+    for each in (signal.SIGINT, signal.SIGTERM):  # until the process ends, which takes a moment more
+        signal.signal(each, end)
+    thread.start()
+    thread.join()
     if not server.started:
         raise PapertrialError("the site could not be started", "what is printed above says why")

@@ -182,7 +182,7 @@ def _settings(module: Any, kind: str) -> list[Any]:
     blocks = [_sourced(module.Config)]
     variants, recipes = getattr(module, "variants", {}), getattr(module, "recipes", {})
     if variants:
-        changed = [(name, _changes(values)) for name, values in variants.items()]
+        changed = [(name, _changes(values) or "defaults") for name, values in variants.items()]
         blocks += [Heading("Variants"), Table(("variant", "what it sets"), changed, words=2, stacked=True)]
     if recipes:
         head = ("recipe", "what it sets", "budget", "where it comes from")

@@ -10,7 +10,7 @@ The idea
     that are more typical and less varied.
 
 The equation
-    q(x_t | x_0) = N(sqrt(abar_t) x_0, (1 - abar_t) I)                            (eq. 17 of 2102.09672, section 2 there)
+    q(x_t | x_0) = N(sqrt(abar_t) x_0, (1 - abar_t) I)                            (2102.09672, eq. 8)
     L = |eps - eps_theta(x_t, t)|^2 + lambda L_vlb, the bound seen by the variances alone        (2102.09672, eq. 16)
     Sigma = exp(v log beta_t + (1 - v) log betatilde_t), v of the network                        (2102.09672, eq. 15)
     x_{t-1} ~ N(mu + s Sigma grad_{x_t} log p(y | x_t, t), Sigma)                                (algorithm 1)
@@ -87,7 +87,8 @@ PAPER = Paper(
         "(guided-diffusion#3). Here the U-Net is given none unless class_cond is set.",
         "The authors' code does not say what its flags must be for a checkpoint: predicted variances double the output, and a "
         "class table, the heads and the order of queries and keys must fit (guided-diffusion#60, ilvr_adm#27).",
-        "Training time is not stated in the text; about 1000 GPU days were told by others (guided-diffusion#67, ilvr_adm#7).",
+        "The authors' code does not say what training costs, which many ask (guided-diffusion#67): the paper's table 10 does, 1914 "
+        "days of a V100 for 512 x 512.",
         "On a thousand images samples stay blurry until crops are drawn at random (improved-diffusion#117, guided-diffusion#35).",
         "Half precision overflows in the authors' code without loss scaling; autocast to bfloat16 does not.",
         "The Frechet distance of the paper is between features of Inception; ours, of a small classifier of the same data, "
@@ -107,42 +108,42 @@ def _by_side(*rules: tuple[int, Any]) -> Callable[[Facts], Any]:
 
 @dataclass(frozen=True)
 class Config:
-    width: int = sourced(256, "table 11, ImageNet 128 to 512", auto=_by_side((48, 32), (96, 64)))
+    width: int = sourced(256, "authors' README, 128 to 512 pixels; 192 at 64", auto=_by_side((48, 32), (96, 64)))
     multipliers: tuple[float, ...] = sourced(
         (1, 1, 2, 2, 4, 4),
-        "table 11, ImageNet 256",
+        "authors' code, 256 pixels",
         auto=_by_side((12, (1, 2)), (20, (1, 1, 2)), (48, (1, 2, 2)), (96, (1, 2, 3, 4)), (128, (1, 1, 2, 3, 4))),
     )
-    blocks: int = sourced(2, "table 11; 3 at 64 pixels", auto=_by_side((48, 1)))
+    blocks: int = sourced(2, "authors' README; 3 at 64 pixels", auto=_by_side((48, 1)))
     attention: int = sourced(
         32,
-        "sec. 3: at 32, 16 and 8 pixels; the longest side of feature maps that have it",
+        "authors' README: 32, 16 and 8 pixels; the longest side of feature maps that have it",
         auto=_by_side((20, 8), (48, 14), (96, 16)),
     )
-    heads: int = sourced(0, "table 11; 4 at 128 pixels, and 0 is as many as head_width gives")
-    head_width: int = sourced(64, "sec. 3", auto=_by_side((96, 32)))
-    qkv_first: bool = sourced(False, "authors' code; true at 64 pixels")
+    heads: int = sourced(0, "authors' README; 4 at 128 pixels, and 0 is as many as head_width gives")
+    head_width: int = sourced(64, "authors' README: channels of a head", auto=_by_side((96, 32)))
+    qkv_first: bool = sourced(False, "authors' README; true at 64 pixels (use_new_attention_order)")
     groups: int = sourced(32, "authors' code: of every norm")
-    dropout: float = sourced(0.0, "table 11; 0.1 at 64 pixels")
+    dropout: float = sourced(0.0, "authors' README; 0.1 at 64 pixels")
     class_cond: bool = sourced(
         False, "table 4 has both; here guidance alone names the class, so that images without a label are drawn too"
     )
-    steps: int = sourced(1000, "table 11")
-    schedule: str = sourced("linear", "table 11; cosine at 64 pixels and below", auto=_by_side((64, "cosine")))
+    steps: int = sourced(1000, "authors' README")
+    noise_schedule: str = sourced("linear", "authors' README; cosine at 64 pixels", auto=_by_side((64, "cosine")))
     vlb: float = sourced(0.001, "2102.09672, eq. 16: lambda, the weight of the bound")
     flips: bool = sourced(True, "authors' code", auto=lambda facts: facts.channels == 3)
     classifier_width: int = sourced(128, "authors' code", auto=_by_side((48, 32), (96, 64)))
-    classifier_blocks: int = sourced(2, "authors' code; 4 at 64 pixels", auto=_by_side((48, 1)))
-    classifier_lr: float = sourced(3e-4, "table 12", auto=_by_side((96, 2e-3)))
-    classifier_decay: float = sourced(0.05, "table 12: weight decay")
+    classifier_blocks: int = sourced(2, "authors' README; 4 at 64 pixels", auto=_by_side((48, 1)))
+    classifier_lr: float = sourced(3e-4, "authors' README", auto=_by_side((96, 2e-3)))
+    classifier_decay: float = sourced(0.05, "authors' README: weight decay")
     classifier_share: float = sourced(
-        0.2, "papertrial default, of the budget; the paper's classifiers take an eighth to a fourth of the steps"
+        0.2, "papertrial default, of the budget: a step of the classifier costs a third of one of the U-Net"
     )
     crop: float = sourced(0.64, "authors' code: least area of the square crops that the classifier sees")
-    sampler: str = sourced("ddpm", "table 4; ddpm or ddim")
+    sampler: str = sourced("ddpm", "authors' README; ddpm or ddim")
     eta: float = sourced(0.0, "authors' code; noise of ddim, where 1 is as much as ddpm has")
-    draw_steps: int = sourced(250, "sec. 4; the steps of a drawing, evenly spaced", auto=_by_side((96, 50)))
-    guidance: float = sourced(10.0, "table 4, of a U-Net that is given no class; 0.5 to 4 for one that is")
+    draw_steps: int = sourced(250, "authors' README; the steps of a drawing, evenly spaced", auto=_by_side((96, 50)))
+    guidance: float = sourced(10.0, "authors' README, of a U-Net that is given no class; 0.5 to 4 for one that is")
     pretrained: str = sourced(
         "", "papertrial default; files of the authors' weights, a U-Net and a classifier, separated by commas"
     )
@@ -200,7 +201,7 @@ class Diffusion(nn.Module):
     def __init__(self, config: Config, unet: UNet) -> None:
         super().__init__()
         self.config, self.unet = config, unet
-        self.process = Process(betas(config.schedule, config.steps))
+        self.process = Process(betas(config.noise_schedule, config.steps))
 
     def views(self, batch: Mapping[str, Tensor], draw: Draw) -> dict[str, Tensor]:
         image = flip(batch["image"], draw) if self.config.flips else batch["image"]
@@ -222,7 +223,7 @@ class NoisyClassifier(nn.Module):
     def __init__(self, config: Config, network: Classifier) -> None:
         super().__init__()
         self.config, self.network = config, network
-        self.process = Process(betas(config.schedule, config.steps))
+        self.process = Process(betas(config.noise_schedule, config.steps))
 
     def views(self, batch: Mapping[str, Tensor], draw: Draw) -> dict[str, Tensor]:
         image = random_resized_crop(batch["image"], draw, (self.config.crop, 1.0), (1.0, 1.0))
@@ -466,20 +467,20 @@ def load(*files: Path | str, side: int | None = None, schedule: str | None = Non
             "this is none of the published models, so weights alone do not tell what it draws",
             "give side= and schedule=",
         )
-    config = Config(schedule=schedule, class_cond=unet.classes > 0, guidance=1.0 if unet.classes else 10.0)
+    config = Config(noise_schedule=schedule, class_cond=unet.classes > 0, guidance=1.0 if unet.classes else 10.0)
     return GuidedDiffusion(config, (channels, side, side), unet, classifiers[0] if classifiers else None).eval()
 
 
 def _size(width: int, multipliers: tuple[float, ...], blocks: int, **others: Any) -> dict[str, Any]:
-    common = {"attention": 32, "groups": 32, "head_width": 64, "class_cond": True, "schedule": "linear"}
+    common = {"attention": 32, "groups": 32, "head_width": 64, "class_cond": True, "noise_schedule": "linear"}
     classifier = {"classifier_width": 128, "classifier_blocks": 2}
     return {"width": width, "multipliers": multipliers, "blocks": blocks} | common | classifier | others
 
 
-#: table 11, and the flags of the published models
+#: flags of the published models, authors' README
 variants = {
     "64": _size(
-        192, (1, 2, 3, 4), 3, dropout=0.1, schedule="cosine", qkv_first=True, classifier_blocks=4, guidance=1.0
+        192, (1, 2, 3, 4), 3, dropout=0.1, noise_schedule="cosine", qkv_first=True, classifier_blocks=4, guidance=1.0
     ),
     "128": _size(256, (1, 1, 2, 3, 4), 2, heads=4, guidance=0.5),
     "256": _size(256, (1, 1, 2, 2, 4, 4), 2, guidance=1.0),
@@ -501,13 +502,13 @@ recipes = {
             "ema": 0.9999,
         },
         budget=Budget(samples=256 * 1_980_000),
-        source="table 11, ImageNet at 256 x 256; the classifier's learning rate is constant here and annealed there",
+        source="appendix and authors' README, 256 x 256; the classifier's learning rate is constant here and annealed there",
         cost="hundreds of days of a GPU",
         expect="FID 4.59 with guidance (table 5)",
     ),
     "base": Recipe(
         "base",
-        optim={"lr": 1e-3, "weight_decay": 0.0, "batch": 64, "ema": 0.999},
+        optim={"lr": 2e-3, "weight_decay": 0.0, "batch": 64, "ema": 0.999},
         source="chosen on MNIST at 16 x 16",
         cost="5 to 30 minutes on a CPU",
     ),
@@ -532,11 +533,13 @@ recipes = {
 
 # --- claims -----------------------------------------------------------------------------------------------------------
 
-#: millions of weights, table 11
+#: millions of weights, the appendix's table of hyperparameters
 _PUBLISHED = {"64": 296, "128": 422, "256": 554, "512": 559}
 
 
-@claim("The published U-Nets have the published numbers of weights.", where="table 11", kind="identity")
+@claim(
+    "The published U-Nets have the published numbers of weights.", where="appendix, hyperparameters", kind="identity"
+)
 def sizes_are_as_published(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     measured = {}
     for name in _PUBLISHED:

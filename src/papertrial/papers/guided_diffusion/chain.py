@@ -23,7 +23,7 @@ def betas(schedule: str, steps: int) -> np.ndarray:
     if schedule == "cosine":
         kept = np.cos((np.arange(steps + 1) / steps + 0.008) / 1.008 * np.pi / 2) ** 2
         return np.minimum(1 - kept[1:] / kept[:-1], 0.999)
-    raise PapertrialError(f"there is no schedule {schedule!r}", "choose schedule=linear or schedule=cosine")
+    raise PapertrialError(f"there is no schedule {schedule!r}", "choose --set noise_schedule=linear or cosine")
 
 
 def spaced(count: int, steps: int) -> np.ndarray:

@@ -154,14 +154,12 @@ def dispatch(
     from 0; every group has a room of its own.
     """
     groups = 1 if group is None else int(group[-1]) + 1 if len(group) else 1
-    queue = expert if group is None else expert * groups + group
-    order = queue.argsort(stable=True)
+    queue, order = (expert if group is None else expert * groups + group).sort(stable=True)
     length = torch.bincount(queue, minlength=experts * groups)
-    place = torch.arange(len(queue), device=queue.device) - (length.cumsum(0) - length)[queue[order]]
-    if before is not None:
-        place = place + before[expert[order]]
-    order = order[place < room]
-    return order, torch.bincount(expert[order], minlength=experts)
+    kept = length.clamp(max=room) if before is None else length.minimum((room - before).clamp(min=0))
+    last = length.cumsum(0) - length + kept
+    order = order[torch.arange(len(queue), device=queue.device) < last.index_select(0, queue)]
+    return order, kept if group is None else kept.view(experts, groups).sum(1)
 
 
 class SwitchMlp(nn.Module):
@@ -210,7 +208,7 @@ class SwitchMlp(nn.Module):
     @torch.compiler.disable  # how many tokens find room depends on values, which no traced program can have in its shapes
     def forward(self, x: Tensor, rows: Rows | None = None) -> Tensor:
         flat = x.flatten(0, -2)
-        at, row = _places(rows, x)
+        at = _places(rows)
         probabilities = self.probabilities(flat)
         if at is not None:
             probabilities = probabilities.index_select(0, at)
@@ -220,11 +218,11 @@ class SwitchMlp(nn.Module):
             places = room(total, self.count, self.capacity if self.training else self.eval_capacity)
             order, counts = dispatch(expert, self.count, places, before)
         else:
-            order, counts = dispatch(expert, self.count, self.row_capacity, group=row)
+            order, counts = dispatch(expert, self.count, self.row_capacity, group=_rows_of(rows, x, at))
         self._keep(probabilities, expert, wanted, total, len(order))
         source = order if at is None else at.index_select(0, order)
         found = self.experts(flat.index_select(0, source), counts) * gate.index_select(0, order).to(x.dtype)[:, None]
-        return self.dropout(torch.zeros_like(flat).index_copy(0, source, found.to(flat.dtype)).view_as(x))
+        return self.dropout(torch.zeros_like(flat).index_copy_(0, source, found.to(flat.dtype)).view_as(x))
 
     def probabilities(self, x: Tensor) -> Tensor:
         """(T, C) -> (T, E), at least in float32 also where autocast would take less."""
@@ -245,30 +243,32 @@ class SwitchMlp(nn.Module):
         return stacked.sum(0), stacked[: dist.get_rank()].sum(0), int(stacked.sum())
 
     def _keep(self, probabilities: Tensor, expert: Tensor, wanted: Tensor, total: int, kept: int) -> None:
-        mean = probabilities.sum(0)
-        mean = (all_sum(mean) if self.training else mean) / max(total, 1)
-        load = wanted / max(total, 1)
-        self.aux = {"balance_loss": self.balance * self.count * (load * mean).sum()}
+        chosen = all_sum(probabilities.sum(0)) if self.training else probabilities.sum(0)
+        load = wanted.to(chosen.dtype) / max(total, 1)
+        self.aux = {"balance_loss": (load * chosen).sum() * (self.balance * self.count / max(total, 1))}
         with torch.no_grad():
-            entropy = torch.special.entr(probabilities).sum(-1).mean()
-            dropped = 1 - torch.tensor(kept / max(len(expert), 1), device=mean.device)
-            self.figures = {
-                "load_most": load.max(), "load_least": load.min(), "dropped": dropped, "router_entropy": entropy,
-            }  # fmt: skip
+            least, most = load.aminmax()
+            entropy = torch.special.entr(probabilities).sum() / len(expert)
+            dropped = load.new_tensor(1 - kept / max(len(expert), 1))
+            self.figures = {"load_most": most, "load_least": least, "dropped": dropped, "router_entropy": entropy}
             self.expert = expert
 
 
-def _places(rows: Rows | None, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """(the places of tokens in x flattened, row after row; the row of each), None where every place holds one."""
+def _places(rows: Rows | None) -> Tensor | None:
+    """The places of tokens in x flattened, row after row; None where every place holds one."""
     if isinstance(rows, Packed):  # longest row first: who comes first must not depend on how a batch is laid out
-        at = rows.place.argsort()
-        return at, rows.place[at] // rows.longest
-    count, longest = (1, len(x)) if x.ndim == 2 else (x.shape[:-1].numel() // x.shape[-2], x.shape[-2])
-    row = torch.arange(count, device=x.device).repeat_interleave(longest)
+        return rows.place.argsort()
     if isinstance(rows, Padded) and rows.valid is not None:
-        at = rows.valid.flatten().nonzero()[:, 0]
-        return at, row[at]
-    return None, row
+        return rows.valid.flatten().nonzero()[:, 0]
+    return None
+
+
+def _rows_of(rows: Rows | None, x: Tensor, at: Tensor | None) -> Tensor:
+    """The row that each token stands in, int64 (T,), ascending."""
+    if isinstance(rows, Packed):
+        return rows.place[at] // rows.longest
+    longest = x.shape[-2]
+    return (torch.arange(x.shape[:-1].numel(), device=x.device) if at is None else at) // longest
 
 
 def figures_of(model: nn.Module) -> dict[str, Tensor]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -11,20 +14,49 @@ from torch.nn import functional as F
 from papertrial.nn.ranks import world_size
 
 
-def grouped(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
-    """Each row times the matrix of its expert: x (K, in), rows of expert 0 first; weight (E, out, in); counts (E,) -> (K, out)."""
+class _Product(torch.autograd.Function):
+    """x (E, slots, in), weight (E, out, in) -> (E, slots, out).
+
+    The gradient that torch derives for the weight lies in memory as (E, in, out), and the copy takes longer than the product.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return torch.bmm(x, weight.mT)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        return torch.bmm(gradient, weight), torch.bmm(gradient.mT, x)
+
+
+def through(x: Tensor, counts: Tensor, up: Tensor, down: Tensor, between: Callable[[Tensor], Tensor]) -> Tensor:
+    """Each row through the two matrices of its expert, and `between` them: x (K, width), rows of expert 0 first; counts (E,);
+    up (E, hidden, width); down (E, width, hidden) -> (K, width)."""
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight = x.to(dtype), weight.to(dtype)
-    aligned = all(size * x.element_size() % 16 == 0 for size in weight.shape[1:])
-    if aligned and len(x) and x.dtype != torch.float64:
-        return F.grouped_mm(x, weight.mT, offs=counts.cumsum(0).int())
-    # in slots, as many for each expert as the fullest one has, where the kernel does not take the type or the width
-    slots = int(counts.max())
-    at = torch.arange(len(x), device=x.device) - (counts.cumsum(0) - counts).repeat_interleave(counts)
-    at = at + slots * torch.arange(len(counts), device=x.device).repeat_interleave(counts)
-    filled = x.new_zeros(len(counts) * slots, x.shape[1]).index_copy(0, at, x).unflatten(0, (len(counts), slots))
-    return torch.bmm(filled, weight.mT).flatten(0, 1).index_select(0, at)
+        x, up, down = x.to(dtype), up.to(dtype), down.to(dtype)
+    last = counts.cumsum(0)
+    if not _in_slots(x, up, counts):
+        hidden = between(F.grouped_mm(x, up.mT, offs=last.int()))
+        return F.grouped_mm(hidden, down.mT, offs=last.int())
+    experts, each = len(counts), int(counts.max())
+    ahead = each * torch.arange(experts, device=x.device) - (last - counts)  # empty slots before those of an expert
+    at = torch.arange(len(x), device=x.device) + ahead.repeat_interleave(counts, output_size=len(x))
+    filled = x.new_zeros(experts * each, x.shape[1]).index_copy_(0, at, x).unflatten(0, (experts, each))
+    return _Product.apply(between(_Product.apply(filled, up)), down).flatten(0, 1).index_select(0, at)
+
+
+def _in_slots(x: Tensor, up: Tensor, counts: Tensor) -> bool:
+    """Whether all experts get as many slots as the fullest one needs, for a batched product instead of the grouped kernel.
+
+    So where that kernel does not take the type or a width. On a CPU it also makes one product after another, which takes
+    numbers of 16 bits several times as long: those go to slots unless half of them would stay empty.
+    """
+    if x.dtype == torch.float64 or not len(x) or any(size * x.element_size() % 16 for size in up.shape[1:]):
+        return True
+    return x.device.type == "cpu" and x.element_size() == 2 and int(counts.max()) * len(counts) <= 2 * len(x)
 
 
 class Experts(nn.Module):
@@ -40,15 +72,14 @@ class Experts(nn.Module):
         super().__init__()
         self.up = nn.Parameter(torch.empty(experts, hidden, width))
         self.down = nn.Parameter(torch.empty(experts, width, hidden))
-        self.activation, self.dropout = activation or nn.ReLU(), nn.Dropout(dropout)
+        self.activation, self.dropout = activation or nn.ReLU(inplace=True), nn.Dropout(dropout)
         self.processes = 1
 
     def forward(self, x: Tensor, counts: Tensor) -> Tensor:
         return self._own(x, counts) if self.processes == 1 else self._away(x, counts)
 
     def _own(self, x: Tensor, counts: Tensor) -> Tensor:
-        hidden = self.dropout(self.activation(grouped(x, self.up, counts)))
-        return grouped(hidden, self.down, counts).to(x.dtype)
+        return through(x, counts, self.up, self.down, lambda hidden: self.dropout(self.activation(hidden))).to(x.dtype)
 
     def _away(self, x: Tensor, counts: Tensor) -> Tensor:
         """Send the tokens where their experts are, and take the answers back."""
@@ -60,7 +91,7 @@ class Experts(nn.Module):
         expert = torch.arange(back.shape[1], device=x.device).repeat(self.processes).repeat_interleave(back.flatten())
         order = expert.argsort(stable=True)
         done = self._own(there.index_select(0, order), back.sum(0))
-        done = torch.zeros_like(done).index_copy(0, order, done)
+        done = torch.zeros_like(done).index_copy_(0, order, done)
         return exchange.all_to_all_single(torch.empty_like(x), done, sent, received)
 
 
