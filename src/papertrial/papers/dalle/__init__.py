@@ -31,6 +31,8 @@ Relations
 Try
     papertrial fit dalle --data captioned_folder/ --budget 5m
     papertrial generate runs/dalle --caption "a red bicycle" --samples 16
+    papertrial fit dalle --data noto-emoji/noto-emoji-32.tar --budget 1000steps --seed 10 --out runs/emoji
+    (its runs/emoji/drawn.png and test.png show the held-out captions side by side)
 
 Cost
     tiny: seconds on a CPU. base: minutes on a CPU. paper: 64 V100 GPUs for the dVAE, 1024 for the Transformer.
@@ -83,6 +85,9 @@ PAPER = Paper(
     official="https://github.com/openai/DALL-E",
     licence="MIT, modified",
     caveats=(
+        "Emoji with their names at 32 pixels, base recipe, 1000 steps, seed 10: 207 of 256 codes in use, a Frechet distance of 10.3 "
+        "where training pictures have 3.8, and a caption rank of 0.69, 0.73 for new combinations of known words. People in a new "
+        "skin tone keep pose and colours; things with a new name are not recognised, and all of it is blurred to blocks.",
         "Only the dVAE was published; the Transformer never was, so its masks and its embedding follow appendix B.1 and figure 11.",
         "The dVAE collapses to a few codes at small scale with the paper's loss. Others met it too, and some leave the KL out "
         "(openai/DALL-E#26, lucidrains/DALLE-pytorch#40, #99). The base recipe has other settings than the paper; --recipe paper "
