@@ -108,7 +108,10 @@ class _Web:
         if self.folder is None:
             raise HTTPException(404)
         entry, folder = self.folder.entry(path), self.folder.folder(path)
-        page = views.page(entry, folder)
+        try:
+            page = views.page(entry, folder)
+        except PapertrialError as error:  # it was there, and went while it was read
+            raise HTTPException(404) from error
         up = path.split("/")[:-1]
         return self._laid_out(
             request,
