@@ -98,7 +98,7 @@ LAYOUTS = {
     "captions.tsv": table(ROWS, "\t", ("path", "description")),
     "captions.txt": table(ROWS, head=("image", "caption")),
     "plain.csv": "\n".join(f'{file},"{text}"' for file, text in ROWS).encode(),
-    "captions.csv.gz": gzip.compress(table(ROWS)),
+    "captions.csv.gz": gzip.compress(table(ROWS), mtime=0),
     "captions.jsonl": lines([{"file": file, "caption": text, "id": 3} for file, text in ROWS]),
     "metadata.jsonl": lines([{"file_name": file, "text": [text, "another"]} for file, text in ROWS]),
     "list.json": json.dumps([{"filename": file, "caption": text} for file, text in ROWS]).encode(),
