@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from papertrial.train.processes import ENDED, Stopped
+
 
 @pytest.fixture
 def refused(papertrial):
@@ -353,3 +355,21 @@ def test_a_gzipped_table_through_the_real_command(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["numbers"]["examples"] == 120
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), Stopped(ENDED)])
+@pytest.mark.parametrize("late", [False, True])
+def test_an_interrupt_is_said_whenever_it_comes(stop, late, papertrial, monkeypatch):
+    """Also while another error is being told, as when the signal and the broken connection of a lost process race."""
+
+    def interrupted(*words, **options):
+        raise RuntimeError("Connection closed by peer (gloo)") if late else stop
+
+    def too_late(error):
+        raise stop
+
+    monkeypatch.setattr("papertrial.use.fit.fit", interrupted)
+    monkeypatch.setattr("papertrial.train.processes.lost", too_late)
+    code, _, err = papertrial("fit", "rtdl", "--data", "iris")
+    words = str(stop) or "stopped; the same command goes on from there"
+    assert (code, err) == (130, f"papertrial: {words}\n")

@@ -107,7 +107,7 @@ def test_a_killed_process_ends_the_run_and_one_process_finishes_it(tmp_path, mon
     os.kill(victim, signal.SIGKILL)
     _, errors = run.communicate(timeout=180)
     lines, codes = said(errors)
-    assert lines == [f"papertrial: {processes.ENDED}"]
+    assert lines == [f"papertrial: {processes.ENDED}"], errors
     assert run.returncode == 1 and "-9" in codes
     assert not Run(out).done and (out / "checkpoint.safetensors").exists()
     before = Run(out).history()

@@ -305,12 +305,12 @@ def test_answers_are_printed_without_their_source(papertrial, artifact):
     assert out == "".join(f"--- {place} of 2\n{entry.text}\n" for place, entry in enumerate(best, 1))
 
 
-def test_stopping_is_no_defect(papertrial, artifact, monkeypatch):
+def test_an_interrupt_is_said_and_is_no_defect(papertrial, artifact, monkeypatch):
     def stopped(*words, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("papertrial.use.generate.generate", stopped)
-    assert papertrial("generate", artifact().folder, "a") == (130, "\n", "")
+    assert papertrial("generate", artifact().folder, "a") == (130, "\n", "papertrial: stopped\n")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from shlex import quote
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from papertrial.app import show
 from papertrial.app.judge.commands import judge
@@ -20,8 +21,36 @@ from papertrial.core.errors import Declined, PapertrialError, did_you_mean
 from papertrial.core.files import to_json
 from papertrial.train import processes
 
+#: commands that go on where an earlier call of theirs was stopped
+_GOES_ON = ("fit", "compare", "index")
+
+
+class Interrupted(PapertrialError):
+    """Ctrl-C, or the end of another process of this run."""
+
+    exit_code = 130
+
+
+class _Commands(TyperGroup):
+    """typer turns an interrupt into a silent exit code; here it keeps its words."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            raise _interrupted(stop) from stop
+
+
+def _interrupted(stop: KeyboardInterrupt) -> Interrupted:
+    if str(stop):  # Stopped has words of its own
+        return Interrupted(str(stop))
+    on = sys.argv[1:2] and sys.argv[1] in _GOES_ON
+    return Interrupted("stopped", "the same command goes on from there" if on else "")
+
+
 app = typer.Typer(
     name="papertrial",
+    cls=_Commands,
     help="A reading list you can put on trial: look at your data, train a paper on it, compare it with strong baselines, use the result.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -1219,6 +1248,13 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 def main() -> None:
     """Run a command; whatever the user can mend ends in one line and the exit code that goes with it."""
     try:
+        _run()
+    except KeyboardInterrupt as stop:  # while nothing was running yet, or while another end was being told
+        _stop(str(_interrupted(stop)), Interrupted.exit_code)
+
+
+def _run() -> None:
+    try:
         if processes.several():
             if sys.argv[1:2] != ["fit"]:
                 raise PapertrialError("only fit runs in several processes", "start this command without torchrun")
@@ -1228,8 +1264,6 @@ def main() -> None:
         sys.exit(command.main(sys.argv[1:], prog_name="papertrial", standalone_mode=False) or 0)
     except PapertrialError as error:
         _stop(str(error), error.exit_code)
-    except KeyboardInterrupt as stop:
-        _stop(str(stop) or "stopped; the same command goes on from the last checkpoint", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
