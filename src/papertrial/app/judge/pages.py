@@ -94,7 +94,7 @@ class _Pages:
             token,
             max_age=_YEAR,
             path=f"/judge/{who}/{study}",
-            secure=request.url.scheme == "https",
+            secure=self.site.guard.secure(request.scope),
             httponly=True,
             samesite="strict",
         )
@@ -260,7 +260,7 @@ class _Pages:
             made = self.store.invite(number, names)
         except Refused as refusal:
             return self._note(request, 409, _sentence(refusal.problem), _sentence(refusal.fix), f"/judge/a/{study}")
-        links = [(name, link(str(request.base_url), token)) for name, token in made]
+        links = [(name, link(self.site.address(request), token)) for name, token in made]
         return self._administered(request, study, "admin", links=links)
 
     def rater(self, request: Request, study: str, rater: str, what: str) -> Response:
@@ -274,7 +274,8 @@ class _Pages:
                 self.store.revoke(number, _number(rater))
             elif what == "renew":
                 name, token = self.store.renew(number, _number(rater))
-                return self._administered(request, study, "admin", links=[(name, link(str(request.base_url), token))])
+                links = [(name, link(self.site.address(request), token))]
+                return self._administered(request, study, "admin", links=links)
             else:
                 return self._note(request, 404, "There is no such page.")
         except Refused as refusal:
