@@ -506,9 +506,11 @@ def test_pairs_against_one_system_and_outputs_that_are_missing(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ('{"item": 1, "output": "x"}', "line 1: no system"),
+        ('{"item": 1, "output": "x"}', "line 1: no system among item, output;"),
         ('{"system": "a", "output": "x"}', "line 1: no item"),
         ('{"item": 1, "system": "a"}', "line 1: no output"),
+        ('{"item": 1, "system": "a", "output": NaN}', "line 1: no output"),
+        ("{}", "line 1: no system among nothing"),
         ('\n{"item": 1, "system": "a", "output": "x"}\n' * 2, "line 4: 'a' has an output for item '1' already"),
         ("[1]", "not an object"),
         ("[" * 100_000, "not JSON"),

@@ -153,6 +153,7 @@ def new(
         ("of", f"{_counted(len(material.units), what)}: {_counted(items, 'item')}, {', '.join(sorted(systems))}"),
         ("labels", f"{labels} each, {_counted(study.share, what)} a rater"),
         ("checks", f"{len(material.checks)}, one in about {study.check_every}" if material.checks else "none: --checks FILE adds some"),
+        ("kept in", store.name),
     ]  # fmt: skip
     _say(*show.labelled(rows), *show.labelled(("note", note) for note in material.notes))
     _say("", *_tell([*administrator, *links]), "", "These links are not kept: copy them now. Each is for one person.")

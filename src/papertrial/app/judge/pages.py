@@ -36,6 +36,7 @@ _HERE = Path(__file__).parent
 _COOKIE = "papertrial-judge"
 _YEAR = 365 * 24 * 3600
 _MOST = 1 << 16  # bytes of a form
+_SEEN = 256  # pixels of a screen that a smaller picture is enlarged to
 _FURTHER = 10  # units, for a rater who has done the share and asks for more
 _STATES = {"pause": "paused", "open": "open", "close": "closed"}
 
@@ -147,6 +148,7 @@ class _Pages:
                 asks=template,
                 keys=_keys(template),
                 looks_like_code=looks_like_code,
+                enlarged=enlarged,
             )
         )
 
@@ -325,6 +327,11 @@ def looks_like_code(text: str) -> bool:
     """Whether lines are indented, so that they are read best where all characters are as wide."""
     lines = text.split("\n")
     return len(lines) > 2 and sum(line.startswith(("  ", "\t")) for line in lines) >= 2
+
+
+def enlarged(size: tuple[int, int]) -> int:
+    """How many times as large a picture is shown: one of a few pixels is seen by nobody. Sharp, so it looks like what it is."""
+    return max(1, _SEEN // max(size))
 
 
 def _answers(template: Template, form: dict[str, str]) -> dict[str, float]:
