@@ -12,8 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 _CHUNK = 1024  # images at a time, to stay within memory on memory-mapped arrays
 _PERMUTATIONS, _NEIGHBOURS = 12, 4
@@ -40,6 +38,9 @@ class Duplicates:
 
 def find(pixels: np.ndarray) -> Duplicates:
     """Duplicates among uint8 or float32 images (N, H, W, C)."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
     exact, first = _exact(pixels)
     constant = np.concatenate(
         [np.ptp(part.reshape(len(part), -1), axis=1) == 0 for part in _chunks(pixels)] or [np.zeros(0, bool)]
