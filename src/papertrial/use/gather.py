@@ -214,6 +214,7 @@ def _without_branch(text: str, node: ast.If | ast.IfExp, holds: bool, parent: as
     if branch:
         deeper = branch[0].col_offset - node.col_offset
         kept = [line[deeper:] for line in lines[branch[0].lineno - 1 : branch[-1].end_lineno]]
+        kept[0] = kept[0].replace("elif ", "if ", 1) if kept[0].lstrip().startswith("elif ") else kept[0]
     end = node.end_lineno or 0
     if branch and isinstance(branch[-1], ast.Return) and node in getattr(parent, "body", []):
         end = parent.body[-1].end_lineno  # type: ignore[attr-defined]  # nothing behind it is reached
