@@ -178,9 +178,10 @@ class Join:
         lengths_P, ends_P = ((ids != self.pad).sum(1, keepdim=True) for ids in (query_PN, document_PM))
         begins_P = lengths_P + len(self.between)
         total_P = torch.where(ends_P > 0, begins_P + ends_P - self.dropped, lengths_P)
-        width = min(longest, query_PN.shape[1] + len(self.between) + max(document_PM.shape[1] - self.dropped, 0))
+        kept = torch.sym_max(document_PM.shape[1] - self.dropped, 0)  # sizes that a traced program leaves open
+        width = torch.sym_min(longest, query_PN.shape[1] + len(self.between) + kept)
         total_P = total_P.clamp(max=longest)
-        at_PL = torch.arange(width, device=query_PN.device).expand(len(query_PN), width)
+        at_PL = torch.arange(width, device=query_PN.device).expand(query_PN.shape[0], -1)
         between = torch.tensor((*self.between, self.pad), dtype=query_PN.dtype, device=query_PN.device)
         inside_PL = (at_PL - begins_P + self.dropped).clamp(0, document_PM.shape[1] - 1)
         inside_PL = torch.where(at_PL == total_P - 1, (ends_P - 1).clamp(min=0), inside_PL)
