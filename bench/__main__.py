@@ -10,6 +10,7 @@ without touching a row they did not measure; --quick writes nothing. `make bench
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
@@ -21,6 +22,10 @@ from typing import Any
 from bench import harness, results, shim
 
 ROWS = Path(__file__).parent / "rows"
+#: papers without rows, and why
+WITHOUT: dict[str, str] = dict.fromkeys(
+    ("byt5", "lce_reranker", "rasp", "simcse", "switch", "transfer_scaling"), "not raced yet by this harness"
+)
 
 
 def papers() -> list[str]:
@@ -29,21 +34,31 @@ def papers() -> list[str]:
 
 def race_paper(paper: str, given: argparse.Namespace) -> tuple[list[dict[str, Any]], int]:
     """The rows of one paper, printed as they come, and how many failed."""
+    raced = [
+        race
+        for race in harness.races(paper)
+        if given.only in f"{race.what} {race.peer}" and not (given.device != "cpu" and race.only_cpu)
+    ]
+    peaks = {}
+    if given.device == "cpu" and not given.quick:
+        for race in raced:
+            with contextlib.suppress(Exception):  # which its rows will tell of
+                peaks[race.what, race.peer] = harness.peaks_on_cpu(race)
     rows: list[dict[str, Any]] = []
     work: dict[tuple[str, ...], float] = {}
     failed = 0
-    for index, race in enumerate(harness.races(paper)):
-        if given.only not in f"{race.what} {race.peer}" or (given.device != "cpu" and race.only_cpu):
-            continue
+    for race in raced:
+        largest, found = peaks.get((race.what, race.peer), (None, {}))
         for label, dtype, compiled in race.cases():
             if (given.dtype and dtype not in given.dtype) or (given.eager and compiled):
                 continue
             same = (race.what, race.peer, label, dtype)
             try:
                 row = harness.measure(
-                    paper, index, race, label, dtype, compiled,
+                    paper, race, label, dtype, compiled,
                     rounds=harness.QUICK if given.quick else harness.ROUNDS,
                     threads=given.threads, device=given.device, work=work.get(same, 0.0),
+                    peaks=found if (label, dtype, compiled) == largest else None,
                 )  # fmt: skip
             except Exception as error:
                 failed += 1

@@ -90,7 +90,7 @@ def writing(case: Case) -> tuple[Side, Side]:
     return Side(lambda: ours.write(ids, [0] * ROWS, GREEDY)), Side(generate)
 
 
-_SIDES = {f"1 x {side} x {side}": side for side in (32, 64, 96, 128)}
+_SIDES = {f"1 x {side} x {side}": side for side in (16, 32, 48, 64)}
 
 RACES = [
     *(
@@ -102,9 +102,9 @@ RACES = [
         "writing codes, cached",
         "transformers",
         writing,
-        {f"{ROWS} x {side**2} codes": side for side in (4, 6, 8, 12)},
+        {f"{ROWS} x {side**2} codes": side for side in (3, 4, 6, 8)},
         grows=lambda side: side**2,
-        typical=f"{ROWS} x 64 codes",
+        typical=f"{ROWS} x 16 codes",
         dtypes=("float32",),
         compiled=False,
     ),
