@@ -32,8 +32,8 @@ def papers() -> list[str]:
     return sorted(file.stem for file in ROWS.glob("[!_]*.py"))
 
 
-def race_paper(paper: str, given: argparse.Namespace) -> tuple[list[dict[str, Any]], int]:
-    """The rows of one paper, printed as they come, and how many failed."""
+def race_paper(paper: str, given: argparse.Namespace) -> int:
+    """Measure the rows of one paper, which are printed and written as they come; returns how many failed."""
     raced = [
         race
         for race in harness.races(paper)
@@ -44,7 +44,6 @@ def race_paper(paper: str, given: argparse.Namespace) -> tuple[list[dict[str, An
         for race in raced:
             with contextlib.suppress(Exception):  # which its rows will tell of
                 peaks[race.what, race.peer] = harness.peaks_on_cpu(race)
-    rows: list[dict[str, Any]] = []
     work: dict[tuple[str, ...], float] = {}
     failed = 0
     for race in raced:
@@ -68,9 +67,10 @@ def race_paper(paper: str, given: argparse.Namespace) -> tuple[list[dict[str, An
                     traceback.print_exc()
                 continue
             work[same] = row.get("work", 0.0)
-            rows.append(row)
+            with open(given.into, "a") as file:  # at once, so that nothing is lost with the process
+                file.write(json.dumps(row) + "\n")
             print(results.line(row), flush=True)
-    return rows, failed
+    return failed
 
 
 def one(paper: str, given: argparse.Namespace, words: list[str]) -> tuple[list[dict[str, Any]], int]:
@@ -101,9 +101,7 @@ def main() -> None:
     if given.into:
         shim.install()
         harness.start(given.threads)
-        rows, failed = race_paper(given.papers[0], given)
-        Path(given.into).write_text("".join(json.dumps(row) + "\n" for row in rows))
-        sys.exit(min(failed, 100))
+        sys.exit(min(race_paper(given.papers[0], given), 100))
     failed = 0
     if not given.page:
         words = [word for word in sys.argv[1:] if word not in given.papers]

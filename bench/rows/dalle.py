@@ -94,15 +94,18 @@ _SIDES = {f"1 x {side} x {side}": side for side in (16, 32, 48, 64)}
 
 RACES = [
     *(
-        Race(f"{part}, {what}", "DALL-E", nets(part, how), _SIDES, grows=lambda side: side**2)
+        Race(f"{part}, {what}", "DALL-E", nets(part, how), _SIDES, grows=lambda side: side**2, dtypes=dtypes)
         for part in ("encoder", "decoder")
-        for what, how in (("training step", training), ("inference", inference))
+        for what, how, dtypes in (
+            ("training step", training, ("float32",)),
+            ("inference", inference, ("float32", "bfloat16")),
+        )
     ),
     Race(
         "writing codes, cached",
         "transformers",
         writing,
-        {f"{ROWS} x {side**2} codes": side for side in (3, 4, 6, 8)},
+        {f"{ROWS} x {side**2} codes": side for side in (3, 4, 5, 6)},
         grows=lambda side: side**2,
         typical=f"{ROWS} x 16 codes",
         dtypes=("float32",),
