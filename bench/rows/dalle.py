@@ -14,7 +14,7 @@ from papertrial.papers.dalle import dvae
 from papertrial.papers.dalle.transformer import Prior
 
 HIDDEN, CODES = 64, 1024
-WIDTH, DEPTH, HEADS, TEXT, WORDS = 256, 6, 8, 32, 512
+WIDTH, DEPTH, HEADS, TEXT, WORDS = 256, 4, 8, 32, 512
 
 
 def nets(part: str, how: Callable[..., Side]) -> Callable[[Case], tuple[Side, Side]]:
@@ -90,11 +90,19 @@ def writing(case: Case) -> tuple[Side, Side]:
     return Side(lambda: ours.write(ids, [0] * ROWS, GREEDY)), Side(generate)
 
 
-_SIDES = {f"1 x {side} x {side}": side for side in (16, 32, 48, 64)}
+_SIDES = {f"1 x {side} x {side}": side for side in (16, 24, 32, 48)}
 
 RACES = [
     *(
-        Race(f"{part}, {what}", "DALL-E", nets(part, how), _SIDES, grows=lambda side: side**2, dtypes=dtypes)
+        Race(
+            f"{part}, {what}",
+            "DALL-E",
+            nets(part, how),
+            _SIDES,
+            grows=lambda side: side**2,
+            dtypes=dtypes,
+            typical="1 x 16 x 16",
+        )
         for part in ("encoder", "decoder")
         for what, how, dtypes in (
             ("training step", training, ("float32",)),
@@ -105,7 +113,7 @@ RACES = [
         "writing codes, cached",
         "transformers",
         writing,
-        {f"{ROWS} x {side**2} codes": side for side in (3, 4, 5, 6)},
+        {f"{ROWS} x {side**2} codes": side for side in (2, 3, 4, 5)},
         grows=lambda side: side**2,
         typical=f"{ROWS} x 16 codes",
         dtypes=("float32",),

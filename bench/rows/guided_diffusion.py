@@ -112,7 +112,7 @@ def sampling(case: Case) -> tuple[Side, Side]:
     return Side(lambda: ours.draw(seeds, labels=labels)), Side(draw)
 
 
-_IMAGES = {f"{rows} x 32 x 32": (rows, 32, 32) for rows in (1, 2, 3, 4)}
+_IMAGES = {f"{rows} x 16 x 16": (rows, 16, 32) for rows in (1, 2, 4, 8)}
 
 RACES = [
     *(
@@ -122,7 +122,7 @@ RACES = [
             step(how),
             _IMAGES,
             grows=lambda size: size[0],
-            typical="1 x 32 x 32",
+            typical="1 x 16 x 16",
         )
         for what, how in (("training step", training), ("inference", inference))
     ),
@@ -133,7 +133,7 @@ RACES = [
         _IMAGES,
         grows=lambda size: size[0],
         dtypes=("float32",),
-        typical="1 x 32 x 32",
+        typical="1 x 16 x 16",
         differs="their sampler goes from t to t - 250 whatever the spacing, ours to the next of its steps",
     ),
 ]

@@ -56,6 +56,6 @@ def _images(*counts: int) -> dict[str, int]:
 RACES = [
     Race("S/32 at 128, training step", "timm", step(training, 128, variants["S/32"]), _images(1, 2, 3, 4), typical="1 image"),
     Race("S/32 at 128, inference", "timm", step(inference, 128, variants["S/32"]), _images(1, 2, 4, 8), typical="1 image"),
-    Race("small at 28, training step", "timm", step(training, 28, SMALL), _images(4, 8, 16, 32)),
-    Race("small at 28, inference", "timm", step(inference, 28, SMALL), _images(8, 16, 32, 64)),
+    Race("small at 28, training step", "timm", step(training, 28, SMALL), _images(2, 4, 8, 16)),
+    Race("small at 28, inference", "timm", step(inference, 28, SMALL), _images(4, 8, 16, 32)),
 ]  # fmt: skip
