@@ -54,8 +54,8 @@ def _images(*counts: int) -> dict[str, int]:
 
 
 RACES = [
-    Race("S/16 at 224, training step", "timm", step(training, 224, variants["S/16"]), _images(1, 2, 4, 8), typical="1 image"),
-    Race("S/16 at 224, inference", "timm", step(inference, 224, variants["S/16"]), _images(1, 2, 4, 8), typical="1 image"),
-    Race("small at 28, training step", "timm", step(training, 28, SMALL), _images(16, 32, 64, 128)),
-    Race("small at 28, inference", "timm", step(inference, 28, SMALL), _images(16, 32, 64, 128)),
+    Race("S/32 at 128, training step", "timm", step(training, 128, variants["S/32"]), _images(1, 2, 3, 4), typical="1 image"),
+    Race("S/32 at 128, inference", "timm", step(inference, 128, variants["S/32"]), _images(1, 2, 4, 8), typical="1 image"),
+    Race("small at 28, training step", "timm", step(training, 28, SMALL), _images(2, 4, 8, 16)),
+    Race("small at 28, inference", "timm", step(inference, 28, SMALL), _images(4, 8, 16, 32)),
 ]  # fmt: skip
