@@ -1205,6 +1205,13 @@ def web(
         str, typer.Option(help="Address to bind to; other machines reach 0.0.0.0, with the token it prints.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes any that is free.", min=0, max=65535)] = 8000,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="The address at which a proxy passes the site on, such as https://lab.example.org; cookies are then for https alone.",
+            show_default=False,
+        ),
+    ] = None,
     index: Annotated[
         list[Path] | None, typer.Option(help="Index to search; may be repeated.", show_default=False)
     ] = None,
@@ -1218,7 +1225,7 @@ def web(
     from papertrial.app.web import make_web
 
     folder = runs if runs is not None else Path("runs") if Path("runs").is_dir() else None
-    site = make_web(folder, host=host, indexes=index or [], judge=judge, evidence=evidence)
+    site = make_web(folder, host=host, url=url, indexes=index or [], judge=judge, evidence=evidence)
     serve(site, host, port, lambda line: print(line, flush=True))
 
 
