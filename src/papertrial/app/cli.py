@@ -255,12 +255,14 @@ def look(
 
     opened = open_data(data, target=target)
     facts = opened.look()
+    if not json:  # before the tasks are asked, who take seconds to load
+        _say(*show.labelled(facts.facts))
+        _say(*show.labelled(("note", note) for note in facts.notes))
+        sys.stdout.flush()
     fitting = suits(facts)
     if json:
         _document({**facts.to_json(), "tasks": fitting.tasks, "papers": fitting.papers})
         return
-    _say(*show.labelled(facts.facts))
-    _say(*show.labelled(("note", note) for note in facts.notes))
     accepted = [name for name, reason in fitting.papers.items() if reason == ""]
     tasks, papers = (fitting.tasks, fitting.papers) if every else (fitting.near_tasks, fitting.near_papers)
     aside = len(fitting.tasks) - len(tasks), len(fitting.papers) - len(papers)
