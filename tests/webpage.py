@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import shutil
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -169,4 +173,47 @@ def serving(site) -> Iterator[str]:
         thread.start()
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         server.should_exit = True
+        thread.join()
+
+
+@contextmanager
+def passing_on(listening, home: str, folder: Path) -> Iterator[None]:
+    """A proxy that ends TLS on a bound socket and passes the bytes on to `home`, as they are."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl, which is not on this machine")
+    certificate = [f"{folder}/{name}.pem" for name in ("chain", "key")]
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    subprocess.run([*words, "-out", certificate[0], "-keyout", certificate[1]], check=True, capture_output=True)
+    secure = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    secure.load_cert_chain(*certificate)
+    inner, ended, loops = urlsplit(home), asyncio.Event(), []
+
+    async def copy(reader, writer):
+        with contextlib.suppress(OSError):
+            while piece := await reader.read(1 << 16):
+                writer.write(piece)
+                await writer.drain()
+        writer.close()
+
+    async def pass_on(reader, writer):
+        onward = await asyncio.open_connection(inner.hostname, inner.port)
+        await asyncio.gather(copy(reader, onward[1]), copy(onward[0], writer))
+        for each in (writer, onward[1]):
+            with contextlib.suppress(OSError):
+                await each.wait_closed()
+
+    async def run():
+        loops.append(asyncio.get_running_loop())
+        server = await asyncio.start_server(pass_on, sock=listening, ssl=secure)
+        await ended.wait()
+        server.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.wait(others, timeout=30) if others else None
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),))
+    thread.start()
+    try:
+        yield
+    finally:
+        loops[0].call_soon_threadsafe(ended.set)
         thread.join()

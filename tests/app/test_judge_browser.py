@@ -13,9 +13,12 @@ pytest.importorskip("fastapi", reason="needs fastapi (the extra web)")
 pytest.importorskip("sqlmodel", reason="needs sqlmodel (the extra web)")
 
 import judging
-from judging import new_study, write_rows
+from judging import new_study, outputs, write_rows
+from papertrial.app.judge.pages import add_judge
 from papertrial.app.judge.store import Store
-from webpage import CHROMIUM
+from papertrial.app.site import make_site
+from papertrial.app.site.serve import listen
+from webpage import CHROMIUM, browser, passing_on, serving
 
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
 TEXTS = [
@@ -170,4 +173,34 @@ def test_twenty_raters_at_once_say_what_is_kept(tmp_path):
             told[person.name, shown[::-1] if flipped else shown] = (choice if flipped else 2 - choice) / 2
     assert kept == told and len(kept) == 20
     assert store.standings(likert.id).undone >= 14
+    store.close()
+
+
+def test_behind_a_proxy_with_tls_a_study_is_judged_and_administered(tmp_path):
+    store = Store(tmp_path / "x.db", create=True)
+    study, admin, [(_, token)] = new_study(store, outputs(tmp_path, 1), raters=1)
+    listening = listen("127.0.0.1", 0)
+    home = f"https://localhost:{listening.getsockname()[1]}"
+    site = make_site(url=home)
+    add_judge(site, store)
+    with serving(site) as inner, browser() as made, passing_on(listening, inner, tmp_path):
+        context = made.new_context(ignore_https_errors=True)
+        page = context.new_page()
+        said = []
+        page.on("console", lambda message: said.append(message.text))
+        page.goto(f"{home}/judge/enter/{token}")
+        page.click("text=Begin")
+        for done in (1, 2):
+            page.wait_for_selector(f"text={done} of 2")
+            page.wait_for_timeout(320)
+            page.locator(".choices [name=q0]").first.click()
+        page.wait_for_selector("text=Thank you")
+        page.goto(f"{home}/judge/enter/{admin}")
+        page.click("text=Make links")
+        assert page.locator("#links code").inner_text().startswith(f"{home}/judge/enter/") and not said
+        cookies = context.cookies()
+        assert len(cookies) == 2 and all(cookie["secure"] and cookie["httpOnly"] for cookie in cookies)
+        assert page.goto(f"{home}/judge").status == 401  # the list of studies is for those who have the site's token
+        context.close()
+    assert [row.value for row in store.judgements(study.id).ratings] == [1.0, 1.0]
     store.close()

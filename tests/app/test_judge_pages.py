@@ -20,7 +20,7 @@ pytest.importorskip("sqlmodel", reason="needs sqlmodel (the extra web)")
 
 import judging
 from judging import new_study, outputs, write_rows
-from papertrial.app.judge.pages import add_judge, looks_like_code
+from papertrial.app.judge.pages import add_judge, enlarged, looks_like_code
 from papertrial.app.judge.store import Store
 from papertrial.app.site import make_site
 from papertrial.core.files import read_json
@@ -131,7 +131,7 @@ def test_pictures_are_reached_by_whoever_judges_them_and_by_no_path(site, store,
     browser.get(f"/judge/enter/{token}")
     stranger.get(f"/judge/enter/{other}")
     page = browser.post(f"/judge/r/{study.id}/begin")
-    addresses = re.findall(r'<img src="([^"]+)" width="8" height="6"', page.text)
+    addresses = re.findall(r'<img src="([^"]+)" width="256" height="192" class="enlarged"', page.text)
     assert len(addresses) == 2 and "system" not in page.text
     reds = set()
     for address in addresses:
@@ -346,6 +346,17 @@ def test_several_questions_are_all_asked(site, store, tmp_path):
 )
 def test_code_is_told_from_prose(text, code):
     assert looks_like_code(text) is code
+
+
+def test_small_pictures_are_enlarged_and_others_are_not():
+    assert [enlarged(size) for size in ((8, 6), (32, 32), (33, 12), (200, 1), (256, 256), (2048, 9))] == [
+        32,
+        8,
+        7,
+        1,
+        1,
+        1,
+    ]
 
 
 # --------------------------------------------------------------------------------------------------------- a real server

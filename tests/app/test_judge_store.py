@@ -16,6 +16,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import sqlalchemy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -27,7 +28,7 @@ from sqlmodel import select
 import judging
 from judging import new_study, outputs, write_rows
 from papertrial.app.judge.outputs import clean, picture, read
-from papertrial.app.judge.store import Assignment, Judgement, Rater, Refused, Store, Unit
+from papertrial.app.judge.store import VERSION, Assignment, Judgement, Rater, Refused, Store, Unit, Version
 from papertrial.core.errors import DataError, PapertrialError
 from papertrial.core.judgement import Judgements, template
 
@@ -505,9 +506,11 @@ def test_pairs_against_one_system_and_outputs_that_are_missing(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ('{"item": 1, "output": "x"}', "line 1: no system"),
+        ('{"item": 1, "output": "x"}', "line 1: no system among item, output;"),
         ('{"system": "a", "output": "x"}', "line 1: no item"),
         ('{"item": 1, "system": "a"}', "line 1: no output"),
+        ('{"item": 1, "system": "a", "output": NaN}', "line 1: no output"),
+        ("{}", "line 1: no system among nothing"),
         ('\n{"item": 1, "system": "a", "output": "x"}\n' * 2, "line 4: 'a' has an output for item '1' already"),
         ("[1]", "not an object"),
         ("[" * 100_000, "not JSON"),
@@ -608,6 +611,108 @@ def test_what_is_no_database_of_ours_is_said_in_a_line(tmp_path):
         assert "secret" not in str(stop.value) and len(str(stop.value).splitlines()) == 1
     with pytest.raises(PapertrialError, match="cannot be a database"):
         Store(tmp_path / "no" / "x.db", create=True)
+
+
+def change(place, *statements):
+    """SQL behind the back of a store."""
+    store = Store(place)
+    with store.engine.execution_options(writes=True).begin() as connection:
+        for statement in statements:
+            connection.execute(sqlalchemy.text(statement))
+    store.close()
+
+
+def test_a_database_of_before_versions_is_brought_up_to_date(place, tmp_path):
+    store = Store(place, create=True)
+    study, _, [(rater, token)] = new_study(store, outputs(tmp_path, 2), raters=1)
+    store.answer(rater, store.take(rater).work.assignment, {"quality": 0.75})
+    before = store.judgements(study.id)
+    store.close()
+    change(place, "DROP TABLE judge_version")
+    opened, failed = [], []
+
+    def open_():
+        try:
+            opened.append(Store(place))
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=open_) for _ in range(4)]  # as many processes may at the same moment
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed and len(opened) == 4
+    store = opened[0]
+    with store.reading() as session:
+        assert session.exec(select(Version.number)).all() == [VERSION]
+    assert store.judgements(study.id) == before and store.enter(token) == ("rater", study.id)
+    assert len(work_through(store, rater, lambda _: {"quality": 1.0})) == 3
+    for store in opened:
+        store.close()
+
+
+def test_many_may_make_the_tables_at_once(place):
+    opened, failed = [], []
+
+    def make():
+        try:
+            opened.append(Store(place, create=True))
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=make) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed and [store.studies() for store in opened] == [[]] * 4
+    for store in opened:
+        store.close()
+
+
+def test_a_database_of_a_newer_papertrial_is_refused_and_left_as_it_is(place, papertrial, tmp_path):
+    store = Store(place, create=True)
+    new_study(store, outputs(tmp_path, 2), raters=1)
+    store.close()
+    change(place, "ALTER TABLE judge_study ADD COLUMN colour TEXT", f"UPDATE judge_version SET number = {VERSION + 3}")
+    for create in (False, True):
+        with pytest.raises(PapertrialError, match=f"newer papertrial: its tables have version {VERSION + 3}") as stop:
+            Store(place, create=create)
+        assert "pip install --upgrade papertrial" in str(stop.value) and len(str(stop.value).splitlines()) == 1
+    for words in (
+        ("judge", "new", "x", tmp_path / "outputs.jsonl", "--db", place),
+        ("judge", "serve", "--db", place),
+        ("judge", "status", "--db", place),
+        ("web", "--judge", place),
+    ):
+        code, out, err = papertrial(*words)
+        assert code == 2 and "newer papertrial" in err and len(err.splitlines()) == 1 and not out
+    engine = sqlalchemy.create_engine(
+        place.replace("postgresql:", "postgresql+psycopg:") if "://" in place else f"sqlite:///{place}"
+    )
+    with engine.connect() as connection:
+        assert connection.scalar(sqlalchemy.text("SELECT number FROM judge_version")) == VERSION + 3
+        assert connection.scalar(sqlalchemy.text("SELECT count(*) FROM judge_study")) == 1
+    engine.dispose()
+
+
+def test_a_database_that_lost_a_table_is_refused(place):
+    store = Store(place, create=True)
+    store.close()
+    change(place, "DROP TABLE judge_judgement")
+    with pytest.raises(PapertrialError, match="lacks the tables judge_judgement"):
+        Store(place, create=True)
+
+
+def test_a_table_that_bears_a_name_of_ours_is_not_taken_over(tmp_path):
+    with sqlite3.connect(tmp_path / "other.db") as other:
+        other.execute("CREATE TABLE judge_item (verse TEXT)")
+    for create in (False, True):
+        with pytest.raises(PapertrialError, match=r"lacks the tables judge_assignment.* or name another database"):
+            Store(tmp_path / "other.db", create=create)
+    assert other.execute("SELECT name FROM sqlite_master").fetchall() == [("judge_item",)]
+    other.close()
 
 
 def test_the_export_is_read_back(store, tmp_path):

@@ -16,7 +16,7 @@ import pytest
 
 from papertrial.app.site import make_site
 from papertrial.app.site.guard import MOST
-from papertrial.app.site.serve import is_loopback, listen, serve
+from papertrial.app.site.serve import home_of, is_loopback, listen, serve
 from papertrial.core.errors import PapertrialError
 from webpage import asked
 
@@ -264,6 +264,84 @@ def test_public_paths_need_no_token():
 def test_a_token_is_drawn_where_others_reach_the_server(host, alone):
     assert is_loopback(host) is alone
     assert (make_site(host=host).guard.token is None) is alone
+
+
+# ------------------------------------------------------------------------------------------------------ behind a proxy
+
+FORGED = {
+    "x-forwarded-proto": "https", "x-forwarded-host": "evil.com", "x-forwarded-for": "127.0.0.1", "x-forwarded-port": "443",
+    "forwarded": "for=127.0.0.1;proto=https;host=evil.com", "x-scheme": "https", "front-end-https": "on",
+}  # fmt: skip
+
+
+def let_in(client, **headers):
+    """The answer that hands out the cookie."""
+    return client.get("/look", params={"token": "t"}, headers=headers)
+
+
+def test_what_a_request_says_of_its_proxy_changes_nothing():
+    plain, told = (
+        let_in(TestClient(site_with_routes(token="t").guard, base_url=HOME), **more) for more in ({}, FORGED)
+    )
+    assert told.headers == plain.headers and told.text == plain.text and "Secure" not in told.headers["set-cookie"]
+    site = site_with_routes(token="t", url="https://lab.example.org")
+    insecure = {name: value.replace("https", "http") for name, value in FORGED.items()}
+    for headers in ({}, FORGED, insecure):  # neither can anybody talk it out of https
+        answer = let_in(TestClient(site.guard, base_url="http://lab.example.org"), **headers)
+        assert answer.headers["set-cookie"].endswith("; Secure")
+        assert TestClient(site.guard, base_url=HOME).get("/look", headers=headers).status_code == 401
+
+
+def test_a_site_behind_a_proxy_asks_for_its_token_and_knows_its_name():
+    site = site_with_routes(url="https://lab.example.org")
+    assert site.guard.token  # bound to this machine, and yet others come in
+    client = TestClient(site.guard, base_url="http://lab.example.org")
+    assert client.get("/look").status_code == 401
+    assert client.get("/look", headers={"host": "evil.example.org"}).status_code == 400
+    assert asked(site.guard, "/look", "GET", host="lab.example.org:443")[0] == 401
+    plain = site_with_routes(url="http://lab.example.org:8080", token="t")  # a proxy without TLS
+    assert "Secure" not in let_in(TestClient(plain.guard, base_url="http://lab.example.org:8080")).headers["set-cookie"]
+
+
+@pytest.mark.parametrize(
+    "host", ["lab.example.org", "127.0.0.1:8000"]
+)  # proxies pass on the name, or their own address
+def test_what_a_page_behind_a_proxy_sends_passes_and_nothing_else(host):
+    site = site_with_routes(url="https://Lab.example.org:443/")
+    headers = {"cookie": f"{site.guard.cookie}={site.guard._proof()}", "host": host}
+    client = TestClient(site.guard)
+    assert client.post("/take", content=b"abc", headers={**headers, "origin": "https://lab.example.org"}).text == "3"
+    for origin in ("https://evil.com", "https://lab.example.org.evil.com", "https://lab.example.org:444", "null", ""):
+        assert client.post("/take", content=b"abc", headers={**headers, "origin": origin}).status_code == 403
+    assert client.post("/take", content=b"abc", headers=headers).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("url", "home"),
+    [
+        ("https://lab.example.org", "https://lab.example.org"),
+        ("https://LAB.example.org:443/", "https://lab.example.org"),
+        ("http://10.0.0.7:8700", "http://10.0.0.7:8700"),
+        ("https://[fd00::1]:8443", "https://[fd00::1]:8443"),
+        ("https://b\u00fccher.example", "https://xn--bcher-kva.example"),
+    ],
+)
+def test_an_address_is_told_as_browsers_tell_it(url, home):
+    assert home_of(url) == home
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "", "lab.example.org", "ftp://lab.example.org", "https://", "https://lab.example.org/judge", "https://me:pw@lab",
+        "https://lab?x=1", "https://lab#x", "https://lab:port", "https://lab:99999", "https://[::1", "https://a..b",
+        "javascript:alert(1)",
+    ],
+)  # fmt: skip
+def test_what_is_no_address_of_a_site_is_said_in_one_line(url):
+    with pytest.raises(PapertrialError, match="is no address of a site") as stop:
+        home_of(url)
+    assert len(str(stop.value).splitlines()) == 1
 
 
 # ------------------------------------------------------------------------------------------------------ pages and files

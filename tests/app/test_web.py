@@ -311,6 +311,42 @@ def test_folders_of_something_else_are_shown_as_such(tmp_path, name, content):
         assert Runs(runs).entries()[0].state == UNREADABLE
 
 
+@pytest.fixture
+def locked(copy, monkeypatch):
+    """A folder beside a run into which the server may not look, whoever runs the test."""
+    place = copy / "locked"
+    (place / "deep").mkdir(parents=True)
+
+    def refusing(real):
+        def ask(path, *rest, **more):
+            if str(path).startswith(f"{place}/") or (real is os.scandir and str(path) == str(place)):
+                raise PermissionError(13, "Permission denied", str(path))
+            return real(path, *rest, **more)
+
+        return ask
+
+    for name in ("stat", "lstat", "scandir", "listdir"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+    with pytest.raises(PermissionError):
+        (place / "config.json").exists()
+    return place
+
+
+def test_a_folder_that_may_not_be_read_costs_no_page(locked, papertrial):
+    client = client_of(locked.parent)
+    [entry] = [entry for entry in Runs(locked.parent).entries() if entry.path == "locked"]
+    assert entry.state == UNREADABLE
+    text = client.get("/runs").text
+    assert "locked" in text and "may not read it" in text and "mixer" in text
+    assert "may not read it" in client.get("/runs/locked").text
+    for path in ("/runs/locked/deep", "/pictures/locked/a.png", "/pictures/locked/deep/a.png", "/reports/locked"):
+        assert client.get(path).status_code == 404, path
+    assert client.get("/search?q=attention").status_code == 200
+    for root in (locked, locked / "deep"):
+        code, out, err = papertrial("web", root)
+        assert code == 2 and "may not be read" in err and len(err.splitlines()) == 1 and not out
+
+
 def test_a_folder_that_is_not_there_or_is_a_run_is_said(folder, tmp_path):
     with pytest.raises(PapertrialError, match="did you mean 'runs'"):
         make_web(folder.parent / "rums")

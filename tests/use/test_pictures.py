@@ -174,8 +174,9 @@ def test_nothing_of_others_is_replaced_and_nothing_half_written(tmp_path, monkey
     with pytest.raises(PapertrialError, match="holds other things"):
         save(artifact(), tmp_path / "out")
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(PapertrialError, match="holds other things"):
-        save(artifact(), tmp_path / "file")
+    for inside in ("", "deep/er"):
+        with pytest.raises(PapertrialError, match="file is a file"):
+            save(artifact(), tmp_path / "file" / inside)
 
     def full(*what):
         raise OSError(28, "no space left on device")

@@ -255,12 +255,14 @@ def look(
 
     opened = open_data(data, target=target)
     facts = opened.look()
+    if not json:  # before the tasks are asked, who take seconds to load
+        _say(*show.labelled(facts.facts))
+        _say(*show.labelled(("note", note) for note in facts.notes))
+        sys.stdout.flush()
     fitting = suits(facts)
     if json:
         _document({**facts.to_json(), "tasks": fitting.tasks, "papers": fitting.papers})
         return
-    _say(*show.labelled(facts.facts))
-    _say(*show.labelled(("note", note) for note in facts.notes))
     accepted = [name for name, reason in fitting.papers.items() if reason == ""]
     tasks, papers = (fitting.tasks, fitting.papers) if every else (fitting.near_tasks, fitting.near_papers)
     aside = len(fitting.tasks) - len(tasks), len(fitting.papers) - len(papers)
@@ -1206,6 +1208,13 @@ def web(
         str, typer.Option(help="Address to bind to; other machines reach 0.0.0.0, with the token it prints.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes any that is free.", min=0, max=65535)] = 8000,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="The address at which a proxy passes the site on, such as https://lab.example.org; cookies are then for https alone.",
+            show_default=False,
+        ),
+    ] = None,
     index: Annotated[
         list[Path] | None, typer.Option(help="Index to search; may be repeated.", show_default=False)
     ] = None,
@@ -1219,7 +1228,7 @@ def web(
     from papertrial.app.web import make_web
 
     folder = runs if runs is not None else Path("runs") if Path("runs").is_dir() else None
-    site = make_web(folder, host=host, indexes=index or [], judge=judge, evidence=evidence)
+    site = make_web(folder, host=host, url=url, indexes=index or [], judge=judge, evidence=evidence)
     serve(site, host, port, lambda line: print(line, flush=True))
 
 

@@ -152,7 +152,9 @@ class Board:
         if not level:
             return f"{first} is better than {'all others' if len(beaten) > 1 else beaten[0]}."
         if not any(d.word != CANNOT_TELL for d in self.differences):
-            return "Cannot tell any two systems apart."
+            reasons = {d.reason for d in self.differences}
+            why = f": {reasons.pop()}" if len(reasons) == 1 and reasons != {""} else ""
+            return f"Cannot tell any two systems apart{why}."
         return f"{first} leads, but cannot be told from {_and(level)}."
 
     def report(self) -> Report:
@@ -170,11 +172,17 @@ class Board:
             ("agreement", self._agreement()),
             *(("left out", f"{name}: {why}") for name, why in self.left_out),
         ]
-        facts += [("differences" if not place else "", str(d)) for place, d in enumerate(self.differences)]
+        facts += [("difference" if not place else "", str(d)) for place, d in enumerate(self.differences)]
         if self.full is not None:
             facts.append(("with all", self.full.verdict))
         return Report(
-            f"People on {self.question}", self.verdict, tuple(facts), head, rows, self.to_json(), caveats=self.notes
+            f"What people say: {self.question}",
+            self.verdict,
+            tuple(facts),
+            head,
+            rows,
+            self.to_json(),
+            caveats=self.notes,
         )
 
     def _agreement(self) -> str:

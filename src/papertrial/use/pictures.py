@@ -187,9 +187,12 @@ def save(artifact: Artifact, out: Path | str | None = None, **options: Any) -> d
 
 def _require_ours(out: Path) -> None:
     """Raise PapertrialError where `out` holds something that `save` did not write."""
+    file = next((path for path in (out, *out.parents) if path.exists() and not path.is_dir()), None)
+    if file is not None:
+        raise PapertrialError(f"{file} is a file", "name a new folder with --out")
     if not out.exists():
         return
-    held = {path.name for path in out.iterdir()} if out.is_dir() else {out.name}
+    held = {path.name for path in out.iterdir()}
     if held and not held <= {GRID, LIST} | _listed(out / LIST):
         raise PapertrialError(f"{out} is there already and holds other things", "choose another --out")
 

@@ -22,8 +22,8 @@ judge = typer.Typer(
 )
 
 _FILE = "judgements.db"
-_URL = "http://127.0.0.1:8700"
 _PORT = 8700
+_URL = f"http://127.0.0.1:{_PORT}"
 Database = Annotated[
     str,
     typer.Option(
@@ -45,8 +45,14 @@ def _store(place: str, *, create: bool = False) -> Store:
     return Store(place, create=create)
 
 
-def _links(url: str, named: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [(name, f"{url.rstrip('/')}/judge/enter/{token}") for name, token in named]
+def _home(url: str) -> str:
+    from papertrial.app.site import home_of
+
+    return home_of(url)
+
+
+def _links(home: str, named: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(name, f"{home}/judge/enter/{token}") for name, token in named]
 
 
 def _tell(links: list[tuple[str, str]]) -> list[str]:
@@ -58,8 +64,9 @@ def _counted(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
-def _serve_line(db: str) -> str:
-    return "papertrial judge serve" + ("" if db == _FILE or "://" in db else f" --db {quote(db)}")
+def _serve_line(db: str, home: str) -> str:
+    where = "" if db == _FILE or "://" in db else f" --db {quote(db)}"
+    return f"papertrial judge serve{where}" + (f" --url {home}" if home.startswith("https:") else "")
 
 
 @judge.command("new")
@@ -108,6 +115,7 @@ def new(
     from papertrial.app.judge.outputs import clean, read
     from papertrial.core.judgement import template as find_template
 
+    home = _home(url)
     called = " ".join(clean(name).split())
     if not called:
         raise PapertrialError("the study has no name", "type: papertrial judge new NAME OUTPUTS")
@@ -121,8 +129,8 @@ def new(
     study, token = store.add(called, asked, material, labels=labels, raters=raters, minutes=minutes)
     names = store.next_names(study.id or 0, raters)
     invited = store.invite(study.id or 0, names)
-    administrator = _links(url, [("administrator", token)])
-    links = _links(url, invited)
+    administrator = _links(home, [("administrator", token)])
+    links = _links(home, invited)
     if json:
         _document(
             {
@@ -145,10 +153,11 @@ def new(
         ("of", f"{_counted(len(material.units), what)}: {_counted(items, 'item')}, {', '.join(sorted(systems))}"),
         ("labels", f"{labels} each, {_counted(study.share, what)} a rater"),
         ("checks", f"{len(material.checks)}, one in about {study.check_every}" if material.checks else "none: --checks FILE adds some"),
+        ("kept in", store.name),
     ]  # fmt: skip
     _say(*show.labelled(rows), *show.labelled(("note", note) for note in material.notes))
     _say("", *_tell([*administrator, *links]), "", "These links are not kept: copy them now. Each is for one person.")
-    _say("", f"next        {_serve_line(db)}")
+    _say("", f"next        {_serve_line(db, home)}")
 
 
 @judge.command("serve")
@@ -156,13 +165,20 @@ def serve(
     db: Database = _FILE,
     host: Annotated[str, typer.Option(help="0.0.0.0 lets in other machines of the network, phones too.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes any that is free.", min=0, max=65535)] = _PORT,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="The address at which a proxy passes the pages on, such as https://judge.example.org; cookies are then for https alone.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Serve the pages of all studies in a database until Ctrl-C."""
     from papertrial.app.site import make_site
     from papertrial.app.site import serve as run
 
     store = _store(db)
-    site = make_site(host=host)
+    site = make_site(host=host, url=url)
     from papertrial.app.judge.pages import add_judge
 
     add_judge(site, store)
@@ -188,12 +204,13 @@ def invite(
     """Invite more raters; each link is printed this once."""
     from papertrial.app.judge.outputs import clean
 
+    home = _home(url)
     store = _store(db)
     own = store.study(study).id or 0
     names = [" ".join(clean(one).split()) for one in name or []]
     if not all(names):
         raise PapertrialError("a rater has no name", "leave out --name to have them numbered")
-    links = _links(url, store.invite(own, names or store.next_names(own, raters)))
+    links = _links(home, store.invite(own, names or store.next_names(own, raters)))
     if json:
         _document(dict(links))
         return
@@ -210,12 +227,13 @@ def link(
     url: Address = _URL,
 ) -> None:
     """A new link for one that is lost; the old one opens nothing any more."""
+    home = _home(url)
     store = _store(db)
     own = store.study(study).id or 0
     known = {one.name: one.id for one in store.standings(own).raters}
     if rater is not None and rater not in known:
         raise PapertrialError(f"{study!r} has no rater {rater!r}", did_you_mean(rater, known))
-    _say(_links(url, [store.renew(own, known[rater] if rater else None)])[0][1])
+    _say(_links(home, [store.renew(own, known[rater] if rater else None)])[0][1])
 
 
 @judge.command("status")

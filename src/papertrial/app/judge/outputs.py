@@ -11,6 +11,7 @@ import csv
 import io
 import itertools
 import json
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,12 +116,16 @@ def _entries(files: Sequence[str], images: Path | None, notes: list[str]) -> dic
     for given in files:
         named, path = _named_file(given)
         for number, (where, row) in enumerate(rows(path), 1):
+            among = textwrap.shorten(f"among {', '.join(row) or 'nothing'}", 100, placeholder=" ...")
             system = named or _pop(row, _SYSTEM)
             item = _pop(row, _ITEM) or (str(number) if named else "")
             if not system:
-                raise DataError(f"{where}: no system", f"add a column system, or name it: SYSTEM={path}")
+                raise DataError(f"{where}: no system {among}", f"add a column system, or name it: SYSTEM={path}")
             if not item:
-                raise DataError(f"{where}: no item", "add a column item, so that systems are compared on the same one")
+                raise DataError(
+                    f"{where}: no item {among}",
+                    "add a column item, so that systems are compared on the same one",
+                )
             made = _made(row, where, images or path.parent)
             own = _own_picture(row, where, images or path.parent)
             entry = entries.setdefault(item, Entry(item, {}, None, {}))
@@ -195,7 +200,7 @@ def rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     parse = _csv_rows if path.suffix.lower() == ".csv" else _json_rows
     for line, row in parse(text, path):
         where = f"{path}, line {line}"
-        columns = {clean(str(name)).strip(): _words(value) for name, value in row.items() if value is not None}
+        columns = {clean(str(name)).strip(): _words(value) for name, value in row.items() if _is_there(value)}
         for name, words in columns.items():
             if len(words) > LONGEST_TEXT:
                 raise DataError(f"{where}: {name} has {len(words)} characters", "nobody reads that much; cut it")
@@ -227,6 +232,11 @@ def _csv_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield reader.line_num, row
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.reader.line_num}: {error}", "mend the quotes") from None
+
+
+def _is_there(value: Any) -> bool:
+    """Neither null nor NaN, which other libraries write for what is missing."""
+    return value is not None and value == value
 
 
 def _words(value: Any) -> str:

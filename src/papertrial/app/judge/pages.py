@@ -36,6 +36,7 @@ _HERE = Path(__file__).parent
 _COOKIE = "papertrial-judge"
 _YEAR = 365 * 24 * 3600
 _MOST = 1 << 16  # bytes of a form
+_SEEN = 256  # pixels of a screen that a smaller picture is enlarged to
 _FURTHER = 10  # units, for a rater who has done the share and asks for more
 _STATES = {"pause": "paused", "open": "open", "close": "closed"}
 
@@ -94,7 +95,7 @@ class _Pages:
             token,
             max_age=_YEAR,
             path=f"/judge/{who}/{study}",
-            secure=request.url.scheme == "https",
+            secure=self.site.guard.secure(request.scope),
             httponly=True,
             samesite="strict",
         )
@@ -147,6 +148,7 @@ class _Pages:
                 asks=template,
                 keys=_keys(template),
                 looks_like_code=looks_like_code,
+                enlarged=enlarged,
             )
         )
 
@@ -260,7 +262,7 @@ class _Pages:
             made = self.store.invite(number, names)
         except Refused as refusal:
             return self._note(request, 409, _sentence(refusal.problem), _sentence(refusal.fix), f"/judge/a/{study}")
-        links = [(name, link(str(request.base_url), token)) for name, token in made]
+        links = [(name, link(self.site.address(request), token)) for name, token in made]
         return self._administered(request, study, "admin", links=links)
 
     def rater(self, request: Request, study: str, rater: str, what: str) -> Response:
@@ -274,7 +276,8 @@ class _Pages:
                 self.store.revoke(number, _number(rater))
             elif what == "renew":
                 name, token = self.store.renew(number, _number(rater))
-                return self._administered(request, study, "admin", links=[(name, link(str(request.base_url), token))])
+                links = [(name, link(self.site.address(request), token))]
+                return self._administered(request, study, "admin", links=links)
             else:
                 return self._note(request, 404, "There is no such page.")
         except Refused as refusal:
@@ -324,6 +327,11 @@ def looks_like_code(text: str) -> bool:
     """Whether lines are indented, so that they are read best where all characters are as wide."""
     lines = text.split("\n")
     return len(lines) > 2 and sum(line.startswith(("  ", "\t")) for line in lines) >= 2
+
+
+def enlarged(size: tuple[int, int]) -> int:
+    """How many times as large a picture is shown: one of a few pixels is seen by nobody. Sharp, so it looks like what it is."""
+    return max(1, _SEEN // max(size))
 
 
 def _answers(template: Template, form: dict[str, str]) -> dict[str, float]:

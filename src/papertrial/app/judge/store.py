@@ -12,7 +12,8 @@ SQLite runs in WAL mode with synchronous=FULL, so that neither kill -9 nor a pow
     assignment  a unit given to a rater, the side each output is shown on, and until when
     judgement   one answer to one question. Only ever added; undoing marks it
 
-Tokens are 256 random bits and are kept as SHA-256 alone: who reads the database cannot enter with it.
+Tokens are 256 random bits and are kept as SHA-256 alone: who reads the database cannot enter with it. The tables have a
+version: a database of an older papertrial is brought up to date when it is opened, one of a newer papertrial is refused.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from papertrial.core.judgement import Check, Judgements, Preference, Question, R
 LARGEST_ID = 2**31 - 1  # of a PostgreSQL integer
 _TOGETHER = 64  # writes in one transaction
 _APART = 1_000_003  # of the draws of two raters
+_ALONE = 0x6A75646765  # names the lock of PostgreSQL under which tables are made or changed
 
 _Result = TypeVar("_Result")
 
@@ -164,6 +166,23 @@ class Judgement(_Table, table=True):
             postgresql_where=sql.text("undone IS NULL"),
         ),
     )
+
+
+class Version(_Table, table=True):
+    """One row: the version of the tables."""
+
+    __tablename__ = "judge_version"
+    number: int = Field(primary_key=True)
+
+
+def _count_versions(connection: sql.Connection) -> None:
+    """The first tables told no version."""
+    _Table.metadata.tables["judge_version"].create(connection, checkfirst=True)
+
+
+#: what brings tables of version 0, 1, ... to the next one; whoever changes a table above adds a step
+_STEPS: tuple[Callable[[sql.Connection], None], ...] = (_count_versions,)
+VERSION = len(_STEPS)
 
 
 #: what every answer asks, built once
@@ -296,7 +315,7 @@ class Store:
     """The database of any number of studies. Safe to use from many threads, and by many processes at once.
 
     place: a SQLite file, or postgresql://user:password@host/database. `create` makes the tables where there are none.
-    Raises PapertrialError when it cannot be opened or is something else.
+    Raises PapertrialError when it cannot be opened, is something else, or was written by a newer papertrial.
     """
 
     def __init__(self, place: str | Path, *, create: bool = False, clock: Callable[[], float] = time.time) -> None:
@@ -305,13 +324,50 @@ class Store:
         self._writer = self.engine.execution_options(writes=True)
         self._checks: dict[int | None, list[int]] = {}
         self._lines: dict[int, _Line] = {}
-        with self._explained():
-            present = set(sql.inspect(self.engine).get_table_names())
-            wanted = set(_Table.metadata.tables)
-            if create and not wanted & present:
-                _Table.metadata.create_all(self._writer)
-            elif not wanted <= present:
-                raise PapertrialError(f"{self.name} holds no studies by people", "papertrial judge new makes one")
+        try:
+            with self._explained():
+                with self.engine.connect() as connection:
+                    version = self._version(connection)
+                if version is None and not create:
+                    raise PapertrialError(f"{self.name} holds no studies by people", "papertrial judge new makes one")
+                if version != VERSION:
+                    self._bring_up_to_date()
+        except BaseException:
+            self.close()
+            raise
+
+    def _version(self, connection: sql.Connection) -> int | None:
+        """The version of the tables, None where there are none. Raises PapertrialError for tables that are not ours."""
+        present, wanted = set(sql.inspect(connection).get_table_names()), set(_Table.metadata.tables)
+        if not wanted & present:
+            return None
+        told = connection.scalar(select(sql.func.max(Version.number))) if Version.__tablename__ in present else None
+        version = told or 0
+        if version > VERSION:
+            raise PapertrialError(
+                f"{self.name} was written by a newer papertrial: its tables have version {version}, this one knows {VERSION}",
+                "use that papertrial, or type: pip install --upgrade papertrial",
+            )
+        if version == VERSION and not wanted <= present:
+            raise PapertrialError(
+                f"{self.name} lacks the tables {', '.join(sorted(wanted - present))}",
+                "put back a copy of it, or name another database",
+            )
+        return version
+
+    def _bring_up_to_date(self) -> None:
+        """Make the tables, or change those of an older version: all of it or nothing, by one process at a time."""
+        with self._writer.begin() as connection:
+            if connection.dialect.name == "postgresql":  # SQLite lets one alone write
+                connection.execute(sql.select(sql.func.pg_advisory_xact_lock(_ALONE)))
+            version = self._version(connection)  # another process may have come first
+            if version is None:
+                _Table.metadata.create_all(connection)
+            for step in _STEPS[VERSION if version is None else version :]:
+                step(connection)
+            connection.execute(sql.delete(Version))
+            connection.execute(sql.insert(Version).values(number=VERSION))
+            self._version(connection)  # tables that only look like ours are left as they were
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

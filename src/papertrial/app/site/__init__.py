@@ -10,25 +10,29 @@ import secrets
 from typing import TYPE_CHECKING
 
 from papertrial.app.site.guard import LOOPBACK
-from papertrial.app.site.serve import is_loopback, names_of, serve
+from papertrial.app.site.serve import home_of, is_loopback, names_of, serve
 from papertrial.core.errors import missing_extra
 
 if TYPE_CHECKING:
     from papertrial.app.site.pages import Site
 
-__all__ = ["LOOPBACK", "make_site", "serve"]
+__all__ = ["LOOPBACK", "home_of", "make_site", "serve"]
 
 
-def make_site(name: str = "papertrial", *, host: str = "127.0.0.1", token: str | None = None) -> Site:
+def make_site(
+    name: str = "papertrial", *, host: str = "127.0.0.1", url: str | None = None, token: str | None = None
+) -> Site:
     """A site without pages, for a server bound to `host`.
 
-    token: what visitors must show; one is drawn where `host` is reached from other machines.
-    Raises PapertrialError when a package of the extra `web` is missing.
+    url: the address at which a proxy passes the server on; where it is https, so are the cookies.
+    token: what visitors must show; one is drawn where other machines reach `host` or there is a `url`.
+    Raises PapertrialError when a package of the extra `web` is missing, and for a `url` that is none.
     """
     try:
         from papertrial.app.site.pages import Site
     except ImportError as error:
         raise missing_extra("a web page", error.name or "fastapi", "web") from None
-    if token is None and not is_loopback(host):
+    home = home_of(url) if url else None
+    if token is None and (home or not is_loopback(host)):
         token = secrets.token_urlsafe(24)
-    return Site(name, token, names_of(host))
+    return Site(name, token, names_of(host, home), home)

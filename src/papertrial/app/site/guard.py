@@ -60,12 +60,16 @@ class Guard:
     hosts: names that the server goes by. Numeric addresses are names too where it is not bound to loopback alone: a
     page of another site can make its own name point here, but not a number.  cookie: its name, of which each token has
     one, since two servers of one machine share a jar whatever their ports.
+    home: the address at which a proxy passes the server on, such as https://example.org; its name must be one of `hosts`.
+    Cookies are then for https alone. What a request says of itself (X-Forwarded-Proto, Forwarded) is never asked, so
+    there is nothing to forge.
     public: beginnings of paths that need no token.  limits: bytes that a request may bring, by the beginning of its path.
     """
 
     app: Callable[..., Any]
     token: str | None = None
     hosts: Iterable[str] = LOOPBACK
+    home: str | None = None
     public: list[str] = field(default_factory=lambda: ["/static/"])
     limits: dict[str, int] = field(default_factory=dict)
 
@@ -128,7 +132,8 @@ class Guard:
             return 400, "There is no such address."
         if scope["method"] not in _READS:
             origin = headers.get("origin", [])
-            if len(origin) != 1 or origin[0].lower().partition("://")[2] != host[0].lower():
+            own = len(origin) == 1 and origin[0].lower().partition("://")[2] == host[0].lower()
+            if not own and [self.home] != [name.lower() for name in origin]:  # a proxy may leave out the name
                 return 403, "This was sent from another site."
             if headers.get("sec-fetch-site", ["same-origin"]) != ["same-origin"]:
                 return 403, "This was sent from another site."
@@ -157,6 +162,10 @@ class Guard:
             return False
         return held is not None and hmac.compare_digest(held.value.encode(), self._proof().encode())
 
+    def secure(self, scope: Mapping[str, Any]) -> bool:
+        """Whether a cookie that answers this request is for https alone."""
+        return str(self.home).startswith("https:") or scope.get("scheme") == "https"
+
     def _proof(self) -> str:
         """What the cookie holds: not the token, which is of use elsewhere."""
         return _digest(f"proof {self.token}")
@@ -175,7 +184,7 @@ class Guard:
             return await _answer(reply, 401, f"{wrong}This page is for those who have its token.", _FORM)
         # A page that leads on instead of a redirect: browsers keep a strict cookie from one that another site began.
         cookie = f"{self.cookie}={self._proof()}; Path=/; HttpOnly; SameSite=Strict; Max-Age=2592000"
-        cookie += "; Secure" if scope.get("scheme") == "https" else ""
+        cookie += "; Secure" if self.secure(scope) else ""
         address = html.escape("/" + quote(scope["path"].lstrip("/")))
         lead = f'<meta http-equiv="refresh" content="0; url={address}"><p><a href="{address}">Go on</a></p>'
         await _answer(reply, 200, "Welcome.", lead, {"set-cookie": cookie})

@@ -59,10 +59,10 @@ class Site:
     request may bring by the beginning of its path.  menu: (words, address) of the links at the top.
     """
 
-    def __init__(self, name: str, token: str | None, hosts: Sequence[str]) -> None:
+    def __init__(self, name: str, token: str | None, hosts: Sequence[str], home: str | None = None) -> None:
         self.name = name
         self.app = FastAPI(title=name, docs_url=None, redoc_url=None, openapi_url=None)
-        self.guard = Guard(self.app, token, hosts)
+        self.guard = Guard(self.app, token, hosts, home)
         self.menu: list[tuple[str, str]] = []
         self._assets: dict[str, Asset] = {}
         self._folders: dict[str, Any] = {}
@@ -105,6 +105,10 @@ class Site:
         made.filters["typeset"] = typeset
         made.globals.update(site=self, asset=lambda name: self._assets[name].address, htmx_settings=_HTMX)
         return made
+
+    def address(self, request: Request) -> str:
+        """How other people reach the site: what its keeper said, or else how this visitor did."""
+        return self.guard.home or str(request.base_url).rstrip("/")
 
     async def _static(self, request: Request, name: str) -> Response:
         """A file by its name; no path leads to the disk."""

@@ -11,6 +11,7 @@ import socket
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from papertrial.app.site.guard import LOOPBACK
 from papertrial.core.errors import PapertrialError, missing_extra
@@ -64,12 +65,34 @@ def _refused(host: str, port: int, error: OSError) -> PapertrialError:
     return PapertrialError(f"{host}:{port} cannot be used: {(error.strerror or str(error)).lower()}")
 
 
-def names_of(host: str) -> list[str]:
-    """Names by which a browser reaches a server bound to `host`; numeric addresses are taken beside them."""
-    if is_loopback(host):
-        return list(dict.fromkeys([*LOOPBACK, host]))
-    machine = socket.gethostname()
-    return list(dict.fromkeys([*LOOPBACK, host, machine, f"{machine}.local", socket.getfqdn()]))
+def names_of(host: str, home: str | None = None) -> list[str]:
+    """Names by which a browser reaches a server bound to `host`, and `home` where a proxy passes it on; numeric
+    addresses are taken beside them."""
+    names = [*LOOPBACK, host, *([urlsplit(home).hostname or ""] if home else [])]
+    if not is_loopback(host):
+        machine = socket.gethostname()
+        names += [machine, f"{machine}.local", socket.getfqdn()]
+    return list(dict.fromkeys(names))
+
+
+def home_of(url: str) -> str:
+    """An address of a whole site as browsers tell it as the origin of a page: `https://example.org`.
+
+    Raises PapertrialError for anything else; a site that stands below a path of another one is none.
+    """
+    try:
+        parts = urlsplit(url)
+        name, port = (parts.hostname or "").encode("idna").decode(), parts.port
+    except ValueError:
+        parts, name, port = urlsplit(""), "", None
+    more = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
+    if parts.scheme not in ("http", "https") or not name or more:
+        raise PapertrialError(
+            f"{url!r} is no address of a site", "name one such as https://judge.example.org, with nothing behind it"
+        )
+    usual = {"http": 80, "https": 443}[parts.scheme]
+    name = f"[{name}]" if ":" in name else name
+    return f"{parts.scheme}://{name}" + ("" if port in (None, usual) else f":{port}")
 
 
 def _address(host: str, port: int) -> str:
@@ -93,8 +116,10 @@ def serve(site: Site, host: str, port: int, say: Callable[[str], None] = print) 
         raise missing_extra("a web page", "uvicorn", "web") from None
     with listen(host, port) as listening:
         token = site.guard.token
-        address = _address(host, listening.getsockname()[1]) + (f"?token={token}" if token else "")
-        say(f"{site.name}: {address}   (Ctrl-C ends it)")
+        bound = _address(host, listening.getsockname()[1])
+        address = (f"{site.guard.home}/" if site.guard.home else bound) + (f"?token={token}" if token else "")
+        passed = f"a proxy must pass it on to {bound}; " if site.guard.home else ""
+        say(f"{site.name}: {address}   ({passed}Ctrl-C ends it)")
         config = uvicorn.Config(
             site.guard,
             log_level="warning",

@@ -16,6 +16,7 @@ def make_web(
     runs: Path | None,
     *,
     host: str = "127.0.0.1",
+    url: str | None = None,
     indexes: Sequence[Path] = (),
     judge: str | None = None,
     evidence: Path | None = None,
@@ -25,12 +26,11 @@ def make_web(
 
     runs: the folder that may be read; None where there is none.  indexes: to be searched, beside those in `runs` and in
     the cache.  judge: database of judgements, which adds their pages.  evidence: folder of what is known of claims;
-    by default that of this folder or of the checkout.  token: what
-    visitors must show; one is drawn where other machines reach the server.
+    by default that of this folder or of the checkout.  url, token: see `make_site`.
 
     Raises PapertrialError for a folder that is not there or holds something else, and for a missing extra.
     """
-    site = make_site("papertrial", host=host, token=token)
+    site = make_site("papertrial", host=host, url=url, token=token)
     from papertrial.app.web.pages import mount
 
     mount(site, runs, indexes, evidence if evidence is not None else _evidence())

@@ -93,16 +93,21 @@ def link(name: str, hit: Hit | Document) -> str:
 
 def _inside(folder: Path) -> Iterator[Path]:
     """Indexes in a folder, links not followed."""
-    if not folder.is_dir():
+    try:
+        held = sorted(folder.iterdir()) if folder.is_dir() else []
+    except PermissionError:
         return
-    for entry in sorted(folder.iterdir()):
-        if not entry.is_symlink() and (entry / MANIFEST).is_file() and not holds_links(entry) and _is_index(entry):
+    for entry in held:
+        if _is_index(entry):
             yield entry.resolve()
 
 
 def _is_index(folder: Path) -> bool:
+    """What may not be read is none."""
     try:
+        if folder.is_symlink() or not (folder / MANIFEST).is_file() or holds_links(folder):
+            return False
         held = read_json(folder / MANIFEST)
-    except PapertrialError:
+    except (PermissionError, PapertrialError):
         return False
     return isinstance(held, dict) and {"generation", "documents", "dense"} <= held.keys()

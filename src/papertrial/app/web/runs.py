@@ -25,6 +25,8 @@ from papertrial.core.files import read_json
 from papertrial.core.run import Run
 from papertrial.study.parts import Record
 
+#: the kind of a folder that the server may not look into
+LOCKED = "folder"
 RUNNING, DONE, STOPPED, UNREADABLE = "running", "done", "stopped", "unreadable"
 #: seconds in which a run writes something, even one on another machine, whose lock is not seen here: a checkpoint is due
 #: every 30
@@ -65,7 +67,7 @@ class Part:
 class Entry:
     """A run or a comparison as the list shows it.
 
-    path: below the runs folder, with "/".  kind: run | comparison.  changed: when something was last written, in seconds.
+    path: below the runs folder, with "/".  kind: run | comparison, or LOCKED.  changed: when something was last written, in seconds.
     parts: of a run.  runs: of a comparison, by state.  metric: the primary one with its value.  reason: why it is
     unreadable.
     """
@@ -89,11 +91,16 @@ class Runs:
     """The folder that the site may read, and nothing beside it."""
 
     def __init__(self, root: Path) -> None:
-        """Raises PapertrialError when there is no such folder, or it is a run itself."""
-        if not root.is_dir():
-            beside = [entry.name for entry in root.parent.iterdir() if entry.is_dir()] if root.parent.is_dir() else []
-            raise PapertrialError(f"there is no folder {root}", did_you_mean(root.name, beside))
+        """Raises PapertrialError when there is no such folder, it may not be read, or it is a run itself."""
+        with suppress(PermissionError):
+            if not root.is_dir():
+                beside = [e.name for e in root.parent.iterdir() if e.is_dir()] if root.parent.is_dir() else []
+                raise PapertrialError(f"there is no folder {root}", did_you_mean(root.name, beside))
         self.root = root.resolve()
+        if _kind(self.root) == LOCKED:
+            raise PapertrialError(
+                f"{root} may not be read", "let whoever starts the server read it, or name another folder"
+            )
         if _kind(self.root):
             raise PapertrialError(f"{root} is a {_kind(self.root)}", f"name the folder it is in: {self.root.parent}")
 
@@ -119,7 +126,11 @@ class Runs:
         folder = self.root
         for part in path.split("/"):
             folder = folder / part
-            if not _is_name(part) or folder.is_symlink() or not folder.is_dir():
+            try:
+                found = _is_name(part) and not folder.is_symlink() and folder.is_dir()
+            except PermissionError:  # it lies in a folder that may not be read
+                found = False
+            if not found:
                 raise FileNotFoundError(path)
         if holds_links(folder):
             raise FileNotFoundError(path)
@@ -159,6 +170,8 @@ class Runs:
     def _entry(self, folder: Path, kind: str, held: set[int]) -> Entry:
         path = folder.relative_to(self.root).as_posix()
         read: Callable[[Path, str, set[int]], Entry] = _run if kind == "run" else _comparison
+        if kind == LOCKED:
+            return Entry(path, kind, UNREADABLE, _changed(folder), reason="whoever started this server may not read it")
         try:
             if holds_links(folder):
                 raise PapertrialError("it holds links or pipes, which are not followed")
@@ -346,11 +359,15 @@ def _search(folder: Path, depth: int) -> Iterator[tuple[Path, str]]:
 
 
 def _kind(folder: Path) -> str:
-    """run | comparison, or empty. Runs named like those of a comparison make one before its first round is complete."""
-    if (folder / "config.json").exists():
-        return "run"
-    if (folder / "comparison.json").exists() or next(folder.glob("*/seed*/config.json"), None) is not None:
-        return "comparison"
+    """run | comparison, LOCKED where the server may not look, or empty. Runs named like those of a comparison make one before
+    its first round is complete."""
+    try:
+        if (folder / "config.json").exists():
+            return "run"
+        if (folder / "comparison.json").exists() or next(folder.glob("*/seed*/config.json"), None) is not None:
+            return "comparison"
+    except PermissionError:
+        return LOCKED
     return ""
 
 

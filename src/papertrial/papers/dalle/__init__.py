@@ -283,7 +283,8 @@ def ranked(
 ) -> tuple[Tensor, Tensor]:
     """Drawings of a caption, best first, and their scores: uint8 (candidates, C, H, W) and (candidates,) (sec. 2.6).
 
-    scorer: pictures uint8 (n, C, H, W) and as many captions -> scores (n,), higher where they belong together.
+    scorer: pictures uint8 (n, C, H, W) and as many captions -> scores (n,), higher where they belong together.  model: that
+    of a run is `papertrial.load("runs/dalle").model`.
     """
     drawn, scores = [], []
     for begin in range(seed, seed + candidates, 64):
