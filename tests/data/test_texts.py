@@ -50,7 +50,9 @@ def test_lines_of_a_file_are_texts(tmp_path, pack):
     assert not data.given_split and (data.labels == -1).all()
 
 
-VERSE = "It was late, and the house was quiet.\nHe looked up, or so it seemed.\nNothing moved, nothing spoke,\nuntil day.\n"
+VERSE = (
+    "It was late, and the house was quiet.\nHe looked up, or so it seemed.\nNothing moved, nothing spoke,\nuntil day.\n"
+)
 SPACED = "39, State-gov, 77516\n50, Private, 83311\n38, Private, 215646\n"
 DATED = "On May 3, 1999, the river rose higher than before.\nOn May 9, 1999, the river fell back to its bed.\n"
 
@@ -65,7 +67,10 @@ DATED = "On May 3, 1999, the river rose higher than before.\nOn May 9, 1999, the
         ("Doe, John\nRoe, Jane\nPoe, Edgar\n", "text"),
         (SPACED * 9, "table"),
         ("name,age\nDoe,31\nRoe,44\n", "table"),
-        ("text,label\n" + "".join(f'"a line, with words {n}",{n % 2}\n' for n in range(20)), "text"),  # a table of texts
+        (
+            "text,label\n" + "".join(f'"a line, with words {n}",{n % 2}\n' for n in range(20)),
+            "text",
+        ),  # a table of texts
         ("one,two\nthree,four\nfive,six\n", "table"),
     ],
 )

@@ -8,7 +8,15 @@ from pathlib import Path
 
 import papertrial as pt
 
-SMALL_BYT5 = {"width": 16, "encoder_depth": 1, "decoder_depth": 1, "heads": 2, "head_width": 8, "hidden": 16, "longest": 48}
+SMALL_BYT5 = {
+    "width": 16,
+    "encoder_depth": 1,
+    "decoder_depth": 1,
+    "heads": 2,
+    "head_width": 8,
+    "hidden": 16,
+    "longest": 48,
+}
 SMALL_RESNET = {"backbone.width": 8, "backbone.depths": "1,1"}
 RUNS = {
     "mlp_mixer": ("mlp_mixer", "digits", {}),

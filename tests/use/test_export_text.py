@@ -66,9 +66,7 @@ def test_an_onnx_file_answers_as_the_artifact(name, tmp_path):
         (entry["name"], ["batch", *entry["shape"]]) for entry in about["inputs"]
     ]
     names = [entry["name"] for entry in about["inputs"]]
-    assert_same(
-        lambda *inputs: session.run(None, dict(zip(names, (x.numpy() for x in inputs), strict=True)))[0], name
-    )
+    assert_same(lambda *inputs: session.run(None, dict(zip(names, (x.numpy() for x in inputs), strict=True)))[0], name)
 
 
 def test_what_stands_where_the_mask_is_false_changes_nothing(tmp_path):

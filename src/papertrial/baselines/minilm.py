@@ -64,7 +64,7 @@ PAPER = Paper(
     ),
 )
 
-#: what `config.json` of the weights says, so that an artifact is read back without the package
+#: of the weights, as their `config.json` has it, so that an artifact is read back without the package
 WIDTH, HEADS, HIDDEN, PLACES, TOKENS, SEGMENTS = 384, 12, 1536, 512, 30_522, 2
 LAYERS = 6
 

@@ -35,7 +35,10 @@ SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".parquet", ".pq", ".jsonl", ".ndjso
 _DELIMITERS = "\t,;|"  # of those that cut equally well, the first
 _SENTENCE = 4  # words in a cell that is no name
 _START = 1 << 16  # bytes by which text is told from a table
-_NUMBERED, _CLAUSE = 0.1, 3  # share of numbers among the cells of a table, at least; words of what commas cut in a sentence
+_NUMBERED, _CLAUSE = (
+    0.1,
+    3,
+)  # share of numbers among the cells of a table, at least; words of what commas cut in a sentence
 _EVEN = 0.95  # share of the first rows with as many fields as the others in a .txt file that is a table
 
 

@@ -78,13 +78,15 @@ def _about(artifact: Artifact, model: Predictor, to: str, path: Path) -> dict[st
     answers: dict[str, Any] = {"name": model.answers, "dtype": "float32"}
     if model.answers == "probabilities":
         answers["classes"] = classes
-    texts = {"tokeniser": reading.tokeniser_about(artifact), "use": reading.snippet(artifact, to, path)}
+    texts = {}
+    if model.texts:
+        texts = {"tokeniser": reading.tokeniser_about(artifact), "use": reading.snippet(artifact, to, path)}
     return {
         "format": to,
         **({"opset": OPSET} if to == "onnx" else {}),
         "inputs": input_meanings(artifact),
         "outputs": [answers],
-        **(texts if model.texts else {}),
+        **texts,
         "method": card["method"]["name"],
         "backbone": card["backbone"],
         "task": card["task"],
