@@ -406,6 +406,7 @@ def _run_lines(artifact: Any) -> list[str]:
         "",
         f"saved in {artifact.folder}",
         f"next        {_uses(artifact, folder)}",
+        f"            papertrial report {folder}{_export(artifact, folder)}",
     ]
 
 
@@ -421,6 +422,12 @@ def _uses(artifact: Any, folder: str) -> str:
         return f"papertrial predict {folder} DATA    papertrial embed {folder} DATA"
     begin = f"papertrial predict {folder} DATA" if answers else f"papertrial evaluate {folder} DATA"
     return f'{begin}    papertrial generate {folder} "{"a text to answer" if answers else "how it begins"}"'
+
+
+def _export(artifact: Any, folder: str) -> str:
+    """The command that takes a network away, where it turns inputs into answers."""
+    network = hasattr(artifact.model, "state_dict") and not hasattr(artifact.model, "draw")
+    return f"    papertrial export {folder}" if network else ""
 
 
 class _Row:
