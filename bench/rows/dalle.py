@@ -92,6 +92,8 @@ def writing(case: Case) -> tuple[Side, Side]:
 
 _SIDES = {f"1 x {side} x {side}": side for side in (16, 24, 32, 48)}
 
+_SAME = "the same convolutions on both sides, which are nearly all of the time"
+
 RACES = [
     *(
         Race(
@@ -102,6 +104,7 @@ RACES = [
             grows=lambda side: side**2,
             dtypes=dtypes,
             typical="1 x 16 x 16",
+            bound=_SAME,
         )
         for part in ("encoder", "decoder")
         for what, how, dtypes in (
@@ -116,6 +119,7 @@ RACES = [
         {f"{ROWS} x {side**2} codes": side for side in (2, 3, 4, 5)},
         grows=lambda side: side**2,
         typical=f"{ROWS} x 16 codes",
+        bound="each code reads all weights once, on both sides",
         dtypes=("float32",),
         compiled=False,
     ),
