@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+VERSION = 1  # part of the key under which duplicates are kept: raise it when others are found
 _CHUNK = 1024  # images at a time, to stay within memory on memory-mapped arrays
 _PERMUTATIONS, _NEIGHBOURS = 12, 4
 _BITS_APART = 8  # of 64: independent images differ in 32 +- 4
