@@ -225,7 +225,7 @@ def test_a_damaged_cache_is_written_anew(power, tmp_path, content):
 
 
 def test_a_cache_that_cannot_be_written_costs_the_second_again(power, tmp_path):
-    asked, begun = power
+    _, begun = power
     (tmp_path / "cache").write_text("a file in its place")
     assert [begun()[0], begun()[0]] == [11.0, 12.0]
 

@@ -80,8 +80,8 @@ def mixed():
     return folder() / "mixed.csv"
 
 
-_NOUNS = "river mountain letter engine garden winter captain bottle window harbour".split()
-_GOOD, _BAD = "bright kind sweet brave".split(), "dull cruel bitter grim".split()
+_NOUNS = ("river", "mountain", "letter", "engine", "garden", "winter", "captain", "bottle", "window", "harbour")
+_GOOD, _BAD = ("bright", "kind", "sweet", "brave"), ("dull", "cruel", "bitter", "grim")
 
 
 def sentences(count, seed=0):

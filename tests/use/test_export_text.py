@@ -99,7 +99,7 @@ def test_the_snippet_makes_the_ids_that_the_model_was_trained_on(name, tmp_path)
 
 
 def test_an_answer_that_is_written_token_by_token_is_declined(tmp_path):
-    with pytest.raises(Declined, match="writes its answers token by token.*papertrial generate"):
+    with pytest.raises(Declined, match=r"writes its answers token by token.*papertrial generate"):
         export(run("writer"), "torch", out=tmp_path / "model.pt2")
     assert not list(tmp_path.iterdir())
 
