@@ -1,6 +1,7 @@
 # Everything a newcomer needs: `make demo` and `make test` on a fresh clone.
 PYTHON ?= python3
 VENV := .venv
+BENCH := .venv-bench
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
@@ -33,9 +34,17 @@ claims: $(STAMP)
 	$(BIN)/papertrial check --scale base --jobs 2 --readme README.md; \
 	lost=$$?; $(BIN)/papertrial report evidence && exit $$lost
 
-bench: $(STAMP)
-	$(BIN)/python bench/loop.py
-	$(BIN)/python bench/agc.py
+# A venv of its own: the peers would bring hundreds of packages that nothing here needs.
+$(BENCH)/.installed: pyproject.toml constraints.txt bench/peers.txt bench/peers-alone.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BENCH)/bin/pip install --quiet --disable-pip-version-check --no-deps -r bench/peers-alone.txt
+	$(BENCH)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -r bench/peers.txt
+	touch $(BENCH)/.installed
+
+# `make bench ROWS="mlp_mixer rtdl --quick"` races some papers only; see python -m bench --help
+bench: $(BENCH)/.installed
+	OMP_NUM_THREADS=1 $(BENCH)/bin/python -m bench $(ROWS)
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) $(BENCH) build dist

@@ -3,75 +3,104 @@
 What others do on the machine during one of the two is part of the difference; with `--processor-time` both sides count
 the time of the processors for this process in place of the time that passes.
 
-    python bench/estimate.py [--mnist FOLDER] [--table FILE --target NAME] [--seconds 25] [--only METHOD ...] [--processor-time]
+    python bench/estimate.py [--only METHOD ...] [--seconds 25] [--wide] [--processor-time]
 
-Each run gets as many steps as fit into `--seconds` by a first estimate. Early stopping is put off, so that all steps are
-taken. Prints a Markdown table; figures within 25 % are what papertrial promises. Without folders: built-in data.
+Every paper of the shelf that is trained by steps, and what it is trained with, on data that are built in or, with
+`--wide`, on MNIST and Adult of the data folder (PAPERTRIAL_DATA). Each run gets as many steps as fit into `--seconds` by
+a first estimate. Early stopping is put off, so that all steps are taken. Prints a Markdown table: seconds of training,
+seconds of all (data, training, judging), and memory; figures within 25 % are what papertrial promises.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
+import time
+import types
 from pathlib import Path
 
-IMAGES = ("mlp_mixer", "barlow_twins", "nfnet", "resnet")
-#: the command, with the clocks of training and estimate counting what this process computes
-PROCESSOR_TIME = """
-import time, types
-from papertrial.study import estimate
-from papertrial.train import loop
-spent = time.process_time
-loop.time = estimate.time = types.SimpleNamespace(perf_counter=spent, monotonic=spent)
-from papertrial.app.cli import main
-main()
-"""
-TABLES = ("rtdl:mlp", "rtdl:resnet", "rtdl:ft_transformer")
+#: method -> its data, and what else it is asked with
+METHODS: dict[str, dict] = {
+    "mlp_mixer": {"data": "digits"},
+    "barlow_twins": {"data": "digits"},
+    "nfnet": {"data": "digits"},
+    "resnet": {"data": "digits"},
+    "rtdl:mlp": {"data": "breast_cancer", "settings": {"patience": 1000}},
+    "rtdl:resnet": {"data": "breast_cancer", "settings": {"patience": 1000}},
+    "rtdl:ft_transformer": {"data": "breast_cancer", "settings": {"patience": 1000}},
+    "switch": {"data": "python-docs", "task": "language_modeling"},
+    "lce_reranker": {"data": "docstrings"},
+    "simcse": {"data": "python-lines"},
+    "byt5": {"data": "python-pairs"},
+    "dalle": {"data": "digits"},
+    "guided_diffusion": {"data": "digits", "task": "image_generation"},
+}
+WIDE = {"digits": "images/mnist", "breast_cancer": "tabular/adult.csv.gz"}
 
 
-def papertrial(start: list[str], *words: str) -> dict:
-    done = subprocess.run([sys.executable, *start, *words, "--json"], stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout)
+def one(what: str, method: str, asked: dict, budget: str, processor_time: bool) -> dict:
+    """In this process: seconds of training and of all, bytes and steps, as foretold or as they came."""
+    from papertrial.study import estimate
+    from papertrial.train import loop, stages
+    from papertrial.use.fit import Outcome, fit
 
-
-def compare(start: list[str], method: str, options: list[str], seconds: float) -> tuple[str, float, float]:
-    """A line of the table, and predicted over actual for seconds and memory."""
-    options = [*options, "--set", "patience=1000"] if method in TABLES else options
-    steps = papertrial(start, "estimate", method, *options, "--budget", f"{seconds:g}s")["cost"]["steps"]
-    options = [*options, "--budget", f"{steps}steps"]
-    cost = papertrial(start, "estimate", method, *options)["cost"]
+    clock = time.process_time if processor_time else time.perf_counter
+    if processor_time:
+        estimate.time = loop.time = stages.time = types.SimpleNamespace(perf_counter=clock, monotonic=clock)
+    begun = clock()
+    if what == "estimate":
+        cost = estimate.estimate(method, budget=budget, **asked).cost
+        return {"training": cost.training, "all": cost.seconds, "bytes": cost.peak_bytes, "steps": cost.steps}
     with tempfile.TemporaryDirectory() as folder:
-        real = papertrial(start, "fit", method, *options, "--out", f"{folder}/run")["cost"]
-    time, memory = cost["training"] / real["seconds"], cost["peak_bytes"] / real["peak_bytes"]
-    line = (
-        f"| {method} | {steps} | {cost['training']:.1f} | {real['seconds']:.1f} | {time:.2f} "
-        f"| {cost['peak_bytes'] / 1e6:.0f} | {real['peak_bytes'] / 1e6:.0f} | {memory:.2f} |"
-    )
-    return line, time, memory
+        fit(method, budget=budget, out=f"{folder}/run", progress=False, **asked)
+        passed, spent = clock() - begun, Outcome.read(Path(folder) / "run").meter
+    return {"training": spent.seconds, "all": passed, "bytes": spent.peak_bytes, "steps": spent.steps}
+
+
+def elsewhere(*arguments: object) -> dict:
+    """`one` in a fresh process."""
+    command = [sys.executable, __file__, "--one", json.dumps(arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def compare(method: str, asked: dict, seconds: float, processor_time: bool) -> tuple[str, float]:
+    """A line of the table, and by what factor its worst figure is off."""
+    steps = elsewhere("estimate", method, asked, f"{seconds:g}s", processor_time)["steps"]
+    told, real = (elsewhere(what, method, asked, f"{steps}steps", processor_time) for what in ("estimate", "fit"))
+    cells, worst = [method, str(real["steps"])], 1.0
+    for name, unit in (("training", 1), ("all", 1), ("bytes", 1e6)):
+        ratio = told[name] / real[name]
+        worst = max(worst, ratio, 1 / ratio)
+        cells += [f"{told[name] / unit:.1f}", f"{real[name] / unit:.1f}", f"{ratio:.2f}"]
+    return f"| {' | '.join(cells)} | {os.getloadavg()[0]:.1f} |", worst
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mnist", type=Path, help="a folder of images, in place of digits")
-    parser.add_argument("--table", type=Path, help="a table, in place of breast_cancer")
-    parser.add_argument("--target")
+    parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seconds", type=float, default=25.0)
-    parser.add_argument("--only", nargs="+", choices=(*IMAGES, *TABLES), default=(*IMAGES, *TABLES))
+    parser.add_argument("--wide", action="store_true", help="larger images and a larger table")
     parser.add_argument("--processor-time", action="store_true")
+    parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    start = ["-c", PROCESSOR_TIME] if arguments.processor_time else ["-m", "papertrial"]
-    images = ["--data", str(arguments.mnist or "digits")]
-    table = ["--data", str(arguments.table or "breast_cancer")]
-    table += ["--target", arguments.target] if arguments.target else []
-    print("| method | steps | s, estimated | s, real | ratio | MB, estimated | MB, real | ratio |")
-    print("|---|---|---|---|---|---|---|---|")
+    if arguments.one:
+        print(json.dumps(one(*arguments.one)))
+        return
+    print("| method | steps | s, estimated | s, real | ratio | all s, estimated | real | ratio ", end="")
+    print("| MB, estimated | MB, real | ratio | load |")
+    print(f"|{'---|' * 12}")
     worst = 1.0
     for method in arguments.only:
-        line, *ratios = compare(start, method, images if method in IMAGES else table, arguments.seconds)
-        worst = max(worst, *(max(ratio, 1 / ratio) for ratio in ratios))
+        asked = dict(METHODS[method])
+        if arguments.wide and asked["data"] in WIDE:
+            asked["data"] = str(Path(os.environ["PAPERTRIAL_DATA"]) / WIDE[asked["data"]])
+        line, off = compare(method, asked, arguments.seconds, arguments.processor_time)
+        worst = max(worst, off)
         print(line, flush=True)
     print(f"\nworst: off by a factor of {worst:.2f}")
 

@@ -75,6 +75,21 @@ def test_second_opening_reads_the_cache(folder, monkeypatch):
     np.testing.assert_array_equal(again.pixels(), before)
 
 
+def test_duplicates_of_many_images_are_found_once(folder, monkeypatch):
+    write(folder, {"dog/again.png": encoded(scene(101))})
+    first = Images.from_files(folder).look().numbers
+    assert first["exact_duplicates"] == 1
+    monkeypatch.setattr("papertrial.data.images._MANY", 4)
+    assert Images.from_files(folder).look().numbers == first
+    monkeypatch.setattr("papertrial.data.duplicates.find", None)  # finding them again would fail
+    again = Images.from_files(folder)
+    assert again.look().numbers == first
+    assert again.groups.dtype == np.int64 and not isinstance(again.groups, np.memmap)
+    write(folder, {"dog/third.png": encoded(scene(101))})
+    with pytest.raises(TypeError):
+        Images.from_files(folder).look()
+
+
 def test_cache_half_deleted_is_made_again(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("PAPERTRIAL_CACHE", str(tmp_path / "cache"))
     write(folder, {"dog/cut.png": encoded(scene(7, 60, 60))[:-400]})

@@ -577,6 +577,17 @@ def test_large_tables_live_in_the_cache(tmp_path, monkeypatch):
     monkeypatch.undo()
 
 
+def test_tables_from_files_are_kept_long_before_they_fill_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setenv("PAPERTRIAL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(table_module, "_WORTH_KEEPING", 100)
+    people().to_csv(tmp_path / "t.csv", index=False)
+    first = Table.from_file(tmp_path / "t.csv", "class")
+    assert not isinstance(Table.from_frame(people(), "class").bits("age"), np.memmap)
+    monkeypatch.setattr(table_module, "see", None)
+    monkeypatch.setattr(table_module, "convert", None)
+    assert_same(first, Table.from_file(tmp_path / "t.csv", "class"))
+
+
 def test_fingerprint_follows_the_content(tmp_path):
     frame = people()
     one = Table.from_frame(frame, "class")

@@ -170,6 +170,25 @@ def test_the_readme_shows_what_the_evidence_says():
     from pathlib import Path
 
     root = Path(__file__).parents[2]
-    text = (root / "README.md").read_text(encoding="utf-8")
-    shown = text.split(study.START, 1)[1].split(study.END, 1)[0].strip()
-    assert shown == study.table(root / "evidence").strip()
+    for file, made in (("README.md", study.table), ("docs/claims.md", study.ledger)):
+        text = (root / file).read_text(encoding="utf-8")
+        shown = text.split(study.START, 1)[1].split(study.END, 1)[0].strip()
+        assert shown == made(root / "evidence").strip(), file
+
+
+def test_what_does_not_hold_is_spelled_out_and_the_rest_is_counted(tmp_path):
+    found = study.check("barlow_twins", kinds=["identity", "property"], scale="tiny", seeds=1, folder=tmp_path)
+    assert len(found) == 3 and all(each.verdict == "holds" for each in found)
+    (row,) = [row for row in study.table(tmp_path).splitlines() if row.startswith("| `barlow_twins`")]
+    assert "**holds**: 3 of 3 identities and properties<br>**not run**: Wider projectors" in row
+    (tmp_path / "docs").mkdir()
+    for file in ("README.md", "docs/claims.md"):
+        (tmp_path / file).write_text(f"{study.START}\n{study.END}\n")
+    lines = [json.loads(line) for line in (tmp_path / "barlow_twins.jsonl").read_text().splitlines()]
+    lines[0] |= {"verdict": "fails", "held": [False], "text": "A | B holds."}
+    (tmp_path / "barlow_twins.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    study.write_table(tmp_path / "README.md", tmp_path)
+    table, page = ((tmp_path / file).read_text() for file in ("README.md", "docs/claims.md"))
+    assert "**holds**: 2 of 3 identities and properties<br>**fails**: A | B holds (" in table
+    assert r"| **fails** | A \| B holds | " in page and page.count("| **holds** |") == 2
+    assert {row.count("| ") - row.count(r"\| ") for row in page.splitlines() if row.startswith("| **")} == {9}

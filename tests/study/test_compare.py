@@ -210,6 +210,19 @@ def test_a_worse_method_hurts_and_the_baseline_is_recommended(run, world):
     assert found.sentences[-1] == "No method is shown to beat trees: use trees here."
 
 
+def test_what_validates_better_than_the_reference_is_recommended_with_the_reason(run, world):
+    world.skill["new"] = 0.5
+    world.valid["majority"] = 2.0
+    sentence = run().sentences[-1]
+    assert sentence == "No method is shown to beat trees, and majority validates better than it: use majority here."
+
+
+def test_who_took_longer_than_an_equal_share_is_named(run):
+    assert not [note for note in run(budget="10s").notes if note.startswith("over")]
+    (note,) = [note for note in run(budget="5s", fresh=True).notes if note.startswith("over")]
+    assert note.startswith("over the 5 s of a run: ") and "new 12 s" in note and "larger --budget" in note
+
+
 def test_lower_is_better_is_told_in_the_metrics_own_direction(run, world):
     world.task.higher = False
     found = run()

@@ -255,12 +255,14 @@ def look(
 
     opened = open_data(data, target=target)
     facts = opened.look()
+    if not json:  # before the tasks are asked, who take seconds to load
+        _say(*show.labelled(facts.facts))
+        _say(*show.labelled(("note", note) for note in facts.notes))
+        sys.stdout.flush()
     fitting = suits(facts)
     if json:
         _document({**facts.to_json(), "tasks": fitting.tasks, "papers": fitting.papers})
         return
-    _say(*show.labelled(facts.facts))
-    _say(*show.labelled(("note", note) for note in facts.notes))
     accepted = [name for name, reason in fitting.papers.items() if reason == ""]
     tasks, papers = (fitting.tasks, fitting.papers) if every else (fitting.near_tasks, fitting.near_papers)
     aside = len(fitting.tasks) - len(tasks), len(fitting.papers) - len(papers)
@@ -404,6 +406,7 @@ def _run_lines(artifact: Any) -> list[str]:
         "",
         f"saved in {artifact.folder}",
         f"next        {_uses(artifact, folder)}",
+        f"            papertrial report {folder}{_export(artifact, folder)}",
     ]
 
 
@@ -419,6 +422,12 @@ def _uses(artifact: Any, folder: str) -> str:
         return f"papertrial predict {folder} DATA    papertrial embed {folder} DATA"
     begin = f"papertrial predict {folder} DATA" if answers else f"papertrial evaluate {folder} DATA"
     return f'{begin}    papertrial generate {folder} "{"a text to answer" if answers else "how it begins"}"'
+
+
+def _export(artifact: Any, folder: str) -> str:
+    """The command that takes a network away, where it turns inputs into answers."""
+    network = hasattr(artifact.model, "state_dict") and not hasattr(artifact.model, "draw")
+    return f"    papertrial export {folder}" if network else ""
 
 
 class _Row:
@@ -999,11 +1008,14 @@ def export(
             ]
         )
     )
-    _say(f"saved in {about['file']}, described in {about['file']}.json")
+    beside = f" and {about['file']}.tokenizer.json" if about.get("tokeniser", {}).get("kind") == "tokenizers" else ""
+    _say(f"saved in {about['file']}, described in {about['file']}.json{beside}")
+    if "use" in about:
+        _say("", "from a text to the answers:", "", *(f"    {line}".rstrip() for line in about["use"].splitlines()))
 
 
 def _shape(entry: dict[str, Any]) -> str:
-    return f"(batch, {', '.join(map(str, entry['shape']))})"
+    return f"({', '.join(map(str, ['batch', *entry['shape']]))})"
 
 
 @app.command()

@@ -10,6 +10,8 @@ import ast
 import importlib
 import importlib.util
 import json
+import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -24,6 +26,7 @@ from papertrial.core.recipe import Setting, parse_settings, resolve, unknown_set
 _ROOT = Path(__file__).resolve().parent.parent
 _ENTRY_POINTS = "papertrial.papers"
 _TASK_ENTRY_POINTS = "papertrial.tasks"
+_STATEMENT = re.compile(r"^PAPER = Paper\(\n.*?^\)\n", re.MULTILINE | re.DOTALL)
 #: extra -> the module that shows it is installed
 EXTRA_MODULES = {
     "tabular": ("xgboost", "lightgbm", "catboost", "optuna"),
@@ -63,10 +66,10 @@ class Listed:
 def literal(file: Path) -> Paper | None:
     """The `PAPER = Paper(...)` of a file, read without running it; None when the file has none.
 
-    Raises PapertrialError when the file cannot be parsed or a value is not a literal.
+    Raises PapertrialError when it cannot be parsed or a value is not a literal.
     """
     try:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
+        tree = _parsed(file.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError) as error:
         raise PapertrialError(f"{file} cannot be read as a paper ({error})", "mend the file") from None
     for node in tree.body:
@@ -82,6 +85,15 @@ def literal(file: Path) -> Paper | None:
                     f"PAPER in {file} must hold literals only ({error})", "write plain strings and tuples"
                 ) from None
     return None
+
+
+def _parsed(text: str) -> ast.Module:
+    """The statement `PAPER = Paper(...)` where its lines stand out, else the whole file, which takes 20 times as long."""
+    found = _STATEMENT.findall(text)
+    if len(found) == 1:
+        with suppress(SyntaxError):
+            return ast.parse(found[0])
+    return ast.parse(text)
 
 
 @cache

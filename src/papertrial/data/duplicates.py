@@ -12,9 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
+VERSION = 1  # part of the key under which duplicates are kept: raise it when others are found
 _CHUNK = 1024  # images at a time, to stay within memory on memory-mapped arrays
 _PERMUTATIONS, _NEIGHBOURS = 12, 4
 _BITS_APART = 8  # of 64: independent images differ in 32 +- 4
@@ -40,6 +39,9 @@ class Duplicates:
 
 def find(pixels: np.ndarray) -> Duplicates:
     """Duplicates among uint8 or float32 images (N, H, W, C)."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
     exact, first = _exact(pixels)
     constant = np.concatenate(
         [np.ptp(part.reshape(len(part), -1), axis=1) == 0 for part in _chunks(pixels)] or [np.zeros(0, bool)]

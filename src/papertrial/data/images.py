@@ -36,6 +36,7 @@ SMALL, DEFAULT = 64, 64  # images of one size up to SMALL keep it; others are br
 _FEW, _IMBALANCE = 10, 10  # labelled images of a class, and ratio of largest to smallest class, that look warns at
 _SHOWN, _WIDTH = 3, 90  # captions shown, and characters of each
 _MOSTLY = 0.5  # share of the captions in one language from which it is named
+_MANY = 4096  # images among which duplicates are worth remembering
 _NAMED = 5  # skipped files named in a note
 
 
@@ -356,7 +357,20 @@ class Images(Data):
 
     @cached_property
     def _duplicates(self) -> duplicates.Duplicates:
-        return duplicates.find(self._decoded[0])
+        """Found once; those of many images are kept in the cache, for every look and every run asks again."""
+        pixels, rows, _ = self._decoded
+        if len(pixels) < _MANY:
+            return duplicates.find(pixels)
+
+        def fill(array: np.ndarray) -> None:
+            found = duplicates.find(pixels)
+            array[:] = found.exact, found.groups, found.constant
+
+        key = fingerprint(DECODER, duplicates.VERSION, self._source.fingerprint, rows, *pixels.shape)
+        exact, groups, constant = np.array(
+            cached_array(f"duplicates-{key}", (3, len(pixels)), np.int64, fill, self.note)
+        )
+        return duplicates.Duplicates(exact, groups, constant.astype(bool))
 
     @property
     def groups(self) -> np.ndarray:

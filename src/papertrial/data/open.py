@@ -85,14 +85,13 @@ def _without_columns(source: Any) -> tuple[Any, tuple[str, ...]]:
 
 def _as_text(data: Data, text: tuple[str, ...], target: str | None, like: Mapping[str, Any] | None) -> Data:
     """The texts, pairs or judged outputs that a table holds; other data as it is."""
-    from papertrial.data import judged
-    from papertrial.data.table import Table
-    from papertrial.data.texts import from_table
-
-    if not isinstance(data, Table):
+    if data.kind != "table":
         if text and not (isinstance(data, Images) and data.captioned):  # whose column of captions it names
             raise DataError(f"{data.name} is no table, so it has no column {text[0]!r}", "leave # and what follows out")
         return data
+    from papertrial.data import judged
+    from papertrial.data.texts import from_table
+
     if len(text) > 1 and ",".join(text) in data.columns:
         text = (",".join(text),)
     return judged.from_table(data, text, target, like or None) or from_table(data, text, target, like or None) or data

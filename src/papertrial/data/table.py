@@ -33,6 +33,9 @@ from papertrial.data.tablefiles import Frame, Source, is_table, source_of
 from papertrial.data.textfiles import part_of
 
 IN_MEMORY = 256 << 20  # bytes of an array that stays in memory; larger ones are memory-mapped from the cache
+_WORTH_KEEPING = (
+    32 << 20
+)  # bytes of a table from files from which it is: reading a million rows again takes ten seconds
 _CACHE_VERSION = 1
 _PART_COLUMN = r"(?i)^(split|part|partition|fold|subset|set)$"
 _TARGET_NAMES = ("target", "label", "labels", "class", "y", "outcome", "response")
@@ -168,7 +171,8 @@ class Table(Data):
         def fill(array: np.ndarray) -> None:
             self._texts = convert(self._sources, self._forms, array)
 
-        if 8 * self.rows * len(self._forms) <= IN_MEMORY:
+        filed = all(source.key for source in self._sources)
+        if 8 * self.rows * len(self._forms) <= min(IN_MEMORY, _WORTH_KEEPING if filed else IN_MEMORY):
             self._array = np.empty(shape, np.uint64)
             fill(self._array)
         else:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from papertrial.core.errors import DataError, did_you_mean
 from papertrial.core.task import Ragged
@@ -498,6 +497,8 @@ def _per_row(marks: np.ndarray, texts: Ragged) -> np.ndarray:
 def same(texts: Ragged, fold: bool = False) -> np.ndarray:
     """int64 (N,): equal for equal texts (by a hash of 64 bits). fold: also for those that differ in the case of ASCII
     letters, and in blanks and punctuation between words."""
+    from pandas.util import hash_array
+
     hashes = [np.zeros(0, np.uint64)]
     for some in map(texts.__getitem__, chunks(texts)):
         folded = _folded(some) if fold else some
@@ -505,7 +506,7 @@ def same(texts: Ragged, fold: bool = False) -> np.ndarray:
         ends = (folded.offsets - begin).tolist()
         rows = np.empty(len(folded), object)
         rows[:] = [held[first:last] for first, last in itertools.pairwise(ends)]
-        hashes.append(pd.util.hash_array(rows, categorize=False))
+        hashes.append(hash_array(rows, categorize=False))
     return np.unique(np.concatenate(hashes), return_inverse=True)[1].astype(np.int64)
 
 

@@ -131,8 +131,8 @@ def terms(za_BD: Tensor, zb_BD: Tensor) -> tuple[Tensor, Tensor]:
             raise ValueError("a correlation needs a batch of two or more")
         a_BD, b_BD = standardise(za_BD), standardise(zb_BD)
         diagonal_D = all_sum((a_BD * b_BD).sum(0)) / rows
-        if rows < a_BD.shape[1]:
-            # sum_ij C_ij^2 = sum((A A^T) * (B B^T)) / B^2: two B x B products in place of one D x D
+        if 2 * rows < a_BD.shape[1]:
+            # sum_ij C_ij^2 = sum((A A^T) * (B B^T)) / B^2: two products to B x B cost less than one to D x D
             a_BD, b_BD = all_rows(a_BD), all_rows(b_BD)
             everything = ((a_BD @ a_BD.T) * (b_BD @ b_BD.T)).sum() / rows**2
             return (1 - diagonal_D).square().sum(), everything - diagonal_D.square().sum()

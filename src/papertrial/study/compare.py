@@ -37,6 +37,7 @@ FRACTIONS = (0.25, 0.5)
 CURVE_SEEDS = 3
 FAILED = "failed"
 WIDTH = 100
+_LATE = 1.5  # times a run's share of time from which it is said
 
 
 @dataclass(frozen=True)
@@ -590,7 +591,9 @@ def _judge(
         sentences=(),
         failed=failed,
         declined=dict(study.declined),
-        notes=tuple(dict.fromkeys([*study.data.notes, *study.prepared.notes, *_caution(study, words)])),
+        notes=tuple(
+            dict.fromkeys([*study.data.notes, *study.prepared.notes, *_caution(study, words), *_late(study, rows)])
+        ),
         looks=study.looks,
         complete=complete,
         folder=str(study.out),
@@ -683,6 +686,17 @@ def _caution(study: _Study, words: dict[str, Verdict]) -> list[str]:
     ]
 
 
+def _late(study: _Study, rows: Sequence[Row]) -> list[str]:
+    """Which methods took clearly longer than their equal share of time, so that the word is not taken for what it was."""
+    given = study.budget.seconds
+    if not given:
+        return []
+    late = [row for row in rows if row.seconds is not None and row.seconds > _LATE * given]
+    said = ", ".join(f"{row.name} {duration(row.seconds or 0.0)}" for row in late)
+    why = "the machine was busy, or a step or a trial takes that long; a larger --budget is kept better"
+    return [f"over the {duration(given)} of a run: {said}; {why}"] if late else []
+
+
 def _digits(result: Comparison) -> int:
     """Decimals that show three figures of the largest metric and one of the narrowest interval, six at most."""
     sizes = [abs(row.metric) for row in result.rows if row.metric]
@@ -714,7 +728,8 @@ def _sentences(result: Comparison, entrants: list[_Entrant]) -> list[str]:
     if not helping:
         known = [e for e in entrants if not e.stopped and (not e.asked or e.name == result.reference)]
         best = max(known, key=lambda entrant: entrant.valid)
-        found.append(f"No method is shown to beat {result.reference}: use {best.name} here.")
+        aside = "" if best.name == result.reference else f", and {best.name} validates better than it"
+        found.append(f"No method is shown to beat {result.reference}{aside}: use {best.name} here.")
     return found
 
 

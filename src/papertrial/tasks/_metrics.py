@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import norm, rankdata, t
+import scipy  # its `stats` takes longer to import than the rest of a task: loaded where it is used
+from scipy.special import ndtri, stdtrit
 
 from papertrial.core.errors import DataError
 from papertrial.core.task import Ragged, Scores
 
-Z = float(norm.ppf(0.975))
+Z = float(ndtri(0.975))
 
 
 def classification_scores(probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> Scores:
@@ -222,7 +223,7 @@ def spearman_scores(values: np.ndarray, targets: np.ndarray, groups: np.ndarray 
     for name, value, moves in (("spearman", rank, influence), ("pearson", straight, of_straight)):
         metrics[name] = value
         if len(moves) > 2 and abs(value) < 1:
-            half = t.ppf(0.975, len(moves) - 1) * moves.std(ddof=1) / np.sqrt(len(moves)) / (1 - value**2)
+            half = stdtrit(len(moves) - 1, 0.975) * moves.std(ddof=1) / np.sqrt(len(moves)) / (1 - value**2)
             low, high = np.tanh(np.arctanh(value) + np.array([-half, half]))
             intervals[name] = (float(low), float(high))
     return Scores(metrics, rank + influence, intervals)
@@ -302,7 +303,7 @@ def _add(
     metrics[name] = value
     count = len(influence)
     if count > 1:
-        half = float(t.ppf(0.975, count - 1) * influence.std(ddof=1) / np.sqrt(count))
+        half = float(stdtrit(count - 1, 0.975) * influence.std(ddof=1) / np.sqrt(count))
         intervals[name] = (max(value - half, low), min(value + half, high))
 
 
@@ -322,10 +323,10 @@ def _mean_of_shares(shares: np.ndarray, counts: np.ndarray) -> tuple[float, floa
 
 def _auc(scores: np.ndarray, positive: np.ndarray) -> tuple[float, np.ndarray]:
     """Area under the ROC curve, ties counting half, and its influence values (N,) (DeLong et al. 1988)."""
-    ranks = rankdata(scores)
+    ranks = scipy.stats.rankdata(scores)
     within = np.empty_like(ranks)
     for side in (positive, ~positive):
-        within[side] = rankdata(scores[side])
+        within[side] = scipy.stats.rankdata(scores[side])
     count, others = positive.sum(), (~positive).sum()
     # share of the other side that an example is ranked on the right side of
     placement = np.where(positive, (ranks - within) / others, 1 - (ranks - within) / count)

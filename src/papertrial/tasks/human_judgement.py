@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy.stats import kendalltau, pearsonr, spearmanr
+import scipy
 
 from papertrial.core.budget import Budget
 from papertrial.core.errors import DataError, Declined, PapertrialError
@@ -124,7 +124,7 @@ class HumanJudgement:
         judged = np.isfinite(split["target"])
         values, targets = outputs[judged], np.asarray(split["target"], dtype=np.float64)[judged]
         found = spearman_scores(values, targets, split["item"][judged])
-        found.metrics["kendall"] = _or_zero(kendalltau, values, targets)
+        found.metrics["kendall"] = _or_zero(scipy.stats.kendalltau, values, targets)
         return found
 
     def extra_scores(self, model: Any, prepared: Prepared, seed: int) -> dict[str, float]:
@@ -136,13 +136,15 @@ class HumanJudgement:
         found = {}
         if len(systems) > 2:
             means = [np.bincount(place, column) / np.bincount(place) for column in (values, targets)]
-            for name, function in (("pearson", pearsonr), ("spearman", spearmanr), ("kendall", kendalltau)):
-                found[f"system_{name}"] = _or_zero(function, *means)
+            for name, function in (("pearson", "pearsonr"), ("spearman", "spearmanr"), ("kendall", "kendalltau")):
+                found[f"system_{name}"] = _or_zero(getattr(scipy.stats, function), *means)
         order = np.argsort(test["item"], kind="stable")
         edges = np.flatnonzero(np.diff(test["item"][order])) + 1
         rows = [some for some in np.split(order, edges) if np.ptp(targets[some]) > 0]
         if rows:
-            found["within_items"] = float(np.mean([_or_zero(kendalltau, values[some], targets[some]) for some in rows]))
+            found["within_items"] = float(
+                np.mean([_or_zero(scipy.stats.kendalltau, values[some], targets[some]) for some in rows])
+            )
         return found
 
     def answers(self, outputs: np.ndarray, state: Mapping[str, Any]) -> dict[str, np.ndarray]:

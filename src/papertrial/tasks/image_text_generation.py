@@ -23,8 +23,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from papertrial.core.errors import DataError, PapertrialError
 from papertrial.core.task import Prepared, Ragged, Scores, Split, Supports
@@ -170,6 +168,9 @@ def _words(text: str) -> set[str]:
 
 def _joined(groups: np.ndarray, caption: np.ndarray) -> np.ndarray:
     """Groups int64 (N,) of rows that a chain of equal groups and equal captions links."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
     count = int(groups.max()) + 1
     size = count + int(caption.max()) + 1
     links = coo_matrix((np.ones(len(groups), dtype=bool), (groups, count + caption)), (size, size))

@@ -207,7 +207,9 @@ class _Training:
             objective.compile()
         if sharded:
             shard(objective, self.device, world)
-        self.objective = objective if sharded else self.accelerate.prepare_model(objective)
+        # One process in float32 has nothing to be prepared for, and asking loads half a second of modules.
+        alone = world == 1 and self.accelerate.mixed_precision == "no"
+        self.objective = objective if sharded or alone else self.accelerate.prepare_model(objective)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(model, optim)
         self.ema = Ema(model, optim.ema) if optim.ema else None
