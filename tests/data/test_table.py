@@ -334,6 +334,18 @@ def test_text_dates_and_what_only_looks_like_one(tmp_path):
     assert table.floats("b")[0] == table.floats("a")[0] + 0.5
 
 
+def test_days_before_months_with_dots(tmp_path):
+    lines = [f"{day}.3.2021;0{day % 9 + 1}.12.1999 08:30;{day}.{day}.2021;1.2.{day};{day % 2}" for day in range(1, 32)]
+    table = read(tmp_path, "a;b;c;d;y\n" + "\n".join(lines), "y")
+    assert [types(table)[name] for name in "ab"] == ["date", "date"]
+    assert types(table)["c"] != "date" and types(table)["d"] != "date"  # there is no 13th month, and no year 7
+    days = (np.datetime64("2021-03-01"), np.datetime64("1999-12-02"))
+    assert [table.floats(name)[0] for name in "ab"] == [
+        day.astype(int) + at for day, at in zip(days, (0, 8.5 / 24), strict=True)
+    ]
+    assert "column 'a': dates are read as day.month.year" in table.notes
+
+
 def test_mixed_objects_are_read_like_text():
     table = Table.from_frame(pd.DataFrame({"a": [*range(60), "n/a", 2**70, 0.5, None], "y": [0, 1] * 32}), "y")
     assert types(table)["a"] == "numeric"

@@ -37,6 +37,7 @@ _LARGEST = float(np.finfo(np.float32).max)  # models are given float32
 
 _BOOLEANS = {"true": 1.0, "false": 0.0, "True": 1.0, "False": 0.0, "TRUE": 1.0, "FALSE": 0.0}
 _DATE = r"^\d{4}([-/])\d{1,2}([-/])\d{1,2}([T ]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$"
+_DOTTED = r"^\d{1,2}\.\d{1,2}\.\d{4}( \d{1,2}:\d{2}(:\d{2})?)?$"  # day.month.year; with / or - it might be month first
 _COMMA = r"^[+-]?\d*,\d+([eE][+-]?\d+)?$"
 _ID_NAME = r"(?i)^(id|index|key|uuid|guid|rowid|row|row[ _.]?(id|nr|num|number|index)|unnamed.*|.*[ _.-]id|id[ _.-].*|.*[a-z]I[dD])$"
 
@@ -84,6 +85,7 @@ class Sighting:
     commas: int = 0
     booleans: int = 0
     dates: int = 0
+    dotted: int = 0
     huge: int = 0
     infinite: int = 0
     few: frozenset[float] = frozenset()
@@ -132,9 +134,11 @@ class Sighting:
         if self.comma_possible:
             self.commas += int(counts[_mask(matches(texts, _COMMA))].sum())
         self.booleans += int(counts[_mask(pc.is_in(texts, pa.array(list(_BOOLEANS))))].sum())
-        dated = matches(texts, _DATE)
+        dotted = matches(texts, _DOTTED)
+        dated = pc.or_(matches(texts, _DATE), dotted)
         if dated.true_count:
             self.dates += int(counts[_mask(dated)][~np.isnan(_days(texts.filter(dated)))].sum())
+            self.dotted += int(counts[_mask(dotted)].sum())
 
     @property
     def form(self) -> str:
@@ -229,7 +233,13 @@ def _truths(text: pa.StringArray) -> np.ndarray:
 
 
 def _days(text: pa.StringArray) -> np.ndarray:
-    """ISO dates and times as days since 1970 (UTC), NaN where there is no such day."""
+    """ISO dates and times, and day.month.year, as days since 1970 (UTC), NaN where there is no such day."""
+    for pattern, turned in (
+        (r"^(\d)\.", r"0\1."),
+        (r"^(\d\d)\.(\d)\.", r"\1.0\2."),
+        (r"^(\d\d)\.(\d\d)\.(\d{4})", r"\3-\2-\1"),
+    ):
+        text = pc.replace_substring_regex(text, pattern, turned)
     series = pd.Series(pc.replace_substring(text, "/", "-").to_pandas(), dtype=object)
     return _micros_to_days(
         pd.to_datetime(series, errors="coerce", format="ISO8601", utc=True).dt.tz_localize(None).to_numpy()
@@ -316,7 +326,7 @@ def see(sources: Sequence[Source], note: Callable[[str], None]) -> tuple[dict[st
 
 def _sum(sightings: Sequence[Sighting]) -> Sighting:
     total = Sighting(few=frozenset().union(*(one.few for one in sightings)))
-    for count in ("rows", "values", "numbers", "commas", "booleans", "dates", "huge", "infinite"):
+    for count in ("rows", "values", "numbers", "commas", "booleans", "dates", "dotted", "huge", "infinite"):
         setattr(total, count, sum(getattr(one, count) for one in sightings))
     return total
 
@@ -327,6 +337,8 @@ def _tell(
     """Say what reading a column as numbers loses."""
     if total.form == "comma":
         note(f"column {name!r}: numbers are written with a decimal comma")
+    if total.form == "date" and total.dotted:
+        note(f"column {name!r}: dates are read as day.month.year")
     if total.form != "number":
         return
     strays = total.values - total.numbers

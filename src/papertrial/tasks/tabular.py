@@ -136,7 +136,10 @@ class TabularTask:
         part = np.where(known, data.part, -1)
         notes = []
         if not known.all():
-            notes.append(f"{(~known).sum()} rows without a target are left out")
+            without = int((~known).sum())  # in the words of the facts page, so that it is said once
+            notes.append(
+                f"{without:,} row{'s' * (without != 1)} without a target: not used to train or score supervised methods"
+            )
         if not (part == 2).any():
             free = np.flatnonzero(part == 0)
             part[free[_pick(strata[free], groups[free], test_share, np.random.default_rng(SPLIT_SEED))]] = 2
