@@ -51,6 +51,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from papertrial.core import run
+from papertrial.train.device import keep_memory
 
 ROUNDS, QUICK = 20, 5
 SAMPLE = 0.020  # seconds that a sample takes at the least
@@ -470,6 +471,7 @@ def _short(value: float) -> float:
 
 def start(threads: int) -> None:
     torch.set_num_threads(threads)
+    keep_memory()  # as in every training of papertrial; for both sides alike
     warnings.filterwarnings("ignore")  # of peers
 
 
