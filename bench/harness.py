@@ -32,12 +32,12 @@ import functools
 import gc
 import importlib
 import importlib.metadata
-import json
 import math
+import os
 import resource
+import select
+import signal
 import statistics
-import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -51,6 +51,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from papertrial.core import run
+from papertrial.train.device import keep_memory
 
 ROUNDS, QUICK = 20, 5
 SAMPLE = 0.020  # seconds that a sample takes at the least
@@ -283,7 +284,8 @@ def growth(sizes: Sequence[float], times: Sequence[float]) -> tuple[float, float
     from scipy import stats
 
     fit = stats.linregress([math.log(size) for size in sizes], [math.log(taken) for taken in times])
-    half = float(stats.t.ppf(0.975, n - 2) * fit.stderr)
+    # without spread there is no error either, and scipy says nan
+    half = 0.0 if len(set(times)) == 1 else float(stats.t.ppf(0.975, n - 2) * fit.stderr)
     return float(fit.slope) - half, float(fit.slope), float(fit.slope) + half
 
 
@@ -365,18 +367,40 @@ def _facts(peer: str, threads: int) -> dict[str, Any]:
     return {"hardware": hardware, "versions": versions, "commit": found["commit"], "date": found["date"][:10]}
 
 
-def memory_of(paper: str, index: int, label: str, dtype: str, side: int, threads: int) -> float | None:
-    """Peak of one side in a process of its own; None where that process failed."""
-    words = [paper, str(index), label, dtype, str(side), str(threads)]
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.harness", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
-    )
-    return float(json.loads(done.stdout.splitlines()[-1])) if done.returncode == 0 else None
+def memory_of(work: Callable[[], Any], device: torch.device, patience: float = 120.0) -> float | None:
+    """`peak_megabytes` in a process of its own, a copy of this one; None where it failed or took longer than `patience`."""
+    if device.type == "cuda":  # which does not survive a copy
+        return peak_megabytes(work, device)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            torch.set_num_threads(1)  # a copy has no other threads
+            os.write(writing, str(peak_megabytes(work, device)).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading) as told:
+        if not select.select([told], [], [], patience)[0]:
+            os.kill(child, signal.SIGKILL)
+        found = told.read()
+    os.waitpid(child, 0)
+    return round(float(found), 1) if found else None
+
+
+def peaks_of(sides: Sequence[Side | None], device: torch.device) -> dict[str, float | None]:
+    return {name: memory_of(side.run, device) for name, side in zip(("ours_mb", "peer_mb"), sides, strict=True) if side}
+
+
+def peaks_on_cpu(race: Race) -> tuple[tuple[str, str, bool], dict[str, float | None]]:
+    """The race's largest row, and the peaks of its sides. Call it before any backward pass: torch allows none in a copy then."""
+    label, dtype = list(race.sizes)[-1], race.dtypes[0]
+    case, *sides = build(race, label, dtype, False, "cpu")
+    return (label, dtype, False), peaks_of(sides, case.device)
 
 
 def measure(
     paper: str,
-    index: int,
     race: Race,
     label: str,
     dtype: str,
@@ -386,10 +410,12 @@ def measure(
     threads: int = 1,
     device: str = "cpu",
     work: float = 0.0,
+    peaks: Mapping[str, float | None] | None = None,
 ) -> dict[str, Any]:
     """One row of the results. Raises ValueError where the two sides do not answer alike.
 
-    work: the FLOPs of a compiled row, which torch counts in the eager row of the same size and dtype only.
+    work: the FLOPs of a compiled row, which torch counts in the eager row of the same size and dtype only.  peaks: what
+    `peaks_on_cpu` found.
     """
     case, ours, theirs = build(race, label, dtype, compiled, device)
     distance = None
@@ -425,20 +451,12 @@ def measure(
         ratios = [peer / own for peer, own in zip(times["peer"], times["ours"], strict=True)]
         low, ratio, high = map(_short, median_interval(ratios))
         row |= {"peer_ms": _short(1e3 * middle["peer"]), "ratio": ratio, "low": low, "high": high}
+    row |= peaks_of((ours, theirs), case.device) if case.device.type == "cuda" else peaks or {}
     work = race.moves(race.sizes[label]) if race.moves else work if compiled else flops(ours.run)
     if work:
         row |= {"work": work, "unit": "GB/s" if race.moves else "GFLOP/s"}
         row |= {"achieved": _short(work / middle["ours"] / 1e9), "limit": _short(amount / middle["limit"] / 1e9)}
         row["share"] = _short(row["achieved"] / row["limit"])
-    largest = label == list(race.sizes)[-1] and dtype == race.dtypes[0] and not compiled
-    if case.device.type == "cuda" or (largest and rounds >= ROUNDS):
-        for name, side in enumerate((ours, theirs)[: 2 if race.peer else 1]):
-            taken = (
-                peak_megabytes(side.run, case.device)
-                if case.device.type == "cuda"
-                else memory_of(paper, index, label, dtype, name, threads)
-            )
-            row[("ours_mb", "peer_mb")[name]] = None if taken is None else round(taken, 1)
     row |= {
         "apart": None if distance is None else float(f"{distance:.1g}"),
         "differs": race.differs,
@@ -453,18 +471,9 @@ def _short(value: float) -> float:
 
 def start(threads: int) -> None:
     torch.set_num_threads(threads)
+    keep_memory()  # as in every training of papertrial; for both sides alike
     warnings.filterwarnings("ignore")  # of peers
 
 
 def races(paper: str) -> list[Race]:
     return list(getattr(importlib.import_module(f"bench.rows.{paper}"), "RACES", ()))
-
-
-if __name__ == "__main__":  # one side's peak, alone in its process
-    import bench.shim
-
-    bench.shim.install()
-    name, number, label, dtype, side, threads = sys.argv[1:]
-    start(int(threads))
-    built = build(races(name)[int(number)], label, dtype, False, "cpu")
-    print(json.dumps(peak_megabytes(built[1 + int(side)].run, built[0].device)))

@@ -91,13 +91,14 @@ def browser():
         made.close()
 
 
-def inspect(made, addresses, own: str) -> None:
+def inspect(made, addresses, own: str, *, refused: bool = False) -> None:
     """Open each wide and narrow, light and dark: nothing is complained of, fetched from elsewhere than `own`, or wider than
-    the screen, and every figure is drawn."""
+    the screen, and every figure is drawn. refused: they are pages that say no, which browsers remark upon."""
     for width, scheme in ((1280, "light"), (390, "dark")):
         sheet = made.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         said, asked = [], []
-        sheet.on("console", lambda message, said=said: said.append(message.text))
+        remark = "Failed to load resource: the server responded with a status of 4" if refused else "\0"
+        sheet.on("console", lambda m, said=said, remark=remark: m.text.startswith(remark) or said.append(m.text))
         sheet.on("pageerror", lambda error, said=said: said.append(str(error)))
         sheet.on("dialog", lambda dialog, said=said: said.append(dialog.message) or dialog.dismiss())
         sheet.on("request", lambda request, asked=asked: asked.append(request.url))
@@ -171,9 +172,11 @@ def serving(site) -> Iterator[str]:
         server = uvicorn.Server(uvicorn.Config(site.guard, log_level="critical", ws="none"))
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 @contextmanager

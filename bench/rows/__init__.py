@@ -1,1 +1,1 @@
-"""What is raced for each paper: one file per paper with `RACES`, or with `NO_PEER`, the reason why there is nothing to race."""
+"""What is raced for each paper: one file per paper with `RACES`; a paper without one stands in `WITHOUT` of `bench/__main__.py`."""

@@ -14,7 +14,7 @@ from papertrial.papers.dalle import dvae
 from papertrial.papers.dalle.transformer import Prior
 
 HIDDEN, CODES = 64, 1024
-WIDTH, DEPTH, HEADS, TEXT, WORDS = 256, 6, 8, 32, 512
+WIDTH, DEPTH, HEADS, TEXT, WORDS = 256, 4, 8, 32, 512
 
 
 def nets(part: str, how: Callable[..., Side]) -> Callable[[Case], tuple[Side, Side]]:
@@ -90,21 +90,36 @@ def writing(case: Case) -> tuple[Side, Side]:
     return Side(lambda: ours.write(ids, [0] * ROWS, GREEDY)), Side(generate)
 
 
-_SIDES = {f"1 x {side} x {side}": side for side in (32, 64, 96, 128)}
+_SIDES = {f"1 x {side} x {side}": side for side in (16, 24, 32, 48)}
+
+_SAME = "the same convolutions on both sides, which are nearly all of the time"
 
 RACES = [
     *(
-        Race(f"{part}, {what}", "DALL-E", nets(part, how), _SIDES, grows=lambda side: side**2)
+        Race(
+            f"{part}, {what}",
+            "DALL-E",
+            nets(part, how),
+            _SIDES,
+            grows=lambda side: side**2,
+            dtypes=dtypes,
+            typical="1 x 16 x 16",
+            bound=_SAME,
+        )
         for part in ("encoder", "decoder")
-        for what, how in (("training step", training), ("inference", inference))
+        for what, how, dtypes in (
+            ("training step", training, ("float32",)),
+            ("inference", inference, ("float32", "bfloat16")),
+        )
     ),
     Race(
         "writing codes, cached",
         "transformers",
         writing,
-        {f"{ROWS} x {side**2} codes": side for side in (4, 6, 8, 12)},
+        {f"{ROWS} x {side**2} codes": side for side in (2, 3, 4, 5)},
         grows=lambda side: side**2,
-        typical=f"{ROWS} x 64 codes",
+        typical=f"{ROWS} x 16 codes",
+        bound="each code reads all weights once, on both sides",
         dtypes=("float32",),
         compiled=False,
     ),

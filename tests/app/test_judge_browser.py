@@ -8,6 +8,7 @@ import random
 import re
 
 import pytest
+from PIL import Image
 
 pytest.importorskip("fastapi", reason="needs fastapi (the extra web)")
 pytest.importorskip("sqlmodel", reason="needs sqlmodel (the extra web)")
@@ -18,7 +19,7 @@ from papertrial.app.judge.pages import add_judge
 from papertrial.app.judge.store import Store
 from papertrial.app.site import make_site
 from papertrial.app.site.serve import listen
-from webpage import CHROMIUM, browser, passing_on, serving
+from webpage import CHROMIUM, browser, inspect, passing_on, serving
 
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
 TEXTS = [
@@ -203,4 +204,59 @@ def test_behind_a_proxy_with_tls_a_study_is_judged_and_administered(tmp_path):
         assert page.goto(f"{home}/judge").status == 401  # the list of studies is for those who have the site's token
         context.close()
     assert [row.value for row in store.judgements(study.id).ratings] == [1.0, 1.0]
+    store.close()
+
+
+def test_every_page_is_shown_wide_and_narrow(tmp_path):
+    rows = [
+        {"item": f"item {place}", "system": system, "source": f"A question with <b> in {place}?", "output": text}
+        for place, text in enumerate(TEXTS)
+        for system in "AB"
+    ]
+    Image.new("RGB", (16, 9), (200, 30, 30)).save(tmp_path / "small.png")
+    Image.new("RGB", (1500, 700), (30, 200, 30)).save(tmp_path / "large.png")
+    drawn = [{"item": 1, "system": "A", "image": "small.png"}, {"item": 1, "system": "B", "image": "large.png"}]
+    store = Store(tmp_path / "x.db", create=True)
+    studies = [
+        new_study(store, write_rows(tmp_path / "texts.jsonl", rows), raters=1),
+        new_study(store, write_rows(tmp_path / "pairs.jsonl", rows), asked="pairwise", raters=1),
+        new_study(store, write_rows(tmp_path / "drawn.jsonl", drawn), asked="pairwise", raters=1),
+    ]
+    raters = [(rater, token) for _, _, [(rater, token)] in studies]
+    site = make_site()
+    add_judge(site, store)
+    with serving(site) as home, browser() as made:
+
+        def desks(state, *tokens):
+            assert {store.desk(rater).state for rater, _ in raters} == {state}
+            inspect(made, [f"{home}/judge/enter/{token}" for token in tokens], home)
+
+        texts, pairs, pictures = (token for _, token in raters)
+        desks("ready", texts)
+        works = [store.take(rater) for rater, _ in raters]
+        desks("work", texts, pairs, pictures)
+        for (study, _, _), (rater, _), desk in zip(studies, raters, works, strict=True):
+            while desk.work is not None:
+                desk = store.answer(rater, desk.work.assignment, {study.template.questions[0].name: 1.0})
+        desks("finished", texts)
+        own = [f"{home}/judge/a/{study.id}/results" for study, _, _ in studies[:2]]
+        enter = [f"{home}/judge/enter/{admin}" for _, admin, _ in studies[:2]]
+        inspect(made, [enter[0], own[0], enter[1], own[1], f"{home}/judge"], home)
+        for state in ("paused", "closed"):
+            for study, _, _ in studies:
+                store.set_state(study.id, state)
+            desks(state, texts)
+        inspect(made, enter[:1], home)
+        strange = ["/judge/enter/none", "/judge/a/1", "/judge/nothing"]
+        inspect(made, [home + path for path in strange], home, refused=True)
+    store.close()
+
+
+def test_the_page_that_asks_for_a_token_is_shown_wide_and_narrow(tmp_path):
+    store = Store(tmp_path / "x.db", create=True)
+    site = make_site(token="t")
+    add_judge(site, store)
+    with serving(site) as home, browser() as made:
+        inspect(made, [f"{home}/judge", f"{home}/judge?token=wrong"], home, refused=True)
+        inspect(made, [f"{home}/judge?token=t", f"{home}/judge"], home)
     store.close()

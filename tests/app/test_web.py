@@ -21,6 +21,7 @@ pytest.importorskip("fastapi", reason="needs the extra web")
 from starlette.testclient import TestClient
 
 from papertrial.app.web import make_web
+from papertrial.app.web.pages import _gallery
 from papertrial.app.web.runs import DONE, RUNNING, STOPPED, UNREADABLE, Runs
 from papertrial.core import registry
 from papertrial.core.errors import PapertrialError
@@ -335,7 +336,7 @@ def locked(copy, monkeypatch):
 def test_a_folder_that_may_not_be_read_costs_no_page(locked, papertrial):
     client = client_of(locked.parent)
     [entry] = [entry for entry in Runs(locked.parent).entries() if entry.path == "locked"]
-    assert entry.state == UNREADABLE
+    assert entry.state == UNREADABLE and entry.changed > time.time() - 3600
     text = client.get("/runs").text
     assert "locked" in text and "may not read it" in text and "mixer" in text
     assert "may not read it" in client.get("/runs/locked").text
@@ -408,11 +409,21 @@ def test_a_pipe_is_not_waited_for(copy):
     assert "pipes" in client.get("/runs").text and client.get("/runs/mixer").status_code == 404
 
 
+def test_sheets_of_pictures_come_first_and_small_ones_are_enlarged():
+    found = [(f"run/pictures/{seed:05d}.png", (16, 8)) for seed in range(30)]
+    shown = _gallery([*found, ("run/drawn.png", (130, 66)), ("run/pictures/wide.png", (800, 200))])
+    assert len(shown) == 24
+    assert shown[0] == ("/pictures/run/drawn.png", "run/drawn.png", 390, 198)
+    assert shown[1] == ("/pictures/run/pictures/00000.png", "run/pictures/00000.png", 144, 72)
+    assert _gallery([("a.png", (800, 200))])[0][2:] == (800, 200)
+
+
 def test_pictures_are_png_files_of_runs_and_nothing_else(folder, client, copy):
     page = client.get("/runs/nested/mixer").text
     assert 'src="/pictures/nested/mixer/generated/grid.png"' in page and "alt=" in page
     answer = client.get("/pictures/nested/mixer/generated/grid.png")
     assert answer.status_code == 200 and answer.headers["content-type"] == "image/png"
+    assert 'width="480" height="480"' in page  # 8 pixels that hold many pictures
     assert "sandbox" in answer.headers["content-security-policy"]
     assert client.get("/pictures/notes/secret.png").status_code == 404  # no run
     run = copy / "mixer"

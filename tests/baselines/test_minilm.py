@@ -37,8 +37,14 @@ def test_the_first_layers_of_bert(depth):
 
 def test_settings_are_those_of_the_package():
     found = pretrained.find("minilm").settings
-    assert {name: found[name] for name in minilm.SETTINGS} == dict(minilm.SETTINGS)
-    assert found["num_hidden_layers"] == minilm.LAYERS
+    names = ("hidden_size", "num_attention_heads", "intermediate_size", "max_position_embeddings", "vocab_size")
+    here = (minilm.WIDTH, minilm.HEADS, minilm.HIDDEN, minilm.PLACES, minilm.TOKENS)
+    assert tuple(found[name] for name in names) == here
+    assert (found["num_hidden_layers"], found["type_vocab_size"]) == (minilm.LAYERS, minilm.SEGMENTS)
+    fresh, package = built(depth=2, pretrained=False), built(depth=2)
+    assert {name: value.shape for name, value in fresh.named_parameters()} == {
+        name: value.shape for name, value in package.named_parameters()
+    }
 
 
 def test_frozen_leaves_the_layers_to_train():

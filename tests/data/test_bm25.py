@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from papertrial.core.task import Ragged
+from papertrial.data import bm25
 from papertrial.data.bm25 import Bm25, best, singular, words_of
 
 TEXTS = [
@@ -42,6 +43,16 @@ def by_hand(texts, query, k1, b):
 @pytest.mark.parametrize("query", ["fox dog", "the the fox", "STRASSE", "nothing here", "", "das Straßen fox"])
 def test_scores_are_the_formula(query, k1, b):
     np.testing.assert_allclose(Bm25.of(TEXTS).scores(query, k1, b), by_hand(TEXTS, query, k1, b), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("kept", [0, 4, 1000])
+def test_what_is_kept_of_earlier_queries_changes_no_score(kept, monkeypatch):
+    monkeypatch.setattr(bm25, "_KEPT", kept)
+    engine = Bm25.of(TEXTS)
+    for k1 in (1.5, 0.9):
+        for query in ("fox dog", "the dog", "fox dog nothing", "the fox", "fox dog"):
+            np.testing.assert_allclose(engine.scores(query, k1), by_hand(TEXTS, query, k1, 0.75), rtol=1e-6, atol=1e-7)
+            assert sum(len(holding) for holding, _ in engine._asked.values()) <= max(kept, len(TEXTS))
 
 
 @settings(max_examples=50, deadline=None)

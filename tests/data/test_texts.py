@@ -50,6 +50,45 @@ def test_lines_of_a_file_are_texts(tmp_path, pack):
     assert not data.given_split and (data.labels == -1).all()
 
 
+def test_a_column_that_is_called_label_and_gives_none_is_told_of(tmp_path):
+    rows = "".join(f"the sentence that has number {n} here,c{n}\n" for n in range(40))
+    (tmp_path / "each.csv").write_text("text,label\n" + rows)
+    data = open_data(tmp_path / "each.csv")
+    assert data.kind == "text" and not data.class_names
+    assert any("column 'label' gives no labels: " in note for note in data.notes), data.notes
+
+
+VERSE = (
+    "It was late, and the house was quiet.\nHe looked up, or so it seemed.\nNothing moved, nothing spoke,\nuntil day.\n"
+)
+SPACED = "39, State-gov, 77516\n50, Private, 83311\n38, Private, 215646\n"
+DATED = "On May 3, 1999, the river rose higher than before.\nOn May 9, 1999, the river fell back to its bed.\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (VERSE * 9, "text"),
+        ("It was late; nobody spoke of it.\nShe went out; the door stood open.\n" * 9, "text"),
+        ("When the rain came, they left.\n" * 30, "text"),
+        (DATED * 9, "text"),
+        ("Doe, John\nRoe, Jane\nPoe, Edgar\n", "text"),
+        (SPACED * 9, "table"),
+        ("name,age\nDoe,31\nRoe,44\n", "table"),
+        (
+            "text,label\n" + "".join(f'"a line, with words {n}",{n % 2}\n' for n in range(20)),
+            "text",
+        ),  # a table of texts
+        ("one,two\nthree,four\nfive,six\n", "table"),
+    ],
+)
+def test_commas_of_sentences_make_no_table(tmp_path, content, kind):
+    (tmp_path / "file.txt").write_text(content)
+    data = open_data(tmp_path / "file.txt")
+    assert data.kind == kind
+    assert getattr(data, "columns", {}) == {} or not content.startswith(("It", "When", "On", "Doe"))
+
+
 def test_tables_in_txt_files_stay_tables(tmp_path):
     (tmp_path / "numbers.txt").write_text("1\n2\n3\n4\n")
     (tmp_path / "columns.txt").write_text("a b c;x\n1;2\n3;4\n5;6\n")

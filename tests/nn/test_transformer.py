@@ -224,9 +224,9 @@ def test_more_padding_never_changes_an_answer(lengths, more, pool):
 
 
 @settings(max_examples=25)
-@given(st.data(), st.sampled_from(sorted(POSITIONS)))
-def test_a_cache_read_in_any_pieces_gives_the_same(data, position):
-    model = ready(Decoder(Ids(VOCABULARY), layout(position)))
+@given(st.data(), st.sampled_from(sorted(POSITIONS)), st.sampled_from([0, None]))
+def test_a_cache_read_in_any_pieces_gives_the_same(data, position, pad):
+    model = ready(Decoder(Ids(VOCABULARY, pad), layout(position)))
     ids = batch([8, 8, 8])
     cuts = sorted(data.draw(st.sets(st.integers(1, 7))))
     sizes = [last - first for first, last in zip([0, *cuts], [*cuts, 8], strict=True)]

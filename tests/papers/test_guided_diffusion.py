@@ -88,6 +88,9 @@ def _diffusers_names(levels, blocks):
                 names[f"down_blocks.{level}.attentions.{index}"] = f"input_blocks.{down + index}.1"
         names[f"down_blocks.{level}.downsamplers.0"] = f"input_blocks.{down + blocks}.0"
         names[f"up_blocks.{level}.upsamplers.0"] = f"output_blocks.{up + blocks}.{2 if level == 0 else 1}"
+    # where convolutions resample
+    names["down_blocks.0.downsamplers.0.conv"] = f"input_blocks.{1 + blocks}.0.op"
+    names["up_blocks.0.upsamplers.0.conv"] = f"output_blocks.{blocks}.2.conv"
     return names
 
 
@@ -97,13 +100,17 @@ _PARTS = {
 }  # fmt: skip
 
 
-def test_the_unet_is_that_of_diffusers():
+@pytest.mark.parametrize("biggan", [True, False])
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_the_unet_is_that_of_diffusers(biggan, adaptive):
     from diffusers import UNet2DModel
 
+    kinds = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D") if biggan else ("DownBlock2D", "UpBlock2D")
+    way = "resnet" if biggan else "conv"
     theirs = UNet2DModel(
-        16, 3, 6, block_out_channels=(16, 32), layers_per_block=2, down_block_types=("ResnetDownsampleBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "ResnetUpsampleBlock2D"), attention_head_dim=16, norm_num_groups=4, attn_norm_num_groups=4, downsample_type="resnet",
-        upsample_type="resnet", resnet_time_scale_shift="scale_shift", num_class_embeds=5, freq_shift=0,
+        16, 3, 6, block_out_channels=(16, 32), layers_per_block=2, down_block_types=(kinds[0], "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", kinds[1]), attention_head_dim=16, norm_num_groups=4, attn_norm_num_groups=4, downsample_type=way,
+        upsample_type=way, resnet_time_scale_shift="scale_shift" if adaptive else "default", num_class_embeds=5, freq_shift=0,
     )  # fmt: skip
     theirs = randomised(theirs.double())
     state = {}
@@ -115,7 +122,8 @@ def test_the_unet_is_that_of_diffusers():
     for name in [name for name in state if ".to_q." in name]:
         whole = torch.cat([state.pop(name.replace("to_q", f"to_{letter}")) for letter in "qkv"])
         state[name.replace("to_q", "qkv")] = whole
-    ours = UNet(Plan(3, 16, (1, 2), 2, (1,), head_width=16, qkv_first=True, groups=4), 6, 5).double()
+    plan = Plan(3, 16, (1, 2), 2, (1,), head_width=16, qkv_first=True, groups=4, adaptive=adaptive, biggan=biggan)
+    ours = UNet(plan, 6, 5).double()
     shapes = ours.state_dict()
     ours.load_state_dict({name: tensor.view(shapes[name].shape) for name, tensor in state.items()})
 
@@ -130,7 +138,10 @@ def test_the_unet_is_that_of_diffusers():
     for out in outputs:
         (out * mix).sum().backward()
     same(inputs[0].grad, inputs[1].grad)
-    same(ours.input_blocks[3][0].in_layers[2].weight.grad, theirs.down_blocks[0].downsamplers[0].conv1.weight.grad)
+    down, halving = ours.input_blocks[3][0], theirs.down_blocks[0].downsamplers[0]
+    pair = (down.in_layers[2], halving.conv1) if biggan else (down.op, halving.conv)
+    same(*(layer.weight.grad for layer in pair))
+    same(ours.middle_block[0].out_layers[3].weight.grad, theirs.mid_block.resnets[0].conv2.weight.grad)
     same(ours.label_emb.weight.grad, theirs.class_embedding.weight.grad)
 
 
@@ -153,14 +164,22 @@ def test_attention_is_that_of_torch(qkv_first):
         theirs.in_proj_bias.copy_(ours.qkv.bias[order])
         theirs.out_proj.weight.copy_(ours.proj_out.weight[..., 0])
         theirs.out_proj.bias.copy_(ours.proj_out.bias)
-    x = torch.randn(2, 12, 3, 5, dtype=torch.float64)
-    tokens = ours.norm(x).flatten(2).mT
-    same(ours(x), x + theirs(tokens, tokens, tokens)[0].mT.view_as(x))
+    x, mix = (torch.randn(2, 12, 3, 5, dtype=torch.float64) for _ in range(2))
+    inputs = [x.clone().requires_grad_() for _ in range(2)]
+    tokens = ours.norm(inputs[1]).flatten(2).mT
+    outputs = [ours(inputs[0]), inputs[1] + theirs(tokens, tokens, tokens)[0].mT.view_as(x)]
+    same(*outputs)
+    gradients = [
+        torch.autograd.grad((out * mix).sum(), (given, weight))
+        for out, given, weight in zip(outputs, inputs, (ours.qkv.weight, theirs.in_proj_weight), strict=True)
+    ]
+    same(gradients[0][0], gradients[1][0])
+    same(gradients[0][1][order, :, 0], gradients[1][1])
 
 
 def test_the_pool_asks_with_the_mean():
     pool = randomised(AttentionPool(6, 8, 2, 5).double(), scale=0.7)
-    x = torch.randn(2, 8, 2, 3, dtype=torch.float64)
+    x = torch.randn(2, 8, 2, 3, dtype=torch.float64, requires_grad=True)
     places = x.flatten(2)
     tokens = (torch.cat([places.mean(2, keepdim=True), places], 2) + pool.positional_embedding).mT
     query, key, value = (tokens @ pool.qkv_proj.weight[..., 0].T + pool.qkv_proj.bias).chunk(3, 2)
@@ -168,7 +187,45 @@ def test_the_pool_asks_with_the_mean():
     for head in (slice(0, 4), slice(4, 8)):
         weight = torch.softmax(query[:, :1, head] @ key[:, :, head].mT / 2, -1)
         found.append(weight @ value[:, :, head])
-    same(pool(x), torch.cat(found, 2)[:, 0] @ pool.c_proj.weight[..., 0].T + pool.c_proj.bias)
+    outputs = [pool(x), torch.cat(found, 2)[:, 0] @ pool.c_proj.weight[..., 0].T + pool.c_proj.bias]
+    same(*outputs)
+    mix, held = torch.randn_like(outputs[0]), (x, pool.positional_embedding, pool.qkv_proj.weight)
+    for mine, other in zip(*(torch.autograd.grad((out * mix).sum(), held) for out in outputs), strict=True):
+        same(mine, other)
+
+
+#: what the authors' code calls the layers with weights of its parts
+AUTHORS = {
+    "convolution": {""},
+    "block": {".in_layers.0", ".in_layers.2", ".emb_layers.1", ".out_layers.0", ".out_layers.3"},
+    "attention": {".norm", ".qkv", ".proj_out"},
+}
+
+
+def _published(blocks, others):
+    """Names of weights: of parts by their place, such as "input_blocks.0.0", and of single layers."""
+    layers = {place + part for place, kind in blocks.items() for part in AUTHORS[kind]} | others
+    return {f"{layer}.{end}" for layer in layers for end in ("weight", "bias")}
+
+
+def test_names_are_the_authors():
+    way_down = {
+        "input_blocks.0.0": "convolution", "input_blocks.1.0": "block", "input_blocks.2.0": "block",
+        "input_blocks.3.0": "block", "input_blocks.3.1": "attention",
+        "middle_block.0": "block", "middle_block.1": "attention", "middle_block.2": "block",
+    }  # fmt: skip
+    way_up = {
+        "output_blocks.0.0": "block", "output_blocks.0.1": "attention", "output_blocks.1.0": "block",
+        "output_blocks.1.1": "attention", "output_blocks.1.2": "block", "output_blocks.2.0": "block",
+        "output_blocks.3.0": "block",
+    }  # fmt: skip
+    time = {"time_embed.0", "time_embed.2"}
+    wider = {f"{place}.0.skip_connection" for place in ("input_blocks.3", *(f"output_blocks.{at}" for at in range(4)))}
+    expected = _published(way_down | way_up, time | wider | {"out.0", "out.2"}) | {"label_emb.weight"}
+    assert set(UNet(SMALL, 6, 4).state_dict()) == expected
+    pool = {"out.2.qkv_proj", "out.2.c_proj"}
+    expected = _published(way_down, time | pool | {"out.0", "input_blocks.3.0.skip_connection"})
+    assert set(Classifier(SMALL, 16, 4).state_dict()) == expected | {"out.2.positional_embedding"}
 
 
 @pytest.mark.parametrize("resample", ["", "up", "down"])
@@ -280,6 +337,55 @@ def test_ancestral_steps_are_those_of_diffusers(schedule, scale):
         gradients = [torch.autograd.grad(value.pow(3).sum(), (output, xt)) for value in (ours, step)]
         for mine, other in zip(*gradients, strict=True):
             same(mine, other, 1e-8)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_ancestral_steps_with_steps_left_out_are_those_of_diffusers(schedule):
+    from diffusers import DDPMScheduler
+
+    theirs = _exact(DDPMScheduler(1000, variance_type="learned_range", clip_sample=True), schedule)
+    times = spaced(25, 1000)
+    theirs.set_timesteps(timesteps=times[::-1].tolist())
+    chain = Process(betas(schedule, 1000)).respaced(times)
+    for place in (0, 1, 12, 24):
+        output, xt = _drawn(place)
+        t = torch.full((2,), place)
+        noise = torch.randn(2, 2, 4, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+        ours = ancestral_step(chain, chain.predict(output, xt, t), xt, t, noise)
+        step = theirs.step(output, int(times[place]), xt, generator=torch.Generator().manual_seed(5)).prev_sample
+        same(ours, step)
+        gradients = [
+            torch.autograd.grad(value.pow(3).sum(), (output, xt), materialize_grads=True) for value in (ours, step)
+        ]
+        for mine, other in zip(*gradients, strict=True):
+            same(mine, other, 1e-8)
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_a_drawing_is_the_walk_that_diffusers_takes(monkeypatch, schedule, sampler):
+    from diffusers import DDIMScheduler, DDPMScheduler
+
+    model = system(noise_schedule=schedule).double()
+    # theirs reaches both ends of the chain only where it takes every step
+    monkeypatch.setattr(guided_diffusion, "spaced", lambda count, steps: np.arange(count) * (steps // count))
+    if sampler == "ddpm":
+        theirs, options = DDPMScheduler(1000, variance_type="learned_range", clip_sample=True), {}
+    else:
+        theirs = DDIMScheduler(1000, clip_sample=True, set_alpha_to_one=True)
+        options = {"use_clipped_model_output": True}
+    theirs.set_timesteps(8)
+    theirs = _exact(theirs, schedule)
+    dice = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
+    x, *noises = [torch.stack([torch.randn(1, 8, 8, generator=die) for die in dice]).double() for _ in range(9)]
+    for t, noise in zip(theirs.timesteps.tolist(), noises, strict=True):
+        monkeypatch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *a, noise=noise, **k: noise)
+        with torch.no_grad():
+            output = model.diffusion.unet(x, torch.full((2,), t))
+        x = theirs.step(output if sampler == "ddpm" else output[:, :1], t, x, **options).prev_sample
+    drawn = model.draw((3, 4), steps=8, sampler=sampler)
+    assert torch.equal(drawn, ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8))
+    assert len(drawn.unique()) > 5  # not all black or white
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])

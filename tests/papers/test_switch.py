@@ -20,7 +20,7 @@ from papertrial.nn.heads import NextToken
 from papertrial.nn.packing import Padded, rows_of
 from papertrial.nn.transformer import Ids, auxiliary
 from papertrial.papers import switch
-from papertrial.papers.switch import Config, SwitchMlp, balance, dispatch, room
+from papertrial.papers.switch import Config, SwitchMlp, balance, dispatch, experts, room
 from papertrial.papers.switch.experts import through
 
 AWKWARD = {
@@ -212,8 +212,9 @@ def test_a_layer_equals_one_without_sorting(factor, dtype):
 @pytest.mark.parametrize(
     ("width", "dtype"), [(5, torch.float32), (16, torch.float32), (16, torch.float64), (16, torch.bfloat16)]
 )
-def test_the_products_of_groups_equal_a_loop(counts, width, dtype):
+def test_the_products_of_groups_equal_a_loop(counts, width, dtype, monkeypatch):
     """The grouped kernel takes a width of 16 in float32, and of bfloat16 what would leave slots empty."""
+    monkeypatch.setattr(experts, "_has_products", lambda dtype, device: True)
     up, down = torch.randn(4, 8, width, dtype=dtype), torch.randn(4, width, 8, dtype=dtype)
     inputs = [torch.randn(sum(counts), width, dtype=dtype), up, down]
     inputs = [tensor.requires_grad_() for tensor in inputs]
@@ -224,6 +225,24 @@ def test_the_products_of_groups_equal_a_loop(counts, width, dtype):
     mix = torch.randn_like(found)
     ours = torch.autograd.grad((found * mix).sum(), inputs)
     torch.testing.assert_close(ours, torch.autograd.grad((wanted * mix).sum(), inputs))
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_without_instructions_for_16_bits_the_products_are_those_of_float32(autocast, monkeypatch):
+    """Values and gradients are rounded once, at the end."""
+    monkeypatch.setattr(experts, "_has_products", lambda dtype, device: dtype != torch.bfloat16)
+    counts, dtype = torch.tensor([3, 0, 4]), torch.float32 if autocast else torch.bfloat16
+    inputs = [torch.randn(*shape, dtype=dtype).requires_grad_() for shape in ((7, 16), (3, 8, 16), (3, 16, 8))]
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = through(inputs[0], counts, *inputs[1:], torch.relu)
+    assert found.dtype == torch.bfloat16
+    twins = [tensor.detach().float().requires_grad_() for tensor in inputs]
+    wanted = through(twins[0], counts, *twins[1:], torch.relu)
+    torch.testing.assert_close(found, wanted.bfloat16(), rtol=0, atol=0)
+    mix = torch.randn(found.shape).bfloat16()
+    ours = torch.autograd.grad((found * mix).sum(), inputs)
+    other = torch.autograd.grad((wanted * mix.float()).sum(), twins)
+    torch.testing.assert_close(ours, tuple(gradient.to(dtype) for gradient in other), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("row_capacity", [None, 2])

@@ -15,7 +15,7 @@ from scipy.stats import kendalltau, pearsonr, spearmanr
 from papertrial.core.errors import DataError, PapertrialError
 from papertrial.core.files import to_json
 from papertrial.core.judgement import Check, Judgements, Preference, Rating
-from papertrial.study.people import BETTER, CANNOT_TELL, WORSE, Limits, boards, by_output, correlations
+from papertrial.study.people import BETTER, CANNOT_TELL, WORSE, Difference, Limits, boards, by_output, correlations
 
 
 def study(
@@ -193,6 +193,20 @@ def test_means_over_raters_by_output():
         by_output(judged)
     with pytest.raises(DataError, match="did you mean 'other'"):
         by_output(judged, "othr")
+
+
+def test_a_difference_that_could_be_told_alone_says_so():
+    words = {low: str(Difference("A", "B", "cannot tell", 0.06, low, 0.1, 0.02, 8_700)) for low in (0.02, -0.02)}
+    assert (
+        "+0.020, +0.100] (alone it could be told, but all pairs are compared at once: Holm); about 8,700" in words[0.02]
+    )
+    assert "Holm" not in words[-0.02]
+
+
+def test_the_verdict_says_why_nothing_can_be_told():
+    ratings = [Rating(f"i{i}", s, r, "q", v) for i in range(4) for s, v in (("A", 1.0), ("B", 0.0)) for r in "xy"]
+    (board,) = boards(Judgements(tuple(ratings), (), ()), draws=50)
+    assert board.verdict == "Cannot tell any two systems apart: too few items to judge by; 10 are the least."
 
 
 # -- real ratings -----------------------------------------------------------------------------------------------

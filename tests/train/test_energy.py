@@ -57,7 +57,8 @@ def spend(folder, **watt_hours):
 
 
 @pytest.fixture
-def no_model(monkeypatch):
+def no_model(monkeypatch, tmp_path):
+    monkeypatch.setenv("PAPERTRIAL_CACHE", str(tmp_path / "cache"))
     energy._constant_power.cache_clear()
     monkeypatch.setitem(sys.modules, "codecarbon.core.cpu", None)
     yield
@@ -155,6 +156,7 @@ def test_the_estimate_is_codecarbons_own(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(socket, "create_connection", refused)
     monkeypatch.setattr(socket.socket, "connect", refused)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PAPERTRIAL_CACHE", str(tmp_path.parent / "no-power-yet"))
     clock = [1000.0]
     monkeypatch.setattr(energy.time, "monotonic", lambda: clock[0])
     energy._constant_power.cache_clear()
@@ -168,6 +170,76 @@ def test_the_estimate_is_codecarbons_own(tmp_path, monkeypatch, caplog):
     assert threading.active_count() == threads
     assert not list(tmp_path.iterdir())
     assert not caplog.records
+
+
+@pytest.fixture
+def power(monkeypatch, tmp_path):
+    """(what the model gives and how often it was asked, the power as a process finds it that has just begun)."""
+    asked = []
+
+    def model():
+        asked.append(True)
+        return 10.0 + len(asked), f"answer {len(asked)}"
+
+    def begun():
+        energy._constant_power.cache_clear()
+        return energy._constant_power()
+
+    monkeypatch.setenv("PAPERTRIAL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(energy, "_model_of_power", model)
+    monkeypatch.setattr(energy.metadata, "version", lambda name: "1.0")
+    yield asked, begun
+    energy._constant_power.cache_clear()
+
+
+def test_the_constant_power_is_looked_up_once_for_a_machine(power):
+    asked, begun = power
+    assert begun() == begun() == (11.0, "answer 1")
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "value"),
+    [
+        ("metadata", "version", lambda name: "2.0"),
+        ("platform", "node", lambda: "another"),
+        ("psutil", "cpu_count", lambda: 3),
+        ("psutil", "virtual_memory", lambda: SimpleNamespace(total=1)),
+    ],
+)
+def test_another_package_or_machine_is_looked_up_anew(power, monkeypatch, where, name, value):
+    asked, begun = power
+    begun()
+    monkeypatch.setattr(getattr(energy, where), name, value)
+    assert begun() == begun() == (12.0, "answer 2")
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"follows_from": 1, "watts": 3, "how": ""}', "{"])
+def test_a_damaged_cache_is_written_anew(power, tmp_path, content):
+    asked, begun = power
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "power.json").write_text(content)
+    assert begun() == begun() == (11.0, "answer 1")
+    assert len(asked) == 1
+
+
+def test_a_cache_that_cannot_be_written_costs_the_second_again(power, tmp_path):
+    _, begun = power
+    (tmp_path / "cache").write_text("a file in its place")
+    assert [begun()[0], begun()[0]] == [11.0, 12.0]
+
+
+def test_a_package_that_was_removed_is_missing_whatever_is_kept(power, monkeypatch, tmp_path):
+    _, begun = power
+    begun()
+
+    def gone(name):
+        raise energy.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(energy.metadata, "version", gone)
+    energy._constant_power.cache_clear()
+    assert "pip install 'papertrial[energy]'" in energy_source(tmp_path / "none").how
 
 
 class FakeNvml(SimpleNamespace):

@@ -148,7 +148,7 @@ def test_features_are_what_an_objective_without_labels_gives(tmp_path):
 
 @pytest.mark.parametrize("wrong", [0.01, float("nan")])
 def test_no_file_is_left_whose_answers_differ(wrong, tmp_path, monkeypatch):
-    monkeypatch.setattr(exporting, "expected", lambda artifact, split: np.full((64, 10), wrong))
+    monkeypatch.setattr(exporting, "expected", lambda artifact, split: np.full((split.examples, 10), wrong))
     with pytest.raises(PapertrialError, match="answers differently"):
         export(run("mlp_mixer"), "torch", out=tmp_path / "model.pt2")
     assert not list(tmp_path.iterdir())

@@ -32,8 +32,6 @@ from papertrial.nn.position import Rotary
 from papertrial.nn.tokenise import Bpe, Bytes
 from papertrial.nn.transformer import Decoder, EncoderDecoder, Layout
 from papertrial.use.artifact import Artifact
-from papertrial.use.eject import eject
-from papertrial.use.export import export
 from papertrial.use.gather import gather
 from papertrial.use.generate import generate, writer
 
@@ -241,14 +239,6 @@ def test_a_tokeniser_works_where_papertrial_is_not(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == tokeniser.encode(["the cat 日本"])[0].tolist()
-
-
-def test_a_model_of_texts_is_not_taken_away_as_one_of_images(artifact, tmp_path):
-    ours = artifact()
-    for take in (lambda: eject(ours, tmp_path / "plain"), lambda: export(ours, "torch", out=tmp_path / "model.pt2")):
-        with pytest.raises(Declined, match="goes through a tokeniser"):
-            take()
-    assert not os.listdir(tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------------------ the command

@@ -160,7 +160,10 @@ def test_a_folder_of_pictures(tmp_path):
     assert lines == made["pictures"]
     assert lines[4] == {"file": "tall-dog-00001.png", "seed": 1, "label": "tall dog", "caption": None, "guidance": 2.0}
     with Image.open(made["grid"]) as image:
-        assert image.size == (3 * 5 + 1, 2 * 5 + 1)  # a row for each class
+        assert image.size == (3 * 65 + 1, 2 * 65 + 1)  # a row for each class, a square for each of the 4 x 4 pixels
+        cell = np.asarray(image)[66:130, 131:195]
+    with Image.open(tmp_path / "out" / "tall-dog-00002.png") as image:
+        assert np.array_equal(cell[8::16, 8::16], np.asarray(image)) and np.array_equal(cell[7::16], cell[9::16])
     held = (tmp_path / "out" / "cat-00002.png").read_bytes()
     save(artifact(), tmp_path / "out", samples=1, seed=2, labels="cat", guidance=2.0)  # in the place of the first
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cat-00002.png", "grid.png", "pictures.jsonl"]

@@ -1008,11 +1008,14 @@ def export(
             ]
         )
     )
-    _say(f"saved in {about['file']}, described in {about['file']}.json")
+    beside = f" and {about['file']}.tokenizer.json" if about.get("tokeniser", {}).get("kind") == "tokenizers" else ""
+    _say(f"saved in {about['file']}, described in {about['file']}.json{beside}")
+    if "use" in about:
+        _say("", "from a text to the answers:", "", *(f"    {line}".rstrip() for line in about["use"].splitlines()))
 
 
 def _shape(entry: dict[str, Any]) -> str:
-    return f"(batch, {', '.join(map(str, entry['shape']))})"
+    return f"({', '.join(map(str, ['batch', *entry['shape']]))})"
 
 
 @app.command()

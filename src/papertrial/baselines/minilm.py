@@ -31,7 +31,6 @@ Notation
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,6 +42,8 @@ from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe, sourced
 from papertrial.nn import pretrained
+from papertrial.nn.tokenise import Pretrained
+from papertrial.nn.transformer import Encoder, bert_layout
 
 PAPER = Paper(
     id="minilm",
@@ -63,16 +64,8 @@ PAPER = Paper(
     ),
 )
 
-#: what `config.json` of the weights says, so that an artifact is read back without the package
-SETTINGS: Mapping[str, Any] = {
-    "model_type": "bert",
-    "hidden_size": 384,
-    "num_attention_heads": 12,
-    "intermediate_size": 1536,
-    "max_position_embeddings": 512,
-    "vocab_size": 30522,
-    "tokeniser": "pretrained",
-}
+#: of the weights, as their `config.json` has it, so that an artifact is read back without the package
+WIDTH, HEADS, HIDDEN, PLACES, TOKENS, SEGMENTS = 384, 12, 1536, 512, 30_522, 2
 LAYERS = 6
 
 
@@ -89,18 +82,18 @@ def build(config: Config, facts: Facts, backbone: nn.Module | None = None) -> nn
     """Raises PapertrialError for a depth or length it has not, or without the extra `encoder`."""
     if not 1 <= config.depth <= LAYERS:
         raise PapertrialError(f"minilm has {LAYERS} layers, not {config.depth}", f"give 1 to {LAYERS}")
-    if not 2 < config.longest <= SETTINGS["max_position_embeddings"]:
+    if not 2 < config.longest <= PLACES:
         raise PapertrialError(
-            f"minilm has places for {SETTINGS['max_position_embeddings']} tokens, not {config.longest}",
-            "give fewer with longest=",
+            f"minilm has places for {PLACES} tokens, not {config.longest}", "give fewer with longest="
         )
-    masks = {"hidden_dropout_prob": config.dropout, "attention_probs_dropout_prob": config.dropout}
     model: Any
     if config.pretrained:
         found = pretrained.find("minilm", depth=config.depth)
+        masks = {"hidden_dropout_prob": config.dropout, "attention_probs_dropout_prob": config.dropout}
         model = replace(found, settings=found.settings | masks).load()
     else:
-        model = pretrained.build(SETTINGS | masks | {"num_hidden_layers": config.depth})
+        layout = bert_layout(WIDTH, config.depth, HEADS, HIDDEN, PLACES, config.dropout)
+        model = Encoder(Pretrained(), layout, vocabulary=TOKENS, segments=SEGMENTS, embed_norm=True)
     model.longest = config.longest
     model.embed.requires_grad_(not config.frozen)
     model.stack.position.requires_grad_(not config.frozen)

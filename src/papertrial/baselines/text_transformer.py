@@ -32,6 +32,7 @@ Notation
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -91,8 +92,8 @@ def tokeniser(kind: str, vocabulary: int) -> Tokeniser:
         raise PapertrialError(str(error), "give more with --set vocabulary=") from None
 
 
-def layout(config: Config) -> Layout:
-    """The layers: normalised inputs, rotary positions, a perceptron with GELU."""
+def dense_layout(config: Any) -> Layout:
+    """The layers: normalised inputs, rotary positions, a perceptron with GELU. config: has the fields of `Config`."""
     return Layout(
         width=config.width,
         depth=config.depth,
@@ -108,7 +109,7 @@ class TextTransformer(Encoder):
     """The backbone: ids (B, N) int64 -> (B, width), the mean over tokens that see each other."""
 
     def __init__(self, config: Config) -> None:
-        super().__init__(tokeniser(config.tokeniser, config.vocabulary), layout(config))
+        super().__init__(tokeniser(config.tokeniser, config.vocabulary), dense_layout(config))
         self.longest = config.longest
 
 
@@ -116,7 +117,7 @@ class CausalTransformer(Decoder):
     """The same with tokens that see those before them: a language model; (B, width) is the last token."""
 
     def __init__(self, config: Config) -> None:
-        super().__init__(tokeniser(config.tokeniser, config.vocabulary), layout(config))
+        super().__init__(tokeniser(config.tokeniser, config.vocabulary), dense_layout(config))
         self.longest = config.longest
 
 

@@ -9,6 +9,7 @@ The counts are kept, not the scores, so that k1 and b are chosen without countin
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import unicodedata
@@ -26,6 +27,8 @@ from papertrial.core.task import Ragged
 
 #: the values of Lucene's formula that bm25s takes by default
 K1, B = 1.5, 0.75
+#: entries of words of earlier queries that are kept in memory, 12 bytes each
+_KEPT = 4_000_000
 _NO_SPACES = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 
 
@@ -97,6 +100,8 @@ class Bm25:
         self.words, self.starts, self.documents, self.counts = words, starts, documents, counts
         self.lengths, self.stem = lengths, stem
         self._norm: tuple[float, float, np.ndarray] | None = None
+        self._asked: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self._room = _KEPT
 
     @classmethod
     def of(cls, texts: Iterable[str], stem: bool = False) -> Bm25:
@@ -137,11 +142,10 @@ class Bm25:
         total = np.zeros(len(self), dtype=np.float32)
         norm = self._norms(k1, b)
         for word, times in Counter(words_of(query, self.stem)).items():
-            first, last = self._entries(word)
-            if first < last:
-                holding, counts = self.documents[first:last], self.counts[first:last].astype(np.float32)
-                idf = np.log1p((len(self) - len(holding) + 0.5) / (len(holding) + 0.5))
-                np.add.at(total, holding, np.float32(times * idf) * (counts / (counts + norm.take(holding))))
+            holding, share = self._holding(word, norm)
+            if len(holding):
+                idf = math.log1p((len(self) - len(holding) + 0.5) / (len(holding) + 0.5))
+                np.add.at(total, holding, np.float32(times * idf) * share)
         return total
 
     def top(
@@ -186,11 +190,26 @@ class Bm25:
         return last - first
 
     def _entries(self, word: str) -> tuple[int, int]:
-        wanted = word.encode()
-        place = bisect_left(range(len(self.words)), wanted, key=lambda index: self.words[index].tobytes())
-        if place == len(self.words) or self.words[place].tobytes() != wanted:
+        wanted, letters, ends = word.encode(), memoryview(self.words.values), memoryview(self.words.offsets)
+
+        def held(index: int) -> bytes:
+            return letters[ends[index] : ends[index + 1]].tobytes()
+
+        place = bisect_left(range(len(self.words)), wanted, key=held)
+        if place == len(self.words) or held(place) != wanted:
             return 0, 0
         return int(self.starts[place]), int(self.starts[place + 1])
+
+    def _holding(self, word: str, norm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The documents with a word, int64, and count / (count + norm) in each, float32; kept for the next queries."""
+        if word not in self._asked:
+            first, last = self._entries(word)
+            holding, counts = self.documents[first:last].astype(np.int64), self.counts[first:last].astype(np.float32)
+            if len(holding) >= self._room:
+                self._asked, self._room = {}, _KEPT
+            self._room -= 1 + len(holding)
+            self._asked[word] = holding, counts / (counts + norm.take(holding))
+        return self._asked[word]
 
     def _norms(self, k1: float, b: float) -> np.ndarray:
         """k1 (1 - b + b length / mean) of each document, kept for the next query."""
@@ -198,6 +217,7 @@ class Bm25:
             mean = self.lengths.mean(dtype=np.float64) if len(self) else 1.0
             relative = self.lengths / max(mean, sys.float_info.min)
             self._norm = (k1, b, (k1 * (1 - b + b * relative)).astype(np.float32))
+            self._asked, self._room = {}, _KEPT
         return self._norm[2]
 
     def arrays(self) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from papertrial.core.budget import size_in_words
 from papertrial.core.errors import DataError
 from papertrial.core.task import Ragged, Split
 from papertrial.data.base import Data, Look, fingerprint, track
@@ -316,7 +317,7 @@ class Collection(Data):
         copies = len(lengths) - len({self.text[row].tobytes() for row in range(len(lengths))})
         longest = int(lengths.argmax())
         facts = [
-            ("documents", f"{len(self.ids):,}, {len(texts) / 1e6:.1f} MB of text"),
+            ("documents", f"{len(self.ids):,}, {size_in_words(len(texts))} of text"),
             (
                 "length",
                 f"{np.median(lengths):,.0f} bytes for most, {lengths.max():,} the longest ({self.ids[longest]})",

@@ -35,6 +35,10 @@ SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".parquet", ".pq", ".jsonl", ".ndjso
 _DELIMITERS = "\t,;|"  # of those that cut equally well, the first
 _SENTENCE = 4  # words in a cell that is no name
 _START = 1 << 16  # bytes by which text is told from a table
+_NUMBERED, _CLAUSE = (
+    0.1,
+    3,
+)  # share of numbers among the cells of a table, at least; words of what commas cut in a sentence
 _EVEN = 0.95  # share of the first rows with as many fields as the others in a .txt file that is a table
 
 
@@ -61,7 +65,8 @@ def is_table(path: Path) -> bool:
 
 
 def holds_prose(path: Path) -> bool:
-    """Whether a .txt file is text rather than a table: no delimiter cuts its first lines evenly, nor are they numbers."""
+    """Whether a .txt file is text rather than a table: no delimiter cuts its first lines evenly, or the one that does is
+    punctuation, and they are no numbers."""
     with _readable(path), _open_bytes(path) as stream:
         start = stream.read(_START)
     try:
@@ -75,9 +80,22 @@ def holds_prose(path: Path) -> bool:
     if found is None:
         return bool(start)
     rows = [row for row in found[1] if row]
+    if found[0] in ",;" and _is_punctuation(found[0], text, rows):
+        return True
     if len(rows[0]) == 1:
         return not all(re.match(NUMBER, row[0].strip()) for row in rows[1:] or rows)
     return len(rows) < 2 or sum(len(row) == len(rows[0]) for row in rows) < _EVEN * len(rows)
+
+
+def _is_punctuation(mark: str, text: str, rows: list[list[str]]) -> bool:
+    """Whether the mark stands in sentences: a blank or the end of a line comes after it nearly always, and what it cuts is
+    words rather than numbers. `39, Private, 77516` is a table; `Doe, John` is not told from a sentence."""
+    marks = text.count(mark)
+    if not marks or len(re.findall(rf"{mark}(?=\s|$)", text)) < _EVEN * marks:
+        return False
+    cells = [cell.strip() for row in rows for cell in row]
+    numbers = sum(re.match(NUMBER, cell) is not None for cell in cells)
+    return numbers < _NUMBERED * len(cells) or sum(map(len, map(str.split, cells))) >= _CLAUSE * len(cells)
 
 
 def _evenly_cut(records: Callable[[str], Iterable[list[str]]]) -> tuple[str, list[list[str]]] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -121,20 +122,23 @@ class Across:
 class Remembered:
     """Rows see what the cache holds of them and themselves: q, k, v (B, M, H, D), keys and values (B, longest, H, D).
 
-    Writes k and v to the places `at` (B, M) of the cache, and reads its first `used` places.
+    Writes k and v to the places `at` (B, M) of the cache, or (M,), its next ones, where all rows stand alike, and reads its
+    first `used` places.  bias: as `Within` has it.
     """
 
     keys: Tensor
     values: Tensor
     at: Tensor
     used: int
-    bias: Tensor
+    bias: Tensor | None
     turn: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, scale: float | None, dropout: float) -> Tensor:
-        row = torch.arange(len(q), device=q.device)[:, None]
-        self.keys[row, self.at] = turned(k, self.turn).detach().to(self.keys.dtype)
-        self.values[row, self.at] = v.detach().to(self.values.dtype)
+        place: Any = (slice(None), slice(self.used - q.shape[1], self.used))
+        if self.at.ndim == 2:
+            place = (torch.arange(len(q), device=q.device)[:, None], self.at)
+        self.keys[place] = turned(k, self.turn).detach().to(self.keys.dtype)
+        self.values[place] = v.detach().to(self.values.dtype)
         held = (x[:, : self.used].to(q.dtype) for x in (self.keys, self.values))
         return Within(self.bias)(turned(q, self.turn), *held, scale, dropout)
 

@@ -149,9 +149,13 @@ class Stack(nn.Module):
             return Within(causal=True, turn=turn)
         return Within(joined(causal_bias(at, at), bias), turn=turn)
 
-    def _remembered(self, rows: Rows, cache: Cache) -> Tensor:
-        """What the tokens of this step see of the cache, (B, H or 1, M, used)."""
+    def _remembered(self, rows: Rows, cache: Cache) -> Tensor | None:
+        """What the tokens of this step see of the cache, (B, H or 1, M, used); without B, and None where they see all of it,
+        where all rows stand alike."""
         key_at = torch.arange(cache.used + rows.longest, device=rows.at.device)
+        if rows.at.ndim == 1:
+            seen = causal_bias(rows.at, key_at) if rows.longest > 1 else None
+            return joined(seen, self.position.bias(rows.at, key_at))
         seen = causal_bias(rows.at, key_at)[:, None]
         return joined(seen, self.position.bias(rows.at, key_at.expand(len(rows.at), -1)))
 
@@ -203,8 +207,8 @@ class Cache:
             for layer, (keys, values) in self._across.items()
         }
 
-    def view(self, layer: int, at: Tensor, bias: Tensor, turn: tuple[Tensor, Tensor] | None) -> Remembered:
-        return Remembered(self.keys[layer], self.values[layer], at, self.used + at.shape[1], bias, turn)
+    def view(self, layer: int, at: Tensor, bias: Tensor | None, turn: tuple[Tensor, Tensor] | None) -> Remembered:
+        return Remembered(self.keys[layer], self.values[layer], at, self.used + at.shape[-1], bias, turn)
 
     def across(self, layer: int, attention: Any, seen: Encoded) -> tuple[Tensor, Tensor]:
         """Keys and values of what the encoder made, projected at the first step only."""
@@ -272,7 +276,10 @@ class _Reader(nn.Module):
             return rows_of(_first_too(self._held(ids)), packed)
         if cache.used + ids.shape[1] > cache.longest:
             raise ValueError(f"the cache has {cache.longest} places: {cache.used} used, {ids.shape[1]} wanted")
-        at = cache.length[:, None] + torch.arange(ids.shape[1], device=ids.device)
+        at = torch.arange(ids.shape[1], device=ids.device)
+        if self.tokeniser.pad is None:  # rows that cannot be padded are all of one length
+            return Padded(None, cache.used + at)
+        at = cache.length[:, None] + at
         return Padded(self._held(ids) | (at == 0), at)
 
     def _read(self, stack: Stack, ids: Tensor, rows: Rows, types: Tensor | None = None) -> Tensor:

@@ -178,9 +178,10 @@ class Join:
         lengths_P, ends_P = ((ids != self.pad).sum(1, keepdim=True) for ids in (query_PN, document_PM))
         begins_P = lengths_P + len(self.between)
         total_P = torch.where(ends_P > 0, begins_P + ends_P - self.dropped, lengths_P)
-        width = min(longest, query_PN.shape[1] + len(self.between) + max(document_PM.shape[1] - self.dropped, 0))
+        kept = torch.sym_max(document_PM.shape[1] - self.dropped, 0)  # sizes that a traced program leaves open
+        width = torch.sym_min(longest, query_PN.shape[1] + len(self.between) + kept)
         total_P = total_P.clamp(max=longest)
-        at_PL = torch.arange(width, device=query_PN.device).expand(len(query_PN), width)
+        at_PL = torch.arange(width, device=query_PN.device).expand(query_PN.shape[0], -1)
         between = torch.tensor((*self.between, self.pad), dtype=query_PN.dtype, device=query_PN.device)
         inside_PL = (at_PL - begins_P + self.dropped).clamp(0, document_PM.shape[1] - 1)
         inside_PL = torch.where(at_PL == total_P - 1, (ends_P - 1).clamp(min=0), inside_PL)
@@ -199,15 +200,17 @@ class Join:
 class CrossScorer(nn.Module):
     """Query and document are read at once: the first token through BERT's pooler and one last layer (sec. 3.1).
 
-    `forward(encoder, query (P, N), document (P, M)) -> (P,)`. bias: whether the last layer has one.
+    `forward(encoder, query (P, N), document (P, M)) -> (P,)`. width: of the encoder.  bias: whether the last layer has one.
+    arguments: what it was made with.
     """
 
-    def __init__(self, encoder: Any, longest: int, dropout: float, bias: bool) -> None:
+    def __init__(self, width: int, longest: int, dropout: float, bias: bool) -> None:
         super().__init__()
+        self.arguments = {"width": width, "longest": longest, "dropout": dropout, "bias": bias}
         self.longest = longest
-        self.pooler = nn.Linear(encoder.width, encoder.width)
+        self.pooler = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
-        self.last = nn.Linear(encoder.width, 1, bias=bias)
+        self.last = nn.Linear(width, 1, bias=bias)
 
     def forward(self, encoder: Any, query_PN: Tensor, document_PM: Tensor) -> Tensor:
         join = Join(encoder.tokeniser)
@@ -225,9 +228,10 @@ FEATURES = 2 * (1 + len(CENTRES)) + 1
 def cosines(encoder: Any, query_PN: Tensor, document_PM: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of the vectors of single tokens: (P, N, M), and which tokens have one, bool (P, N) and (P, M).
 
-    Where words are read one by one, each that occurs is looked up and compared once, however many pairs have it.
+    Where words are read one by one, each that occurs is looked up and compared once, however many pairs have it; not in a
+    traced program, whose shapes must not depend on values.
     """
-    if not getattr(encoder, "words", False):
+    if not getattr(encoder, "words", False) or torch.compiler.is_compiling():
         query_PNC, document_PMC = (F.normalize(encoder.tokens(ids), dim=2) for ids in (query_PN, document_PM))
         return query_PNC @ document_PMC.transpose(1, 2), query_PNC.any(2), document_PMC.any(2)
     (asked_U, at_PN), (known_V, at_PM) = (ids.unique(return_inverse=True) for ids in (query_PN, document_PM))
@@ -258,11 +262,13 @@ class KernelScorer(nn.Module):
     """Kernel pooling: features of the cosines between single tokens, the mean over the query's tokens by their weight, and
     a small perceptron. `forward(encoder, query (P, N), document (P, M)) -> (P,)`. bias: whether the last layer has one.
 
-    The encoder tells `tokens(ids)`, and `weights(ids)` of them where it has it; zeros take no part.
+    The encoder tells `tokens(ids)`, and `weights(ids)` of them where it has it; zeros take no part. arguments: what it was
+    made with.
     """
 
     def __init__(self, hidden: int, bias: bool) -> None:
         super().__init__()
+        self.arguments = {"hidden": hidden, "bias": bias}
         self.hidden, self.last = nn.Linear(FEATURES, hidden), nn.Linear(hidden, 1, bias=bias)
 
     def forward(self, encoder: Any, query_PN: Tensor, document_PM: Tensor) -> Tensor:
@@ -305,7 +311,7 @@ class Reranker(nn.Module):
         self.scorer = (
             KernelScorer(config.hidden, bias)
             if scorer == "kernel"
-            else CrossScorer(backbone, config.longest, config.dropout, bias)
+            else CrossScorer(backbone.width, config.longest, config.dropout, bias)
         )
         if bias:  # the class prior, so that no step is spent on finding it
             nn.init.constant_(self.scorer.last.bias, -float(np.log(config.group - 1)))

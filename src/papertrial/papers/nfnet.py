@@ -156,15 +156,17 @@ def standardise(weight_OIHW: Tensor, gain_O: Tensor, batch_norm_eps: bool = Fals
 
     batch_norm_eps: `var + 1e-5`, as in timm, in place of the authors' `max(N var, 1e-4)`.
     """
+    centred = weight_OIHW - weight_OIHW.mean((1, 2, 3), keepdim=True)
+    # the root of N var; torch.var_mean takes many times as long on a CPU
+    length = torch.linalg.vector_norm(centred, dim=(1, 2, 3), keepdim=True)
     fan_in = weight_OIHW[0].numel()
-    variance, mean = torch.var_mean(weight_OIHW, (1, 2, 3), correction=0, keepdim=True)
-    floored = fan_in * (variance + 1e-5) if batch_norm_eps else (fan_in * variance).clamp_min(1e-4)
-    return (weight_OIHW - mean) * (gain_O.view(-1, 1, 1, 1) * floored.rsqrt())
+    floored = (length.square() + 1e-5 * fan_in).sqrt() if batch_norm_eps else length.clamp_min(1e-2)
+    return centred * (gain_O.view(-1, 1, 1, 1) / floored)
 
 
-def activate(x: Tensor, kind: str) -> Tensor:
-    """The activation, scaled so that a standard normal input comes out with variance one."""
-    return _ACTIVATIONS[kind](x) * GAMMA[kind]
+def activate(x: Tensor, kind: str, beta: float = 1.0) -> Tensor:
+    """The activation, scaled so that a standard normal input comes out with variance one; then times `beta`."""
+    return _ACTIVATIONS[kind](x) * (GAMMA[kind] * beta)
 
 
 def pad_same(x: Tensor, size: int, stride: int) -> Tensor:
@@ -343,7 +345,7 @@ class Block(nn.Module):
         self.skip_gain = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        out = activate(x, self.activation) * self.beta
+        out = activate(x, self.activation, self.beta)
         if self.project is not None:
             pooled = F.avg_pool2d(out, 2, 2, ceil_mode=True, count_include_pad=False) if self.stride > 1 else out
             x = self.project(pooled)
@@ -351,7 +353,7 @@ class Block(nn.Module):
             out = convolve(activate(out, self.activation) if index else out)
         if self.squeeze is not None:
             out = 2 * self.squeeze(out) * out
-        return x + self.alpha * self.skip_gain * self.depth(out)
+        return torch.addcmul(x, self.skip_gain, self.depth(out), value=self.alpha)
 
 
 def _convolution(

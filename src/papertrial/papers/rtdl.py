@@ -336,7 +336,7 @@ class ResNet(nn.Module):
             nn.Sequential(
                 nn.BatchNorm1d(width),
                 nn.Linear(width, hidden),
-                nn.ReLU(),
+                nn.ReLU(inplace=True),
                 nn.Dropout(hidden_dropout),
                 nn.Linear(hidden, width),
                 nn.Dropout(residual_dropout),
@@ -361,7 +361,7 @@ class MLP(nn.Module):
         super().__init__()
         self.width = width
         layers = (
-            (nn.Linear(width if index else inputs, width), nn.ReLU(), nn.Dropout(hidden_dropout))
+            (nn.Linear(width if index else inputs, width), nn.ReLU(inplace=True), nn.Dropout(hidden_dropout))
             for index in range(depth)
         )
         self.layers = nn.Sequential(*(layer for group in layers for layer in group))

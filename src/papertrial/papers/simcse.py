@@ -172,11 +172,12 @@ def set_dropout(model: nn.Module, p: float) -> None:
 class SentenceEncoder(nn.Module):
     """A backbone with its pooling: `forward(ids (B, N)) -> (B, width)`. Its state holds the pooling, and loading it sets it.
 
-    head: what the vector passes through, in training and after.  Raises PapertrialError for an unknown pooling, Declined
-    for a backbone without the layers that it asks for.
+    projected: whether the vector passes through a `projection`, in training and after.  arguments: what it was made with
+    besides the backbone.  Raises PapertrialError for an unknown pooling, Declined for a backbone without the layers that
+    it asks for.
     """
 
-    def __init__(self, backbone: nn.Module, pooling: str, head: nn.Module | None = None) -> None:
+    def __init__(self, backbone: nn.Module, pooling: str, projected: bool = False) -> None:
         super().__init__()
         _require(pooling, POOLINGS, "pooling")
         if not isinstance(backbone, Encoder):
@@ -184,7 +185,8 @@ class SentenceEncoder(nn.Module):
                 "simcse needs a bidirectional encoder of text", "choose --backbone minilm or text_transformer"
             )
         self.backbone, self.pooling, self.width = backbone, pooling, backbone.width
-        self.head = nn.Identity() if head is None else head
+        self.head = projection(self.width) if projected else nn.Identity()
+        self.arguments = {"pooling": pooling, "projected": projected}
         self.longest = getattr(backbone, "longest", None)
 
     @property
@@ -235,9 +237,9 @@ class SimCSE(nn.Module):
             raise PapertrialError(f"dropout {config.dropout} and share {config.share} must be at least 0 and below 1")
         self.config, self.paired = config, config.paired
         # DIFF: the authors' code has it with cls alone; above a mean it keeps the encoder from being changed too much
-        layer = None if config.pooling == "cls_before_pooler" else projection(backbone.width)
-        self.encoder = SentenceEncoder(backbone, config.pooling, layer if config.paired else None)
-        self.projection = nn.Identity() if layer is None or config.paired else layer
+        projected = config.pooling != "cls_before_pooler"
+        self.encoder = SentenceEncoder(backbone, config.pooling, projected and config.paired)
+        self.projection = projection(backbone.width) if projected and not config.paired else nn.Identity()
         set_dropout(backbone, config.dropout)
 
     def views(self, batch: Mapping[str, Tensor], draw: Draw) -> dict[str, Tensor]:

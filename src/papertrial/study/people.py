@@ -78,7 +78,10 @@ class Difference:
         more = "no reasonable number of answers would settle it"
         if self.more_answers is not None:
             more = f"about {_rounded(self.more_answers):,} more answers would settle it"
-        return f"{self.first} and {self.second}: cannot tell, {change}; {more}"
+        pairs = (
+            "" if self.low <= 0 <= self.high else " (alone it could be told, but all pairs are compared at once: Holm)"
+        )
+        return f"{self.first} and {self.second}: cannot tell, {change}{pairs}; {more}"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import random
 import warnings
@@ -21,6 +22,7 @@ from torch import nn
 from papertrial.core.errors import PapertrialError, did_you_mean
 
 _PRECISIONS = ("auto", "fp32", "bf16")
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
 def accelerator(precision: str = "auto", device: str | torch.device | None = None) -> Accelerator:
@@ -44,6 +46,7 @@ def accelerator(precision: str = "auto", device: str | torch.device | None = Non
     if precision == "bf16" and not has_bf16:
         raise PapertrialError("this GPU does not compute in bfloat16", "use --set precision=fp32")
     use_bf16 = precision == "bf16" or (precision == "auto" and on_gpu and has_bf16)
+    keep_memory()
     # Accelerate keeps one state per process and refuses a second precision or device; several trainings may follow
     # one another here.
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -54,6 +57,19 @@ def accelerator(precision: str = "auto", device: str | torch.device | None = Non
         mixed_precision="bf16" if use_bf16 else "no",
         kwargs_handlers=[ddp],
     )
+
+
+def keep_memory() -> None:
+    """Let the C library keep the memory of large tensors from one step to the next.
+
+    glibc maps what is larger than 32 MB anew each time, and gives the end of its heap back. The system then clears page after
+    page again, which for the gradients of large layers takes longer than the products that make them. Other C libraries are
+    left as they are.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_MMAP_THRESHOLD, 2**30)
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def from_main(accelerate: Accelerator, value: Any) -> Any:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import platform
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,9 +22,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from papertrial.core.budget import ESTIMATED, MEASURED, Energy
+from papertrial.core.errors import PapertrialError
+from papertrial.core.files import read_json, write_json
+from papertrial.data.base import cache_folder
 
 POWERCAP = Path("/sys/class/powercap")
 _JOULES = 3.6e6  # in a kWh
@@ -152,8 +157,40 @@ def _modelled(hidden: str) -> _Part:
 def _constant_power() -> tuple[float, str]:
     """Watts of CPU and memory by CodeCarbon's model in its constant mode, and the model in words.
 
-    Its tables and rules are read without its tracker: no thread, no file, no network. Raises ImportError.
+    They are constant for a machine and a version of the package, which takes a second to find them: so they are kept in the
+    cache, beside what they follow from. Raises ImportError.
     """
+    follows = _what_power_follows_from()
+    file = cache_folder() / "power.json"
+    with contextlib.suppress(PapertrialError, KeyError, TypeError, ValueError):
+        held = read_json(file)
+        if held["follows_from"] == follows:
+            return float(held["watts"]), str(held["how"])
+    watts, how = _model_of_power()
+    with contextlib.suppress(PapertrialError):  # a cache that cannot be written
+        write_json(file, {"follows_from": follows, "watts": watts, "how": how})
+    return watts, how
+
+
+def _what_power_follows_from() -> dict[str, Any]:
+    """The version of CodeCarbon, and all of the machine that its model looks at. Raises ImportError where it is missing."""
+    processor = platform.processor()
+    with contextlib.suppress(OSError, ValueError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), processor)
+    return {
+        "codecarbon": metadata.version("codecarbon"),
+        "host": platform.node(),
+        "machine": platform.machine(),
+        "processor": processor,
+        "cores": psutil.cpu_count(),
+        "memory": psutil.virtual_memory().total,
+        "job": os.environ.get("SLURM_JOB_ID"),  # CodeCarbon counts its cores and memory
+    }
+
+
+def _model_of_power() -> tuple[float, str]:
+    """As CodeCarbon finds them: its tables and rules are read without its tracker, with no thread, no file, no network."""
     with _silent("codecarbon"):
         from codecarbon.core.cpu import DEFAULT_POWER_PER_CORE, TDP, count_cpus
         from codecarbon.external.hardware import CPU

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -29,13 +30,13 @@ from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.files import disk_errors, write_json, write_text
 from papertrial.core.task import Split
-from papertrial.data.batches import to_tensors
 from papertrial.nn.adapt import Adapted
 from papertrial.nn.heads import Supervised
 from papertrial.tasks._images import Normalized
+from papertrial.use import reading, textloader
 from papertrial.use.artifact import Artifact
-from papertrial.use.gather import Place, gather, source
-from papertrial.use.predictor import Predictor, expected, foldable, input_meanings, predictor, sample, spread
+from papertrial.use.gather import Place, gather, settled, source
+from papertrial.use.predictor import Predictor, expected, foldable, input_meanings, inputs_of, predictor, sample, spread
 
 #: largest difference allowed, of a probability or in spreads of a value; none is expected, but a processor may sum in
 #: another order when memory is laid out otherwise
@@ -55,6 +56,11 @@ def eject(artifact: Artifact, out: Path | str, data: Any = None) -> dict[str, An
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PapertrialError(f"{out} is there already", "choose another --out")
     model = predictor(artifact)
+    if model.answers == "score":
+        raise Declined(
+            f"a reranker such as {artifact.card['method']['name']} is not written out as source",
+            "type: papertrial export RUN --to onnx",
+        )
     if not isinstance(artifact.model, nn.Module):
         raise Declined(f"{artifact.card['method']['name']} is no network", "type: papertrial export RUN --to onnx")
     if any(isinstance(module, Adapted) for module in artifact.model.modules()):
@@ -96,13 +102,21 @@ def _write(folder: Path, artifact: Artifact, model: Predictor) -> dict[str, Any]
     }
     write_text(folder / "model.py", _source(artifact, model, inputs))
     save_file(
-        {name: tensor.contiguous() for name, tensor in model.network.state_dict().items()}, folder / "model.safetensors"
+        {
+            name: tensor.contiguous()
+            for name, tensor in _written(model).state_dict().items()
+            if "tokeniser." not in name  # which travels in a file of its own
+        },
+        folder / "model.safetensors",
     )
     if artifact.head:
         from safetensors.numpy import save_file as save_arrays
 
         save_arrays(artifact.head, folder / "probe.safetensors")
     write_json(folder / "config.json", about)
+    tokeniser = reading.tokeniser_json(artifact.model.encoder.tokeniser) if model.texts else None
+    if tokeniser is not None:
+        write_text(folder / "tokenizer.json", tokeniser)
     write_text(folder / "load.py", _loader(model, inputs, artifact))
     write_text(folder / "README.md", _readme(artifact, model, inputs))
     for name, text in _licences():
@@ -110,13 +124,18 @@ def _write(folder: Path, artifact: Artifact, model: Predictor) -> dict[str, Any]
     return about
 
 
+def _written(model: Predictor) -> nn.Module:
+    """The network that model.py builds."""
+    return model.network.encoder if isinstance(model.network, reading.Logits) else model.network
+
+
 def _source(artifact: Artifact, model: Predictor, inputs: list[dict[str, Any]]) -> str:
     """The text of model.py."""
-    card, network = artifact.card, model.network
+    card, network = artifact.card, _written(model)
     under = registry.method(card["backbone"] or card["method"]["name"])
     config_class = under.module.Config
     config, settings = ("backbone_config", "backbone_settings") if card["backbone"] else ("config", "settings")
-    encoder = network.encoder if isinstance(network, Supervised) else network
+    encoder: Any = network.encoder if isinstance(network, Supervised) else network
     roots: list[Place] = [(under.module.__name__, "build"), (config_class.__module__, "Config"), _place(Facts)]
     body = [f"facts = {_facts(artifact.card['facts'])}", "network = build(Config(), facts)"]
     if isinstance(encoder, Normalized):
@@ -125,6 +144,10 @@ def _source(artifact: Artifact, model: Predictor, inputs: list[dict[str, Any]]) 
         body.append(
             f"network = Normalized(network, {[0.0] * channels}, {[1.0] * channels})  # the weights hold the numbers"
         )
+    if card["backbone"] and hasattr(encoder, "arguments"):  # what an objective puts around its backbone
+        roots.append(_place(type(encoder)))
+        named = ", ".join(f"{name}={_literal(value)}" for name, value in encoder.arguments.items())
+        body.append(f"network = {type(encoder).__name__}(network, {named})")
     given = ", ".join(f"{entry['name']} {_shape(entry)} {entry['dtype']}" for entry in inputs)
     if isinstance(network, Supervised):
         roots.append(_place(Supervised))
@@ -135,10 +158,16 @@ def _source(artifact: Artifact, model: Predictor, inputs: list[dict[str, Any]]) 
     else:
         body.append("return network")
         gives = f"features (B, {encoder.width})"
+    if model.texts:
+        given = "ids (B, N) int64"
+        gives = "a network with `logits(ids)` (B, N, V)" if model.answers == "logits" else gives
     written = {
         (config_class.__module__, "Config"): _config_text(config_class, card[config], card[settings]),
         _place(Facts): _fields_only(Facts),
     }
+    if model.texts:
+        written |= textloader.stand_ins(artifact.model.encoder.tokeniser)
+        written[under.module.__name__, "build"] = _build_text(under.module.__name__, card[config])
     packages = {"papertrial", under.module.__name__.partition(".")[0]}
     imports, definitions = gather(roots, sorted(packages), written)
     build = f'def build_model() -> nn.Module:\n    """{given} -> {gives}. The weights are in model.safetensors."""\n'
@@ -189,6 +218,14 @@ def _config_text(cls: type, values: Mapping[str, Any], settings: list[Mapping[st
         elif isinstance(entry, ast.FunctionDef):
             lines += ["", found.text(entry)]
     return "\n".join(lines)
+
+
+def _build_text(module: str, config: Mapping[str, Any]) -> str:
+    """The function `build` for these settings alone, which are those of weights that are there."""
+    found = source(module)
+    node = found.definitions["build"]
+    text = settled(found.text(node), {**config, "pretrained": False})
+    return re.sub(r"\) -> [^\n]+:\n", ") -> nn.Module:\n", text, count=1)
 
 
 def _fields_only(cls: type) -> str:
@@ -248,6 +285,8 @@ _SOFTMAX = [
 
 def _loader(model: Predictor, inputs: list[dict[str, Any]], artifact: Artifact) -> str:
     """The text of load.py."""
+    if model.texts:
+        return textloader.loader(artifact, model.answers)
     names = [entry["name"] for entry in inputs]
     called = [f"torch.tensor({name})" for name in names]
     for place, dtype in model.absent.items():
@@ -295,19 +334,26 @@ def _readme(artifact: Artifact, model: Predictor, inputs: list[dict[str, Any]]) 
     paper = f"*{method['title']}*" + (
         f", [arXiv {method['arxiv']}](https://arxiv.org/abs/{method['arxiv']})" if method["arxiv"] else ""
     )
-    example = ", ".join(f'np.zeros({(1, *entry["shape"])}, "{entry["dtype"]}")' for entry in inputs)
+    if model.texts:
+        example, imports = textloader.example(artifact, model.answers), []
+    else:
+        zeros = ", ".join(f'np.zeros({(1, *entry["shape"])}, "{entry["dtype"]}")' for entry in inputs)
+        example, imports = f"predict({zeros})      # {model.answers} of one row", ["    >>> import numpy as np"]
+    packages = "torch safetensors numpy"
+    if model.texts and reading.tokeniser_about(artifact)["kind"] == "tokenizers":
+        packages += " tokenizers"
     lines = [
         f"# {method['name']}" + (f" with {card['backbone']}" if card["backbone"] else ""),
         "",
         f"{paper}, trained on {card['data']['name']}. `model.py` is plain PyTorch; papertrial is not needed.",
         "",
-        "    pip install torch safetensors numpy",
+        f"    pip install {packages}",
         "",
         "In this folder:",
         "",
-        "    >>> import numpy as np",
+        *imports,
         "    >>> from load import predict",
-        f"    >>> predict({example})      # {model.answers} of one row",
+        f"    >>> {example}",
         "",
         "## What goes in",
         "",
@@ -351,7 +397,7 @@ def _licences() -> list[tuple[str, str]]:
 
 #: run by a bare interpreter: arguments are the folder, the rows, and where the answers go
 _TRIAL = """
-import importlib.abc, sys
+import importlib.abc, json, sys
 
 class Missing(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
@@ -364,19 +410,27 @@ import numpy as np
 import torch
 torch.set_num_threads(int(sys.argv[4]))
 from load import predict
-with np.load(sys.argv[2], allow_pickle=False) as rows:
-    np.save(sys.argv[3], predict(*(rows[name] for name in rows.files)), allow_pickle=False)
+if sys.argv[2].endswith(".json"):
+    with open(sys.argv[2], encoding="utf-8") as stream:
+        columns = json.load(stream)
+else:
+    with np.load(sys.argv[2], allow_pickle=False) as rows:
+        columns = [rows[name] for name in rows.files]
+np.save(sys.argv[3], predict(*columns), allow_pickle=False)
 """
 
 
 def _compare(folder: Path, artifact: Artifact, rows: Split, answers: str) -> float:
     """The largest difference of the answers given where papertrial cannot be imported; raises PapertrialError beyond
     the tolerance, and when the folder does not run."""
-    wanted = expected(artifact, rows)
-    inputs = [tensor.numpy() for tensor in to_tensors(rows).values() if 0 not in tensor.shape[1:]]
     with tempfile.TemporaryDirectory() as place:
-        given, result = Path(place) / "rows.npz", Path(place) / "answers.npy"
-        np.savez(given, *inputs)
+        result = Path(place) / "answers.npy"
+        if artifact.task.kind in reading.KINDS:
+            columns, wanted = textloader.asked(artifact, rows, answers)
+            given = write_json(Path(place) / "rows.json", columns)
+        else:
+            given, wanted = Path(place) / "rows.npz", expected(artifact, rows)
+            np.savez(given, *(tensor.numpy() for tensor in inputs_of(artifact, rows)))
         command = [sys.executable, "-I", "-B", "-c", _TRIAL, folder, given, result, torch.get_num_threads()]
         done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
         if done.returncode:

@@ -1,8 +1,8 @@
 """A trained model as one file that runs without papertrial: ONNX, or PyTorch's own exported program.
 
 The file holds the whole predictor, from raw inputs to answers, for any number of rows, and a network that can be folded
-is. It is read back and compared with the model it came from before it gets its name: a file that answers differently is
-never left behind.
+is. One that reads text takes ids and a mask, in rows of any length; its tokeniser lies beside it. The file is read back
+and compared with the model it came from before it gets its name: a file that answers differently is never left behind.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from torch import Tensor
 
 import papertrial
 from papertrial.core.errors import PapertrialError, did_you_mean, missing_extra
-from papertrial.core.files import to_json, write_json, write_with
-from papertrial.data.batches import to_tensors
+from papertrial.core.files import to_json, write_json, write_text, write_with
+from papertrial.core.task import Split
+from papertrial.use import reading
 from papertrial.use.artifact import Artifact
-from papertrial.use.predictor import Predictor, expected, folded, input_meanings, predictor, sample, spread
+from papertrial.use.predictor import Predictor, expected, folded, input_meanings, inputs_of, predictor, sample, spread
 
 #: largest difference allowed: of a probability, or in standard deviations of values and features
 TOLERANCE = 1e-4
@@ -36,7 +37,8 @@ SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 
 
 def export(artifact: Artifact, to: str, out: Path | str | None = None, data: Any = None) -> dict[str, Any]:
-    """Write the model as `out` (by default `model.onnx` or `model.pt2` in the run's folder) and `<out>.json` beside it.
+    """Write the model as `out` (by default `model.onnx` or `model.pt2` in the run's folder) and `<out>.json` beside it, and
+    `<out>.tokenizer.json` where its texts go through a tokeniser of the `tokenizers` library.
 
     to: `onnx` or `torch`.  data: rows to compare the answers on, by default those of the run where they are at hand.
     Returns what the JSON file says: inputs, answers, classes, and the largest difference met.
@@ -54,31 +56,37 @@ def export(artifact: Artifact, to: str, out: Path | str | None = None, data: Any
     model = predictor(artifact)
     model.network = folded(model.network)
     rows, origin = sample(artifact, data)
-    inputs = tuple(tensor for tensor in to_tensors(rows).values() if 0 not in tensor.shape[1:])
-    about = _about(artifact, model, to)
+    about = _about(artifact, model, to, path)
+    tokeniser = reading.tokeniser_json(artifact.model.encoder.tokeniser) if model.texts else None
     write = {"onnx": _write_onnx, "torch": _write_torch}[to]
     read = {"onnx": _read_onnx, "torch": _read_torch}[to]
 
     def write_and_compare(temporary: Path) -> None:
         with _quiet():
-            write(temporary, _traced(model, inputs), about)
-            about["check"] = {"rows": origin, **_compare(read(temporary), inputs, expected(artifact, rows), about)}
+            write(temporary, _traced(model, inputs_of(artifact, rows.take(slice(3))), about["inputs"]), about)
+            about["check"] = {"rows": origin, **_compare(read(temporary), artifact, rows, about)}
 
     write_with(path, write_and_compare)
+    if tokeniser is not None:
+        write_text(path.with_name(f"{path.name}.tokenizer.json"), tokeniser)
     write_json(path.with_name(f"{path.name}.json"), about)
     return {"file": path, **about}
 
 
-def _about(artifact: Artifact, model: Predictor, to: str) -> dict[str, Any]:
+def _about(artifact: Artifact, model: Predictor, to: str, path: Path) -> dict[str, Any]:
     card, classes = artifact.card, artifact.card["state"].get("class_names")
     answers: dict[str, Any] = {"name": model.answers, "dtype": "float32"}
     if model.answers == "probabilities":
         answers["classes"] = classes
+    texts = {}
+    if model.texts:
+        texts = {"tokeniser": reading.tokeniser_about(artifact), "use": reading.snippet(artifact, to, path)}
     return {
         "format": to,
         **({"opset": OPSET} if to == "onnx" else {}),
         "inputs": input_meanings(artifact),
         "outputs": [answers],
+        **texts,
         "method": card["method"]["name"],
         "backbone": card["backbone"],
         "task": card["task"],
@@ -88,18 +96,27 @@ def _about(artifact: Artifact, model: Predictor, to: str) -> dict[str, Any]:
     }
 
 
-def _traced(model: Predictor, inputs: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
-    """The program for any number of rows."""
-    batch = torch.export.Dim("batch")
-    shapes = (tuple({0: batch} for _ in inputs),)  # one entry: forward takes *inputs
+def _traced(
+    model: Predictor, inputs: tuple[Tensor, ...], meanings: list[dict[str, Any]]
+) -> torch.export.ExportedProgram:
+    """The program for any number of rows, and any number of what a word in a shape stands for."""
+    dims = {"batch": torch.export.Dim("batch")}
+    for entry in meanings:
+        dims |= {word: torch.export.Dim(word, max=entry["longest"]) for word in _words(entry).values()}
+    shapes = [{0: dims["batch"], **{at: dims[word] for at, word in _words(entry).items()}} for entry in meanings]
     try:
-        with torch.no_grad():
-            return torch.export.export(model, tuple(tensor[:3] for tensor in inputs), dynamic_shapes=shapes)
+        with torch.no_grad():  # one entry: forward takes *inputs
+            return torch.export.export(model, inputs, dynamic_shapes=(tuple(shapes),))
     except Exception as error:  # torch.export raises many types of its own
         raise PapertrialError(
             f"torch.export cannot trace this model ({_first_line(error)})",
             "papertrial eject writes it as PyTorch source",
         ) from error
+
+
+def _words(entry: dict[str, Any]) -> dict[int, str]:
+    """The axes of an input that may be of any length, by their number."""
+    return {at: word for at, word in enumerate(entry["shape"], 1) if isinstance(word, str)}
 
 
 def _write_torch(path: Path, program: torch.export.ExportedProgram, about: dict[str, Any]) -> None:
@@ -132,11 +149,14 @@ def _write_onnx(path: Path, program: torch.export.ExportedProgram, about: dict[s
             f"this model cannot be written as ONNX ({_first_line(error)})", "type: papertrial export RUN --to torch"
         ) from error
     proto = found.model_proto
-    symbol = proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    named = {}
+    for given, entry in zip(proto.graph.input, about["inputs"], strict=True):
+        for at, word in {0: "batch", **_words(entry)}.items():
+            named[given.type.tensor_type.shape.dim[at].dim_param] = word
     for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param == symbol:
-                dim.dim_param = "batch"
+            if dim.dim_param in named:
+                dim.dim_param = named[dim.dim_param]
     onnx.helper.set_model_props(proto, {"papertrial": to_json(about)})
     onnx.checker.check_model(proto)
     path.write_bytes(proto.SerializeToString())
@@ -155,12 +175,17 @@ def _read_onnx(path: Path) -> Callable[..., np.ndarray]:
 
 
 def _compare(
-    answer: Callable[..., np.ndarray], inputs: tuple[Tensor, ...], wanted: np.ndarray, about: dict[str, Any]
+    answer: Callable[..., np.ndarray], artifact: Artifact, rows: Split, about: dict[str, Any]
 ) -> dict[str, Any]:
-    """The largest difference from `wanted` over batches of several sizes; raises PapertrialError beyond the tolerance."""
+    """The largest difference from the artifact's answers over batches of several sizes, each of which it is asked for;
+    raises PapertrialError beyond the tolerance."""
+    sizes = sorted({min(size, rows.examples) for size in (*BATCHES, rows.examples)})
+    gaps = []
+    for size in sizes:  # all rows last
+        some = rows.take(slice(-size, None)) if artifact.task.kind in reading.KINDS else rows.take(slice(size))
+        wanted = expected(artifact, some)
+        gaps.append(np.abs(answer(*inputs_of(artifact, some)) - wanted).max())
     allowed = TOLERANCE * spread(wanted, about["outputs"][0]["name"])
-    sizes = sorted({min(size, len(wanted)) for size in (*BATCHES, len(wanted))})
-    gaps = [np.abs(answer(*(tensor[:size] for tensor in inputs)) - wanted[:size]).max() for size in sizes]
     largest = float(np.max(gaps))
     if not largest <= allowed:
         raise PapertrialError(
@@ -231,7 +256,13 @@ def _ratio(x: Tensor, above: tuple[float, ...], below: tuple[float, ...]) -> Ten
     return top / bottom
 
 
+def _reshaped(x: Tensor, size: list[Any]) -> Tensor:
+    """`view` that copies where memory lies otherwise than when the program was traced, as that of attention does in ONNX."""
+    return torch.ops.aten._unsafe_view.default(x.clone(memory_format=torch.contiguous_format), size)
+
+
 _IN_ONNX = {
+    torch.ops.aten.view.default: _reshaped,
     torch.ops.aten.searchsorted.Tensor: _count_below,
     torch.ops.aten.special_ndtri.default: _normal_quantile,
 }

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from papertrial.core.errors import Declined
 
@@ -89,7 +90,8 @@ class Gathered:
         self.pieces[module, name] = text
         self.needs.setdefault(module, {})
         for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.Name) and (node.id in found.definitions or node.id in found.imported):
+            used = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)  # a field may have an import's name
+            if used and (node.id in found.definitions or node.id in found.imported):
                 self.need(module, node.id)
             elif isinstance(node, ast.ImportFrom) and self._ours(node.module or ""):
                 raise Declined(f"{module}.{name} imports {node.module} when it is called, so it cannot be written out")
@@ -164,3 +166,56 @@ def _imports(elsewhere: Mapping[str, Place]) -> str:
             line = f"from {module} import {', '.join(sorted(names))}"
             lines[module.partition(".")[0] not in sys.stdlib_module_names].append(line)
     return "\n\n".join("\n".join(group) for group in lines.values() if group)
+
+
+def settled(text: str, values: Mapping[str, Any]) -> str:
+    """The source of a function of `config` without the branches that its values do not take.
+
+    values: by the name of a field. What is decided are `config.name` and `not config.name`, and no `elif`.
+    """
+    while True:
+        tree = ast.parse(text)
+        for parent in ast.walk(tree):
+            for node in ast.iter_child_nodes(parent):
+                if isinstance(node, ast.If | ast.IfExp) and (holds := _truth(node.test, values)) is not None:
+                    decided = _without_branch(text, node, holds, parent)
+                    if decided is not None:
+                        text = decided
+                        break
+            else:
+                continue
+            break
+        else:
+            return text
+
+
+def _truth(test: ast.expr, values: Mapping[str, Any]) -> bool | None:
+    """Whether a condition holds; None where the values do not tell."""
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        inner = _truth(test.operand, values)
+        return None if inner is None else not inner
+    if isinstance(test, ast.Attribute) and isinstance(test.value, ast.Name) and test.value.id == "config":
+        return bool(values[test.attr]) if test.attr in values else None
+    return None
+
+
+def _without_branch(text: str, node: ast.If | ast.IfExp, holds: bool, parent: ast.AST) -> str | None:
+    """The text with the branch that is taken in the place of the whole; None for an `elif`."""
+    lines = text.splitlines()
+    if isinstance(node, ast.IfExp):
+        taken = ast.get_source_segment(text, node.body if holds else node.orelse) or ""
+        first, last = lines[node.lineno - 1], lines[(node.end_lineno or 0) - 1]
+        joined = first[: node.col_offset] + taken + last[node.end_col_offset :]
+        return "\n".join([*lines[: node.lineno - 1], joined, *lines[node.end_lineno :]])
+    if lines[node.lineno - 1].lstrip().startswith("elif"):
+        return None
+    branch = node.body if holds else node.orelse
+    kept: list[str] = []
+    if branch:
+        deeper = branch[0].col_offset - node.col_offset
+        kept = [line[deeper:] for line in lines[branch[0].lineno - 1 : branch[-1].end_lineno]]
+        kept[0] = kept[0].replace("elif ", "if ", 1) if kept[0].lstrip().startswith("elif ") else kept[0]
+    end = node.end_lineno or 0
+    if branch and isinstance(branch[-1], ast.Return) and node in getattr(parent, "body", []):
+        end = parent.body[-1].end_lineno  # type: ignore[attr-defined]  # nothing behind it is reached
+    return "\n".join([*lines[: node.lineno - 1], *kept, *lines[end:]])

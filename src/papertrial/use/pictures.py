@@ -29,6 +29,8 @@ SAMPLES = 16
 #: picture must not depend on how many are asked for
 TOGETHER = 4
 GRID, LIST = "grid.png", "pictures.jsonl"
+#: side in the grid below which every pixel of a picture becomes a square, so that pictures of 8 pixels can be looked at
+LEAST_SIDE = 64
 _LINE = 30.0  # seconds between two lines of progress where there is no terminal
 
 #: is told what share of the pictures is drawn
@@ -175,7 +177,7 @@ def save(artifact: Artifact, out: Path | str | None = None, **options: Any) -> d
                 )
             each = sum((picture.label, picture.caption) == (made[0].label, made[0].caption) for picture in made)
             across = each if len(made) > each and each <= 2 * ACROSS else min(ACROSS, len(made))
-            write_picture(new / GRID, grid(np.stack([picture.pixels for picture in made]), across))
+            write_picture(new / GRID, grid(_enlarged(np.stack([picture.pixels for picture in made])), across))
             write_text(new / LIST, "".join(f"{to_json(line)}\n" for line in lines))
             if out.exists():
                 out.rename(temporary / "earlier")
@@ -183,6 +185,11 @@ def save(artifact: Artifact, out: Path | str | None = None, **options: Any) -> d
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return {"folder": out, "grid": out / GRID, "pictures": lines}
+
+
+def _enlarged(pictures: np.ndarray) -> np.ndarray:
+    times = -(-LEAST_SIDE // max(pictures.shape[1:3]))
+    return pictures.repeat(times, 1).repeat(times, 2)
 
 
 def _require_ours(out: Path) -> None:

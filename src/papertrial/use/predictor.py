@@ -14,19 +14,24 @@ from torch.nn import functional as F
 
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.task import Split
+from papertrial.data.batches import to_tensors
 from papertrial.nn.heads import Supervised
+from papertrial.use import reading
 from papertrial.use.artifact import Artifact
-from papertrial.use.fit import ESTIMATOR, WEIGHTS
+from papertrial.use.fit import ESTIMATOR
 
 #: rows that a copy of a model is tried on
 ROWS = 64
 
 
 class Predictor(nn.Module):
-    """Network, probe and softmax in one. `forward(*inputs)` takes the task's input columns in order and gives float32.
+    """Network, probe and softmax in one. `forward(*inputs)` takes the task's input columns in order and gives float32;
+    of text the ids and the mask of each column, then any further input (see `reading`).
 
-    answers: `probabilities` (B, classes), `value` (B,) or `features` (B, width).  probe: of an objective, empty otherwise.
+    answers: `probabilities` (B, classes), `value` (B,), `features` (B, width), `logits` (B, N, ids) with zeros at padding, or
+    the `score` (B,) of a pair.  probe: of an objective, empty otherwise.
     absent: places and types of inputs without columns (a table without categories), which nobody should have to give.
+    texts: how many columns of ids there are, and pad: what fills their short rows.
     """
 
     def __init__(
@@ -35,17 +40,24 @@ class Predictor(nn.Module):
         answers: str,
         probe: Mapping[str, np.ndarray] | None = None,
         absent: Mapping[int, torch.dtype] | None = None,
+        texts: int = 0,
+        pad: int = 0,
     ) -> None:
         super().__init__()
         self.network, self.answers, self.probed, self.absent = network, answers, bool(probe), dict(absent or {})
+        self.texts, self.pad = texts, pad
         for name, array in (probe or {}).items():
             self.register_buffer(name, torch.from_numpy(np.array(array, dtype=np.float32)))
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        columns = list(inputs)
+        paired = 2 * self.texts
+        ids = [inputs[at].masked_fill(~inputs[at + 1], self.pad) for at in range(0, paired, 2)]
+        columns = [*ids, *inputs[paired:]]
         for place, dtype in self.absent.items():
             columns.insert(place, torch.zeros(inputs[0].shape[0], 0, dtype=dtype, device=inputs[0].device))
         out = self.network(*columns)
+        if self.answers == "logits":
+            out = out * inputs[1].unsqueeze(-1)
         if self.probed:
             out = F.linear((out - self.mean) / self.std, self.weight, self.bias)
         return (out.softmax(1) if self.answers == "probabilities" else out).float()
@@ -54,19 +66,18 @@ class Predictor(nn.Module):
 def predictor(artifact: Artifact) -> Predictor:
     """The predictor of an artifact, in `eval()`. Without labels an objective has features to give and no answers.
 
-    Raises Declined for a method that is no network, and for a task whose data are neither images nor tables.
+    Raises Declined for a method that is no network, or that makes pictures or texts.
     """
-    if artifact.task.kind not in ("images", "table"):
-        raise Declined(
-            f"what the task {artifact.task.name} takes goes through a tokeniser, which no single module from inputs to answers holds",
-            f"its state and the weights are in {artifact.folder / WEIGHTS}",
-        )
     if hasattr(artifact.model, "draw"):
         raise Declined(
             f"{artifact.card['method']['name']} draws pictures from a seed, which is no module from inputs to answers",
             f"type: papertrial generate {artifact.folder}",
         )
     model, facts = artifact.model, artifact.card["facts"]
+    if artifact.task.kind in reading.KINDS and isinstance(model, nn.Module):
+        network, answers = reading.network_of(artifact)
+        texts, pad = len(reading.longest_of(artifact)), model.encoder.tokeniser.pad
+        return Predictor(network, answers, artifact.head, texts=texts, pad=pad).eval()
     absent = {}
     if artifact.task.kind == "table":
         widths = ((facts["numeric"], torch.float32), (len(facts["cardinalities"]), torch.int64))
@@ -111,6 +122,8 @@ def folded(network: nn.Module) -> nn.Module:
 
 def expected(artifact: Artifact, rows: Split) -> np.ndarray:
     """What the artifact itself answers: probabilities, values, or features where it has no answers."""
+    if artifact.task.kind in reading.KINDS:
+        return reading.expected(artifact, rows)
     if isinstance(artifact.model, nn.Module) and not isinstance(artifact.model, Supervised) and not artifact.head:
         return artifact.task.embed(artifact.model, rows)
     return artifact.task.outputs(artifact.model, artifact.head, rows)
@@ -125,8 +138,10 @@ def spread(answers: np.ndarray, kind: str) -> float:
 def input_meanings(artifact: Artifact) -> list[dict[str, Any]]:
     """One dict per input that has columns, in order: name, dtype, shape behind the batch, and what its numbers mean.
 
-    Raises Declined for a task whose inputs are not images or the columns of a table.
+    A word in a shape stands for any number.
     """
+    if artifact.task.kind in reading.KINDS:
+        return reading.meanings(artifact)
     state, facts = artifact.card["state"], artifact.card["facts"]
     if artifact.task.kind == "images":
         low, high = state["low"], state["high"]
@@ -155,7 +170,7 @@ def input_meanings(artifact: Artifact) -> list[dict[str, Any]]:
 
 
 def sample(artifact: Artifact, data: Any = None) -> tuple[Split, str]:
-    """Up to ROWS rows to try a copy of the model on, and words for where they come from.
+    """Up to ROWS rows to try a copy of the model on, and words for where they come from; of text the texts themselves.
 
     They are spread over `data`; when None, over the data of the run if it is still found by its name, else made up.
     Raises DataError when `data` has no rows.
@@ -166,11 +181,21 @@ def sample(artifact: Artifact, data: Any = None) -> tuple[Split, str]:
         split, opened = artifact.encode(data)
         if not split.examples:
             raise DataError(f"{opened.name} has no rows", "give data with at least one")
+    if artifact.task.kind in reading.KINDS:
+        rows = reading.rows_to_try(artifact, split, ROWS)
+        return rows, f"{rows.examples} texts of " + ("random letters" if split is None else opened.name)
     if split is None:
         return _made_up(artifact), f"{ROWS} rows of random numbers"
     places = np.unique(np.linspace(0, split.examples - 1, ROWS).astype(np.int64))
     rows = {name: _laid_out(np.asarray(split[name][places])) for name in artifact.task.inputs}
     return Split(rows), f"{len(places)} rows of {opened.name}"
+
+
+def inputs_of(artifact: Artifact, rows: Split) -> tuple[Tensor, ...]:
+    """Rows of `sample` as the predictor takes them."""
+    if artifact.task.kind in reading.KINDS:
+        return reading.tensors(artifact, rows)
+    return tuple(tensor for tensor in to_tensors(rows).values() if 0 not in tensor.shape[1:])
 
 
 def _laid_out(column: np.ndarray) -> np.ndarray:

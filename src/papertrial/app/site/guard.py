@@ -190,7 +190,7 @@ class Guard:
         await _answer(reply, 200, "Welcome.", lead, {"set-cookie": cookie})
 
 
-_FORM = """<form method="post"><p><label for="token">Token</label>
+_FORM = """<form method="post"><input name="username" value="papertrial" autocomplete="username" hidden><p><label for="token">Token</label>
 <input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
 <button>Enter</button></p>
 <p class="note">It was printed where the server was started.</p></form>"""
@@ -228,7 +228,7 @@ async def _answer(
     body = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>papertrial</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
-        f'<link rel="stylesheet" href="/static/site.css"></head><body><main><h1>{words}</h1>{more}</main></body></html>'
+        f'<link rel="icon" href="data:,"><link rel="stylesheet" href="/static/site.css"></head><body><main><h1>{words}</h1>{more}</main></body></html>'
     ).encode()
     told = {
         "content-type": "text/html; charset=utf-8",

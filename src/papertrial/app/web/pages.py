@@ -25,8 +25,11 @@ from papertrial.study.page import Page, plots_of
 _EVERY = 2
 _HITS = 20
 _WORDS = {"hybrid": "words and meaning", "bm25": "words (BM25)", "dense": "meaning (vectors)"}
-#: pictures of a run on its page
+#: pictures of a run on its page; files that hold many of them; pixels of the screen that one of those, and another, is
+#: enlarged to
 _PICTURES = 24
+_SHEETS = ("drawn.png", "grid.png", "test.png")
+_SHEET, _SINGLE = 480, 144
 
 
 def mount(site: Site, runs: Path | None, indexes: Sequence[Path], evidence: Path) -> None:
@@ -120,9 +123,7 @@ class _Web:
             last=path.rpartition("/")[2],
             trail=[("Runs", "/runs"), *((part, views.address("/".join(up[: at + 1]))) for at, part in enumerate(up))],
             state=(entry.state, views.TONES[entry.state]),
-            pictures=[
-                (f"/pictures/{quote(name)}", name, *size) for name, size in self.folder.pictures(path)[:_PICTURES]
-            ],
+            pictures=_gallery(self.folder.pictures(path)),
             download=f"/reports/{quote(path)}" if entry.state == views.DONE else "",
             every=_EVERY if entry.state == RUNNING else 0,
         )
@@ -214,3 +215,14 @@ def _cut(snippet: str, marks: Sequence[tuple[int, int]]) -> list[tuple[str, bool
         pieces += [(snippet[end:first], False), (snippet[first:last], True)]
         end = last
     return [piece for piece in [*pieces, (snippet[end:], False)] if piece[0]]
+
+
+def _gallery(found: Sequence[tuple[str, tuple[int, int]]]) -> list[tuple[str, str, int, int]]:
+    """(address, name, width, height) of the pictures to show, those of many pictures first; small ones as large as is seen."""
+    shown = []
+    sheets_first = sorted(found, key=lambda made: made[0].rpartition("/")[2] not in _SHEETS)
+    for name, size in sheets_first[:_PICTURES]:
+        wanted = _SHEET if name.rpartition("/")[2] in _SHEETS else _SINGLE
+        times = max(1, wanted // max(*size, 1))
+        shown.append((f"/pictures/{quote(name)}", name, size[0] * times, size[1] * times))
+    return shown

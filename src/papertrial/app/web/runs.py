@@ -301,6 +301,8 @@ def _changed(folder: Path) -> float:
     for place in (folder, *_folders(folder / "stages")):
         with suppress(OSError):
             latest = max([latest, *(entry.stat(follow_symlinks=False).st_mtime for entry in os.scandir(place))])
+    with suppress(OSError):
+        return latest or folder.stat().st_mtime
     return latest
 
 

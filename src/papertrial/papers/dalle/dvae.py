@@ -96,11 +96,11 @@ class Block(nn.Module):
         widths = [inputs, *[outputs // 4] * 3, outputs]
         self.res_path = nn.Sequential()
         for index, kernel in enumerate(kernels):
-            self.res_path.add_module(f"relu_{index + 1}", nn.ReLU())
+            self.res_path.add_module(f"relu_{index + 1}", nn.ReLU(inplace=index > 0))  # the first one's input is needed
             self.res_path.add_module(f"conv_{index + 1}", Conv(widths[index], widths[index + 1], kernel))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.id_path(x) + self.gain * self.res_path(x)
+        return torch.add(self.id_path(x), self.res_path(x), alpha=self.gain)
 
 
 def _groups(

@@ -78,11 +78,10 @@ class SparseAttention(Attention):
     def forward(
         self, query: Tensor, context: Tensor | tuple[Tensor, Tensor] | None = None, view: View | None = None
     ) -> Tensor:
-        tokens = query.shape[1]
-        within = Within(self.sees[:tokens, :tokens])
         cached = isinstance(view, Remembered)
-        view = replace(view, bias=self.sees[view.at, : view.used][:, None]) if cached else within
-        return super().forward(query, context, view)
+        last = view.used if cached else query.shape[1]
+        sees = self.sees[last - query.shape[1] : last, :last]
+        return super().forward(query, context, replace(view, bias=sees) if cached else Within(sees))
 
 
 class Prior(nn.Module):
@@ -182,9 +181,9 @@ class Prior(nn.Module):
 
     def next(self, x: Tensor, cache: Cache) -> Tensor:
         """Read more of the row, embedded as x (B, m, C): logits (B, V) of the code that follows."""
-        at = cache.length[:, None] + torch.arange(x.shape[1], device=x.device)
+        at = torch.arange(cache.used, cache.used + x.shape[1], device=x.device)
         x = self.stack(x, Padded(None, at), cache=cache)
-        cache.grow(None, at.shape[1])
+        cache.grow(None, len(at))
         return self.to_code(x[:, -1])
 
     def _read_text(self, ids: Tensor) -> Tensor:

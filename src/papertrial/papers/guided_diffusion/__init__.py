@@ -706,7 +706,7 @@ def _distances(measured: Measured) -> Figure:
     "A larger scale of guidance gives more images of the class that was asked for, and covers fewer of the real ones.",
     where="fig. 4, there on ImageNet 128, here on MNIST at 16 x 16 (digits at 8 x 8 where it is not at hand)",
     kind="trend",
-    cost={"tiny": "10 s cpu", "base": "4 min cpu, shared with the next two"},
+    cost={"tiny": "10 s cpu", "base": "8 min cpu, shared with the next two"},
     plot=_shares,
 )
 def guidance_trades_variety_for_fidelity(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
@@ -721,7 +721,7 @@ def guidance_trades_variety_for_fidelity(scale: str, seed: int) -> tuple[bool, d
     "At its best scale guidance brings the drawn images nearer to the real ones than none does.",
     where="table 4, there on ImageNet 256; the scale is chosen on validation images",
     kind="trend",
-    cost={"tiny": "10 s cpu", "base": "4 min cpu, shared"},
+    cost={"tiny": "10 s cpu", "base": "8 min cpu, shared"},
     plot=_distances,
 )
 def guidance_improves_the_distance(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
@@ -734,7 +734,7 @@ def guidance_improves_the_distance(scale: str, seed: int) -> tuple[bool, dict[st
     "At its best scale it draws nearer to the real images than a convolutional GAN after as many CPU seconds.",
     where="table 5, there against BigGAN-deep on ImageNet, here against spectral norm and the hinge loss",
     kind="trend",
-    cost={"tiny": "20 s cpu", "base": "6 min cpu, of which 4 are shared"},
+    cost={"tiny": "20 s cpu", "base": "13 min cpu, of which 8 are shared"},
 )
 def beats_a_gan_at_equal_cost(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     best = trends.best(scale, seed)

@@ -45,6 +45,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cache
 from typing import Any
 
@@ -56,8 +57,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from papertrial.baselines import text_transformer
+from papertrial.baselines.text_transformer import dense_layout, tokeniser
 from papertrial.core.budget import Budget
+from papertrial.core.errors import Declined
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Curve, Figure, Measured, Paper, claim
 from papertrial.core.recipe import Optim, Recipe, sourced
@@ -207,6 +209,8 @@ class SwitchMlp(nn.Module):
 
     @torch.compiler.disable  # how many tokens find room depends on values, which no traced program can have in its shapes
     def forward(self, x: Tensor, rows: Rows | None = None) -> Tensor:
+        if torch.compiler.is_exporting():
+            return self._exported(x, rows)
         flat = x.flatten(0, -2)
         at = _places(rows)
         probabilities = self.probabilities(flat)
@@ -223,6 +227,30 @@ class SwitchMlp(nn.Module):
         source = order if at is None else at.index_select(0, order)
         found = self.experts(flat.index_select(0, source), counts) * gate.index_select(0, order).to(x.dtype)[:, None]
         return self.dropout(torch.zeros_like(flat).index_copy_(0, source, found.to(flat.dtype)).view_as(x))
+
+    def _exported(self, x: Tensor, rows: Rows | None) -> Tensor:
+        """The same answers in shapes that follow from that of x alone: every expert has the places it may have at most.
+
+        Raises Declined for a room that is counted by row.
+        """
+        if self.row_capacity is not None:
+            raise Declined("experts whose room is counted by row cannot be exported")
+        flat = x.flatten(0, -2)
+        held = torch.ones_like(flat[:, 0], dtype=torch.bool) if rows is None else rows.valid.flatten()
+        gate, expert = self.probabilities(flat).max(-1)
+        wanted = F.one_hot(expert, self.count) * held[:, None]
+        rank, places, each = wanted.cumsum(0), held.sum(), flat.shape[0]  # `len` would fix the number
+        if self.eval_capacity:
+            places = (places.double() * self.eval_capacity / self.count).floor().clamp(min=LEAST_ROOM)
+            share = Fraction(self.eval_capacity / self.count).limit_denominator(1000)
+            each = each * share.numerator // share.denominator + each // 1000 + LEAST_ROOM + 1
+        own = rank.gather(1, expert[:, None])[:, 0]
+        kept = held & (own <= places)
+        slot = torch.where(kept, expert * each + own - 1, self.count * each)
+        filled = flat.new_zeros(self.count * each + 1, flat.shape[1]).index_copy(0, slot, flat)
+        hidden = self.experts.activation(torch.bmm(filled[:-1].unflatten(0, (self.count, each)), self.experts.up.mT))
+        found = F.pad(torch.bmm(hidden, self.experts.down.mT).flatten(0, 1), (0, 0, 0, 1))
+        return (found.index_select(0, slot) * (gate * kept).to(x.dtype)[:, None]).view_as(x)
 
     def probabilities(self, x: Tensor) -> Tensor:
         """(T, C) -> (T, E), at least in float32 also where autocast would take less."""
@@ -248,7 +276,8 @@ class SwitchMlp(nn.Module):
         self.aux = {"balance_loss": (load * chosen).sum() * (self.balance * self.count / max(total, 1))}
         with torch.no_grad():
             least, most = load.aminmax()
-            entropy = torch.special.entr(probabilities).sum() / len(expert)
+            flat = probabilities.flatten()  # as one product: a third of the time of torch.special.entr
+            entropy = -flat.dot(flat.clamp_min(torch.finfo(flat.dtype).tiny).log()) / len(expert)
             dropped = load.new_tensor(1 - kept / max(len(expert), 1))
             self.figures = {"load_most": most, "load_least": least, "dropped": dropped, "router_entropy": entropy}
             self.expert = expert
@@ -291,10 +320,7 @@ def layout(config: Config) -> Layout:
             config.jitter, config.dropout, config.expert_dropout,
         )  # fmt: skip
 
-    dense = text_transformer.Config(
-        config.width, config.depth, config.heads, config.hidden, config.longest, config.dropout
-    )
-    return replace(text_transformer.layout(dense), mlp=mlp)
+    return replace(dense_layout(config), mlp=mlp)
 
 
 class SwitchTransformer(Encoder):
@@ -304,7 +330,7 @@ class SwitchTransformer(Encoder):
     # Their trunk also starts at a tenth of the variance; ours starts as that of `text_transformer`, its experts as theirs.
 
     def __init__(self, config: Config) -> None:
-        super().__init__(text_transformer.tokeniser(config.tokeniser, config.vocabulary), layout(config))
+        super().__init__(tokeniser(config.tokeniser, config.vocabulary), layout(config))
         self.longest = config.longest
         _start(self)
 
@@ -316,7 +342,7 @@ class CausalSwitch(Decoder):
     """The same with tokens that see those before them: a language model; (B, width) is the last token."""
 
     def __init__(self, config: Config) -> None:
-        super().__init__(text_transformer.tokeniser(config.tokeniser, config.vocabulary), layout(config))
+        super().__init__(tokeniser(config.tokeniser, config.vocabulary), layout(config))
         self.longest = config.longest
         _start(self)
 
