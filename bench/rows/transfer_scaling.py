@@ -78,14 +78,17 @@ def step(make: Callable[[int, int, nn.Module], nn.Module]) -> Callable[[Case], t
 
 
 _WIDTHS = {f"{ROWS} x {PLACES} bytes, width {width}": width for width in (64, 128, 256, 384)}
+#: shares of our step at width 128, by torch's profiler
+_BOUND = "products of matrices are 57 % of ours, attention 17 % and GELU 11 %, all of which both make"
 
 RACES = [
-    Race("training step, GPT-2", "transformers", step(same_layers), _WIDTHS),
+    Race("training step, GPT-2", "transformers", step(same_layers), _WIDTHS, bound=_BOUND),
     Race(
         "training step, text_transformer",
         "transformers",
         step(as_trained),
         _WIDTHS,
+        bound=_BOUND,
         differs="rotary positions and no biases, where GPT-2 has learned ones and biases",
     ),
 ]

@@ -50,6 +50,14 @@ def test_lines_of_a_file_are_texts(tmp_path, pack):
     assert not data.given_split and (data.labels == -1).all()
 
 
+def test_a_column_that_is_called_label_and_gives_none_is_told_of(tmp_path):
+    rows = "".join(f"the sentence that has number {n} here,c{n}\n" for n in range(40))
+    (tmp_path / "each.csv").write_text("text,label\n" + rows)
+    data = open_data(tmp_path / "each.csv")
+    assert data.kind == "text" and not data.class_names
+    assert any("column 'label' gives no labels: " in note for note in data.notes), data.notes
+
+
 VERSE = (
     "It was late, and the house was quiet.\nHe looked up, or so it seemed.\nNothing moved, nothing spoke,\nuntil day.\n"
 )

@@ -46,7 +46,7 @@ RUNS = {
         {"task": "language_modeling", "settings": {"tokeniser": "bpe", "vocabulary": 300}},
     ),
     "language:switch": ("switch", "prose", {"task": "language_modeling"}),
-    "writer": ("byt5", "alike", {"task": "text_to_text", "settings": SMALL_BYT5}),
+    "writer": ("byt5", "labelled", {"task": "text_to_text", "settings": SMALL_BYT5}),
     "retriever": ("word_vectors", "asked", {}),
     "reranker": ("lce_reranker", "asked", {}),
     "reranker:cross": ("lce_reranker", "asked", {"backbone": "text_transformer", "settings": {"longest": 48}}),

@@ -51,6 +51,7 @@ EXTENSIONS = frozenset(
 BESIDE = frozenset((".txt", ".caption", ".cls", ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".tab"))
 GREY_MODES = ("1", "L", "LA", "La", "I", "F")  # and I;16 in its byte orders
 _ORIENTATION = 0x0112  # the EXIF tag; values 5 to 8 swap height and width
+_SMALL = 1 << 14  # bytes of a file below which it is read at once, and decoded by one thread
 _LARGEST_FILE = 1 << 29  # bytes of one compressed image; anything above is not a picture
 _LARGEST_TEXT = 1 << 28  # bytes of one file beside the images of an archive
 DECODER = 1  # part of every cache key: raise it when decoding or scaling gives other pixels
@@ -231,7 +232,7 @@ class Source:
 
         # Pillow frees the interpreter while it decodes, so threads pay off for photographs (1.7x on 2 cores); for
         # thumbnails the hand-over costs more than it gains (0.6x).
-        if not len(self.sizes) or np.mean(self.sizes) < 16_384:
+        if not len(self.sizes) or np.mean(self.sizes) < _SMALL:
             with pillow_limits():
                 yield from map(one, self.items(rows))
             return
@@ -248,10 +249,13 @@ class Folder(Source):
 
     def __init__(self, root: Path) -> None:
         others = _Others()
-        found = sorted(
-            (Path(entry.path).relative_to(root).as_posix(), entry.stat().st_size, entry.stat().st_mtime_ns)
-            for entry in _walk(root, others)
-        )
+        begin = len(os.path.join(root, ""))  # names are cut by hand: Path would take as long as reading the headers
+
+        def seen(entry: os.DirEntry[str]) -> tuple[str, int, int]:
+            stat = entry.stat()
+            return entry.path[begin:].replace(os.sep, "/"), stat.st_size, stat.st_mtime_ns
+
+        found = sorted(seen(entry) for entry in _walk(root, others))
         super().__init__(
             [name for name, _, _ in found], [size for _, size, _ in found], fingerprint("folder", found), others
         )
@@ -259,7 +263,16 @@ class Folder(Source):
         self.beside = sorted(Path(path).relative_to(root).as_posix() for path in others.beside)
 
     def items(self, rows: Sequence[int]) -> Iterator[Item]:
-        return (self.root / self.names[row] for row in rows)
+        begin = os.path.join(self.root, "")
+        for row in rows:
+            if self.sizes[row] >= _SMALL:
+                yield self.root / self.names[row]
+                continue
+            try:
+                with open(begin + self.names[row], "rb") as stream:
+                    yield stream.read()
+            except OSError as error:
+                yield reason(error)
 
     def content(self, name: str, most: int = -1) -> bytes:
         """Of one of the files `beside` the images: its bytes, or the first ones."""

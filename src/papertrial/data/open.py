@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -167,7 +168,7 @@ def _from_file(path: Path, target: str | None, column: str) -> Data:
 def _mostly_text(names: Sequence[str]) -> bool:
     """Whether of these files more hold text than images."""
     texts = sum(textfiles.is_text(name) for name in names)
-    pictures = sum(Path(name).suffix.lower() in EXTENSIONS for name in names)
+    pictures = sum(os.path.splitext(name)[1].lower() in EXTENSIONS for name in names)
     named = not texts and any(textfiles.part_of(name) is not None for name in names)
     return texts > pictures or (named and not pictures)
 

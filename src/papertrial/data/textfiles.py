@@ -11,6 +11,7 @@ import bz2
 import codecs
 import gzip
 import lzma
+import os
 import re
 import tarfile
 import zipfile
@@ -18,6 +19,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -238,10 +240,15 @@ def members(path: Path) -> Iterator[tuple[str, Any]]:
     Raises DataError for a damaged archive.
     """
     if path.is_dir():
-        for file in sorted(entry for entry in path.rglob("*") if entry.is_file()):
-            name = file.relative_to(path).as_posix()
-            if not _is_hidden(name):
-                yield name, file.read_bytes
+        root = os.path.join(path, "")
+        found = [
+            os.path.join(folder, name)[len(root) :].replace(os.sep, "/")
+            for folder, _, files in os.walk(path)
+            for name in files
+        ]
+        for name in sorted(found, key=lambda name: name.split("/")):
+            if not _is_hidden(name) and os.path.isfile(root + name):
+                yield name, partial(_read, root + name)
         return
     try:
         if zipfile.is_zipfile(path):
@@ -256,6 +263,10 @@ def members(path: Path) -> Iterator[tuple[str, Any]]:
                     yield member.name.removeprefix("./"), lambda member=member: _content(tarred, member)
     except _DAMAGED as error:
         raise DataError(f"{path} is damaged ({error})", "is it complete?") from None
+
+
+def _read(name: str) -> bytes:
+    return Path(name).read_bytes()
 
 
 def _content(tarred: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -288,8 +299,8 @@ def without_part(name: str) -> str:
 
 def is_text(name: str) -> bool:
     """Whether a file's name says that it holds text, and not words about the data."""
-    plain = PurePosixPath(bare_name(name))
-    return plain.suffix.lower() in SUFFIXES and not _ABOUT.fullmatch(plain.name)
+    plain = bare_name(name)
+    return os.path.splitext(plain)[1].lower() in SUFFIXES and not _ABOUT.fullmatch(os.path.basename(plain))
 
 
 def blocks(document: np.ndarray) -> Iterator[bytes]:

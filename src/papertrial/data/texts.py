@@ -326,6 +326,9 @@ def from_table(
         notes.append(f"pairs of the columns {chosen[0]!r} and {chosen[1]!r}")
         return Pairs(read[0], read[1], scores, labels, class_names, notes=notes, **here)
     labels, class_names = _class_target(table, goal, notes)
+    for column in table.columns.values() if goal is None and not like else ():
+        if column.name.casefold() in _TARGETS and column.name not in chosen and column.why:
+            notes.append(f"column {column.name!r} gives no labels: {column.why}")
     if len(chosen) > 1:
         notes.append(f"a text is made of the columns {', '.join(map(repr, chosen))}, a line for each")
         read = [_lines_together(read)]

@@ -130,15 +130,15 @@ def terms(za_BD: Tensor, zb_BD: Tensor) -> tuple[Tensor, Tensor]:
         if rows < 2:
             raise ValueError("a correlation needs a batch of two or more")
         a_BD, b_BD = standardise(za_BD), standardise(zb_BD)
-        diagonal_D = all_sum((a_BD * b_BD).sum(0)) / rows
         if 2 * rows < a_BD.shape[1]:
             # sum_ij C_ij^2 = sum((A A^T) * (B B^T)) / B^2: two products to B x B cost less than one to D x D
+            diagonal_D = all_sum((a_BD * b_BD).sum(0)) / rows
             a_BD, b_BD = all_rows(a_BD), all_rows(b_BD)
             everything = ((a_BD @ a_BD.T) * (b_BD @ b_BD.T)).sum() / rows**2
-            return (1 - diagonal_D).square().sum(), everything - diagonal_D.square().sum()
-        c_DD = all_sum(a_BD.T @ b_BD) / rows
-        off_DD = c_DD - torch.diag(c_DD.diagonal())
-        return (1 - diagonal_D).square().sum(), off_DD.square().sum()
+        else:
+            c_DD = all_sum(a_BD.T @ b_BD) / rows
+            diagonal_D, everything = c_DD.diagonal(), c_DD.square().sum()
+        return (1 - diagonal_D).square().sum(), everything - diagonal_D.square().sum()
 
 
 def barlow_loss(za_BD: Tensor, zb_BD: Tensor, lam: float = 0.0051) -> Tensor:
