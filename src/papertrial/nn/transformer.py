@@ -177,13 +177,13 @@ class Encoded:
 class Cache:
     """Keys and values of what a decoder has read. Tensors are made once and written in place; no gradient passes.
 
-    keys, values: (layers, B, longest, H, D).  length: int64 (B,), tokens each row holds.  used: the most any row may hold.
+    keys, values: (layers, B, H, longest, D), so that a head reads its keys in one piece.  length: int64 (B,), tokens each row holds.  used: the most any row may hold.
     """
 
     def __init__(
         self, layers: int, rows: int, longest: int, heads: int, head_width: int, dtype: torch.dtype, device: Any
     ) -> None:
-        self.keys = torch.zeros(layers, rows, longest, heads, head_width, dtype=dtype, device=device)
+        self.keys = torch.zeros(layers, rows, heads, longest, head_width, dtype=dtype, device=device)
         self.values = torch.zeros_like(self.keys)
         self.length = torch.zeros(rows, dtype=torch.int64, device=device)
         self.used = 0
@@ -191,14 +191,14 @@ class Cache:
 
     @property
     def longest(self) -> int:
-        return self.keys.shape[2]
+        return self.keys.shape[3]
 
     def select(self, rows: Tensor) -> None:
         """Keep rows (int64 (R,)) in this order; they may repeat. As many rows as before are moved in place."""
         for name in ("keys", "values"):
             held = getattr(self, name)
             if len(rows) == held.shape[1]:
-                held[:, :, : self.used] = held[:, rows, : self.used]
+                held[:, :, :, : self.used] = held[:, rows, :, : self.used]
             else:
                 setattr(self, name, held.index_select(1, rows))
         self.length = self.length.index_select(0, rows)
@@ -208,7 +208,8 @@ class Cache:
         }
 
     def view(self, layer: int, at: Tensor, bias: Tensor | None, turn: tuple[Tensor, Tensor] | None) -> Remembered:
-        return Remembered(self.keys[layer], self.values[layer], at, self.used + at.shape[-1], bias, turn)
+        keys, values = (held[layer].transpose(1, 2) for held in (self.keys, self.values))
+        return Remembered(keys, values, at, self.used + at.shape[-1], bias, turn)
 
     def across(self, layer: int, attention: Any, seen: Encoded) -> tuple[Tensor, Tensor]:
         """Keys and values of what the encoder made, projected at the first step only."""
