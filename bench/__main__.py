@@ -23,9 +23,7 @@ from bench import harness, results, shim
 
 ROWS = Path(__file__).parent / "rows"
 #: papers without rows, and why
-WITHOUT: dict[str, str] = dict.fromkeys(
-    ("byt5", "lce_reranker", "rasp", "simcse", "switch", "transfer_scaling"), "not raced yet by this harness"
-)
+WITHOUT: dict[str, str] = {}
 
 
 def papers() -> list[str]:

@@ -338,8 +338,7 @@ def test_rows_are_declared_in_full(paper):
     names = [(race.what, race.peer) for race in races]
     assert len(set(names)) == len(names)
     for race in races:
-        sizes = [race.grows(size) for size in race.sizes.values()]
-        assert sizes == sorted(set(sizes)), f"{race.what}: sizes do not grow"
+        assert all(race.grows(size) > 0 for size in race.sizes.values()), f"{race.what}: growth is fitted on logarithms"
         assert not race.typical or race.typical in race.sizes
         assert set(race.dtypes) <= set(harness.TOLERANCE)
 
