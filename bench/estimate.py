@@ -8,7 +8,7 @@ the time of the processors for this process in place of the time that passes.
 Every paper of the shelf that is trained by steps, and what it is trained with, on data that are built in or, with
 `--wide`, on MNIST and Adult of the data folder (PAPERTRIAL_DATA). Each run gets as many steps as fit into `--seconds` by
 a first estimate. Early stopping is put off, so that all steps are taken. Prints a Markdown table: seconds of training,
-seconds of all (data, training, judging), and memory; figures within 25 % are what papertrial promises.
+seconds of all (loading, data, training, judging), and memory; figures within 25 % are what papertrial promises.
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ def one(what: str, method: str, asked: dict, budget: str, processor_time: bool) 
         estimate.time = loop.time = stages.time = types.SimpleNamespace(perf_counter=clock, monotonic=clock)
     begun = clock()
     if what == "estimate":
-        cost = estimate.estimate(method, budget=budget, **asked).cost
-        return {"training": cost.training, "all": cost.seconds, "bytes": cost.peak_bytes, "steps": cost.steps}
+        told = estimate.estimate(method, budget=budget, **asked)
+        cost = told.cost
+        return {"training": cost.training, "all": told.seconds, "bytes": cost.peak_bytes, "steps": cost.steps}
     with tempfile.TemporaryDirectory() as folder:
         fit(method, budget=budget, out=f"{folder}/run", progress=False, **asked)
         passed, spent = clock() - begun, Outcome.read(Path(folder) / "run").meter

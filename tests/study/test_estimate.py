@@ -254,7 +254,17 @@ def test_the_command_says_what_a_run_costs(papertrial, method, options):
     code, out, err = papertrial("estimate", method, *options, "--recipe", "tiny")
     assert code == 0, err
     words = {line[:12].strip(): line[12:] for line in out.splitlines()}
-    assert {"method", "data", "measured", "training", "judging", "total", "memory", "energy"} <= words.keys()
+    assert {
+        "method",
+        "starting",
+        "data",
+        "measured",
+        "training",
+        "judging",
+        "total",
+        "memory",
+        "energy",
+    } <= words.keys()
     assert ("model" in words) == (method != "linear")
     assert words["training"] == "none" if method == "untrained" else " for " in words["training"]
 
@@ -277,6 +287,7 @@ def test_the_document_adds_up_and_covers_a_comparison(papertrial):
     found = json.loads(out)
     cost, comparison = found["cost"], found["comparison"]
     assert cost["seconds"] == pytest.approx(cost["preparing"] + cost["training"] + cost["judging"])
+    assert found["seconds"] == pytest.approx(found["starting"] + cost["seconds"])
     assert cost["steps"] == 30 and cost["samples"] == 30 * 64 and cost["parameters"] > 1000
     assert 0 < cost["peak_bytes"] < found["machine_bytes"]
     assert cost["energy"] in ("measured", "estimated", "unknown") and cost["energy_how"]

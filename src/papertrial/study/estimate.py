@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import importlib
 import sys
 import tempfile
 import time
@@ -32,6 +33,15 @@ if TYPE_CHECKING:
 
 _PILOT = (
     8  # rows of the first steps tried; four times as many until a whole batch is reached or is known to be too much
+)
+#: what a run loads, beyond the method's own
+_PACKAGES = (
+    "papertrial.train.loop",
+    "papertrial.use.fit",
+    "torch._dynamo",
+    "torch.utils.tensorboard",
+    "sklearn.linear_model",
+    "scipy.stats",
 )
 _WINDOW = 3.0  # seconds that fast steps are measured for, so that a hiccup does not decide
 _PATIENCE = 20.0  # seconds that the measured steps may take
@@ -104,18 +114,25 @@ class Plan:
 class Estimate:
     """cost: of one run.  comparison: with the task's baselines over seeds, where that was asked for.
 
+    starting: seconds of loading the packages that a run needs, which each process does once.
     decoding: seconds that reading the data took this time and will not take again, since what was decoded is cached.
     machine_bytes: memory there is.
     """
 
     data: str
     cost: Cost
+    starting: float
     decoding: float
     machine_bytes: int
     comparison: Plan | None = None
 
+    @property
+    def seconds(self) -> float:
+        """Of the whole command that makes one run."""
+        return self.starting + self.cost.seconds
+
     def to_json(self) -> dict[str, Any]:
-        return dict(vars(self))
+        return {**vars(self), "seconds": self.seconds}
 
     def lines(self) -> list[tuple[str, str]]:
         """Labels and words, in order."""
@@ -123,6 +140,7 @@ class Estimate:
         once = f", and {duration(self.decoding)} more the first time" if self.decoding >= 1 else ""
         rows = [
             ("method", f"{cost.method}, recipe {cost.recipe}, budget {cost.budget}"),
+            ("starting", f"{duration(self.starting)} to load what a run needs"),
             ("data", f"{self.data}: {duration(cost.preparing)} to prepare{once}"),
         ]
         if cost.parameters:
@@ -131,7 +149,7 @@ class Estimate:
             ("measured", cost.measured),
             ("training", _spent(cost)),
             ("judging", duration(cost.judging)),
-            ("total", duration(cost.seconds)),
+            ("total", duration(self.seconds)),
             ("memory", f"{size_in_words(cost.peak_bytes)} at its peak, of {size_in_words(self.machine_bytes)}"),
             ("energy", cost.spent().sentence()),
         ]
@@ -168,8 +186,9 @@ def estimate(
     from papertrial.data import open as open_data
     from papertrial.use.fit import prepare, task_for
 
-    chosen = registry.method(method)
     spending = Budget.parse(budget) if isinstance(budget, str) else budget
+    chosen = registry.method(method)
+    starting, _ = _timed(lambda: _load(chosen))
 
     def read() -> tuple[Task, Prepared]:
         opened = open_data(data, target=target)
@@ -188,7 +207,14 @@ def estimate(
         comparison = _comparison(
             chosen.name, on, prepared, seeds, again, backbone, recipe, settings, techniques, spending or on.budget, seed
         )
-    return Estimate(prepared.origin["name"], cost, max(0.0, first - again), machine_memory(), comparison)
+    return Estimate(prepared.origin["name"], cost, starting, max(0.0, first - again), machine_memory(), comparison)
+
+
+def _load(method: registry.Method) -> None:
+    """All that a run imports, also what torch and others leave for their first use."""
+    for name in _PACKAGES:
+        importlib.import_module(name)
+    _ = method.module
 
 
 def run_cost(
