@@ -177,7 +177,8 @@ class Encoded:
 class Cache:
     """Keys and values of what a decoder has read. Tensors are made once and written in place; no gradient passes.
 
-    keys, values: (layers, B, H, longest, D), so that a head reads its keys in one piece.  length: int64 (B,), tokens each row holds.  used: the most any row may hold.
+    keys, values: (layers, B, H, longest, D), so that a head reads its keys in one piece.
+    length: int64 (B,), tokens each row holds.  used: the most any row may hold.
     """
 
     def __init__(
