@@ -32,14 +32,23 @@ class Killer(threading.Thread):
 
     def run(self) -> None:
         deadline = time.monotonic() + 90
+        owner = None
+        while owner is None and time.monotonic() < deadline:  # found before it steps, which takes a moment only
+            owner = self._owner()
         while not Run(self.folder).history() and time.monotonic() < deadline:
-            time.sleep(0.01)
+            time.sleep(0.002)
+        with contextlib.suppress(psutil.Error):
+            if owner is not None:
+                owner.kill()
+                self.killed = owner.pid
+
+    def _owner(self) -> psutil.Process | None:
         lock = str((self.folder / ".lock").resolve())
         for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
                 if lock in (file.path for file in process.open_files()):
-                    process.kill()
-                    self.killed = process.pid
+                    return process
+        return None
 
 
 def plain(result):

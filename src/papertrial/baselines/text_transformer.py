@@ -145,8 +145,8 @@ recipes = {
     "tiny": Recipe(
         "tiny",
         config={"width": 32, "depth": 2, "heads": 2, "hidden": 64, "longest": 64},
-        optim={"lr": 1e-2, "batch": 16},
-        budget=Budget(steps=100),
+        optim={"lr": 1e-2, "batch": 16, "beta2": 0.95},
+        budget=Budget(steps=200),
         source="small enough for tests",
     ),
 }  # fmt: skip
