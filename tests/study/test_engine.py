@@ -24,23 +24,32 @@ ASKED = {
 
 
 class Killer(threading.Thread):
-    """Kills the process that owns `folder` once it has taken some steps; `killed` is its number."""
+    """Kills the process that owns `folder` once it has taken some steps; `killed` is its number, `said` why there is none.
+
+    The process is held from when it is found, and let go for moments until it has stepped: it cannot end meanwhile.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(daemon=True)
-        self.folder, self.killed = folder, 0
+        self.folder, self.killed, self.said = folder, 0, "nobody owned it"
 
     def run(self) -> None:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 300
         owner = None
-        while owner is None and time.monotonic() < deadline:  # found before it steps, which takes a moment only
+        while owner is None and time.monotonic() < deadline and not Run(self.folder).done:
             owner = self._owner()
-        while not Run(self.folder).history() and time.monotonic() < deadline:
-            time.sleep(0.002)
-        with contextlib.suppress(psutil.Error):
-            if owner is not None:
-                owner.kill()
-                self.killed = owner.pid
+        if owner is None:
+            return
+        try:
+            owner.suspend()
+            while not Run(self.folder).history():
+                owner.resume()
+                time.sleep(0.05)
+                owner.suspend()
+            owner.kill()
+            self.killed = owner.pid
+        except psutil.Error as error:
+            self.said = str(error)
 
     def _owner(self) -> psutil.Process | None:
         lock = str((self.folder / ".lock").resolve())
@@ -65,7 +74,7 @@ def test_ray_gives_the_table_of_the_local_engine_when_a_worker_is_killed(tmp_pat
         ["rtdl:mlp"], "wine", out=tmp_path / "ray", engine="ray", address="local", echo=said.append, **ASKED
     )
     killer.join()
-    assert killer.killed
+    assert killer.killed, killer.said
     here = compare(["rtdl:mlp"], "wine", out=tmp_path / "here", echo=None, **ASKED)
     assert plain(spread) == plain(here)
     assert any(row.worth is not None for row in spread.rows)  # the runs on fewer labels were spread too
