@@ -44,7 +44,7 @@ def through(x: Tensor, counts: Tensor, up: Tensor, down: Tensor, between: Callab
 
 @cache
 def _has_products(dtype: torch.dtype, device: str) -> bool:
-    """Whether products of this type are fast: a CPU without instructions for 16 bits takes ten times as long as in float32."""
+    """Whether products of this type are fast: a CPU without instructions for 16 bits takes several times as long as in float32."""
     if device != "cpu" or dtype.itemsize != 2:
         return True
     if not torch.backends.mkldnn.is_available():
