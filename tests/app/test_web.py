@@ -265,8 +265,6 @@ def test_reading_a_run_neither_fails_nor_disturbs_it(tmp_path):
     assert weights[0] == weights[1]
 
 
-# a file that goes while it is opened leaves its handle to the collector
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_folder_that_changes_under_the_reader_costs_no_page(folder, copy):
     client, stop = client_of(copy), threading.Event()
     source, target = folder / "nested" / "mixer", copy / "mixer"

@@ -299,8 +299,10 @@ def _changed(folder: Path) -> float:
     """When a file of the folder was last written, in seconds; that of a stage counts too."""
     latest = 0.0
     for place in (folder, *_folders(folder / "stages")):
-        with suppress(OSError):
-            latest = max([latest, *(entry.stat(follow_symlinks=False).st_mtime for entry in os.scandir(place))])
+        with suppress(OSError), os.scandir(place) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # gone since it was listed
+                    latest = max(latest, entry.stat(follow_symlinks=False).st_mtime)
     with suppress(OSError):
         return latest or folder.stat().st_mtime
     return latest
