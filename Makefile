@@ -44,7 +44,8 @@ $(BENCH)/.installed: pyproject.toml constraints.txt bench/peers.txt bench/peers-
 
 # `make bench ROWS="mlp_mixer rtdl --quick"` races some papers only; see python -m bench --help
 bench: $(BENCH)/.installed
-	OMP_NUM_THREADS=1 $(BENCH)/bin/python -m bench $(ROWS)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BENCH)/bin/python -m bench $(ROWS)
+	$(if $(ROWS),,OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BENCH)/bin/python -m bench.tool)
 
 clean:
 	rm -rf $(VENV) $(BENCH) build dist

@@ -117,7 +117,7 @@ def main() -> None:
                 results.save(noted(results.merge(results.load(), rows, whole=whole)))
     if not given.quick:
         results.save(noted(results.load()))
-        results.write_page(results.load())
+        results.write_page(results.load(), results.load(results.TOOL))
     sys.exit(1 if failed else 0)
 
 

@@ -356,7 +356,7 @@ def build(race: Race, label: str, dtype: str, compiled: bool, device: str) -> tu
 
 
 @functools.cache
-def _facts(peer: str, threads: int) -> dict[str, Any]:
+def facts(peer: str, threads: int) -> dict[str, Any]:
     """Hardware, versions, commit and date, the same in all rows of a run."""
     found = run.environment()
     versions = {"python": found["python"], "torch": torch.__version__}
@@ -445,27 +445,27 @@ def measure(
         "threads": threads,
         "device": device,
         "rounds": rounds,
-        "ours_ms": _short(1e3 * middle["ours"]),
+        "ours_ms": rounded(1e3 * middle["ours"]),
     }
     if theirs is not None:
         ratios = [peer / own for peer, own in zip(times["peer"], times["ours"], strict=True)]
-        low, ratio, high = map(_short, median_interval(ratios))
-        row |= {"peer_ms": _short(1e3 * middle["peer"]), "ratio": ratio, "low": low, "high": high}
+        low, ratio, high = map(rounded, median_interval(ratios))
+        row |= {"peer_ms": rounded(1e3 * middle["peer"]), "ratio": ratio, "low": low, "high": high}
     row |= peaks_of((ours, theirs), case.device) if case.device.type == "cuda" else peaks or {}
     work = race.moves(race.sizes[label]) if race.moves else work if compiled else flops(ours.run)
     if work:
         row |= {"work": work, "unit": "GB/s" if race.moves else "GFLOP/s"}
-        row |= {"achieved": _short(work / middle["ours"] / 1e9), "limit": _short(amount / middle["limit"] / 1e9)}
-        row["share"] = _short(row["achieved"] / row["limit"])
+        row |= {"achieved": rounded(work / middle["ours"] / 1e9), "limit": rounded(amount / middle["limit"] / 1e9)}
+        row["share"] = rounded(row["achieved"] / row["limit"])
     row |= {
         "apart": None if distance is None else float(f"{distance:.1g}"),
         "differs": race.differs,
         "bound": race.bound,
     }
-    return row | _facts(race.peer, threads)
+    return row | facts(race.peer, threads)
 
 
-def _short(value: float) -> float:
+def rounded(value: float) -> float:
     return float(f"{value:.4g}")
 
 

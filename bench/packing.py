@@ -1,20 +1,21 @@
 """What packing saves: a small BERT and a causal byte model on batches of texts, padded and packed, in turns, on one thread.
 
-    python bench/packing.py [--rounds 5] [--threads 1]
+    python -m bench.packing [--rounds 5] [--threads 1]
 
-Seconds are those of the processor, the best of the rounds. `similar` is how alike in length the rows of a group must be
+Seconds are those of the processor, medians of the rounds. `similar` is how alike in length the rows of a group must be
 (papertrial.nn.packing.SIMILAR): 1 attends to rows of one length at a time, 0 to all rows as one padded batch.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
+import statistics
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from bench.harness import in_turns, seconds, start
 from papertrial.nn import packing
 from papertrial.nn.mlp import GatedMlp
 from papertrial.nn.transformer import Decoder, Encoder, Ids, bert_layout, t5_layout
@@ -49,22 +50,13 @@ def models() -> dict[str, tuple[nn.Module, str, int]]:
     }
 
 
-def seconds(work: Callable[[], object], rounds: int) -> float:
-    work()
-    taken = []
-    for _ in range(rounds):
-        begin = time.process_time()
-        work()
-        taken.append(time.process_time() - begin)
-    return min(taken)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    start(given.threads)
+    clock = seconds(torch.device("cpu"))
     for name, (model, kind, count) in models().items():
         sizes = lengths(kind, count)
         ids = batch(sizes)
@@ -80,11 +72,21 @@ def main() -> None:
                     if train:
                         x.square().mean().backward()
 
-            padded = seconds(lambda: work(False), given.rounds)
+            def packed_at(similar: float, work: Callable[[bool], None] = work) -> Callable[[], None]:
+                def once() -> None:
+                    packing.SIMILAR = similar
+                    work(True)
+
+                return once
+
+            contestants = {"padded": lambda work=work: work(False), **{str(each): packed_at(each) for each in SIMILAR}}
+            times = in_turns(contestants, clock, given.rounds)
+            padded, *packed = (statistics.median(times[name]) for name in contestants)
             found = [f"padded {padded:.3f} s"]
-            for packing.SIMILAR in SIMILAR:
-                taken = seconds(lambda: work(True), given.rounds)
-                found.append(f"similar {packing.SIMILAR}: {taken:.3f} s ({padded / taken:.1f} times)")
+            found += [
+                f"similar {similar}: {taken:.3f} s ({padded / taken:.1f} times)"
+                for similar, taken in zip(SIMILAR, packed, strict=True)
+            ]
             print("  forward and backward" if train else "  forward", *found, sep="; ")
 
 

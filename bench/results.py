@@ -12,7 +12,7 @@ from typing import Any
 from bench import harness
 from papertrial.core import files
 
-FILE = Path(__file__).parent / "results.jsonl"
+FILE, TOOL = (Path(__file__).parent / name for name in ("results.jsonl", "tool.jsonl"))
 PAGE, PLOT = harness.ROOT / "docs" / "speed.md", harness.ROOT / "docs" / "speed.svg"
 BEGIN, END = "<!-- rows: made by `python -m bench --page` -->", "<!-- end of rows -->"
 #: what makes a row itself; a new measurement of it takes its place
@@ -38,13 +38,13 @@ def merge(old: Sequence[Row], new: Sequence[Row], *, whole: bool) -> list[Row]:
     """
 
     def place(row: Row) -> tuple[Any, ...]:
-        return row["paper"], row["device"], row["threads"]
+        return row["paper"], row.get("device"), row.get("threads")
 
-    fresh = {tuple(row[name] for name in KEY): row for row in new}
+    fresh = {tuple(row.get(name) for name in KEY): row for row in new}
     measured = {place(row) for row in new}
     kept = []
     for row in old:
-        key = tuple(row[name] for name in KEY)
+        key = tuple(row.get(name) for name in KEY)
         if key in fresh:
             if not whole:
                 kept.append(fresh.pop(key))
@@ -60,9 +60,23 @@ def _faster(row: Row) -> str:
 def line(row: Row) -> str:
     """A row as it is printed while it runs."""
     share = f", {row['share']:.0%} of the limit" if "share" in row else ""
-    words = f"{row['paper']}: {row['what']}, {row['size']}, {row['dtype']}, {row['mode']}"
+    names = (row[name] for name in ("what", "size", "dtype", "mode") if row.get(name))
+    taken = f" {row['ours_ms']:g} ms" if "ours_ms" in row else ""
     against = f", {row['peer']} {row['peer_ms']:g} ms: {_faster(row)} times faster" if "ratio" in row else ""
-    return f"{words:<72} {row['ours_ms']:g} ms{against}{share}"
+    more = "".join(f"; {words}" for words in _more(row))
+    return f"{row['paper'] + ': ' + ', '.join(names):<72}{taken}{against}{share}{more}"
+
+
+#: what a row of the tool may hold beside its time, and how the page says it
+_MORE = {
+    "ours_p99_ms": "99 % within {:.3g} ms", "peer_p99_ms": "the peer's within {:.3g} ms", "recall": "recall {:.3g}",
+    "disk_mb": "{:.3g} MB on disk", "peer_build_ms": "the peer builds in {:.3g} ms", "wall_s": "{:.2g} s by the clock",
+    "share_of_run": "{:.2%} of a run that writes one each 30 s", "waiting": "{:.2%} of the training",
+}  # fmt: skip
+
+
+def _more(row: Row) -> list[str]:
+    return [words.format(row[name]) for name, words in _MORE.items() if row.get(name) is not None]
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -199,19 +213,44 @@ def tables(rows: Sequence[Row]) -> list[str]:
     return found
 
 
-def page(rows: Sequence[Row]) -> str:
+def tool(rows: Sequence[Row]) -> list[str]:
+    """The rows of `bench.tool`."""
+    found = ["## The tool around the methods", ""] if rows else []
+    for hardware, same in _by([row | {"where": row["hardware"]["cpu"]} for row in rows], "where").items():
+        found += [
+            f"{hardware[0]}; {', '.join(sorted({row['date'] for row in same}))}. Below 1, the peer does less, or the last column says what bounds it.",
+            "",
+            *_table(
+                ("work", "size", "peer", "ours, ms", "peer, ms", "times faster", "memory, MB", "peer's, MB", "notes"),
+                (
+                    (
+                        *(row[name] for name in ("what", "size", "peer")),
+                        *(_number(row.get(name)) for name in ("ours_ms", "peer_ms")), _faster(row),
+                        *(_number(row.get(name)) for name in ("ours_mb", "peer_mb")),
+                        "; ".join([*_more(row), *(row[name] for name in ("differs", "bound") if row[name])]),
+                    )
+                    for row in same
+                ),
+            ),
+        ]  # fmt: skip
+    return found
+
+
+def page(rows: Sequence[Row], of_the_tool: Sequence[Row] = ()) -> str:
     """What stands between the markers of docs/speed.md."""
-    parts = [*summary(rows), "![times faster, by paper](speed.svg)", "", *below(rows), *growing(rows), *tables(rows)]
-    return "\n".join([BEGIN, "", *parts, END])
+    parts = [*summary(rows), "![times faster, by paper](speed.svg)", "", *below(rows), *growing(rows)]
+    return "\n".join([BEGIN, "", *parts, *tool(of_the_tool), *tables(rows), END])
 
 
-def write_page(rows: Sequence[Row], file: Path = PAGE, plot_file: Path | None = PLOT) -> None:
+def write_page(
+    rows: Sequence[Row], of_the_tool: Sequence[Row] = (), file: Path = PAGE, plot_file: Path | None = PLOT
+) -> None:
     """Replace what stands between the markers. Raises ValueError where a marker is missing."""
     text = file.read_text()
     if BEGIN not in text or END not in text:
         raise ValueError(f"{file} has lost its markers: {BEGIN} ... {END}")
     head, foot = text.partition(BEGIN)[0], text.partition(END)[2]
-    files.write_text(file, head + page(rows) + foot)
+    files.write_text(file, head + page(rows, of_the_tool) + foot)
     if plot_file is not None:
         plot(rows, plot_file)
 

@@ -1,11 +1,12 @@
-"""The tool around the methods: start-up, first looks at large data, loading, checkpoints and search, beside what one would use instead.
+"""The tool around the methods: start-up, first looks at large data, loading, the loop, checkpoints and search, beside what one
+would use instead.
 
-    python -m bench.tool [--only NAME ...] [--rounds 5] [--share 1.0] [--folder FOLDER] [--json FILE]
+    python -m bench.tool [start] [look] [loading] [loop] [checkpoint] [search] [--rounds 9] [--share 1.0] [--folder FOLDER]
 
 Data are drawn by seed into the folder and kept there: 60 000 images in ten folders, a table of a million rows with 19 columns,
-100 000 passages of 60 words (words by Zipf's law); `--share 0.1` takes a tenth of each. Commands run in processes of their own, in
-turns with those of the peer, and count seconds of the processor, also of children; the first time papertrial sees data it fills its
-cache, which the second time finds. One JSON line per row.
+100 000 passages of 60 words (words by Zipf's law); `--share 0.1` takes a tenth of each, shows the rows and writes nothing.
+Commands run in processes of their own, in turns with those of the peer, and count seconds of the processor, also of children; the
+first time papertrial sees data it fills its cache, which the second time finds. The rows go to bench/tool.jsonl and docs/speed.md.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from bench.harness import _facts, in_turns, median_interval
+from bench import harness, results
+from bench.harness import facts, in_turns, median_interval, rounded, seconds
 
 IMAGES, ROWS, PASSAGES = 60_000, 1_000_000, 100_000
 #: what each program begins with: at its end it says its peak, in kB
@@ -156,22 +159,14 @@ def row(
     what: str, size: str, ours: list[float], theirs: list[float] | None = None, peer: str = "", **more: Any
 ) -> dict:
     """A line of the results; seconds per round."""
-    found = {
-        "paper": "tool",
-        "what": what,
-        "peer": peer,
-        "size": size,
-        "dtype": "",
-        "mode": "",
-        "threads": 1,
-        "device": "cpu",
-    }
-    found |= {"rounds": len(ours), "ours_ms": round(1e3 * float(np.median(ours)), 3)}
+    found: dict[str, Any] = {"paper": "tool", "what": what, "peer": peer, "size": size, "rounds": len(ours)}
+    if ours:
+        found["ours_ms"] = rounded(1e3 * float(np.median(ours)))
     if theirs:
         ratios = [their / own for their, own in zip(theirs, ours, strict=True)]
-        low, ratio, high = (float(f"{value:.4g}") for value in median_interval(ratios))
-        found |= {"peer_ms": round(1e3 * float(np.median(theirs)), 3), "ratio": ratio, "low": low, "high": high}
-    return found | {"differs": "", "bound": ""} | more | _facts(peer, 1)
+        low, ratio, high = map(rounded, median_interval(ratios))
+        found |= {"peer_ms": rounded(1e3 * float(np.median(theirs))), "ratio": ratio, "low": low, "high": high}
+    return found | {"differs": "", "bound": ""} | more | facts(peer, 1)
 
 
 def processes(
@@ -225,6 +220,9 @@ class Bench:
     def script(self, text: str, *words: str | Path) -> Callable[[], tuple[float, float]]:
         return lambda: process(self.cache, text, *words)
 
+    def turns(self, ours: Callable[[], Any], theirs: Callable[[], Any]) -> dict[str, list[float]]:
+        return in_turns({"ours": ours, "peer": theirs}, seconds(torch.device("cpu")), self.rounds)
+
     def start(self) -> Iterator[dict]:
         """`import papertrial`, `papertrial list` (typer, which builds on pydantic, is more than half of it), and the first step of `fit`."""
         yield processes("import papertrial", "", self.script("import papertrial"), "", None, self.rounds)
@@ -269,7 +267,6 @@ class Bench:
 
     def loading(self) -> Iterator[dict]:
         """Batches of an epoch, against torch's DataLoader in one process; then the share of a training that waits for data."""
-        import torch
         from PIL import Image
         from torch.nn.utils.rnn import pad_sequence
         from torch.utils.data import DataLoader, Dataset, TensorDataset
@@ -300,13 +297,7 @@ class Bench:
             {"numeric": draw.normal(size=(self.rows, 18)).astype(np.float32), "label": draw.integers(0, 2, self.rows)}
         )
         texts = [draw.integers(0, 256, size).astype(np.int32) for size in draw.integers(20, 300, 20_000)]
-        ids = Split(
-            {
-                "ids": Ragged.of(texts)
-                if hasattr(Ragged, "of")
-                else Ragged(np.concatenate(texts), np.cumsum([0, *map(len, texts)]))
-            }
-        )
+        ids = Split({"ids": Ragged.of(texts)})
         tensors = [torch.from_numpy(text.astype(np.int64)) for text in texts]
         rows = TensorDataset(torch.from_numpy(numbers["numeric"]), torch.from_numpy(numbers["label"]))
         pairs: list[tuple[str, str, Split, Any, Any, int]] = [
@@ -327,13 +318,7 @@ class Bench:
                     if step + 1 == steps:
                         return
 
-            def clock(work: Callable[[], Any], number: int) -> float:
-                begun = time.process_time()
-                for _ in range(number):
-                    work()
-                return time.process_time() - begun
-
-            taken = in_turns({"ours": ours, "peer": theirs}, clock, self.rounds)
+            taken = self.turns(ours, theirs)
             yield row(f"loading {what}, {steps} batches of {batch}", size, taken["ours"], taken["peer"], "torch")
         corpus = passages(self.folder, self.passages)
         for what, size, words in (
@@ -352,12 +337,65 @@ class Bench:
             process(self.cache, COMMAND, "fit", *words, "--budget", "40steps", "--quiet", "--out", out)
             lines = [line for line in Run(out).history() if "waiting_for_data" in line]
         shares = [line["waiting_for_data"] for line in lines[1:]]
-        return row(f"waiting for {what} in fit {words[0]}", size, [0.0], waiting=round(float(np.mean(shares)), 4))
+        return row(f"fit {words[0]}, waiting for {what}", size, [], waiting=round(float(np.mean(shares)), 4))
+
+    def loop(self) -> Iterator[dict]:
+        """Whole trainings of 300 steps, with checkpoints and a log, against a bare loop with the same optimizer and schedule."""
+        from torch import nn
+
+        from papertrial.core.budget import Budget
+        from papertrial.core.recipe import Optim
+        from papertrial.core.run import Run
+        from papertrial.core.task import Split
+        from papertrial.nn.heads import Supervised
+        from papertrial.train.loop import train
+
+        draw, batch, steps = np.random.default_rng(0), 128, 300
+        split = Split(
+            {"image": draw.integers(0, 256, (4096, 28, 28, 1), dtype=np.uint8), "label": draw.integers(0, 10, 4096)}
+        )
+
+        class Perceptron(nn.Module):
+            def __init__(self, width: int) -> None:
+                super().__init__()
+                self.width = width
+                self.layers = nn.Sequential(
+                    nn.Flatten(), nn.Linear(784, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
+                )
+
+            def forward(self, image: torch.Tensor) -> torch.Tensor:
+                return self.layers(image)
+
+        for width in (64, 512):
+
+            def ours(width: int = width) -> None:
+                with tempfile.TemporaryDirectory() as folder:
+                    model = Supervised(Perceptron(width), 10)
+                    train(
+                        model, split, Optim(batch=batch), Budget(steps=steps), Run(Path(folder)), seed=0, progress=False
+                    )
+
+            def bare(width: int = width) -> None:
+                model = Supervised(Perceptron(width), 10)
+                optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+                schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps)
+                order = np.random.default_rng(0)
+                for _ in range(steps):
+                    rows = order.permutation(4096)[:batch]
+                    image = torch.from_numpy(split["image"][rows].transpose(0, 3, 1, 2).copy()) / 255
+                    loss = model.loss({"image": image, "label": torch.from_numpy(split["label"][rows])})
+                    optimizer.zero_grad()
+                    loss.backward()
+                    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                    optimizer.step()
+                    schedule.step()
+
+            taken = self.turns(ours, bare)
+            yield row(f"training loop, {steps} steps of {batch}", f"perceptron of {width}", taken["ours"], taken["peer"], "torch",
+                      bound="a seed for every step, the log, checkpoints, the meter of time, memory and energy")  # fmt: skip
 
     def checkpoint(self) -> Iterator[dict]:
         """25 million weights with the two averages of AdamW, 300 MB, against `torch.save`; both reach the disk."""
-        import torch
-
         from papertrial.train import checkpoint
 
         tensors = {f"model/{index}": torch.randn(1000, 2500) for index in range(30)}
@@ -371,13 +409,7 @@ class Bench:
                 stream.flush()
                 os.fsync(stream.fileno())
 
-        def clock(work: Callable[[], Any], number: int) -> float:
-            begun = time.process_time()
-            for _ in range(number):
-                work()
-            return time.process_time() - begun
-
-        taken = in_turns({"ours": ours, "peer": theirs}, clock, self.rounds)
+        taken = self.turns(ours, theirs)
         begun = time.perf_counter()
         ours()
         wall = time.perf_counter() - begun
@@ -483,22 +515,26 @@ class Bench:
 
 
 def main() -> None:
-    names = ("start", "look", "loading", "checkpoint", "search")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=names, default=names)
-    parser.add_argument("--rounds", type=int, default=5)
+    parts = ("start", "look", "loading", "loop", "checkpoint", "search")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.tool", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}")
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--share", type=float, default=1.0, help="of the sizes of the data")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "papertrial-bench")
-    parser.add_argument("--json", type=Path, help="also add the lines to this file")
-    arguments = parser.parse_args()
-    bench = Bench(arguments.folder.resolve(), arguments.share, arguments.rounds)
-    for name in arguments.only:
-        for found in getattr(bench, name)():
-            line = json.dumps(found)
-            print(line, flush=True)
-            if arguments.json:
-                with open(arguments.json, "a") as stream:
-                    stream.write(line + "\n")
+    given = parser.parse_args()
+    if wrong := [part for part in given.parts if part not in parts]:
+        parser.error(f"there is no part {', '.join(wrong)}; there are {', '.join(parts)}")
+    harness.start(1)
+    bench = Bench(given.folder.resolve(), given.share, given.rounds)
+    for part in given.parts or parts:
+        for found in getattr(bench, part)():
+            print(results.line(found), flush=True)
+            if given.share == 1:  # at once, so that nothing is lost with the process
+                results.save(results.merge(results.load(results.TOOL), [found], whole=False), results.TOOL)
+    if given.share == 1:
+        results.write_page(results.load(), results.load(results.TOOL))
 
 
 if __name__ == "__main__":

@@ -281,6 +281,21 @@ def test_the_page_tells_the_median_and_what_is_below_one():
     assert "not known" in results.page([row(ratio=0.9)])
 
 
+def test_the_page_tells_of_the_tool_what_a_row_holds():
+    taken = row(paper="tool", what="search", ours_p99_ms=3.25, recall=0.98)
+    waited = {
+        name: kept for name, kept in row(paper="tool", what="fit", peer="", waiting=0.0123).items() if "_ms" not in name
+    }
+    del waited["ratio"]
+    text = results.page([row()], [taken, waited]).partition("## The tool around the methods")[2]
+    assert "| search | 1 row | slow | 10 | 20 | 2.00 [1.90, 2.10] |  |  | 99 % within 3.25 ms; recall 0.98 |" in text
+    assert "| fit | 1 row |  |  |  | - |  |  | 1.23% of the training |" in text
+    assert results.line(waited).endswith("; 1.23% of the training") and "ms" not in results.line(waited)
+    assert "1 rows against 1 peers" in results.page(
+        [row()], [taken, waited]
+    )  # the papers' rows are counted, and no others
+
+
 def test_the_page_tells_how_cost_grows():
     rows = [row(size=f"{n} rows", scale=n, ours_ms=float(n), peer_ms=float(n**2)) for n in (1, 2, 4, 8)]
     grown = results.page(rows).partition("## How cost grows")[2]
@@ -290,14 +305,14 @@ def test_the_page_tells_how_cost_grows():
 def test_only_what_stands_between_the_markers_changes(tmp_path):
     file = tmp_path / "speed.md"
     file.write_text(f"before\n{results.BEGIN}\nold\n{results.END}\nafter\n")
-    results.write_page([row()], file, None)
+    results.write_page([row()], file=file, plot_file=None)
     text = file.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
-    results.write_page([row()], file, None)
+    results.write_page([row()], file=file, plot_file=None)
     assert file.read_text() == text
     file.write_text("no markers")
     with pytest.raises(ValueError, match="has lost its markers"):
-        results.write_page([row()], file, None)
+        results.write_page([row()], file=file, plot_file=None)
 
 
 def test_the_plot_has_a_dot_for_each_row_and_is_the_same_twice(tmp_path):
@@ -312,7 +327,7 @@ def test_the_plot_has_a_dot_for_each_row_and_is_the_same_twice(tmp_path):
 
 def test_the_page_is_that_of_the_rows():
     text = results.PAGE.read_text()
-    assert results.page(results.load()) in text, "run `python -m bench --page`"
+    assert results.page(results.load(), results.load(results.TOOL)) in text, "run `python -m bench --page`"
 
 
 def test_rows_that_are_kept_are_measured_in_full():

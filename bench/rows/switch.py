@@ -68,6 +68,26 @@ def step(case: Case, layer: nn.Module, x: Tensor) -> Side:
     return training(case, layer, x, optimizer=False)
 
 
+def products(backward: bool) -> Callable[[Case], Side]:
+    """The batched products of perceptrons with an equal share of the tokens each and nothing else: two forward, and of each one
+    for the gradient of either side. No layer can be faster."""
+
+    def build(case: Case) -> Side:
+        rows, tokens, width, hidden, experts = case.size
+        share = max(1, rows * tokens // experts)
+        x, h = (case.randn(experts, share, size) for size in (width, hidden))
+        up, down = case.randn(experts, hidden, width), case.randn(experts, width, hidden)
+
+        def once() -> None:
+            torch.bmm(x, up.mT), torch.bmm(h, down.mT)
+            if backward:
+                torch.bmm(h, up), torch.bmm(h.mT, x), torch.bmm(x, down), torch.bmm(x.mT, h)
+
+        return Side(once)
+
+    return build
+
+
 def race(how: Callable[..., Side]) -> Callable[[Case], tuple[Side, Side]]:
     def build(case: Case) -> tuple[Side, Side]:
         ours, theirs = (case.place(Tokens(layer)) for layer in layers(*case.size))
@@ -82,29 +102,33 @@ def _named(*shapes: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
     return {" x ".join(map(str, shape)): shape for shape in shapes}
 
 
+GROWING = (
+    (
+        "experts",
+        _named(*((8, 128, 64, 256, experts) for experts in (8, 32, 64, 128)), (16, 128, 64, 256, 256)),
+        lambda shape: shape[4],
+    ),
+    (
+        "width",
+        _named((8, 256, 128, 512, 16), (8, 256, 128, 512, 64), (4, 256, 256, 1024, 8), (2, 256, 512, 2048, 8)),
+        lambda shape: shape[0] * shape[1] * shape[2] * shape[3],
+    ),
+)
 RACES = [
-    Race(
-        f"layer by {grown}, {what}",
-        "transformers",
-        race(how),
-        sizes,
-        grows=grows,
-        typical=list(sizes)[1],
-        tolerance={"float32": 1e-3, "bfloat16": 0.2},  # such a router magnifies rounding
-        compiled=False,  # how many tokens find room depends on values
-        bound="the products of the experts and the router, which both make: `python bench/switch.py` times them alone",
-    )
-    for what, how in (("forward", forward), ("forward and backward", step))
-    for grown, sizes, grows in (
-        (
-            "experts",
-            _named(*((8, 128, 64, 256, experts) for experts in (8, 32, 64, 128)), (16, 128, 64, 256, 256)),
-            lambda shape: shape[4],
+    made
+    for what, how, backward in (("forward", forward, False), ("forward and backward", step, True))
+    for grown, sizes, grows in GROWING
+    for made in (
+        Race(
+            f"layer by {grown}, {what}",
+            "transformers",
+            race(how),
+            sizes,
+            grows=grows,
+            tolerance={"float32": 1e-3, "bfloat16": 0.2},  # such a router magnifies rounding
+            compiled=False,  # how many tokens find room depends on values
+            bound="the products of the experts and the router, which both make: the rows of the products alone say how long they take",
         ),
-        (
-            "width",
-            _named((8, 256, 128, 512, 16), (8, 256, 128, 512, 64), (4, 256, 256, 1024, 8), (2, 256, 512, 2048, 8)),
-            lambda shape: shape[0] * shape[1] * shape[2] * shape[3],
-        ),
+        Race(f"products alone, by {grown}, {what}", "", products(backward), sizes, grows=grows, compiled=False),
     )
 ]

@@ -42,6 +42,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from papertrial.core import registry
 from papertrial.core.budget import Budget
@@ -52,7 +53,7 @@ from papertrial.core.run import Run
 from papertrial.data import open as open_data
 from papertrial.data.toy import at_hand
 from papertrial.data.views import Draw, colour_jitter, flip, gaussian_blur, greyscale, random_resized_crop, solarise
-from papertrial.nn.ranks import BatchNorm, all_count, all_rows, all_sum, global_moments
+from papertrial.nn.ranks import BatchNorm, all_count, all_rows, all_sum, global_moments, world_size
 from papertrial.train.loop import train
 
 PAPER = Paper(
@@ -111,6 +112,8 @@ def standardise(z_BD: Tensor, eps: float = 1e-5) -> Tensor:
     Half precision is computed in float32. A constant coordinate gives zeros.
     """
     z_BD = z_BD.float() if z_BD.dtype in (torch.float16, torch.bfloat16) else z_BD
+    if world_size() == 1:
+        return F.batch_norm(z_BD, None, None, training=True, eps=eps)
     mean, variance, _ = global_moments(z_BD)
     return (z_BD - mean) * torch.rsqrt(variance + eps)
 

@@ -156,12 +156,14 @@ def standardise(weight_OIHW: Tensor, gain_O: Tensor, batch_norm_eps: bool = Fals
 
     batch_norm_eps: `var + 1e-5`, as in timm, in place of the authors' `max(N var, 1e-4)`.
     """
+    if batch_norm_eps:
+        fan_in = weight_OIHW[0].numel()
+        rows = F.layer_norm(weight_OIHW.flatten(1), (fan_in,), eps=1e-5)
+        return (rows * (gain_O * fan_in**-0.5)[:, None]).view_as(weight_OIHW)
     centred = weight_OIHW - weight_OIHW.mean((1, 2, 3), keepdim=True)
     # the root of N var; torch.var_mean takes many times as long on a CPU
     length = torch.linalg.vector_norm(centred, dim=(1, 2, 3), keepdim=True)
-    fan_in = weight_OIHW[0].numel()
-    floored = (length.square() + 1e-5 * fan_in).sqrt() if batch_norm_eps else length.clamp_min(1e-2)
-    return centred * (gain_O.view(-1, 1, 1, 1) / floored)
+    return centred * (gain_O.view(-1, 1, 1, 1) / length.clamp_min(1e-2))
 
 
 def activate(x: Tensor, kind: str, beta: float = 1.0) -> Tensor:
@@ -422,7 +424,8 @@ class NFNet(nn.Module):
         return nn.Sequential(_convolution(config, channels, width, 3, 1 + (config.stem == "half"))), width
 
     def features(self, image: Tensor) -> Tensor:
-        """(B, width, H', W')."""
+        """(B, width, H', W'), which lie in memory with the channels last: convolutions are faster so."""
+        image = image.contiguous(memory_format=torch.channels_last)
         return activate(self.final(self.blocks(self.stem(image))), self.config.activation)
 
     def tokens(self, image: Tensor) -> Tensor:

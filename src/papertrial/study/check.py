@@ -127,16 +127,13 @@ def check(
         for claim in _asked(paper, claims, kinds)
     ]
     results = []
-    with _runner(jobs) as run:
-        rows = [
-            [run(_Job(paper, claim, scale, seed, Path(folder))) for seed in range(count)]
-            for paper, claim, count in asked
-        ]
-        for (paper, claim, _), promised in zip(asked, rows, strict=True):
-            evidence = _gather(paper, claim, scale, promised, say)
+    rows = [[_Job(paper, claim, scale, seed, Path(folder)) for seed in range(count)] for paper, claim, count in asked]
+    with _runner(jobs, [job for row in rows for job in row]) as promise:
+        for (paper, claim, _), row in zip(asked, rows, strict=True):
+            evidence = _gather(paper, claim, scale, [promise(job) for job in row], say)
             _append(Path(folder) / f"{paper}.jsonl", evidence)
-            for seed in range(len(promised)):
-                _Job(paper, claim, scale, seed, Path(folder)).file.unlink(missing_ok=True)
+            for job in row:
+                job.file.unlink(missing_ok=True)
             say(f"{evidence.verdict:<12}{paper}: {claim.name} ({claim.kind}, {claim.where}){_margin_words(evidence)}")
             results.append(evidence)
     return results
@@ -186,30 +183,36 @@ class _Job:
         return row
 
 
-def _run_elsewhere(paper: str, claim: str, scale: str, seed: int, folder: Path, threads: int) -> dict[str, Any]:
-    """The same in a process of its own, which finds the claim by its name."""
+def _run_elsewhere(
+    paper: str, claims: Sequence[str], scale: str, seed: int, folder: Path, threads: int
+) -> dict[str, dict[str, Any]]:
+    """The same for claims of one paper and seed, in a process of its own, which finds them by their names."""
     import torch
 
     torch.set_num_threads(threads)
-    (found,) = _asked(paper, [claim], ())
-    return _Job(paper, found, scale, seed, folder).run()
+    return {claim.name: _Job(paper, claim, scale, seed, folder).run() for claim in _asked(paper, claims, ())}
 
 
 @contextmanager
-def _runner(jobs: int) -> Iterator[Callable[[_Job], Callable[[], dict[str, Any]]]]:
-    """Gives a function that takes a job and promises its row. Alone, a job runs when its row is asked for."""
+def _runner(jobs: int, work: Sequence[_Job]) -> Iterator[Callable[[_Job], Callable[[], dict[str, Any]]]]:
+    """Gives a function that promises the row of a job. Alone, a job runs when its row is asked for. Side by side, the
+    claims of a paper stay together seed by seed, so that what they share (a trained model, say) is made once."""
     if jobs == 1:
         yield lambda job: job.run
         return
     threads = max(1, (os.cpu_count() or 1) // jobs)
+    shared: dict[tuple[str, int], list[_Job]] = {}
+    for job in work:
+        shared.setdefault((job.paper, job.seed), []).append(job)
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
     try:
-
-        def promise(job: _Job) -> Callable[[], dict[str, Any]]:
-            words = (job.paper, job.claim.name, job.scale, job.seed, job.folder, threads)
-            return pool.submit(_run_elsewhere, *words).result
-
-        yield promise
+        rows = {
+            (paper, seed): pool.submit(
+                _run_elsewhere, paper, [job.claim.name for job in group], group[0].scale, seed, group[0].folder, threads
+            )
+            for (paper, seed), group in shared.items()
+        }
+        yield lambda job: lambda: rows[job.paper, job.seed].result()[job.claim.name]
     except BrokenProcessPool:
         raise PapertrialError(
             "a process that ran a claim was killed, perhaps for memory",
