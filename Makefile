@@ -22,7 +22,7 @@ demo: $(STAMP)
 	@echo "next: papertrial compare YOUR_PAPER --data YOUR_FILE   (source $(VENV)/bin/activate first, or call $(BIN)/papertrial)"
 
 test: $(STAMP)
-	OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

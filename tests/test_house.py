@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ LAYERS = {
 FILES = sorted(ROOT.rglob("*.py"))
 
 
+@cache
 def imports(file: Path, top_level_only: bool = False) -> set[str]:
     """Modules of the package that a file imports, as dotted paths below `papertrial`."""
     tree = ast.parse(file.read_text(encoding="utf-8"))

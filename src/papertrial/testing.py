@@ -7,8 +7,7 @@ AssertionError with what it measured. `checks_for(name)` lists the ones that app
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
+import multiprocessing
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from papertrial.core import registry
 from papertrial.core.budget import Budget
@@ -393,11 +393,9 @@ def compiled(b: Bench) -> None:
 def two_ranks(b: Bench) -> None:
     """The gradient of two processes on half a batch each equals one process on the whole batch (float64, 1e-9)."""
     with _folder() as folder:
-        command = [sys.executable, "-m", "papertrial.testing", b.method.name, str(folder)]
-        ranks = [subprocess.Popen([*command, str(rank)], stderr=subprocess.PIPE, text=True) for rank in (0, 1)]
+        wait = in_ranks(_shared_gradient, b.method.name, folder)
         one = _gradient(b)
-        errors = [rank.communicate(timeout=300)[1] for rank in ranks]
-        assert not any(rank.returncode for rank in ranks), f"a rank failed: {errors[0].strip()[-500:]}"
+        wait()
         two = dict(np.load(folder / "gradient.npz", allow_pickle=False))
     for key, gradient in one.items():
         error = float(np.abs(gradient - two[key]).max()) / max(float(np.abs(gradient).max()), 1e-6)
@@ -426,15 +424,43 @@ def _gradient(b: Bench, rank: int = 0, world: int = 1) -> dict[str, np.ndarray]:
     return {key: gradient.numpy() / world for key, gradient in gradients.items()}
 
 
-def _rank(name: str, folder: Path, rank: int) -> None:
-    """One of the two processes of `two_ranks`; the first writes the gradient they share."""
-    import torch.distributed as dist
-
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+def _shared_gradient(rank: int, name: str, folder: Path) -> None:
+    """In one of the two processes of `two_ranks`; the first writes the gradient they share."""
     gradient = _gradient(bench(name), rank, 2)
     if rank == 0:
         np.savez(folder / "gradient.npz", **gradient)
+
+
+def in_ranks(work: Callable[..., None], *arguments: Any, count: int = 2) -> Callable[[], None]:
+    """Start `work(rank, *arguments)` in `count` processes with a group of gloo, and return a function that waits for them.
+
+    work: a function of a module, which the processes import.  The function that waits raises AssertionError with the
+    traceback of a rank that failed.
+    """
+    # children of a server that has imported torch once; where there is no such server, each imports it
+    how = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    multiprocessing.set_forkserver_preload(["papertrial.testing"])
+    folder = tempfile.TemporaryDirectory(prefix="papertrial-check-")
+    words = (work, count, f"file://{folder.name}/rendezvous", arguments)
+    ranks = torch.multiprocessing.start_processes(_in_rank, words, nprocs=count, join=False, start_method=how)
+
+    def wait() -> None:
+        with folder:
+            try:
+                while not ranks.join():
+                    pass
+            except (ProcessRaisedException, ProcessExitedException) as error:
+                raise AssertionError(f"a rank failed: {str(error).strip()[-500:]}") from None
+
+    return wait
+
+
+def _in_rank(rank: int, work: Callable[..., None], count: int, meeting: str, arguments: tuple[Any, ...]) -> None:
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=count)
+    work(rank, *arguments)
     dist.barrier()  # nobody hangs up while the other still listens
     dist.destroy_process_group()
 
@@ -496,7 +522,3 @@ def _stopping_at(model: nn.Module, step: int) -> Iterator[None]:
 def _folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="papertrial-check-") as folder:
         yield Path(folder)
-
-
-if __name__ == "__main__":
-    _rank(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))

@@ -228,7 +228,7 @@ def test_compare_says_a_verdict(papertrial):
         "--seeds",
         "2",
         "--budget",
-        "2s",
+        "1s",
         "--recipe",
         "tiny",
         "--out",

@@ -16,6 +16,7 @@ from papertrial.data.views import Draw
 from papertrial.nn.ranks import BatchNorm
 from papertrial.papers import barlow_twins, mlp_mixer
 from papertrial.papers.barlow_twins import BarlowTwins, Config, barlow_loss, standardise, terms
+from papertrial.testing import in_ranks
 
 FACTS = Facts("images", 1000, 100, 1, 8, 8, classes=10, outputs=10)
 
@@ -258,19 +259,16 @@ SLICES = (slice(0, 5), slice(5, 12))  # unequal shares of the global batch
 
 
 def _rank(rank, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     for projector in (8, 48):
         torch.save(_step(projector, SLICES[rank]), f"{folder}/{projector}-{rank}.pt")
     for shape in ((5,), (5, 4, 3)):
         torch.save(_norm_step(SLICES[rank], shape), f"{folder}/norm{len(shape)}-{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(_rank, (str(folder),), nprocs=2)
+    in_ranks(_rank, str(folder))()
     return lambda name: [torch.load(folder / f"{name}-{rank}.pt", weights_only=True) for rank in range(2)]
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import switch_ranks
@@ -22,6 +19,7 @@ from papertrial.nn.transformer import Ids, auxiliary
 from papertrial.papers import switch
 from papertrial.papers.switch import Config, SwitchMlp, balance, dispatch, experts, room
 from papertrial.papers.switch.experts import through
+from papertrial.testing import in_ranks
 
 AWKWARD = {
     "usual": lambda x: x,
@@ -327,12 +325,7 @@ def test_a_bigger_batch_of_the_same_rows_changes_nothing_without_a_limit():
 @pytest.mark.parametrize("world", [2, 4])
 def test_several_processes_equal_one(world, tmp_path):
     """Values and gradients on 2 and 4 ranks, with the experts on each of them and laid over them."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
-    done = subprocess.run(
-        [*command, switch_ranks.__file__, str(tmp_path)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
+    in_ranks(switch_ranks.leave, str(tmp_path), count=world)()
     one = switch_ranks.outcome(layer_of_all=True)
     for kind in ("everywhere", "spread"):
         parts = [torch.load(tmp_path / f"{kind}-{rank}.pt", weights_only=True) for rank in range(world)]

@@ -1,12 +1,9 @@
-"""A switch layer on the rows of one process or of several, run by the tests alone and by torchrun: `switch_ranks.py FOLDER`.
+"""A switch layer on the rows of one process or of several, run by the tests alone and in ranks.
 
 Each rank leaves its outcome in FOLDER/<kind>-<rank>.pt: once with all experts on each of them, once with experts laid over them.
 """
 
 from __future__ import annotations
-
-import sys
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -44,10 +41,6 @@ def outcome(spread_out=False, layer_of_all=False):
     }
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+def leave(rank, folder):
     for kind in ("everywhere", "spread"):
-        torch.save(outcome(kind == "spread"), Path(sys.argv[1]) / f"{kind}-{dist.get_rank()}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
+        torch.save(outcome(kind == "spread"), f"{folder}/{kind}-{rank}.pt")
