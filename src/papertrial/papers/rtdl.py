@@ -351,7 +351,7 @@ class ResNet(nn.Module):
         return x
 
     def make_head(self, outputs: int) -> nn.Module:
-        return nn.Sequential(nn.BatchNorm1d(self.width), nn.ReLU(), nn.Linear(self.width, outputs))
+        return nn.Sequential(nn.BatchNorm1d(self.width), nn.ReLU(inplace=True), nn.Linear(self.width, outputs))
 
 
 class MLP(nn.Module):
