@@ -18,6 +18,8 @@ def shard(objective: nn.Module, device: torch.device, world: int) -> None:
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(device.type, (world,))
+    for parameter in objective.parameters():  # FSDP2 takes no other layout, such as channels last
+        parameter.data = parameter.data.contiguous()
     layers = [
         layer
         for module in objective.modules()
