@@ -89,11 +89,8 @@ def clipping(case: Case) -> tuple[Side, Side]:
     return side(lambda: adaptive_clip_(parameters, 0.01)), side(lambda: adaptive_clip_grad(parameters, 0.01))
 
 
-#: at this size the calls cost more than the arithmetic
-_MANY = (
-    "timm standardises a weight with one call of batch norm, which cannot keep the floor that the authors' code has; ours takes "
-    "six calls, fewer passes over large weights and more overhead for small ones"
-)
+#: both make one call to standardise a weight, and the same convolutions
+_MANY = "small convolutions, the same on both sides, and the calls between them, which cost more than the arithmetic"
 #: millions of weights
 _RESNETS = {"resnet18": 11.7, "resnet34": 21.8, "resnet50": 25.6, "resnet101": 44.5}
 
