@@ -325,7 +325,7 @@ def _accuracy(scale: str, seed: int, projector: int, batch: int) -> float:
     task = registry.task("image_representation")
     prepared = task.prepare(open_data(at_hand("images/mnist")), seed, size=28)
     method, backbone = registry.method("barlow_twins"), registry.method("resnet")
-    recipe, samples = recipes["base"], {"tiny": 2_560}.get(scale, 38_400)
+    recipe, samples = recipes["base"], {"tiny": 2_560}.get(scale, 25_600)
     config, _ = resolve(Config, prepared.facts, {"base": recipe.config, "claim": {"projector": projector}})
     optim, _ = resolve(Optim, prepared.facts, {"base": recipe.optim, "claim": {"batch": batch}})
     under, _ = resolve(backbone.module.Config, prepared.facts, {"base": backbone.module.recipes["base"].config})
