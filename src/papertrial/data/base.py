@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -152,16 +153,18 @@ def _reserve(path: Path) -> None:
 
 def track(steps: Iterable[Any], total: int | None, what: str) -> Iterator[Any]:
     """Pass `steps` on; after two seconds a bar on the error stream says how far it is (only on a terminal)."""
+    if not (show_progress and sys.stderr.isatty()):
+        yield from steps
+        return
     started, bar = time.monotonic(), None
     try:
         for done, step in enumerate(steps, 1):
             yield step
-            if bar is None and show_progress and time.monotonic() - started > 2:
+            if bar is None and time.monotonic() - started > 2:
                 from rich.console import Console
                 from rich.progress import Progress
 
-                console = Console(stderr=True)
-                bar = Progress(console=console, transient=True, disable=not console.is_terminal)
+                bar = Progress(console=Console(stderr=True), transient=True)
                 bar.start()
                 bar.add_task(what, total=total)
             if bar is not None:

@@ -155,6 +155,8 @@ def of_file(path: Path, column: str = "") -> Written | None:
 def match(names: Sequence[str], files: Sequence[Written]) -> Captions | None:
     """Captions for the images `names`, each found by its path from the file on, by its name alone where no other image has
     it, or by its name without the ending. None where not one is found."""
+    if not files:
+        return None
     full = {name: row for row, name in enumerate(names)}
     short, bare = _unique(names, posixpath.basename), _unique(names, lambda name: _stem(posixpath.basename(name)))
     texts: list[str] = [""] * len(names)

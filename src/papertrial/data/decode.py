@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -190,7 +190,7 @@ class Source:
                 with pillow_limits():
                     for item in track(self.items(range(len(self.names))), len(self.names), f"reading {self.what}"):
                         headers.add(item)
-                _remember(name, asdict(headers))
+                _remember(name, vars(headers))
             else:
                 headers = _headers(kept)
             self._headers = headers
@@ -299,7 +299,7 @@ class Archive(Source):
                     names.append(name)
                     sizes.append(len(content))
                     headers.add(content)
-            kept = {"names": names, "sizes": sizes, "others": others, "headers": asdict(headers), "beside": beside}
+            kept = {"names": names, "sizes": sizes, "others": others, "headers": vars(headers), "beside": beside}
             _remember(f"listing-{DECODER}-{key}", kept)
         super().__init__(kept["names"], kept["sizes"], key, kept["others"])
         self._beside = kept["beside"]

