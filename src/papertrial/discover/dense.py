@@ -187,6 +187,7 @@ class Nearest:
 
     def __init__(self, about: dict[str, Any], vectors: np.ndarray, folder: Path) -> None:
         self.vectors, self.index = vectors, None
+        self.rounded = about["kind"] in ("ivf", "pq")  # FAISS's cosines are then those of the codes, not of the vectors
         if about["kind"] == "flat":
             return
         if _digest(folder / FILE) != about["digest"]:
@@ -200,9 +201,10 @@ class Nearest:
         if self.index is None:
             rows, cosine = np.arange(len(self.vectors)), self.vectors @ query
         else:
-            rows = self.index.search(query[None], max(_LOOKED_AT, most))[1][0]
-            rows = rows[rows >= 0]
-            cosine = self.vectors[rows] @ query  # FAISS's own are those of the codes, which are rounded
+            found, near = self.index.search(query[None], max(_LOOKED_AT, most))
+            rows, cosine = near[0][near[0] >= 0], found[0][near[0] >= 0]
+            if self.rounded:
+                cosine = self.vectors[rows] @ query
         order = best(cosine, most, ties[rows])
         return rows[order], cosine[order]
 
