@@ -59,6 +59,8 @@ WARM = 2  # rounds that do not count
 #: how far answers may be apart: norm of the difference over norm of the peer's
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 0.05}
 ROOT = Path(__file__).parents[1]
+#: what bounds the compiled rows of models that leave out padding
+PADDED = "compiled, padding stays on both sides: packed rows would compile anew for the lengths of each batch; eager is faster"
 
 
 @dataclass(frozen=True)

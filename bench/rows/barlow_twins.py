@@ -31,8 +31,7 @@ def loss(case: Case) -> tuple[Side, Side]:
     return side(ours), side(theirs)
 
 
-#: of narrow embeddings the products are small beside it
-_BOUND = "standardising takes several passes, in float32 and over the global batch; lightly's is one batch norm of this process"
+_BOUND = "three products of matrices, which are nearly all of it where there are many rows; both sides standardise with one batch norm"
 
 RACES = [
     Race(

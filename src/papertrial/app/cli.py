@@ -306,7 +306,10 @@ def fit(
     backbone: Backbone = None,
     recipe: RecipeName = "base",
     set_: Settings = None,
-    compile_: Annotated[bool, typer.Option("--compile", help="Compile the model with torch.compile.")] = False,
+    compile_: Annotated[
+        bool,
+        typer.Option("--compile", help="Compile the model with torch.compile; of texts, padding is then read too."),
+    ] = False,
     technique: Techniques = None,
     labels: Labels = None,
     size: Size = None,
