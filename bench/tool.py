@@ -252,7 +252,8 @@ class Bench:
         size = f"{self.images} images"
         yield processes(
             "look, the first time", size, self.tool("look", root, empty=True), "pillow", self.script(PILLOW_LOOK, root), self.rounds,
-            differs="the peer finds no near duplicates and keeps nothing decoded",
+            differs="the peer finds no near duplicates, keeps nothing decoded and does not import torch for the tasks that fit",
+            bound="sizes are read before pixels, as the size to decode to depends on them: each file is opened twice",
         )  # fmt: skip
         self.tool("look", root)()
         yield processes(
@@ -262,7 +263,8 @@ class Bench:
         words = ("look", file, "--target", "target")
         yield processes(
             "look", size, self.tool(*words, empty=True), "pandas", self.script(PANDAS_LOOK, file), self.rounds,
-            differs="the peer finds no rows that nearly agree, no dates and no columns that give the target away",
+            differs="the peer finds no rows that nearly agree, no dates, no columns that give the target away, and no tasks that fit",
+            bound="values are read as text, to tell numbers, dates and gaps apart as people write them, then once more as what they are",
         )  # fmt: skip
 
     def loading(self) -> Iterator[dict]:
@@ -392,7 +394,7 @@ class Bench:
 
             taken = self.turns(ours, bare)
             yield row(f"training loop, {steps} steps of {batch}", f"perceptron of {width}", taken["ours"], taken["peer"], "torch",
-                      bound="a seed for every step, the log, checkpoints, the meter of time, memory and energy")  # fmt: skip
+                      bound="a seed for every step, the log, checkpoints, the watch for features that collapse, the meter of time, memory and energy")  # fmt: skip
 
     def checkpoint(self) -> Iterator[dict]:
         """25 million weights with the two averages of AdamW, 300 MB, against `torch.save`; both reach the disk."""

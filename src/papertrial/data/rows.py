@@ -45,7 +45,8 @@ def rounded(values: np.ndarray, digits: int) -> np.ndarray:
 
 def repeated(hashes: np.ndarray) -> int:
     """How many rows equal an earlier one."""
-    return len(hashes) - len(np.unique(hashes))
+    ordered = np.sort(hashes)  # which is far faster than np.unique on numbers without order
+    return int((ordered[1:] == ordered[:-1]).sum())
 
 
 def conflicting(features: np.ndarray, targets: np.ndarray) -> int:
