@@ -394,7 +394,7 @@ class Bench:
 
             taken = self.turns(ours, bare)
             yield row(f"training loop, {steps} steps of {batch}", f"perceptron of {width}", taken["ours"], taken["peer"], "torch",
-                      bound="a seed for every step, the log, checkpoints, the watch for features that collapse, the meter of time, memory and energy")  # fmt: skip
+                      bound="a seed for every step, the log, checkpoints, the watch for collapse, the meter of time, memory, energy")  # fmt: skip
 
     def checkpoint(self) -> Iterator[dict]:
         """25 million weights with the two averages of AdamW, 300 MB, against `torch.save`; both reach the disk."""
