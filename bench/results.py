@@ -88,21 +88,27 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
+def _median(rows: Sequence[Row]) -> str:
+    return f"{statistics.median(row['ratio'] for row in rows):.2f}" if rows else "not known how many"
+
+
 def summary(rows: Sequence[Row]) -> list[str]:
     raced = [row for row in rows if "ratio" in row]
     if not raced:
         return ["No row has been raced.", ""]
-    ratios = [row["ratio"] for row in raced]
+    packages = [row for row in raced if row["peer"] in row["versions"]]
     below = [row for row in raced if row["ratio"] < LEAST]
-    hidden = [row for row in below if not row["bound"]]
+    surely, hidden = (sum(map(kind, below)) for kind in (lambda row: row["high"] < LEAST, lambda row: not row["bound"]))
     parts = {
         "all rows": raced,
+        "against packages": packages,
         **{mode: [row for row in raced if row["mode"] == mode] for mode in ("eager", "compiled")},
         **{dtype: [row for row in raced if row["dtype"] == dtype] for dtype in sorted({r["dtype"] for r in raced})},
     }
     return [
-        f"{len(raced)} rows against {len({row['peer'] for row in raced})} peers: papertrial is {statistics.median(ratios):.2f} times as fast in "
-        f"the median row (goal: {MEDIAN:g}), and slower in {len(below)} (goal: none; {len(hidden)} of them without a known reason).",
+        f"{len(raced)} rows against {len({row['peer'] for row in raced})} peers: papertrial is {_median(packages)} times as fast in the median row against "
+        f"a package (goal: {MEDIAN:g}), and slower in {len(below)} of all (goal: none): in {surely} of them beyond what the interval leaves open, in {hidden} "
+        f"for no known reason.",
         "",
         *_table(
             ("rows", "how many", "median", "lowest", "highest", f"below {LEAST:g}"),
@@ -110,7 +116,7 @@ def summary(rows: Sequence[Row]) -> list[str]:
                 (
                     name,
                     str(len(part)),
-                    f"{statistics.median(r['ratio'] for r in part):.2f}",
+                    _median(part),
                     f"{min(r['ratio'] for r in part):.2f}",
                     f"{max(r['ratio'] for r in part):.2f}",
                     str(sum(r["ratio"] < LEAST for r in part)),

@@ -264,17 +264,21 @@ def test_the_file_is_one_line_per_row_and_never_half_written(tmp_path, monkeypat
 
 
 def test_the_page_tells_the_median_and_what_is_below_one():
+    known = {"versions": {"timm": "1.0"}, "peer": "timm"}
     rows = [
-        row(),
-        row(size="2 rows", ratio=0.9, low=0.8, high=0.95, bound="memory"),
-        row(mode="compiled", ratio=1.2),
+        row(**known),
+        row(size="2 rows", ratio=0.9, low=0.8, high=0.95, bound="memory", **known),
+        row(size="3 rows", ratio=0.99, low=0.9, high=1.1, bound="memory", **known),
+        row(mode="compiled", ratio=1.2, **known),
+        row(peer="a loop", ratio=100.0),
         row(peer="", what="alone"),
     ]
     for name in ("ratio", "peer_ms", "low", "high"):
-        del rows[3][name]
+        del rows[5][name]
     text = results.page(rows)
-    assert "3 rows against 1 peers: papertrial is 1.20 times as fast in the median row" in text
-    assert "slower in 1 (goal: none; 0 of them without a known reason)" in text
+    assert "5 rows against 2 peers: papertrial is 1.09 times as fast in the median row against a package" in text
+    assert "slower in 2 of all (goal: none): in 1 of them beyond what the interval leaves open, in 0 for no known" in text
+    assert "| all rows | 5 | 1.20 |" in text and "| against packages | 4 | 1.09 |" in text
     below = text.partition("## Rows below 1")[2].partition("##")[0]
     assert "| 0.90 [0.80, 0.95] | memory |" in below and "1.20" not in below
     assert "## Rows below 1" not in results.page([row()])
