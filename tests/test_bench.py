@@ -277,7 +277,9 @@ def test_the_page_tells_the_median_and_what_is_below_one():
         del rows[5][name]
     text = results.page(rows)
     assert "5 rows against 2 peers: papertrial is 1.09 times as fast in the median row against a package" in text
-    assert "slower in 2 of all (goal: none): in 1 of them beyond what the interval leaves open, in 0 for no known" in text
+    assert (
+        "slower in 2 of all (goal: none): in 1 of them beyond what the interval leaves open, in 0 for no known" in text
+    )
     assert "| all rows | 5 | 1.20 |" in text and "| against packages | 4 | 1.09 |" in text
     below = text.partition("## Rows below 1")[2].partition("##")[0]
     assert "| 0.90 [0.80, 0.95] | memory |" in below and "1.20" not in below

@@ -14,6 +14,7 @@ from papertrial.core.errors import DataError, PapertrialError
 from papertrial.core.recipe import Optim
 from papertrial.core.run import Run
 from papertrial.core.task import Split
+from papertrial.train.device import emulates_bf16
 from papertrial.train.loop import train
 from papertrial.train.optim import Ema, Lars, make_optimizer, parameter_groups, rate
 
@@ -223,6 +224,24 @@ def test_a_slow_validation_is_part_of_the_plan(tmp_path):
 def test_float16_is_refused(tmp_path):
     with pytest.raises(PapertrialError, match=r"float16.*precision=bf16"):
         go(supervised(), Optim(batch=20, precision="fp16"), Budget(steps=1), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("has", "emulated"),
+    [
+        ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": False}, True),
+        ({"architecture": "x86_64", "avx512_bf16": True}, False),
+        ({"architecture": "x86_64", "amx_bf16": True}, False),
+        ({"architecture": "aarch64"}, False),
+        ({}, False),
+    ],
+)
+def test_cpus_that_emulate_bfloat16(has, emulated, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert emulates_bf16() is emulated
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert not emulates_bf16()
 
 
 def test_missing_gpu_and_bad_sizes(tmp_path):

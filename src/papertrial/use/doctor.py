@@ -45,7 +45,12 @@ def _torch() -> list[Check]:
         else "no GPU, runs on the CPU"
     )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    bf16 = "bf16 is used on GPUs that have it; on a CPU choose it with --set precision=bf16; fp16 on a CPU is refused (it is slow and overflows)"
+    from papertrial.train.device import emulates_bf16
+
+    on_cpu = (
+        "on this CPU it is emulated, and fp32 faster" if emulates_bf16() else "on a CPU --set precision=bf16 takes it"
+    )
+    bf16 = f"bf16 is used on GPUs that have it; {on_cpu}; fp16 on a CPU is refused (it is slow and overflows)"
     return [
         _check("torch", "ok", f"{torch.__version__}, {device}"),
         _check(

@@ -526,6 +526,11 @@ def _card(
     """The artifact's card: all that is needed to rebuild the model and to judge where it came from."""
     paper = resolved.method.paper
     cautions = [made.made.caution(resolved.optim) for made in resolved.techniques if hasattr(made.made, "caution")]
+    if resolved.optim.precision == "bf16":
+        from papertrial.train.device import emulates_bf16
+
+        if emulates_bf16():
+            cautions.append("this machine emulates bfloat16: --set precision=fp32 is several times faster")
     return {
         "format": CARD_VERSION,
         "method": {"name": resolved.method.name, "title": paper.title, "arxiv": paper.arxiv, "caveats": paper.caveats},
