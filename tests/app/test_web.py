@@ -295,6 +295,17 @@ def test_a_folder_that_changes_under_the_reader_costs_no_page(folder, copy):
         thread.join()
 
 
+@pytest.mark.parametrize("gone", [FileNotFoundError, NotADirectoryError])
+def test_a_folder_that_goes_while_it_is_looked_into_is_left_out(gone, tmp_path, monkeypatch):
+    (tmp_path / "leaving").mkdir()
+
+    def glob(self, pattern):
+        raise gone(self)
+
+    monkeypatch.setattr(Path, "glob", glob)
+    assert Runs(tmp_path).entries() == []
+
+
 @pytest.mark.parametrize("name", ["config.json", "comparison.json"])
 @pytest.mark.parametrize("content", [
     "", "[]", "{}", "null", "5", '{"method": 3}', '{"data": [], "budget": 7}', "\x00", "[" * 9999,

@@ -372,6 +372,8 @@ def _kind(folder: Path) -> str:
             return "comparison"
     except PermissionError:
         return LOCKED
+    except (FileNotFoundError, NotADirectoryError):  # gone since it was listed
+        return ""
     return ""
 
 
