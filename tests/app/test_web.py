@@ -8,6 +8,7 @@ import os
 import shutil
 import threading
 import time
+from pathlib import Path
 from urllib.parse import quote, unquote
 
 import numpy as np
