@@ -497,7 +497,7 @@ class Bench:
             about = searcher.store.manifest["dense"]
             yield row(f"search by meaning, {kind}, 100 hits", size, *taken, "faiss-cpu", **percentiles(*taken), ours_mb=round(about["memory"] / 2**20, 1),
                       recall=about.get("recall"), peer_build_ms=round(1e3 * adding),
-                      bound="vectors that are equally near are put in the order of their ids, a tenth of a millisecond in NumPy")  # fmt: skip
+                      bound="" if kind == "flat" else "equally near vectors are put in the order of their ids, a tenth of a millisecond in NumPy")  # fmt: skip
 
     @staticmethod
     def _graph(faiss: Any) -> Any:

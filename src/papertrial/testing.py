@@ -442,10 +442,10 @@ def in_ranks(work: Callable[..., None], *arguments: Any, count: int = 2) -> Call
     multiprocessing.set_forkserver_preload(["papertrial.testing"])
     folder = tempfile.TemporaryDirectory(prefix="papertrial-check-")
     words = (work, count, f"file://{folder.name}/rendezvous", arguments)
-    start = torch.multiprocessing.start_processes
-    ranks = start(
+    # daemons end with whoever started them, waited for or not
+    ranks = torch.multiprocessing.start_processes(
         _in_rank, words, nprocs=count, join=False, daemon=True, start_method=how
-    )  # they end with whoever asked
+    )
 
     def wait() -> None:
         with folder:

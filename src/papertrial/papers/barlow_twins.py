@@ -353,7 +353,7 @@ def _over_widths(measured: Measured) -> Figure:
     "Wider projectors give better features: no step up in width costs more than a point.",
     where="fig. 4, there on ImageNet and up to 16384, here on MNIST and up to 512",
     kind="trend",
-    cost={"tiny": "10 s cpu", "base": "2 min cpu"},
+    cost={"tiny": "10 s cpu", "base": "3 min cpu"},
     plot=_over_widths,
 )
 def wider_projectors_are_better(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
@@ -366,7 +366,7 @@ def wider_projectors_are_better(scale: str, seed: int) -> tuple[bool, dict[str, 
     "Small batches do: a batch of 64 stays within three points of one of 256 after as many samples.",
     where="fig. 2, there on ImageNet, here on MNIST",
     kind="trend",
-    cost={"tiny": "10 s cpu", "base": "90 s cpu"},
+    cost={"tiny": "10 s cpu", "base": "2 min cpu"},
 )
 def small_batches_do(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     measured = {f"batch_{batch}": _accuracy(scale, seed, 512, batch) for batch in (64, 256)}

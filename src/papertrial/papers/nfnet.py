@@ -729,7 +729,7 @@ def _over_thresholds(measured: Measured) -> Figure:
     "twice the one before, come within 20 points of the best accuracy at learning rates a factor of 4 apart.",
     where="sec. 4.1, there over depths and batch sizes too, here on digits",
     kind="trend",
-    cost={"tiny": "30 seconds", "base": "90 seconds"},
+    cost={"tiny": "30 seconds", "base": "2 minutes"},
     plot=_over_thresholds,
 )
 def threshold_is_forgiving(scale: str, seed: int) -> tuple[bool, dict[str, float]]:

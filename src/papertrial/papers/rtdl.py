@@ -603,7 +603,7 @@ def _over_targets(measured: Measured) -> Figure:
     "From network-like to tree-like targets, ResNet and CatBoost trade places; the FT-Transformer is never last.",
     where="sec. 5.1, fig. 3",
     kind="trend",
-    cost={"tiny": "20 s cpu", "base": "3 min cpu"},
+    cost={"tiny": "20 s cpu", "base": "5 min cpu"},
     plot=_over_targets,
 )
 def slide(scale: str, seed: int) -> tuple[bool, dict[str, float]]:

@@ -60,7 +60,7 @@ def accelerator(precision: str = "auto", device: str | torch.device | None = Non
 
 
 def emulates_bf16() -> bool:
-    """Whether training is on a CPU that is known to have no instructions for bfloat16: float32 is then several times faster."""
+    """Whether training is on a CPU that is known to have no instructions for bfloat16, which it then emulates: float32 is faster."""
     has = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest torch that is supported
     known = not torch.cuda.is_available() and has.get("architecture") == "x86_64"
     return known and not (has.get("avx512_bf16") or has.get("amx_bf16"))

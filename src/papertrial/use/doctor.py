@@ -39,17 +39,15 @@ def _torch() -> list[Check]:
         import torch
     except Exception as error:  # a broken install fails in many ways
         return [_check("torch", "broken", f"cannot be imported ({error}); type: pip install torch")]
+    from papertrial.train.device import emulates_bf16
+
     device = (
         f"{torch.cuda.device_count()} GPU, {torch.cuda.get_device_name(0)}"
         if torch.cuda.is_available()
         else "no GPU, runs on the CPU"
     )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    from papertrial.train.device import emulates_bf16
-
-    on_cpu = (
-        "on this CPU it is emulated, and fp32 faster" if emulates_bf16() else "on a CPU --set precision=bf16 takes it"
-    )
+    on_cpu = "on this CPU fp32 is faster" if emulates_bf16() else "on a CPU --set precision=bf16 takes it"
     bf16 = f"bf16 is used on GPUs that have it; {on_cpu}; fp16 on a CPU is refused (it is slow and overflows)"
     return [
         _check("torch", "ok", f"{torch.__version__}, {device}"),

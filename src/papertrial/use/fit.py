@@ -530,7 +530,7 @@ def _card(
         from papertrial.train.device import emulates_bf16
 
         if emulates_bf16():
-            cautions.append("this machine emulates bfloat16: --set precision=fp32 is several times faster")
+            cautions.append("this CPU has no instructions for bfloat16: --set precision=fp32 is faster")
     return {
         "format": CARD_VERSION,
         "method": {"name": resolved.method.name, "title": paper.title, "arxiv": paper.arxiv, "caveats": paper.caveats},

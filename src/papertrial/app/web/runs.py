@@ -373,7 +373,7 @@ def _kind(folder: Path) -> str:
     except PermissionError:
         return LOCKED
     except (FileNotFoundError, NotADirectoryError):  # gone since it was listed
-        return ""
+        pass
     return ""
 
 
