@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from trainee import CONFIGS, Twin, start, supervised, table, twin, weights
 
+import papertrial as pt
 from papertrial.core.budget import Budget
 from papertrial.core.errors import DataError, PapertrialError
 from papertrial.core.recipe import Optim
@@ -242,6 +243,14 @@ def test_cpus_that_emulate_bfloat16(has, emulated, monkeypatch):
     assert emulates_bf16() is emulated
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert not emulates_bf16()
+
+
+def test_a_run_tells_that_bfloat16_is_slow_here(tmp_path, monkeypatch):
+    how = {"recipe": "tiny", "budget": "2steps", "progress": False}
+    monkeypatch.setattr("papertrial.train.device.emulates_bf16", lambda: True)
+    for precision, told in (("bf16", True), ("fp32", False)):
+        artifact = pt.fit("mlp_mixer", "digits", out=tmp_path / precision, settings={"precision": precision}, **how)
+        assert any("bfloat16" in note for note in artifact.card["notes"]) is told
 
 
 def test_missing_gpu_and_bad_sizes(tmp_path):
