@@ -409,6 +409,12 @@ def test_nearest(kind, vectors, tmp_path):
             np.testing.assert_allclose(values, cosine[0], rtol=1e-5)
 
 
+def test_an_unknown_kind_is_refused_before_anything_is_made(tmp_path):
+    with pytest.raises(PapertrialError, match=r"no kind of index 'hsnw'.*did you mean 'hnsw'"):
+        index(tmp_path / "no corpus", tmp_path / "made", kind="hsnw")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("kind", dense.KINDS)
 def test_few_vectors_are_searched_exactly(kind):
     assert dense.choose(999, 32, kind)[0] == "flat" and dense.choose(1000, 32, kind)[0] == kind
@@ -441,8 +447,6 @@ def test_the_kind_follows_size_and_memory(monkeypatch):
     assert dense.choose(1_000_000, 384)[0] == "pq"
     with pytest.raises(PapertrialError, match="GB are free"):
         dense.choose(1_000_000, 384, "flat")
-    with pytest.raises(PapertrialError, match="did you mean 'hnsw'"):
-        dense.choose(10, 10, "hsnw")
 
 
 def test_memory_is_what_faiss_writes(vectors, tmp_path):

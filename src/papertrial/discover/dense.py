@@ -101,9 +101,7 @@ def needed(kind: str, documents: int, width: int) -> int:
 
 
 def choose(documents: int, width: int, kind: str | None = None) -> tuple[str, str]:
-    """How to find the nearest vectors, and why in words. Raises PapertrialError for a kind that does not exist, or no room."""
-    if kind is not None and kind not in KINDS:
-        raise PapertrialError(f"there is no kind of index {kind!r}", did_you_mean(kind, KINDS))
+    """How to find the nearest vectors, and why in words. kind: one of KINDS, or None for that by size. Raises PapertrialError for no room."""
     room = _ROOM * psutil.virtual_memory().available
     kind = "flat" if documents < _FEW else kind
     by_size = KINDS[(documents > _FLAT) + (documents > _GRAPH)]

@@ -14,7 +14,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from papertrial.core.budget import duration
-from papertrial.core.errors import PapertrialError
+from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import write_with
 from papertrial.core.run import Run
 from papertrial.core.task import Ragged
@@ -75,9 +75,11 @@ def index(
     "none" drops them.  kind: one of `dense.KINDS` instead of that by size.  stem: cut English plurals.  fresh: make it
     anew.  echo: takes the lines said on the way.
 
-    Raises PapertrialError for an id to delete that is not there, when memory has no room, or while another process builds;
+    Raises PapertrialError for an unknown kind, for an id to delete that is not there, when memory has no room, or while another process builds;
     DataError for a corpus that cannot be read.
     """
+    if kind is not None and kind not in dense.KINDS:  # before anything is read or made
+        raise PapertrialError(f"there is no kind of index {kind!r}", did_you_mean(kind, dense.KINDS))
     folder = Path(out).expanduser()
     if folder.exists() and not (folder / MANIFEST).exists() and _foreign(folder):
         raise PapertrialError(
