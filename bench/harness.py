@@ -51,6 +51,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from papertrial.core import run
+from papertrial.nn.transformer import compile_
 from papertrial.train.device import keep_memory
 
 ROUNDS, QUICK = 20, 5
@@ -59,8 +60,6 @@ WARM = 2  # rounds that do not count
 #: how far answers may be apart: norm of the difference over norm of the peer's
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 0.05}
 ROOT = Path(__file__).parents[1]
-#: what bounds the compiled rows of models that leave out padding
-PADDED = "compiled, padding stays on both sides: packed rows would compile anew for the lengths of each batch; eager is faster"
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,12 @@ class Case:
         return module.to(self.device, self.dtype)
 
     def ready(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """Compiled in a compiled row. `training` and `inference` do this themselves."""
-        return torch.compile(call) if self.compiled else call
+        """Compiled in a compiled row, a module as `papertrial fit --compile` does. `training` and `inference` do this themselves."""
+        if self.compiled and isinstance(call, nn.Module):
+            compile_(call)
+        elif self.compiled:
+            call = torch.compile(call)
+        return call
 
     def randn(self, *shape: int) -> Tensor:
         return torch.randn(*shape).to(self.device, self.dtype)

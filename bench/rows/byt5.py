@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.harness import PADDED, Case, Race, Side, inference, training
+from bench.harness import Case, Race, Side, inference, training
 from papertrial.core.task import Ragged
 from papertrial.nn import pretrained
 from papertrial.nn.decode import complete
@@ -112,8 +112,8 @@ def writing(case: Case) -> tuple[Side, Side]:
 _BYTES = {f"8 x {longest} bytes": longest for longest in (64, 128, 256, 512)}
 
 RACES = [
-    Race("training step", "transformers", step, _BYTES, bound=PADDED),
-    Race("reading", "transformers", reading, _BYTES, bound=PADDED),
+    Race("training step", "transformers", step, _BYTES),
+    Race("reading", "transformers", reading, _BYTES),
     Race(
         f"writing after 8 x {SOURCE} bytes, cached",
         "transformers",

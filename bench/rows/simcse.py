@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.harness import PADDED, Case, Race, Side, inference
+from bench.harness import Case, Race, Side, inference
 from papertrial.baselines import minilm
 from papertrial.core.facts import Facts
 from papertrial.core.task import Ragged, Split
@@ -102,7 +102,6 @@ RACES = [
         "transformers",
         reading,
         {f"{count} sentences": count for count in (8, 16, 32, 64)},
-        bound=PADDED,
     ),
     Race(
         "loss and gradient",

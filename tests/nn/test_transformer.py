@@ -25,6 +25,7 @@ from papertrial.nn.transformer import (
     Layout,
     auxiliary,
     bert_layout,
+    compile_,
     t5_layout,
 )
 
@@ -399,6 +400,52 @@ def test_an_encoder_is_exported_for_any_number_of_rows_and_tokens(position):
     for lengths in ([5, 3], [1], [9, 0, 2, 40]):
         ids = batch(lengths)
         close(program(ids), model(ids), 1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch looks at it while tracing, and hides its own warning
+@pytest.mark.parametrize("kind", ["encoder", "decoder", "both"])
+def test_compiled_layer_by_layer_rows_stay_packed_and_few_programs_serve_all_lengths(kind):
+    from torch._dynamo.testing import CompileCounter
+
+    def made():
+        ids = Ids(VOCABULARY)
+        if kind == "encoder":
+            return ready(Encoder(ids, layout("relative", depth=4)))
+        if kind == "decoder":
+            return ready(Decoder(ids, layout("rotary", depth=4)))
+        t5 = partial(t5_layout, WIDTH, 3, HEADS, 5, lambda layer: GatedMlp(WIDTH, 8))
+        return ready(EncoderDecoder(ids, t5(), t5(causal=True)))
+
+    def value(model, lengths):
+        ids = batch(lengths)
+        if kind == "encoder":
+            assert isinstance(model.encode(ids).rows, Packed)
+            return model(ids).square().sum()
+        return (model.losses(ids) if kind == "decoder" else model.losses(ids, batch(lengths[::-1], seed=1))).sum()
+
+    torch._dynamo.reset()
+    plain, compiled = made(), made()
+    counter = CompileCounter()
+    parts = compile_(compiled, backend=counter)
+    assert len(parts) == {"encoder": 4, "decoder": 4, "both": 6}[kind]
+    seen = []
+    for lengths in ([9, 2, 5], [4, 4, 1, 7], [3, 8], [30, 29, 2, 2], [11, 5, 1, 1, 1, 6], [2, 17]):
+        losses = [value(model, lengths) for model in (plain, compiled)]
+        close(losses[1], losses[0])
+        theirs, mine = (gradients(model, loss) for model, loss in zip((plain, compiled), losses, strict=True))
+        for name, gradient in theirs.items():
+            assert (gradient is None) == (mine[name] is None)
+            if gradient is not None:
+                close(mine[name], gradient)
+        seen.append(counter.frame_count)
+    assert seen[0] > 0 and seen[2] == seen[-1] < 25, "programs traced anew for other lengths"
+
+
+def test_what_has_no_layers_is_compiled_as_a_whole():
+    net = nn.Sequential(nn.Linear(3, 2), nn.Tanh())
+    assert compile_(net, backend="eager") == [net]
+    x = torch.randn(4, 3)
+    close(net(x), net[1](net[0](x)))
 
 
 def test_a_compiled_decoder_answers_the_same():

@@ -344,6 +344,47 @@ def test_compile_trains_and_a_failure_is_one_line(tmp_path, monkeypatch):
         go(twin(), Optim(batch=20, compile=True), Budget(steps=1), tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch looks at it while tracing, and hides its own warning
+def test_compiled_layers_learn_the_same_and_nothing_else_is_compiled(tmp_path, monkeypatch):
+    """Rows of mixed lengths, compiled without a C++ compiler; a validation and what follows the training are not."""
+    from torch._dynamo.testing import CompileCounter
+
+    from papertrial.nn.transformer import Decoder, Ids, gpt2_layout
+
+    class Language(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.decoder = Decoder(Ids(9), gpt2_layout(8, 2, 2, 16, longest=20, dropout=0.0))
+
+        def loss(self, batch):
+            return self.decoder.losses(batch["ids"]).mean()
+
+    lengths = np.random.default_rng(0).integers(2, 12, 40)
+    ids = np.random.default_rng(1).integers(1, 9, (40, 12)) * (np.arange(12) < lengths[:, None])
+    counter, compile_ = CompileCounter(), nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self: compile_(self, backend=counter))
+    torch._dynamo.reset()
+    found, programs = [], []
+    for compiled in (False, True):
+        model, optim = Language(), Optim(batch=8, compile=compiled, patience=9, lr=1e-2)
+
+        def judged(model=model):
+            before = counter.frame_count
+            value = -float(model.decoder.losses(torch.from_numpy(ids[:7])).sum().detach())
+            programs.append(counter.frame_count - before)
+            return value
+
+        go(model, optim, Budget(steps=12), tmp_path / str(compiled), Split({"ids": ids}), validate=judged)
+        traced = counter.frame_count
+        judged()
+        assert counter.frame_count == traced and (traced > 0) == compiled
+        found.append(weights(model))
+    assert len(programs) > 3 and not any(programs), "a validation was compiled"
+    for name, weight in found[0].items():
+        torch.testing.assert_close(found[1][name], weight)
+
+
 def test_two_precisions_in_one_process(tmp_path):
     one, _ = start("bf16", tmp_path / "a", steps=3)
     other, _ = start("adamw", tmp_path / "b", steps=3)

@@ -308,7 +308,7 @@ def fit(
     set_: Settings = None,
     compile_: Annotated[
         bool,
-        typer.Option("--compile", help="Compile the model with torch.compile; of texts, padding is then read too."),
+        typer.Option("--compile", help="Compile the model with torch.compile, one of texts layer by layer."),
     ] = False,
     technique: Techniques = None,
     labels: Labels = None,

@@ -90,12 +90,16 @@ class Within:
 
 @dataclass(frozen=True)
 class WithinPacked:
-    """Each row of a packed batch sees itself: q, k, v (T, H, D) -> (T, H, D), one call per group of rows of similar length."""
+    """Each row of a packed batch sees itself: q, k, v (T, H, D) -> (T, H, D), one call per group of rows of similar length.
+
+    Never traced: the number of groups is another one in every batch.
+    """
 
     rows: Packed
     views: tuple[Within, ...]
     turn: tuple[Tensor, Tensor] | None = None
 
+    @torch.compiler.disable
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, scale: float | None, dropout: float) -> Tensor:
         q, k = turned(q, self.turn), turned(k, self.turn)
         mixed = [

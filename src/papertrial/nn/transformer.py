@@ -160,6 +160,18 @@ class Stack(nn.Module):
         return joined(seen, self.position.bias(rows.at, key_at.expand(len(rows.at), -1)))
 
 
+def compile_(model: nn.Module, **options: Any) -> list[nn.Module]:
+    """`torch.compile` in place: each `Block` by itself where there are any, else the model as a whole; -> what was compiled.
+
+    All layers alike share one trace, and what is around them runs as it is, so that rows of mixed lengths are packed. Traced
+    as a whole, a model reads their padding too, since no shape of a traced program depends on values.
+    """
+    parts = [module for module in model.modules() if isinstance(module, Block)] or [model]
+    for part in parts:
+        part.compile(**options)
+    return parts
+
+
 @dataclass(frozen=True)
 class Encoded:
     """What an encoder made of a batch: x (B, N, C) or packed (T, C), as `rows` lays it out."""

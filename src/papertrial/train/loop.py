@@ -28,6 +28,7 @@ from papertrial.core.run import Run
 from papertrial.core.task import Split
 from papertrial.data.batches import Batches
 from papertrial.nn.ranks import share_statistics
+from papertrial.nn.transformer import compile_
 from papertrial.train import checkpoint
 from papertrial.train.device import PeakMemory, accelerator, evaluating, from_main, repeatable, seed_step
 from papertrial.train.energy import EnergyMeter
@@ -203,8 +204,7 @@ class _Training:
         model.train()
         self.model = model
         objective = _Objective(model)
-        if optim.compile:
-            objective.compile()
+        self.compiled = compile_(objective) if optim.compile else []
         if sharded:
             shard(objective, self.device, world)
         # One process in float32 has nothing to be prepared for, and asking loads half a second of modules.
@@ -227,8 +227,14 @@ class _Training:
         self.begun = time.monotonic()
 
     def close(self) -> None:
+        for part in self.compiled:  # torch has no other way back
+            part._compiled_call_impl = None
         self.batches.close()
         self.energy.close()
+
+    def _eager(self) -> contextlib.AbstractContextManager[Any]:
+        """What happens between steps is not compiled: it is seldom, and has other shapes."""
+        return torch.compiler.set_stance("force_eager") if self.compiled else contextlib.nullcontext()
 
     # ---------------------------------------------------------------------------------------------- the whole training
 
@@ -262,7 +268,8 @@ class _Training:
                         display.show(step, loss=row["loss"], rate=row["examples_per_second"])
                     if look:
                         self._gather()
-                        row.update(self.watch.look(step))
+                        with self._eager():
+                            row.update(self.watch.look(step))
                     if judge:
                         row["validation"] = self._judge()
                     if self.main:
@@ -462,10 +469,12 @@ class _Training:
 
     def _between(self, outcome: _Outcome) -> dict[str, float]:
         watch = self.watch = CollapseWatch(self.model, self.split, self.device, 10**6)
+        with self._eager():
+            look = self._timed(lambda: watch.look(1)) if watch.on else 0.0
         return {
             "start": self._timed(self.run.tensorboard, times=1),
             "log": self._timed(lambda: self.run.log(1, **self._row(outcome, 1, self.begun, 0.0))),
-            "look": self._timed(lambda: watch.look(1)) if watch.on else 0.0,
+            "look": look,
             "validation": self._timed(self._judge) if self.validate is not None else 0.0,
             "save": self._timed(self._save, times=1),
         }
@@ -488,7 +497,7 @@ class _Training:
 
     def _judge(self) -> float:
         """Validate the weights that would be kept; every process learns the main one's score."""
-        with evaluating(self.whole), self.ema.loaded() if self.ema else contextlib.nullcontext():
+        with self._eager(), evaluating(self.whole), self.ema.loaded() if self.ema else contextlib.nullcontext():
             self._gather()
             score = from_main(self.accelerate, float(self.validate()) if self.main else 0.0)
             better = math.isfinite(score) and (self.state.score is None or score > self.state.score)
