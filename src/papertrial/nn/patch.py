@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from papertrial.core.errors import PapertrialError
 
@@ -25,12 +26,15 @@ class Patches(nn.Module):
         self.grid = (height // patch, width // patch)
         self.count = self.grid[0] * self.grid[1]
         self.size = (height, width)
+        self.patch = patch
         self.project = nn.Conv2d(channels, out, kernel_size=patch, stride=patch)
 
     def forward(self, image: Tensor) -> Tensor:
         if tuple(image.shape[-2:]) != self.size:
             raise ValueError(f"built for images of {self.size}, got {tuple(image.shape[-2:])}")
-        return self.project(image).flatten(2).transpose(1, 2)
+        # as one product, which few images pass twice as fast as a convolution
+        squares = image.unflatten(3, (-1, self.patch)).unflatten(2, (-1, self.patch)).permute(0, 2, 4, 1, 3, 5)
+        return F.linear(squares.flatten(3).flatten(1, 2), self.project.weight.flatten(1), self.project.bias)
 
 
 def divisors(height: int, width: int) -> list[int]:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from papertrial.core.errors import PapertrialError, missing_extra
 from papertrial.core.files import read_json, write_json, write_with
 from papertrial.nn import hub
-from papertrial.nn.mlp import GatedMlp, Mlp
+from papertrial.nn.mlp import GatedMlp, Mlp, TanhGelu
 from papertrial.nn.transformer import (
     Decoder,
     Encoder,
@@ -70,8 +70,8 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "silu": nn.SiLU,
     "swish": nn.SiLU,
     "gelu": nn.GELU,
-    "gelu_new": lambda: nn.GELU(approximate="tanh"),
-    "gelu_pytorch_tanh": lambda: nn.GELU(approximate="tanh"),
+    "gelu_new": TanhGelu,
+    "gelu_pytorch_tanh": TanhGelu,
 }
 
 

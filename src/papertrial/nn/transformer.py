@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from papertrial.nn.attention import Across, Attention, Remembered, View, Within, WithinPacked, causal_bias, joined
-from papertrial.nn.mlp import Mlp
+from papertrial.nn.mlp import Mlp, TanhGelu
 from papertrial.nn.packing import Packed, Padded, Rows, rows_of
 from papertrial.nn.position import Learned, Position, RelativeBias
 
@@ -562,7 +562,7 @@ def gpt2_layout(
     activation: nn.Module | None = None,
 ) -> Layout:
     """The layers of GPT-2: those of BERT, normalised before each branch, with the GELU of tanh."""
-    activation = nn.GELU(approximate="tanh") if activation is None else activation
+    activation = TanhGelu() if activation is None else activation
     bert = bert_layout(width, depth, heads, hidden, longest, dropout, attention_dropout, 0, eps, activation)
     return replace(bert, post_norm=False)
 

@@ -55,7 +55,7 @@ from papertrial.core.paper import Curve, Figure, Measured, Paper, claim
 from papertrial.core.recipe import Optim, Recipe, resolve, sourced
 from papertrial.core.run import Run
 from papertrial.data import open as open_data
-from papertrial.nn.mlp import StochasticDepth
+from papertrial.nn.mlp import StochasticDepth, tanh_gelu
 from papertrial.train.loop import train
 
 PAPER = Paper(
@@ -96,7 +96,7 @@ GAMMA = {
     "silu": 1.7881293296813965,
 }
 _ACTIVATIONS = {
-    "gelu": lambda x: F.gelu(x, approximate="tanh"),  # the default of jax, which the authors use
+    "gelu": tanh_gelu,  # the default of jax, which the authors use
     "gelu_exact": F.gelu,
     "relu": F.relu,
     "silu": F.silu,
