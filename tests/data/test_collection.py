@@ -191,7 +191,7 @@ def test_deep_json_is_no_crash(tmp_path):
 def test_text_that_is_not_utf8_is_repaired(tmp_path):
     (tmp_path / "x.jsonl").write_bytes(b'{"text": "caf\xe9"}\n{"text": "fine"}\n')
     found, notes = documents(tmp_path / "x.jsonl")
-    assert found[0].text == "caf\ufffd" and any("1 lines are not UTF-8" in note for note in notes)
+    assert found[0].text == "caf\ufffd" and any("1 line not in UTF-8" in note for note in notes)
 
 
 def test_a_line_of_50_megabytes(tmp_path):
@@ -233,7 +233,7 @@ def test_a_folder_of_texts(tmp_path):
     (tmp_path / ".hidden.txt").write_text("secret")
     found, notes = documents(tmp_path)
     assert [(document.id, document.title) for document in found] == [("a/one.md", "Heading"), ("two.txt", "two.txt")]
-    assert any("1 files that are no text" in note for note in notes)
+    assert any("left out: 1 file that cannot be read as text" in note for note in notes)
 
 
 @pytest.mark.parametrize("name", ["x.png", "empty.jsonl", "cut.jsonl.gz", "binary.txt", "x.json"])

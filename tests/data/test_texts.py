@@ -278,6 +278,55 @@ def test_a_target_of_one_value_or_of_numbers():
     assert numbers.class_names == () and any("holds numbers" in note for note in numbers.notes)
 
 
+def test_few_different_numbers_are_classes_whether_or_not_they_count_up():
+    """Stars without a 3, and half points: texts have no numbers to predict, so that nothing else can be meant."""
+    for values in ([1, 2, 4, 5], [0.5, 1.0, 3.5]):
+        frame = pd.DataFrame({"text": FILMS, "stars": (values * len(FILMS))[: len(FILMS)]})
+        for target in (None, "stars"):
+            data = open_data(frame, target=target)
+            assert data.class_names == tuple(f"{value:g}" for value in values)
+            assert any("each is taken as a class" in note for note in data.notes)
+        some = open_data(frame[:3], like=data.columns)  # too few rows to tell, but the classes are known
+        assert some.class_names == tuple(f"{value:g}" for value in values[:3]) and (some.labels >= 0).all()
+
+
+@pytest.mark.parametrize("names", [("question", "answer"), ("Answer", "Question"), ("prompt", "completion")])
+@pytest.mark.parametrize("short", ["texts", "numbers"])
+def test_questions_and_short_answers_are_pairs_in_the_order_of_the_question(names, short):
+    answers = list(range(len(FILMS))) if short == "numbers" else [f"n{row}" for row in range(len(FILMS))]
+    asked = [name.casefold() in ("question", "prompt") for name in names]
+    data = open_data(pd.DataFrame({name: FILMS if ask else answers for name, ask in zip(names, asked, strict=True)}))
+    assert isinstance(data, Pairs) and np.isnan(data.scores).all()
+    assert data.first.texts() == FILMS and data.second.texts() == [str(answer) for answer in answers]
+    assert data.columns["text"] == [names[asked.index(True)], names[asked.index(False)]]
+    again = open_data(pd.DataFrame({"question": ["a b c"], "answer": ["d"]})[:1], like=open_data(
+        pd.DataFrame({"question": FILMS, "answer": answers})).columns)  # fmt: skip
+    assert again.first.texts() == ["a b c"] and again.second.texts() == ["d"]
+
+
+def test_answers_that_repeat_are_classes():
+    data = open_data(pd.DataFrame({"question": FILMS, "answer": ["yes", "no"] * (len(FILMS) // 2)}))
+    assert isinstance(data, Texts) and data.class_names == ("no", "yes")
+
+
+def test_a_guessed_target_of_many_texts_gives_no_labels():
+    texts = [f"number {row} of the comments" for row in range(150)]
+    data = open_data(pd.DataFrame({"comment": texts, "who": [f"u{row % 120}" for row in range(150)]}))
+    assert data.class_names == () and data.texts.texts() == texts
+    assert any("120 different texts, which are no classes" in note for note in data.notes)
+    assert not any("target guessed" in note for note in data.notes)
+    with pytest.raises(DataError, match="looks like an id"):
+        open_data(pd.DataFrame({"comment": texts, "who": [f"u{row % 120}" for row in range(150)]}), target="who")
+
+
+def test_a_target_that_was_asked_for_is_never_passed_over():
+    frame = pd.DataFrame({"text": FILMS, "price": np.linspace(0, 1, len(FILMS))})
+    with pytest.raises(
+        DataError, match=r"'price' holds \d+ different numbers, and texts are judged by classes; name a"
+    ):
+        open_data(frame, target="price")
+
+
 def test_a_western_guess_is_not_believed_for_other_scripts(tmp_path):
     rows = "\n".join(f"это предложение номер {n} из многих слов;{'да' if n % 2 else 'нет'}" for n in range(30))
     (tmp_path / "old.csv").write_bytes(("текст;метка\n" + rows).encode("cp1251"))

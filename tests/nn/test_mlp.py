@@ -88,6 +88,9 @@ def test_other_dtypes_and_small_tensors_are_left_to_torch():
         assert tanh_gelu(x).equal(theirs(x))
 
 
-def test_a_traced_program_has_the_gelu_of_torch(always):
-    program = torch.export.export(nn.Sequential(TanhGelu()), (torch.randn(2, 3),))
+def test_a_traced_program_has_the_gelu_of_torch_for_any_size():
+    shapes = ({0: torch.export.Dim("rows")},)
+    program = torch.export.export(nn.Sequential(TanhGelu()), (torch.randn(2, 300),), dynamic_shapes=shapes)
     assert [str(node.target) for node in program.graph.nodes if node.op == "call_function"] == ["aten.gelu.default"]
+    x = torch.randn(200, 300)  # which is large enough for the other way
+    torch.testing.assert_close(program.module()(x), tanh_gelu(x))

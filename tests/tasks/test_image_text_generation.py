@@ -129,7 +129,7 @@ def test_pictures_without_a_caption_are_left_out():
     captions = ["" if row % 3 == 0 else text for row, text in enumerate(data.captions)]
     data = Images.from_arrays(np.asarray(data.pixels()), captions=captions)
     prepared = TASK.prepare(data, 0)
-    assert "left out 27 images without a caption" in prepared.notes
+    assert "left out: 27 images without a caption" in prepared.notes
     assert all(text for split in (prepared.train, prepared.valid, prepared.test) for text in texts(split))
     assert TASK.encode(prepared.state, data).examples == 53
     with pytest.raises(DataError, match="has no captions"):
@@ -143,7 +143,7 @@ def test_a_given_split_gives_up_test_pictures_whose_caption_is_learned():
     part[np.flatnonzero(test)[0]] = 0  # one of four "gold left half" is to be learned from
     prepared = TASK.prepare(combinations(part=part), 0)
     assert set(texts(prepared.test)) == {f"gold {shape}" for shape in SHAPES[1:]}
-    assert any("3 images whose caption is met in training were moved there" in note for note in prepared.notes)
+    assert any("moved to training: 3 images whose caption is met there" in note for note in prepared.notes)
     part = np.arange(len(data)) % 4 // 3 * 2  # the fourth picture of every caption
     prepared = TASK.prepare(combinations(part=part), 0)
     assert "every caption of the given test images is met in training: the given split is not used" in prepared.notes

@@ -161,7 +161,7 @@ def test_a_query_in_another_script_is_said():
         {0: [(f"q{n}", f"d{n}", 1) for n in range(20)]},
     )
     prepared = TASK.prepare(data, 0)
-    assert any("share no word" in note and "что" in note for note in prepared.notes)
+    assert any("without a word of any document" in note and "что" in note for note in prepared.notes)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from papertrial.core import registry
 from papertrial.core.budget import duration, size_in_words
 from papertrial.core.errors import Declined, PapertrialError, did_you_mean
 from papertrial.core.files import to_json
+from papertrial.core.words import counted
 from papertrial.train import processes
 
 #: commands that go on where an earlier call of theirs was stopped
@@ -741,7 +742,7 @@ def evaluate(
         _document({"metrics": scores.metrics, "intervals": scores.intervals, "examples": len(scores.per_example)})
         return
     _say(
-        f"{len(scores.per_example)} examples of {data}, with 95 % intervals",
+        f"{counted(len(scores.per_example), 'example')} of {data}, with 95 % intervals",
         *show.metrics(scores.metrics, scores.intervals),
     )
 
@@ -779,7 +780,7 @@ def predict(
             ],
         )
     )
-    _say(f"... {rows} rows in {out}" if rows > 5 else f"{rows} rows in {out}")
+    _say(f"{'... ' if rows > 5 else ''}{counted(rows, 'row')} in {out}")
 
 
 @app.command()
@@ -801,7 +802,7 @@ def embed(
     if json:
         _document({"file": out, "rows": features.shape[0], "width": features.shape[1]})
         return
-    _say(f"{features.shape[0]} rows of {features.shape[1]} features in {out}")
+    _say(f"{counted(features.shape[0], 'row')} of {counted(features.shape[1], 'feature')} in {out}")
 
 
 @app.command()
@@ -1176,7 +1177,7 @@ def search(
         )
     _say("" if found.hits else "nothing found", *show.labelled(("note", note) for note in found.notes))
     took = ", ".join(f"{stage} {1000 * seconds:.1f} ms" for stage, seconds in found.seconds.items() if stage != "all")
-    _say(f"{found.documents:,} documents by {found.mode}: {took}")
+    _say(f"{counted(found.documents, 'document')} by {found.mode}: {took}")
 
 
 @app.command()

@@ -37,6 +37,7 @@ from typing import Any
 import numpy as np
 
 from papertrial.core.errors import PapertrialError
+from papertrial.core.words import counted
 
 HELPS, HURTS, CANNOT_TELL = "helps", "hurts", "cannot tell"
 #: more seeds, or a test set so many times larger, is not a plan anybody follows
@@ -238,7 +239,7 @@ class Verdict:
         if self.reason:
             return self.reason
         if self.more_seeds is not None:
-            return f"about {self.more_seeds} more {_plural('seed', self.more_seeds)} would settle it"
+            return f"about {counted(self.more_seeds, 'more seed')} would settle it"
         if self.more_examples is not None:
             return f"more seeds would not settle it, about {self.more_examples} more test examples would"
         return (
@@ -259,15 +260,11 @@ class Verdict:
         change = f"{metric} {self.change(digits, higher_is_better)}" + (
             "" if higher_is_better else ", lower is better,"
         )
-        terms = (f" at an equal {budget}" if budget else "") + f", {self.seeds} {_plural('seed', self.seeds)}"
+        terms = (f" at an equal {budget}" if budget else "") + f", {counted(self.seeds, 'seed')}"
         if self.word != CANNOT_TELL:
             over = "over" if self.word == HELPS else "against"
             return f"{method} {self.word} on this data: {change} {over} {reference}{terms}."
         return f"{method}: cannot tell; {change} against {reference}{terms}; {self.advice}."
-
-
-def _plural(word: str, count: int) -> str:
-    return word if count == 1 else word + "s"
 
 
 def verdict(differences: np.ndarray, *, looks: int = 0) -> Verdict:
@@ -321,9 +318,7 @@ def _reason(d: np.ndarray) -> str:
     if seeds < 2:
         return "with one seed nobody knows how much chance moves the result; 3 seeds are the least, 5 are better"
     if examples < FEWEST_EXAMPLES:
-        return (
-            f"{examples} test {_plural('example', examples)} are too few to judge by; {FEWEST_EXAMPLES} are the least"
-        )
+        return f"{counted(examples, 'test example')} are too few to judge by; {FEWEST_EXAMPLES} are the least"
     if not d.any():
         return "both score the same on every test example"
     return ""

@@ -25,6 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from papertrial.core.errors import DataError
+from papertrial.core.words import counted
 from papertrial.data import textfiles
 from papertrial.data.decode import BESIDE, EXTENSIONS
 
@@ -136,7 +137,7 @@ def read(place: Place, name: str, column: str = "") -> Written | None:
     except (OSError, EOFError, zlib.error, textfiles.Refused) as error:
         raise DataError(f"{name}, which may hold captions, cannot be read ({error})", "is it complete?") from None
     if blank and written.texts:
-        written.notes.append(f"{name}: {_count(blank, 'row')} without a file name or a caption")
+        written.notes.append(f"{name}: {counted(blank, 'row')} without a file name or a caption")
     return written if written.texts else None
 
 
@@ -191,7 +192,7 @@ def match(names: Sequence[str], files: Sequence[Written]) -> Captions | None:
     if not matched.any():
         return None
     if several:
-        notes.append(f"{_count(several, 'image')} with more than one caption: the first is used")
+        notes.append(f"{counted(several, 'image')} with more than one caption: the first is used")
     return Captions(texts, labels, notes, matched, len(files))
 
 
@@ -229,9 +230,9 @@ def _one_each(names: Sequence[str], place: Place) -> Captions | None:
     endings = sorted({posixpath.splitext(file)[1].lower() for file in used})
     notes = [f"captions from the {', '.join(endings)} file of each image"] if any(texts) else []
     if unread:
-        notes.append(f"{_count(unread, 'file')} beside the images cannot be read")
+        notes.append(f"{counted(unread, 'file')} beside the images cannot be read")
     if several:
-        notes.append(f"{_count(several, 'image')} with more than one caption: the first is used")
+        notes.append(f"{counted(several, 'image')} with more than one caption: the first is used")
     matched = np.array([bool(text) or label is not None for text, label in zip(texts, labels, strict=True)])
     return Captions(texts, labels, notes, matched, len(used)) if matched.any() else None
 
@@ -326,7 +327,7 @@ def _json_lines(name: str, text: str, notes: list[str]) -> Iterator[Mapping[str,
             bad.append(number)
     if bad:
         notes.append(
-            f"{name}: {_count(len(bad), 'line')} that are no JSON objects are left out, the first is line {bad[0]}"
+            f"{name}: {counted(len(bad), 'line')} that are no JSON objects are left out, the first is line {bad[0]}"
         )
 
 
@@ -442,8 +443,4 @@ def _kind(name: str) -> str:
 
 def _some(names: Sequence[str], word: str) -> str:
     listed = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
-    return f"{_count(len(names), word)} ({listed}) that {'is' if len(names) == 1 else 'are'}"
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
+    return f"{counted(len(names), word)} ({listed}) that {'is' if len(names) == 1 else 'are'}"

@@ -12,6 +12,7 @@ import numpy as np
 from papertrial.core.budget import size_in_words
 from papertrial.core.errors import DataError
 from papertrial.core.task import Ragged, Split
+from papertrial.core.words import counted
 from papertrial.data.base import Data, Look, fingerprint, track
 from papertrial.data.bm25 import Bm25, best
 from papertrial.data.collectionfiles import (
@@ -181,13 +182,13 @@ class Collection(Data):
         self.title_bytes = np.array(titles, dtype=np.int64)
         self._place = place
         if twice:
-            self.note(f"{_count(len(twice), 'document')} with an id that came before, such as {twice[0]!r}: left out")
+            self.note(f"{counted(len(twice), 'document')} with an id that came before, such as {twice[0]!r}: left out")
         lengths = self.text.lengths
         if not lengths.any():
             raise DataError(f"all documents of {self.name} are empty", "check how it was made")
         empty = np.flatnonzero(lengths == 0)
         if len(empty):
-            self.note(f"{_count(len(empty), 'document')} without text, such as {self.ids[empty[0]]!r}: never found")
+            self.note(f"{counted(len(empty), 'document')} without text, such as {self.ids[empty[0]]!r}: never found")
         if lengths.max() > _LONG:
             row = int(lengths.argmax())
             self.note(f"document {self.ids[row]!r} has {lengths[row] / 1e6:.0f} MB: methods read only its beginning")
@@ -203,9 +204,9 @@ class Collection(Data):
             else:
                 asked[key] = text
         if empty:
-            self.note(f"{_count(empty, 'query', 'queries')} without text left out")
+            self.note(f"{counted(empty, 'query', 'queries')} without text left out")
         if twice:
-            self.note(f"{_count(twice, 'query', 'queries')} with an id that came before left out")
+            self.note(f"{counted(twice, 'query', 'queries')} with an id that came before left out")
         self.query_ids = np.array(list(asked), dtype=object)
         self.query = Ragged.of_texts(list(asked.values()))
         self.part = np.zeros(len(asked), dtype=np.int8)
@@ -231,13 +232,13 @@ class Collection(Data):
         for what, names in strangers.items():
             if names:
                 self.note(
-                    f"{_count(len(names), 'judgement')} of a {what} that is not there, such as {names[0]!r}: left out"
+                    f"{counted(len(names), 'judgement')} of a {what} that is not there, such as {names[0]!r}: left out"
                 )
         if not known and any(strangers.values()):
             self.note("no judgement names a query and a document that are there: are they all of one data set?")
         if moved:
             self.note(
-                f"{_count(moved, 'judgement')} of a query that is in another part too: it belongs to the later part"
+                f"{counted(moved, 'judgement')} of a query that is in another part too: it belongs to the later part"
             )
         self.relevant = Ragged.of([list(row) for row in judged], np.int64)
         self.grade = Ragged.of([list(row.values()) for row in judged], np.int64)
@@ -322,7 +323,7 @@ class Collection(Data):
                 "length",
                 f"{np.median(lengths):,.0f} bytes for most, {lengths.max():,} the longest ({self.ids[longest]})",
             ),
-            ("duplicates", f"{_count(copies, 'document')} with the text of another" if copies else "none"),
+            ("duplicates", f"{counted(copies, 'document')} with the text of another" if copies else "none"),
         ]
         if len(self.query):
             graded = self.grade.values[self.grade.values > 0]
@@ -412,7 +413,3 @@ def _grade(text: str, path: Path, number: int) -> int:
     if not np.isfinite(value) or value != int(value):
         raise DataError(f"{path}, line {number}: the grade {text!r} is no whole number", "grades are 0, 1, 2 ...")
     return int(value)
-
-
-def _count(number: int, word: str, many: str = "") -> str:
-    return f"{number:,} {word}" if number == 1 else f"{number:,} {many or word + 's'}"

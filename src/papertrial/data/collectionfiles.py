@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from papertrial.core.errors import DataError
+from papertrial.core.words import counted
 
 _ID = ("_id", "id", "docid", "doc_id", "document_id", "pid", "passage_id", "key", "arxiv_id", "doi", "url")
 _TITLE = ("title", "name", "heading", "headline", "subject")
@@ -79,7 +80,7 @@ def json_lines(path: Path, note: Callable[[str], None]) -> Iterator[tuple[int, d
                 raise DataError(f"{path}, line {number}: {type(row).__name__} instead of an object", "write {...}")
             yield number, row
         if repaired:
-            note(f"{path.name}: {repaired} lines are not UTF-8; what could not be read is U+FFFD now")
+            note(f"{path.name}: {counted(repaired, 'line')} not in UTF-8; what could not be read is U+FFFD now")
 
 
 def rows_of(path: Path, note: Callable[[str], None]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -175,7 +176,7 @@ def _folder(path: Path, note: Callable[[str], None]) -> Iterator[Document]:
         name = file.relative_to(path).as_posix()
         yield Document(name, first if 0 < len(first) <= 120 else name, text)
     if len(texts) < len(files):
-        note(f"{len(files) - len(texts)} files that are no text are left out")
+        note(f"left out: {counted(len(files) - len(texts), 'file')} that cannot be read as text")
 
 
 def _hidden(file: Path, root: Path) -> bool:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from papertrial.core.errors import DataError
 from papertrial.core.task import Ragged
+from papertrial.core.words import counted
 from papertrial.data import captions as written
 from papertrial.data import duplicates
 from papertrial.data.base import Data, Look, cached_array, fingerprint, track
@@ -215,7 +216,7 @@ class Images(Data):
             labels, class_names = as_labels(np.array(found.labels, object), len(found.labels), None)
         missing = sum(not text for text in found.texts)
         if 0 < missing < len(found.texts):
-            notes.append(f"{_count(missing, 'image')} without a caption")
+            notes.append(f"{counted(missing, 'image')} without a caption")
         return cls(source, labels, class_names, folders.part, captions=found.texts, name=name, notes=notes)
 
     @classmethod
@@ -305,7 +306,7 @@ class Images(Data):
         bad = {**self._headers.bad, **bad}
         if bad:
             some = ", ".join(f"{self._name(row)} ({bad[row]})" for row in sorted(bad)[:_NAMED])
-            self.note(f"skipped {_count(len(bad), 'damaged file')}: {some}{', ...' if len(bad) > _NAMED else ''}")
+            self.note(f"skipped {counted(len(bad), 'damaged file')}: {some}{', ...' if len(bad) > _NAMED else ''}")
         return pixels, np.setdiff1d(rows, list(bad)), bad
 
     @property
@@ -386,7 +387,7 @@ class Images(Data):
         moved = int((part != given).sum())
         if moved:
             self.note(
-                f"moved {_count(moved, 'duplicate')} of training images out of the other parts, where they would leak"
+                f"moved {counted(moved, 'duplicate')} of training images out of the other parts, where they would leak"
             )
         if moved and not (part == TEST).any() and (given == TEST).any():
             self.note(
@@ -483,7 +484,7 @@ def _class_words(numbers: dict[str, Any]) -> str:
         return "none"
     least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     if counts[least] == counts[most]:
-        return f"{len(counts)} of {_count(counts[most], 'image')}"
+        return f"{len(counts)} of {counted(counts[most], 'image')}"
     return f"{len(counts)}, from {counts[least]:,} ({least}) to {counts[most]:,} ({most}) images"
 
 
@@ -523,7 +524,7 @@ def _caption_facts(numbers: dict[str, Any]) -> list[tuple[str, str]]:
         (
             "captions",
             f"{numbers['captions']:,}, {numbers['unique_captions']:,} of them different; half up to "
-            f"{_count(characters['median'], 'character')} ({_count(words['median'], 'word')}), "
+            f"{counted(characters['median'], 'character')} ({counted(words['median'], 'word')}), "
             f"longest {characters['longest']:,} ({words['longest']:,}){guess}",
         ),
         *(("such as" if not place else "", _cut(text)) for place, text in enumerate(numbers["captions_shown"])),
@@ -550,32 +551,28 @@ def _warnings(numbers: dict[str, Any], headers: Headers) -> list[str]:
         few = [name for name, count in counts.items() if count < limit]
         if few:
             some = ", ".join(few[:_NAMED]) + (", ..." if len(few) > _NAMED else "")
-            lines.append(f"{_count(len(few), 'class', 'es')} with {fewest} images: {some}")
+            lines.append(f"{counted(len(few), 'class', 'classes')} with {fewest} images: {some}")
             break
     if len(counts) > 1 and max(counts.values()) > _IMBALANCE * max(1, min(counts.values())):
         lines.append("classes are out of balance by more than 10 to 1: accuracy alone will flatter")
     if numbers["conflicting_labels"]:
-        lines.append(f"{_count(numbers['conflicting_labels'], 'image')} given more than once, with different labels")
+        lines.append(f"{counted(numbers['conflicting_labels'], 'image')} given more than once, with different labels")
     if numbers["constant"]:
-        lines.append(f"{_count(numbers['constant'], 'image')} of a single colour")
+        lines.append(f"{counted(numbers['constant'], 'image')} of a single colour")
     grey = sum(count for mode, count in modes.items() if mode in GREY_MODES or mode.startswith("I;16"))
     if numbers["channels"] == 3 and grey:
-        lines.append(f"{_count(grey, 'grey image')} among colour ones: repeated over three channels")
+        lines.append(f"{counted(grey, 'grey image')} among colour ones: repeated over three channels")
     clear = sum(modes.get(mode, 0) for mode in ("RGBA", "LA", "PA", "RGBa", "La"))
     if clear:
-        lines.append(f"{_count(clear, 'image')} with transparency: laid on white")
+        lines.append(f"{counted(clear, 'image')} with transparency: laid on white")
     deep = sum(count for mode, count in modes.items() if mode in ("I", "F") or mode.startswith("I;16"))
     if deep:
-        lines.append(f"{_count(deep, 'image')} of more than 8 bits a channel: reduced to 8")
+        lines.append(f"{counted(deep, 'image')} of more than 8 bits a channel: reduced to 8")
     if headers.animated:
-        lines.append(f"{_count(headers.animated, 'animation')}: the first frame is used")
+        lines.append(f"{counted(headers.animated, 'animation')}: the first frame is used")
     if headers.turned:
-        lines.append(f"{_count(headers.turned, 'image')} turned upright by the camera's note")
+        lines.append(f"{counted(headers.turned, 'image')} turned upright by the camera's note")
     return lines
-
-
-def _count(number: int, word: str, plural: str = "s") -> str:
-    return f"{number:,} {word}{'' if number == 1 else plural}"
 
 
 def _as_images(images: Any, notes: list[str]) -> np.ndarray:

@@ -53,7 +53,8 @@ def layout(names: Sequence[str], what: str = "images") -> Layout:
     labels = np.array([-1 if name is None else code[name] for name in classes], np.int64)
     stray = sum(name is None and len(path) == 1 for name, path in zip(classes, paths, strict=True))
     if class_names and stray:
-        notes.append(f"{stray:,} {what} beside the class folders have no label")
+        beside = "the class folders" if len(class_names) > 1 else f"the folder {class_names[0]!r}"
+        notes.append(f"{stray:,} {what} beside {beside} have no label")
     if (part == 2).any() and class_names and not (labels[part == 2] >= 0).any():
         part[part == 2] = 0
         notes.append(f"the test folder has no labels: its {what} count as unlabelled ones to learn from")

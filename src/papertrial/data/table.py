@@ -15,6 +15,7 @@ import numpy as np
 from papertrial.core.errors import DataError, did_you_mean
 from papertrial.core.files import read_json, write_json
 from papertrial.core.task import Ragged
+from papertrial.core.words import counted
 from papertrial.data.base import Data, Look, cache_folder, cached_array, fingerprint
 from papertrial.data.columns import (
     CATEGORIES,
@@ -306,7 +307,7 @@ class Table(Data):
                 raise DataError(f"{self.name} has no column {target!r} to predict", did_you_mean(target, self.columns))
             return target
         able = [column.name for column in self.columns.values() if column.type not in ("id", "text", "empty")]
-        able = [name for name in able if name != self.split_column and not self._is_like_id(self.columns[name])]
+        able = [name for name in able if name != self.split_column and not self.is_like_id(self.columns[name])]
         folded = {name.casefold(): name for name in reversed(able)}
         named = [folded[name] for name in _TARGET_NAMES if name in folded]
         if not able:
@@ -316,8 +317,13 @@ class Table(Data):
         self.note(f"target guessed: {chosen!r} ({why}); name another with --target")
         return chosen
 
-    def _is_like_id(self, column: Column) -> bool:
+    def is_like_id(self, column: Column) -> bool:
+        """Whether it holds texts that hardly repeat."""
         return column.form == "text" and column.unique > max(100, 0.5 * (self.rows - column.missing))
+
+    def are_few(self, column: Column) -> bool:
+        """Whether the values of a column could be classes, by how many differ and how often each is there."""
+        return column.unique <= _MOST_CLASSES and self.rows - column.missing >= _ROWS_PER_CLASS * column.unique
 
     def kind_of_target(self, name: str) -> str | None:
         """`binary`, `multiclass`, `regression`, or None for a column of one value.
@@ -330,7 +336,7 @@ class Table(Data):
         if column.unique < 2:
             return None
         if column.form == "text":
-            if self._is_like_id(column):
+            if self.is_like_id(column):
                 raise DataError(
                     f"target {column.name!r} has {column.unique} different texts in {values} rows: it looks like an id",
                     "name another column with --target",
@@ -338,7 +344,7 @@ class Table(Data):
             return "binary" if column.unique == 2 else "multiclass"
         if column.unique == 2:
             return "binary"
-        if column.form != "number" or column.unique > _MOST_CLASSES or values < _ROWS_PER_CLASS * column.unique:
+        if column.form != "number" or not self.are_few(column):
             return "regression"
         floats = self.bits(column.name).view(np.float64)
         known = np.unique(floats[~np.isnan(floats)])
@@ -354,7 +360,7 @@ class Table(Data):
         column = self.columns[self.target or ""]
         if column.missing:
             self.note(
-                f"{_count(column.missing, 'row')} without a target: not used to train or score supervised methods"
+                f"{counted(column.missing, 'row')} without a target: not used to train or score supervised methods"
             )
         if column.unique < 2:
             self.note(
@@ -454,7 +460,3 @@ def _class_value(name: str) -> float:
         return float(name)
     except ValueError:
         return np.nan
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}" + ("" if number == 1 else "s")

@@ -26,6 +26,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from papertrial.core.errors import DataError
+from papertrial.core.words import counted
 from papertrial.data.textfiles import Refused, Repairs, to_utf8
 
 PIECE_BYTES = 16 << 20  # of text read at a time; no row may be longer
@@ -276,7 +277,7 @@ class CsvFile:
                 for line, record in self._records(self.delimiter):
                     if record and len(record) != len(self.names):
                         return DataError(
-                            f"{self.path}, line {line}: {_count(len(record), 'value')}, but there are {_count(len(self.names), 'column')}",
+                            f"{self.path}, line {line}: {counted(len(record), 'value')}, but there are {counted(len(self.names), 'column')}",
                             "mend that line (a missing delimiter, or a quote that was never closed?)",
                         )
             except csv.Error:
@@ -442,10 +443,6 @@ def as_text(value: Any) -> str | None:
     if isinstance(value, dict | list | tuple):
         return json.dumps(value, ensure_ascii=False, default=str)
     return str(value)
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}" + ("" if number == 1 else "s")
 
 
 @contextlib.contextmanager

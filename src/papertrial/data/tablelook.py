@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from papertrial.core.words import counted
 from papertrial.data.base import Look
 from papertrial.data.rows import combined, conflicting, repeated
 
@@ -102,7 +103,7 @@ def _target(table: Table, page: Look) -> None:
         shares = [f"{classes[index]} {counts[index] / counts.sum():.1%}" for index in order]
         words = f"{len(classes)} classes: {_listed(shares, ', ', 6)}"
     if column.missing:
-        words += f"; {_number(column.missing)} rows without"
+        words += f"; {counted(column.missing, 'row')} without"
     page.facts.append(("target", f"{table.target}: {words}"))
 
 
@@ -143,7 +144,7 @@ def _repeats(table: Table, page: Look) -> None:
         page.facts.append(
             (
                 "duplicates",
-                f"{_number(exact)} rows repeat another; {_number(max(near, 0))} more agree to {_DIGITS} digits{usual}",
+                f"{counted(exact, 'row')} like another; {_number(max(near, 0))} more agree to {_DIGITS} digits{usual}",
             )
         )
     else:
@@ -154,7 +155,7 @@ def _repeats(table: Table, page: Look) -> None:
         numbers["conflicting"] = conflicting(table.row_hashes[known], bits[known])
         if numbers["conflicting"]:
             page.facts.append(
-                ("conflicts", f"{_number(numbers['conflicting'])} rows have a twin with another target{usual}")
+                ("conflicts", f"{counted(numbers['conflicting'], 'row')} with a twin of another target{usual}")
             )
 
 

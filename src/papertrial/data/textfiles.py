@@ -27,6 +27,7 @@ import numpy as np
 
 from papertrial.core.errors import DataError
 from papertrial.core.task import Ragged
+from papertrial.core.words import counted
 from papertrial.data.layout import PARTS
 
 #: endings of files that hold text; code is text
@@ -99,15 +100,15 @@ class Repairs:
     refused: dict[str, str] = field(default_factory=dict)
 
     def notes(self) -> list[str]:
-        lines = [f"{_count(files, 'file')} in {name}, read as such" for name, files in self.marked.items()]
+        lines = [f"{counted(files, 'file')} in {name}, read as such" for name, files in self.marked.items()]
         if self.foreign:
             lines.append(
-                f"{_count(self.foreign, 'byte')} in {_count(self.foreign_files, 'file')} that are not UTF-8 were read as Windows-1252 (Latin-1)"
+                f"{counted(self.foreign, 'byte')} in {counted(self.foreign_files, 'file')} that are not UTF-8 were read as Windows-1252 (Latin-1)"
             )
         if self.refused:
             some = ", ".join(f"{name} ({why})" for name, why in list(self.refused.items())[:5])
             lines.append(
-                f"left out {_count(len(self.refused), 'file')}: {some}{', ...' if len(self.refused) > 5 else ''}"
+                f"left out {counted(len(self.refused), 'file')}: {some}{', ...' if len(self.refused) > 5 else ''}"
             )
         return lines
 
@@ -359,7 +360,3 @@ def joined(texts: Sequence[bytes | np.ndarray]) -> Ragged:
         np.frombuffer(b"".join(bytes(text) if isinstance(text, np.ndarray) else text for text in texts), np.uint8),
         np.concatenate([[0], np.cumsum(lengths)]),
     )
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}" + ("" if number == 1 else "s")

@@ -11,6 +11,7 @@ import numpy as np
 
 from papertrial.core.budget import size_in_words
 from papertrial.core.task import Ragged
+from papertrial.core.words import counted
 from papertrial.data.base import Look
 from papertrial.data.texts import Pairs, Texts, chunks, same
 
@@ -76,7 +77,9 @@ def look(texts: Texts) -> Look:
     _duplicates(page, exact, texts.groups)
     numbers["conflicting_labels"] = _conflicts(texts.groups, texts.labels)
     if numbers["conflicting_labels"]:
-        page.notes.append(f"{numbers['conflicting_labels']:,} texts are given more than once, with different labels")
+        page.notes.append(
+            f"{counted(numbers['conflicting_labels'], 'text')} given more than once, with different labels"
+        )
     _damage(page, texts.texts, texts.empty)
     _examples(page, [texts.texts], texts.labels, texts.class_names)
     page.notes += texts.notes
@@ -102,7 +105,7 @@ def look_pairs(pairs: Pairs) -> Look:
         numbers.update(
             labelled=numbers["scored"], score_min=low, score_median=middle, score_max=high, target_kind="regression"
         )
-        missing = f"; {len(pairs) - known.sum():,} pairs without" if not known.all() else ""
+        missing = f"; {counted(len(pairs) - known.sum(), 'pair')} without" if not known.all() else ""
         page.facts.append(("scores", f"from {low:g} to {high:g}, half below {middle:g}{missing}"))
     _parts(page, pairs)
     exact = np.unique(np.stack([same(pairs.first), same(pairs.second)]), axis=1, return_inverse=True)[1].reshape(-1)
@@ -283,12 +286,12 @@ def _damage(page: Look, texts: Ragged, empty: np.ndarray) -> None:
         control_characters=controls, replacement_characters=replaced, mangled=mangled, empty=int(empty.sum())
     )
     found = [
-        (controls, "control characters, kept as they are"),
-        (replaced, "characters that an earlier program could not read (U+FFFD)"),
-        (mangled, "letters that were decoded wrongly before they came here, such as Ã©"),
-        (int(empty.sum()), "examples are empty: nothing is learned from them"),
+        (controls, "control character", ", kept in place"),
+        (replaced, "character", " that an earlier program could not read (U+FFFD)"),
+        (mangled, "letter", " decoded wrongly before, such as Ã©"),
+        (int(empty.sum()), "empty example", ", passed over in training"),
     ]
-    page.notes += [f"{count:,} {words}" for count, words in found if count]
+    page.notes += [counted(count, word) + more for count, word, more in found if count]
 
 
 def _examples(

@@ -31,6 +31,15 @@ _PAIR_NAMES = (
     ("src", "tgt"),
     ("anchor", "positive"),
     ("query", "passage"),
+    ("question", "answer"),
+    ("prompt", "completion"),
+    ("prompt", "response"),
+    ("instruction", "output"),
+    ("instruction", "response"),
+    ("input", "output"),
+    ("document", "summary"),
+    ("article", "summary"),
+    ("text", "summary"),
 )
 _TRIPLET_NAMES = (("anchor", "positive", "negative"), ("sent0", "sent1", "hard_neg"), ("query", "positive", "negative"))
 _WORDS, _NAMED_WORDS = 3.0, 1.2  # words a value has on average in a column of text, and in one called text
@@ -309,8 +318,7 @@ def from_table(
         return None
     notes = list(table.read_notes)
     columns: dict[str, Any] = {"text": list(chosen), "target": goal, "pairs": False}
-    if goal is not None and target is None and not like:
-        notes.append(f"target guessed: {goal!r}; name another with --target")
+    guessed = [f"target guessed: {goal!r}; name another with --target"] if target is None and not like else []
     read = table.texts(chosen)
     here: dict[str, Any] = {"part": table.part, "name": table.name, "names": table.names, "columns": columns}
     _require_western(table, read)
@@ -323,9 +331,11 @@ def from_table(
     if len(chosen) == 2 and (like["pairs"] if like else bool(text) or _are_pairs(chosen, read)):
         columns["pairs"] = True
         scores, labels, class_names = _pair_target(table, goal)
+        notes += guessed if goal is not None else []
         notes.append(f"pairs of the columns {chosen[0]!r} and {chosen[1]!r}")
         return Pairs(read[0], read[1], scores, labels, class_names, notes=notes, **here)
-    labels, class_names = _class_target(table, goal, notes)
+    labels, class_names = _class_target(table, goal, notes, asked=target is not None, again=bool(like))
+    notes += guessed if labels is not None else []
     for column in table.columns.values() if goal is None and not like else ():
         if column.name.casefold() in _TARGETS and column.name not in chosen and column.why:
             notes.append(f"column {column.name!r} gives no labels: {column.why}")
@@ -351,12 +361,30 @@ def _chosen(
     if text:
         named = {name.casefold(): name for name in others}
         return text, goal or next((named[name] for name in _TARGETS if name in named), None)
+    if target is None and (pair := _named_pair(table, prose, others)):
+        return pair, None
     prose = [name for name in prose if name != goal]
     if prose and set(others) <= {goal}:
         return prose, goal
     if prose and table.target not in prose:
         table.note(f"text is of no use to a table: column {prose[0]!r} opens as text with DATA#{prose[0]}")
     return (), None
+
+
+def _named_pair(table: Table, prose: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
+    """The columns of pairs that are called so, in the order of the pair, where nothing else is of use; () where there are none.
+
+    One may hold other values than prose if these hardly repeat, such as short answers.
+    """
+    folded = {name.casefold(): column for name, column in table.columns.items()}
+    for names in _PAIR_NAMES:
+        pair = [folded[name] for name in names if name in folded]
+        called = {column.name for column in pair}
+        if len(pair) == 2 and called & {*prose} and {*prose, *others} <= called:
+            short = [column for column in pair if column.name not in prose]
+            if all(column.unique > _DISTINCT * (table.rows - column.missing) for column in short):
+                return tuple(column.name for column in pair)
+    return ()
 
 
 def _chosen_like(table: Table, prose: Sequence[str], like: Mapping[str, Any]) -> tuple[Sequence[str], str | None]:
@@ -423,15 +451,30 @@ def _pair_target(table: Table, goal: str | None) -> tuple[np.ndarray | None, np.
     return None, labels, class_names
 
 
-def _class_target(table: Table, goal: str | None, notes: list[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
+def _class_target(
+    table: Table, goal: str | None, notes: list[str], asked: bool, again: bool
+) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Labels and class names. asked: the user named the target, so that it must hold classes.  again: classes are known
+    from earlier data, whatever the values here."""
     if goal is None:
         return None, ()
-    kind = table.kind_of_target(goal)
-    if kind == "regression":
-        notes.append(f"column {goal!r} holds numbers, not classes: the texts are taken as unlabelled")
+    column = table.columns[goal]
+    if not asked and not again and table.is_like_id(column):
+        notes.append(f"column {goal!r} holds {column.unique} different texts, which are no classes: no labels")
         return None, ()
+    kind = table.kind_of_target(goal)
+    if kind == "regression" and not again:
+        if not table.are_few(column):
+            if asked:
+                raise DataError(
+                    f"target {goal!r} holds {column.unique} different numbers, and texts are judged by classes",
+                    "name a column of classes with --target, or leave it out",
+                )
+            notes.append(f"column {goal!r} holds numbers, not classes: no labels")
+            return None, ()
+        notes.append(f"target {goal!r} holds {column.unique} different numbers: each is taken as a class")
     if kind is None:
-        notes.append(f"target {goal!r} has {'one value only' if table.columns[goal].unique else 'no values'}")
+        notes.append(f"target {goal!r} has {'one value only' if column.unique else 'no values'}")
         codes, class_names = table.codes(goal)
         return codes.astype(np.int64), class_names
     return table.labels(goal)

@@ -18,6 +18,7 @@ from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import write_with
 from papertrial.core.run import Run
 from papertrial.core.task import Ragged
+from papertrial.core.words import counted
 from papertrial.data.base import track
 from papertrial.data.bm25 import Bm25
 from papertrial.data.collection import Collection, texts_of
@@ -166,7 +167,7 @@ class _Build:
     def _plan(self, coder: dense.TextEncoder | None) -> str | None:
         """Say what will be kept and what it takes; returns how vectors are found."""
         self.echo(
-            f"plan: {self.documents:,} documents: {self.added:,} new, {self.changed:,} changed, {self.removed:,} removed,"
+            f"plan: {counted(self.documents, 'document')}: {self.added:,} new, {self.changed:,} changed, {self.removed:,} removed,"
             f" {len(self.rows):,} as they are"
         )
         if coder is None:
@@ -288,7 +289,7 @@ class _Build:
                 rate = len(some) / (time.perf_counter() - started)
                 left = (len(todo) - len(some)) / rate
                 self.echo(
-                    f"encoding {len(todo):,} documents at {rate:,.0f}/s: about {duration(left)}; may be stopped and goes on"
+                    f"encoding {counted(len(todo), 'document')} at {rate:,.0f}/s: about {duration(left)}; may be stopped and goes on"
                 )
 
     def _timed(self, stage: str, work: Callable[[], Any]) -> Any:

@@ -17,10 +17,10 @@ _WORTH = 2**15
 
 def tanh_gelu(x: Tensor) -> Tensor:
     """The tanh form of GELU, as `F.gelu(x, approximate="tanh")`; large tensors on a CPU take about half the time of that."""
-    slow = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and x.numel() >= _WORTH
-    if not slow or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():  # first, since what follows would tie a traced program to one size
         return F.gelu(x, approximate="tanh")
-    return _TanhGelu.apply(x)
+    slow = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and x.numel() >= _WORTH
+    return _TanhGelu.apply(x) if slow else F.gelu(x, approximate="tanh")
 
 
 class _TanhGelu(torch.autograd.Function):

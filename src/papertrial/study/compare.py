@@ -24,6 +24,7 @@ from papertrial.core.files import read_json, to_json, write_json
 from papertrial.core.paper import Paper
 from papertrial.core.registry import Method
 from papertrial.core.stats import CANNOT_TELL, HELPS, Verdict, verdicts
+from papertrial.core.words import counted
 from papertrial.study.engine import Engine, Job, content, started
 from papertrial.study.worth import Worth
 from papertrial.study.worth import worth as worth_in_labels
@@ -455,13 +456,9 @@ def _plan(study: _Study, entrants: list[_Entrant], runs: int, curve_runs: int) -
         time += f", up to {together} runs at once"
     folders = [study.out / entrant.method.slug / f"seed{seed}" for entrant in entrants for seed in range(study.seeds)]
     done = 0 if study.fresh else sum((folder / "result.json").exists() for folder in folders)
-    already = f", less what is there already ({_count(done, 'run')})" if done else ""
-    size = f"{_count(len(entrants), 'method')} x {_count(study.seeds, 'seed')}{extra}"
+    already = f", less what is there already ({counted(done, 'run')})" if done else ""
+    size = f"{counted(len(entrants), 'method')} x {counted(study.seeds, 'seed')}{extra}"
     return f"plan: {size}, {study.budget} each: {time}{already}"
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _config(study: _Study) -> dict[str, Any]:
@@ -663,7 +660,7 @@ def _protocol(study: _Study, seeds: int) -> str:
         f"{study.task.name} v{study.task.version}: {study.metric} ({better} is better) on"
         f" {prepared.test.examples} test examples, the same for every seed;"
         f" {prepared.train.examples} to train on, {prepared.valid.examples} to choose with;"
-        f" {_count(seeds, 'seed')}; {study.budget} a run"
+        f" {counted(seeds, 'seed')}; {study.budget} a run"
     )
 
 

@@ -18,6 +18,7 @@ from papertrial.core import registry
 from papertrial.core.budget import Energy, duration, size_in_words, watt_hours
 from papertrial.core.files import read_json
 from papertrial.core.run import Run
+from papertrial.core.words import counted
 from papertrial.study import examples, figures
 from papertrial.study.figures import Line
 from papertrial.study.page import Code, Facts, Fold, Grid, Heading, Heat, Items, Link, Table, Text, typeset
@@ -404,10 +405,6 @@ def number(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     return typeset(f"{value:.3f}" if abs(value) < 10 and (abs(value) >= 0.001 or value == 0) else f"{value:.4g}")
-
-
-def counted(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def listed(words: Sequence[str]) -> str:

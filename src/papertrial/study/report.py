@@ -22,6 +22,7 @@ from papertrial.core.curves import fit_power_law
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import read_json, write_text
 from papertrial.core.stats import CANNOT_TELL, HELPS, HURTS
+from papertrial.core.words import counted
 from papertrial.study import claims, examples, figures, parts
 from papertrial.study.compare import Comparison, Row
 from papertrial.study.figures import REFERENCE, Difference, colour
@@ -41,7 +42,7 @@ from papertrial.study.page import (
     render,
     typeset,
 )
-from papertrial.study.parts import Record, counted, listed, number, signed
+from papertrial.study.parts import Record, listed, number, signed
 
 TONES = {HELPS: "good", HURTS: "bad", CANNOT_TELL: "open", "failed": "bad"}
 #: methods with a confusion matrix of their own

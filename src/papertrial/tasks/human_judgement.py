@@ -23,6 +23,7 @@ from papertrial.core.budget import Budget
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.task import Prepared, Scores, Split, Supports
+from papertrial.core.words import counted
 from papertrial.tasks._metrics import spearman_scores
 from papertrial.tasks._split import SPLIT_SEED, split_rows
 from papertrial.tasks._texts import sizes, stacked
@@ -65,7 +66,7 @@ class HumanJudgement:
         notes: list[str] = []
         known = np.isfinite(data.scores)
         if not known.all():
-            notes.append(f"{(~known).sum():,} outputs without a score are left out")
+            notes.append(f"left out: {counted((~known).sum(), 'output')} without a score")
         rows = np.flatnonzero(known)
         item, part = data.groups[rows], data.part[rows]
         if not (part == 2).any():

@@ -26,6 +26,7 @@ import numpy as np
 
 from papertrial.core.errors import DataError, PapertrialError
 from papertrial.core.task import Prepared, Ragged, Scores, Split, Supports
+from papertrial.core.words import counted
 from papertrial.tasks._metrics import Z
 from papertrial.tasks._pictures import LEAST, Drawn, Measures, draw, picture_scores
 from papertrial.tasks.image_generation import ImageGeneration, ready
@@ -80,7 +81,7 @@ class ImageTextGeneration(ImageGeneration):
         if named:
             notes.append("there are no captions: the name of its class is the caption of an image")
         if len(rows) < len(data):
-            notes.append(f"left out {len(data) - len(rows):,} images without a caption")
+            notes.append(f"left out: {counted(len(data) - len(rows), 'image')} without a caption")
         groups, part = data.groups[rows], np.asarray(data.part)[rows]
         caption = np.unique(texts, return_inverse=True)[1]
         together = held == "captions" or (held == "auto" and len(texts) < _SHARED * (caption.max() + 1))
@@ -187,5 +188,5 @@ def _on_one_side(part: np.ndarray, groups: np.ndarray, notes: list[str]) -> np.n
         notes.append("every caption of the given test images is met in training: the given split is not used")
         return np.zeros_like(part)
     if count:
-        notes.append(f"{count:,} images whose caption is met in training were moved there")
+        notes.append(f"moved to training: {counted(count, 'image')} whose caption is met there")
     return moved

@@ -32,6 +32,7 @@ from papertrial.core.budget import Budget
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.task import Prepared, Ragged, Scores, Split, Supports
+from papertrial.core.words import counted
 from papertrial.data.batches import forward_batches
 from papertrial.data.bm25 import K1, B, best
 from papertrial.data.collection import Queries
@@ -140,7 +141,7 @@ class RetrievalTask:
         if len(silent):
             words = rows["text"][int(silent[0])].tobytes().decode("utf-8", "replace")[:60]
             notes.append(
-                f"{len(silent)} queries share no word with any document, so BM25 finds nothing for them: {words!r}"
+                f"BM25 finds nothing for {counted(len(silent), 'query', 'queries')} without a word of any document: {words!r}"
             )
         lengths = data.text.lengths
         facts = Facts(

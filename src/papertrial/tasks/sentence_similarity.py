@@ -27,6 +27,7 @@ from papertrial.core.budget import Budget
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.task import Prepared, Scores, Split, Supports
+from papertrial.core.words import counted
 from papertrial.nn.contrastive import alignment, uniformity
 from papertrial.tasks._metrics import spearman_scores
 from papertrial.tasks._split import split_rows
@@ -113,7 +114,7 @@ class SentenceSimilarity:
         if data.kind == "text":
             return self._sentences(data, seed, float(fraction))
         rows = np.flatnonzero(~data.empty)
-        notes = [f"{data.empty.sum():,} pairs with an empty text are left out"] if data.empty.any() else []
+        notes = [f"left out: {counted(data.empty.sum(), 'pair')} with an empty text"] if data.empty.any() else []
         scores = data.scores[rows]
         known = np.isfinite(scores)
         if known.any() and np.ptp(scores[known]) == 0:

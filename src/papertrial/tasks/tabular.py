@@ -22,6 +22,7 @@ from papertrial.core.budget import Budget
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.task import Prepared, Scores, Split, Supports
+from papertrial.core.words import counted
 from papertrial.data.batches import forward_batches
 from papertrial.nn.heads import Supervised, fit_inputs
 from papertrial.tasks._metrics import classification_scores, regression_scores
@@ -137,9 +138,7 @@ class TabularTask:
         notes = []
         if not known.all():
             without = int((~known).sum())  # in the words of the facts page, so that it is said once
-            notes.append(
-                f"{without:,} row{'s' * (without != 1)} without a target: not used to train or score supervised methods"
-            )
+            notes.append(f"{counted(without, 'row')} without a target: not used to train or score supervised methods")
         if not (part == 2).any():
             free = np.flatnonzero(part == 0)
             part[free[_pick(strata[free], groups[free], test_share, np.random.default_rng(SPLIT_SEED))]] = 2

@@ -24,6 +24,7 @@ from papertrial.core.budget import Budget
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.task import Prepared, Scores, Split, Supports
+from papertrial.core.words import counted
 from papertrial.nn.heads import Supervised
 from papertrial.tasks._metrics import classification_scores, with_macro_f1
 from papertrial.tasks._probe import fit_probe, probe_outputs, softmax
@@ -67,7 +68,7 @@ class TextClassification:
             raise PapertrialError(f"fraction is {fraction}, not above 0 and at most 1", "write it as fraction=0.1")
         rows = np.flatnonzero(~data.empty)
         target = np.asarray(data.labels, dtype=np.int64)[rows]
-        notes = [f"{data.empty.sum():,} empty texts are left out"] if data.empty.any() else []
+        notes = [f"left out: {counted(data.empty.sum(), 'empty text')}"] if data.empty.any() else []
         parts = split_rows(
             target,
             data.part[rows],

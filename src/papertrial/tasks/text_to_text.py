@@ -27,6 +27,7 @@ from papertrial.core.budget import Budget
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.task import Prepared, Ragged, Scores, Split, Supports
+from papertrial.core.words import counted
 from papertrial.data.views import Draw
 from papertrial.nn.decode import beam, complete
 from papertrial.nn.ranks import all_count, all_sum
@@ -130,7 +131,7 @@ class TextToText:
             return self._without_targets(data, seed, float(fraction))
         source, target, known = _sides(data)
         rows = np.flatnonzero(known & ~data.empty)
-        notes = [f"{data.empty.sum():,} rows with an empty text are left out"] if data.empty.any() else []
+        notes = [f"left out: {counted(data.empty.sum(), 'row')} with an empty text"] if data.empty.any() else []
         parts = split_rows(
             _strata(data, target, rows),
             data.part[rows],

@@ -11,6 +11,7 @@ import typer
 from papertrial.app import show
 from papertrial.core.errors import DataError, PapertrialError, did_you_mean, missing_extra
 from papertrial.core.files import to_json
+from papertrial.core.words import counted
 
 if TYPE_CHECKING:
     from papertrial.app.judge.store import Store
@@ -58,10 +59,6 @@ def _links(home: str, named: list[tuple[str, str]]) -> list[tuple[str, str]]:
 def _tell(links: list[tuple[str, str]]) -> list[str]:
     width = max(len(name) for name, _ in links) + 2
     return [f"{name:<{width}}{address}" for name, address in links]
-
-
-def _counted(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _serve_line(db: str, home: str) -> str:
@@ -150,8 +147,8 @@ def new(
     rows = [
         ("study", called),
         ("asks", f"{asked.name}: {'; '.join(question.text for question in asked.questions)}"),
-        ("of", f"{_counted(len(material.units), what)}: {_counted(items, 'item')}, {', '.join(sorted(systems))}"),
-        ("labels", f"{labels} each, {_counted(study.share, what)} a rater"),
+        ("of", f"{counted(len(material.units), what)}: {counted(items, 'item')}, {', '.join(sorted(systems))}"),
+        ("labels", f"{labels} each, {counted(study.share, what)} a rater"),
         ("checks", f"{len(material.checks)}, one in about {study.check_every}" if material.checks else "none: --checks FILE adds some"),
         ("kept in", store.name),
     ]  # fmt: skip
@@ -268,7 +265,7 @@ def status(
         if index:
             _say("")
         _say(
-            f"{one.name}: {one.state}, {told.labels} of {told.wanted} labels, {_counted(told.undone, 'answer')} taken back"
+            f"{one.name}: {one.state}, {told.labels} of {told.wanted} labels, {counted(told.undone, 'answer')} taken back"
         )
         _say(
             *show.table(
@@ -313,7 +310,7 @@ def export(
     told = ", ".join(f"{count} {name}" for name, count in counts.items() if count and name != "left out")
     _say(
         f"{out}: {told or 'no judgements yet'}"
-        + (f"; {_counted(undone, 'answer')} taken back left out" if undone else "")
+        + (f"; {counted(undone, 'answer')} taken back left out" if undone else "")
     )
 
 

@@ -14,10 +14,11 @@ from urllib.parse import quote
 from papertrial.app.web.runs import DAMAGE, DONE, RUNNING, STOPPED, UNREADABLE, Entry, Part, mark, metric_of, records
 from papertrial.core.budget import Budget, duration
 from papertrial.core.files import read_json
+from papertrial.core.words import counted
 from papertrial.study import parts
 from papertrial.study.figures import REFERENCE, colour
 from papertrial.study.page import Answer, Bars, Code, Facts, Fold, Page, Section, Table, Tag, Text, render
-from papertrial.study.parts import counted, number, typed
+from papertrial.study.parts import number, typed
 from papertrial.study.report import page_of, standing
 
 TONES = {RUNNING: "busy", DONE: "good", STOPPED: "open", UNREADABLE: "bad"}
