@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from papertrial.core.errors import DataError
 from papertrial.core.files import to_json
+from papertrial.data import open as open_data
 from papertrial.data import table as table_module
 from papertrial.data import tablefiles
 from papertrial.data.columns import MISSING
@@ -180,6 +182,96 @@ def test_encodings(tmp_path):
     latin = tmp_path / "latin.csv"
     latin.write_bytes(text.encode("latin-1").replace(b"Malm", b"M\x81lm"))
     assert any("Latin-1" in note for note in Table.from_file(latin).notes)
+
+
+def same(table, frame):
+    """Whether the columns of a table are those of a frame, by value."""
+    assert list(table.columns) == list(frame.columns) and table.rows == len(frame)
+    for name in frame.columns:
+        codes, categories = table.codes(name)
+        assert [categories[code] for code in codes] == [str(value) for value in frame[name]], name
+
+
+THINGS = pd.DataFrame({"size": [3, 1, 2, 3], "colour": ["red", "blue", "red", "green"], "kept": ["y", "n", "n", "y"]})
+
+
+@pytest.mark.parametrize("blank", ["", "\n"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_remarks_before_a_table(tmp_path, blank, packed):
+    path = tmp_path / ("t.csv.gz" if packed else "t.csv")
+    content = f"# made by hand, in May\n#\n{blank}" + THINGS.to_csv(index=False)
+    path.write_bytes(gzip.compress(content.encode()) if packed else content.encode())
+    table = Table.from_file(path)
+    same(table, THINGS)
+    assert any("begins with 2 lines of remarks, such as '# made by hand, in May'" in note for note in table.notes)
+    assert tablefiles.source_of(path).place(1) == f"line {5 + len(blank)}"
+    write(tmp_path / "broken.csv", content + "1,2\n")
+    with pytest.raises(DataError, match=f"line {8 + len(blank)}: 2 values, but there are 3 columns"):
+        Table.from_file(tmp_path / "broken.csv")
+
+
+def test_a_header_that_begins_with_a_hash_is_one(tmp_path):
+    table = read(tmp_path, "#id,name\n" + "".join(f"{row},{'ab'[row % 2]}\n" for row in range(8)))
+    assert list(table.columns) == ["#id", "name"] and table.rows == 8
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("form", ["list", "columns", "split", "index", "table", "under a name", "objects"])
+def test_one_json_value_that_holds_a_table(tmp_path, form, indent):
+    held = {
+        "list": lambda: THINGS.to_dict("list"),
+        "under a name": lambda: {"version": 1, "rows": THINGS.to_dict("records")},
+        "objects": lambda: THINGS.to_dict("records"),
+    }.get(form, lambda: json.loads(THINGS.to_json(orient=form)))()
+    table = read(tmp_path, json.dumps(held, indent=indent), name="t.json")
+    frame = THINGS.reset_index() if form == "table" else THINGS  # pandas writes the index there
+    same(table, frame)
+
+
+def test_json_columns_may_lack_values_and_an_object_may_be_a_row(tmp_path):
+    table = read(tmp_path, '{"a": {"0": 1, "2": 3}, "b": {"0": "x", "1": "y", "2": "x"}}', name="t.json")
+    assert table.rows == 3 and table.columns["a"].missing == 1
+    assert read(tmp_path, '{"a": 1, "b": [1, 2]}', name="one.json").rows == 1
+    with pytest.raises(DataError, match=r"short.json, line \d+: not JSON"):
+        read(tmp_path, '{"a": [1,\n2,', name="short.json")
+
+
+def zipped(path, **files):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name if "/" in name else name.replace("__", "/").replace("_", "."), content)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "tsv"])
+def test_a_table_in_a_zip(tmp_path, kind):
+    content = {
+        "csv": THINGS.to_csv(index=False),
+        "tsv": THINGS.to_csv(index=False, sep="\t"),
+        "jsonl": THINGS.to_json(orient="records", lines=True),
+    }[kind]
+    path = zipped(tmp_path / "t.zip", **{f"data__t_{kind}": content, "README_txt": "words", "__MACOSX/t.csv": "x"})
+    same(Table.from_file(path), THINGS)
+    same(open_data(path), THINGS)
+    same(open_data(path.rename(tmp_path / "T.ZIP")), THINGS)
+
+
+def test_zips_that_hold_no_single_table(tmp_path):
+    content = THINGS.to_csv(index=False)
+    with pytest.raises(DataError, match=r"several tables \(test.csv, train.csv\); unpack it, and give the folder"):
+        open_data(zipped(tmp_path / "two.zip", train_csv=content, test_csv=content))
+    with pytest.raises(DataError, match=r"b\.zip, line 2: 2 values, but there are 3 columns"):
+        open_data(zipped(tmp_path / "b.zip", t_csv="a,b,c\n1,2\n1,2,3\n1,2,3\n"))
+    (tmp_path / "cut.zip").write_bytes((tmp_path / "two.zip").read_bytes()[:-30])
+    with pytest.raises(DataError, match=r"cut\.zip"):
+        open_data(tmp_path / "cut.zip")
+
+
+@pytest.mark.parametrize("ending", ["xlsx", "XLS", "ods"])
+def test_a_spreadsheet_is_named(tmp_path, ending):
+    (tmp_path / f"t.{ending}").write_bytes(b"PK\x03\x04")
+    with pytest.raises(DataError, match="is a spreadsheet; save it as CSV"):
+        open_data(tmp_path / f"t.{ending}")
 
 
 def test_headers(tmp_path):

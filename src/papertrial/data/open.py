@@ -19,6 +19,7 @@ from papertrial.data.images import Images
 from papertrial.data.layout import PARTS
 
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib")
+_SHEETS = (".xlsx", ".xlsm", ".xls", ".ods")
 _FRAMES = ("pandas", "polars", "pyarrow")
 _HUB_FILES = ("dataset_info.json", "dataset_dict.json", "state.json")  # what `save_to_disk` of datasets writes
 _ACCEPTED = (
@@ -33,8 +34,8 @@ def open(
     """Images, a Table, Texts, Pairs, Judged outputs or a Collection from whatever `source` is.
 
     - a path: a folder or archive (.tar, .tar.gz, .tar.xz, .zip) of images or texts; one image; idx files (MNIST) or
-      CIFAR-10 binary batches, plain or packed; a text file, plain or packed, whose lines are the texts; CSV, TSV, JSON
-      Lines or Parquet, or a folder of them; .npy and .npz. Images may have captions beside them or in the archive
+      CIFAR-10 binary batches, plain or packed; a text file, plain or packed, whose lines are the texts; CSV, TSV, JSON,
+      JSON Lines or Parquet, or a folder of them, or one in a zip; .npy and .npz. Images may have captions beside them or in the archive
       (captions.jsonl, captions.csv, metadata.csv, COCO, a .txt per image), and a file of captions opens the images that
       it names; `images#name` takes the captions from the column `name`. A table in which all columns besides the target are text
       holds texts; `reviews.csv#body` names the column of text, `pairs.csv#first,second` two for pairs. One with the columns
@@ -140,12 +141,20 @@ def _built_in(name: str, target: str | None) -> Data:
 
 def _from_file(path: Path, target: str | None, column: str) -> Data:
     from papertrial.data.table import Table
-    from papertrial.data.tablefiles import holds_prose, is_table
+    from papertrial.data.tablefiles import holds_prose, is_table, zipped
     from papertrial.data.texts import Texts
 
     lower = path.name.lower()
     if lower.endswith(textfiles.ARCHIVES):
         names = [name for name, _ in textfiles.members(path)]
+        tables = zipped(path)
+        if tables and _are_tables(names, len(tables)):
+            if len(tables) > 1:
+                raise DataError(
+                    f"{path} holds several tables ({', '.join(tables[:5])})",
+                    "unpack it, and give the folder or one of them",
+                )
+            return Table.from_file(path, target)
         return Texts.from_files(path) if _mostly_text(names) else Images.from_files(path, column)
     if path.suffix.lower() in EXTENSIONS:
         return Images.from_files(path)
@@ -158,11 +167,19 @@ def _from_file(path: Path, target: str | None, column: str) -> Data:
     plain = textfiles.bare_name(lower)
     if is_table(path) and not (plain.endswith(".txt") and holds_prose(path)):
         return Table.from_file(path, target)
+    if lower.endswith(_SHEETS):
+        raise DataError(f"{path} is a spreadsheet", "save it as CSV, and give that file")
     if lower.endswith(_PICKLES):
         raise DataError(f"{path} is a pickle, which can run any code and is never loaded", _ACCEPTED)
     if Path(plain).suffix in textfiles.SUFFIXES or textfiles.looks_like_text(path):
         return Texts.from_files(path)
     raise DataError(f"{path} is a file of a kind that is not known", _ACCEPTED)
+
+
+def _are_tables(names: Sequence[str], tables: int) -> bool:
+    """Whether as many of these files as there are tables hold neither more images nor more texts."""
+    pictures = sum(os.path.splitext(name)[1].lower() in EXTENSIONS for name in names)
+    return pictures <= tables and sum(map(textfiles.is_text, names)) <= tables
 
 
 def _mostly_text(names: Sequence[str]) -> bool:
@@ -196,8 +213,7 @@ def _from_folder(path: Path, target: str | None, column: str) -> Data:
                 packed.name = path.name or str(path.resolve())
                 return packed
     names = [name for name, _ in textfiles.members(path)]
-    texts = sum(map(textfiles.is_text, names))
-    if tables and len(images.names) <= len(tables) and texts <= len(tables):
+    if tables and _are_tables(names, len(tables)):
         return Table.from_file(path, target)
     if _mostly_text(names):
         return Texts.from_files(path)

@@ -81,7 +81,7 @@ class Table(Data):
     def from_file(cls, path: Any, target: str | None = None) -> Table:
         """A table from a file, a folder, or {part: file}.
 
-        Files: .csv .tsv .txt .json .jsonl (each also .gz) and .parquet. A folder holds one file, files of one table
+        Files: .csv .tsv .txt .json .jsonl (each also .gz, or alone in a .zip) and .parquet. A folder holds one file, files of one table
         in pieces, or train.*, test.* (and valid.*) files. Raises DataError for what cannot be read, an empty table
         or an unknown target, naming the file and the line.
         """

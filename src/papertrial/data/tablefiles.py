@@ -13,6 +13,7 @@ import gzip
 import io
 import json
 import re
+import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ PIECE_BYTES = 16 << 20  # of text read at a time; no row may be longer
 PIECE_ROWS = 1 << 16  # of typed sources
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(inf|Inf|INF)(inity)?$"
 SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".parquet", ".pq", ".jsonl", ".ndjson", ".json")
+_ZIPPED = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json")
 _DELIMITERS = "\t,;|"  # of those that cut equally well, the first
 _SENTENCE = 4  # words in a cell that is no name
 _START = 1 << 16  # bytes by which text is told from a table
@@ -133,7 +135,21 @@ def source_of(path: Path | str) -> Source:
     raise DataError(f"{path} is not a table papertrial knows", f"known: {', '.join(SUFFIXES)}, text also as .gz")
 
 
+def zipped(path: Path) -> list[str]:
+    """Names of the tables in a zip, without Parquet files, which cannot be read from inside one."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+    except (zipfile.BadZipFile, OSError):
+        return []
+    inside = (name for name in names if not name.startswith("__MACOSX/") and not Path(name).name.startswith("."))
+    return sorted(name for name in inside if Path(name).suffix.lower() in _ZIPPED)
+
+
 def _kind(path: Path) -> str:
+    if path.suffix.lower() == ".zip":
+        found = zipped(path)
+        return Path(found[0]).suffix.lower() if len(found) == 1 else ""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
@@ -146,7 +162,14 @@ def _file_key(path: Path) -> str:
 
 
 def _open_bytes(path: Path) -> Any:
+    if path.suffix.lower() == ".zip":
+        return zipfile.ZipFile(path).open(zipped(path)[0])
     return gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb")
+
+
+def _open_arrow(path: Path) -> Any:
+    """As `_open_bytes`, for Arrow, which unpacks .gz faster itself."""
+    return _open_bytes(path) if path.suffix.lower() == ".zip" else pa.input_stream(str(path), compression="detect")
 
 
 def unique_names(raw: Iterable[Any]) -> tuple[list[str], list[str]]:
@@ -172,6 +195,15 @@ def unique_names(raw: Iterable[Any]) -> tuple[list[str], list[str]]:
     return names, notes
 
 
+def _before(rows: list[list[str]]) -> int:
+    """How many rows stand before the table: blank ones, and remarks that begin with # and have another number of fields."""
+    width = Counter(len(row) for row in rows if row).most_common(1)[0][0]
+    return next(
+        (at for at, row in enumerate(rows) if row and (len(row) == width or not row[0].lstrip().startswith("#"))),
+        next(at for at, row in enumerate(rows) if row),
+    )
+
+
 def _is_header(first: list[str], rows: list[list[str]]) -> bool:
     """Whether the first row names the columns.
 
@@ -195,9 +227,14 @@ class CsvFile:
         self.notes: list[str] = []
         self.encoding = self._find_encoding()
         rows = self._sniff()
-        self._blank = next(index for index, row in enumerate(rows) if row)
-        header = rows[self._blank]
-        self._headed = _is_header(header, [row for row in rows[self._blank + 1 :] if row])
+        self._before = _before(rows)
+        if remarks := [row for row in rows[: self._before] if row]:
+            words = self.delimiter.join(remarks[0]).strip()
+            self.notes.append(
+                f"{self.path.name} begins with {counted(len(remarks), 'line')} of remarks, such as {words[:60]!r}"
+            )
+        header = rows[self._before]
+        self._headed = _is_header(header, [row for row in rows[self._before + 1 :] if row])
         if self._headed:
             self.names, notes = unique_names(header)
             self.notes += notes
@@ -250,7 +287,7 @@ class CsvFile:
         kept = [name for name in self.names if name in wanted]
         read = pa.csv.ReadOptions(
             column_names=self.names,
-            skip_rows_after_names=self._blank + self._headed,
+            skip_rows_after_names=self._before + self._headed,
             block_size=PIECE_BYTES,
             encoding="utf8" if self.encoding == "utf-8" else self.encoding,
         )
@@ -260,7 +297,7 @@ class CsvFile:
         convert = pa.csv.ConvertOptions(column_types={name: pa.string() for name in kept}, include_columns=kept)
         last = None
         try:
-            with pa.input_stream(str(self.path), compression="detect") as stream:
+            with _open_arrow(self.path) as stream:
                 for batch in pa.csv.open_csv(stream, read, parse, convert):
                     if batch.num_rows:
                         last = batch
@@ -274,7 +311,7 @@ class CsvFile:
         """One line for what Arrow refused: the first row with another number of fields, where that is the reason."""
         if "columns" in str(error):
             try:
-                for line, record in self._records(self.delimiter):
+                for line, record in islice(self._records(self.delimiter), self._before, None):
                     if record and len(record) != len(self.names):
                         return DataError(
                             f"{self.path}, line {line}: {counted(len(record), 'value')}, but there are {counted(len(self.names), 'column')}",
@@ -300,7 +337,8 @@ class CsvFile:
         """`line 17` of the file for data row `row` (quoted line breaks and blank lines counted)."""
         skipped = row + self._headed
         try:
-            filled = (line for line, record in self._records(self.delimiter) if record or len(self.names) == 1)
+            records = islice(self._records(self.delimiter), self._before, None)
+            filled = (line for line, record in records if record or len(self.names) == 1)
             return f"line {next(islice(filled, skipped, None))}"
         except (csv.Error, StopIteration):
             return f"row {row + 1}"
@@ -331,7 +369,7 @@ class ParquetFile:
 
 
 class JsonFile:
-    """One JSON object per line, or one list of objects."""
+    """One JSON object per line; or one list of objects; or one object that holds a table: see `_rows_of`."""
 
     delimiter = ""
 
@@ -344,12 +382,11 @@ class JsonFile:
         with _readable(self.path), _open_bytes(self.path) as stream:
             text = io.TextIOWrapper(stream, encoding="utf-8-sig")
             try:
-                if text.read(4096).lstrip().startswith("["):
-                    text.seek(0)
-                    records: Iterable[Any] = json.load(text)
-                    yield from (self._checked(record, f"item {index + 1}") for index, record in enumerate(records))
+                if self._is_whole(text):
+                    records = json.load(text)
+                    rows = records if isinstance(records, list) else _rows_of(records)
+                    yield from (self._checked(record, f"item {index + 1}") for index, record in enumerate(rows))
                     return
-                text.seek(0)
                 for line, content in enumerate(text, 1):
                     if content.strip():
                         yield self._checked(self._parsed(content, line), f"line {line}")
@@ -359,6 +396,14 @@ class JsonFile:
                 ) from None
             except json.JSONDecodeError as error:
                 raise DataError(f"{self.path}, line {error.lineno}: not JSON ({error.msg})", "mend that line") from None
+
+    def _is_whole(self, text: io.TextIOWrapper) -> bool:
+        """Whether the file is one value and not one a line; the text stands at its beginning afterwards."""
+        lines = (line.strip() for line in text if line.strip())
+        first = next(lines, "")
+        alone = first.startswith("{") and (not first.endswith("}") or next(lines, None) is None)
+        text.seek(0)
+        return alone or first.startswith("[")
 
     def _parsed(self, content: str, line: int) -> Any:
         try:
@@ -383,6 +428,25 @@ class JsonFile:
 
     def place(self, row: int) -> str:
         return f"record {row + 1}"
+
+
+def _rows_of(held: dict[str, Any]) -> list[Any]:
+    """The rows in one JSON object: a list of values for each column; as pandas writes a frame, where a column has its values
+    by the number of the row, or names and rows stand apart; objects by a name each; a list of objects under some name. Else
+    the object is the only row."""
+    columns, data, values = held.get("columns"), held.get("data"), list(held.values())
+    if isinstance(columns, list) and isinstance(data, list) and all(isinstance(row, list) for row in data):
+        return [dict(zip(columns, row, strict=False)) for row in data]
+    if all(isinstance(value, list) and not any(isinstance(one, dict) for one in value[:1]) for value in values):
+        if len({len(value) for value in values}) == 1:
+            return [dict(zip(held, row, strict=True)) for row in zip(*values, strict=True)]
+    elif all(isinstance(value, dict) for value in values):
+        rows = dict.fromkeys(key for value in values for key in value)
+        if not all(key.isdecimal() for key in rows):
+            return values
+        return [{name: value.get(key) for name, value in held.items()} for key in rows]
+    tables = [value for value in values if isinstance(value, list) and value and isinstance(value[0], dict)]
+    return tables[0] if len(tables) == 1 else [held]
 
 
 class Frame:
@@ -450,7 +514,7 @@ def _readable(path: Path) -> Iterator[None]:
     """Turns what a damaged or unreadable file raises into one line that names it."""
     try:
         yield
-    except (OSError, EOFError, zlib.error, pa.ArrowInvalid) as error:
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, pa.ArrowInvalid) as error:
         raise DataError(f"{path} cannot be read ({_first_line(error)})", "is it complete?") from error
 
 
