@@ -176,6 +176,12 @@ def test_a_better_method_helps(run, world):
     assert found.complete
 
 
+def test_one_name_may_stand_alone_and_a_comparison_is_shown_as_its_table(world, tmp_path):
+    found = compare("new", FakeData(), out=tmp_path / "study", seeds=3, worth=False, baselines="linear", echo=None)
+    assert [row.name for row in found.rows] == ["linear", "new"]
+    assert repr(found) == str(found) == "\n".join(found.lines()) and found.sentences[0][:20] in str(found)
+
+
 def test_energy_is_told_with_its_label_and_where_it_comes_from(run, world, tmp_path):
     world.energy = {
         "new": Energy(0.021, "measured", "CPU measured by RAPL (package-0)"),

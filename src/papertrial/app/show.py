@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from papertrial.core.recipe import Setting
+from papertrial.core.words import aligned
 
 
 def columns() -> int:
@@ -30,17 +31,12 @@ def labelled(rows: Iterable[tuple[str, str]], width: int = 12) -> list[str]:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], last_cut: bool = False) -> list[str]:
     """Aligned columns; with `last_cut` the last column is cut to the terminal's width (never in a pipe)."""
-    widths = [max(len(str(row[place])) for row in [head, *rows]) for place in range(len(head))]
-    last_cut = last_cut and sys.stdout.isatty()
-    if last_cut:
-        widths[-1] = max(20, columns() - sum(widths[:-1]) - 2 * (len(widths) - 1))
-    lines = []
-    for row in [head, *rows]:
-        cells = [str(cell) for cell in row]
-        if last_cut:
-            cells[-1] = textwrap.shorten(cells[-1], widths[-1], placeholder=" ...")
-        lines.append("  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip())
-    return lines
+    cells = [list(map(str, row)) for row in [head, *rows]]
+    if last_cut and sys.stdout.isatty():
+        before = sum(max(map(len, column)) + 2 for column in zip(*(row[:-1] for row in cells), strict=True))
+        for row in cells:
+            row[-1] = textwrap.shorten(row[-1], max(20, columns() - before), placeholder=" ...")
+    return aligned(cells)
 
 
 def settings(rows: Iterable[Setting]) -> list[str]:

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 from types import ModuleType
 from typing import Any
 
+from papertrial.core.words import aligned
+
 KINDS = ("architecture", "objective", "technique", "analysis", "system", "estimator")
 CLAIM_KINDS = ("identity", "property", "trend", "number")
 
@@ -183,6 +185,9 @@ class Report:
     figures: tuple[Figure, ...] = ()
     caveats: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return "\n".join([self.title, *aligned(self.facts), *aligned([self.head, *self.rows]), self.verdict])
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -14,6 +14,7 @@ import numpy as np
 
 from papertrial.core.budget import Budget
 from papertrial.core.facts import Facts
+from papertrial.core.words import aligned, counted
 
 _PIECE = 1 << 22  # values of a Ragged that are taken together
 
@@ -160,6 +161,11 @@ class Scores:
     metrics: dict[str, float]
     per_example: np.ndarray
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        ends = {name: "[{:.3f}, {:.3f}]".format(*pair) for name, pair in self.intervals.items()}
+        rows = [(name, f"{value:.3f}", ends.get(name, "")) for name, value in self.metrics.items()]
+        return "\n".join([f"{counted(len(self.per_example), 'example')}, with 95 % intervals", *aligned(rows)])
 
 
 @dataclass(frozen=True)

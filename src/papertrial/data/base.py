@@ -17,6 +17,7 @@ import psutil
 
 from papertrial.core.errors import DataError, PapertrialError
 from papertrial.core.files import write_with
+from papertrial.core.words import aligned, counted
 
 #: set to False to keep progress bars off the error stream
 show_progress = True
@@ -53,10 +54,9 @@ class Look:
             "numbers": self.numbers,
         }
 
-    def __str__(self) -> str:
-        width = max((len(label) for label, _ in self.facts), default=0)
-        lines = [f"{self.name} ({self.kind})", *(f"{label:{width}}  {words}" for label, words in self.facts)]
-        return "\n".join([*lines, *(f"- {note}" for note in self.notes)])
+    def __repr__(self) -> str:
+        """As people read it, in a notebook too."""
+        return "\n".join([f"{self.name} ({self.kind})", *aligned(self.facts), *(f"- {note}" for note in self.notes)])
 
 
 class Data:
@@ -72,6 +72,13 @@ class Data:
         self.name = name
         self.fingerprint = fingerprint
         self.notes = list(notes)
+
+    def __len__(self) -> int:
+        """Examples, of which a collection has as many as documents."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} {self.name!r}: {counted(len(self), 'example')}; look() says more"
 
     def look(self) -> Look:
         """The facts page."""

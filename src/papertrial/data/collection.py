@@ -81,6 +81,9 @@ class Collection(Data):
             self.grade.values, self.part,
         )  # fmt: skip
 
+    def __len__(self) -> int:
+        return len(self.ids)
+
     # -- from files ---------------------------------------------------------------------------------------------
 
     @classmethod

@@ -256,6 +256,9 @@ class Table(Data):
         kept = column.categories if categories is None else tuple(categories)
         return _look_up(bits, hash_text(kept)), kept
 
+    def __len__(self) -> int:
+        return self.rows
+
     # -- target -------------------------------------------------------------------------------------------------
 
     def labels(

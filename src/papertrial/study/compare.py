@@ -24,7 +24,7 @@ from papertrial.core.files import read_json, to_json, write_json
 from papertrial.core.paper import Paper
 from papertrial.core.registry import Method
 from papertrial.core.stats import CANNOT_TELL, HELPS, Verdict, verdicts
-from papertrial.core.words import counted
+from papertrial.core.words import counted, several
 from papertrial.study.engine import Engine, Job, content, started
 from papertrial.study.worth import Worth
 from papertrial.study.worth import worth as worth_in_labels
@@ -95,6 +95,9 @@ class Comparison:
     looks: tuple[int, ...] = ()
     complete: bool = True
     folder: str = ""
+
+    def __repr__(self) -> str:
+        return "\n".join(self.lines())
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"rows": [asdict(row) | {"worth": row.worth} for row in self.rows]}
@@ -226,7 +229,7 @@ class _Study:
 
 
 def compare(
-    methods: Sequence[str],
+    methods: Sequence[str] | str,
     data: Any,
     *,
     task: str | None = None,
@@ -238,7 +241,7 @@ def compare(
     baselines: Sequence[str] | str | None = None,
     backbone: str | None = None,
     settings: Mapping[str, Any] | None = None,
-    techniques: Sequence[str] = (),
+    techniques: Sequence[str] | str = (),
     recipe: str = "base",
     labels: int | None = None,
     size: int | None = None,
@@ -271,7 +274,7 @@ def compare(
     """
     from papertrial.use.fit import choose_task, default_folder
 
-    echo = echo or (lambda line: None)
+    echo, methods = echo or (lambda line: None), several(methods)
     if seeds < 1:
         raise PapertrialError(f"{seeds} seeds are none", "give 3 or more, 5 are better")
     if not set(methods) - {against}:
@@ -306,7 +309,7 @@ def compare(
             size=size,
             backbone=backbone,
             settings=dict(settings or {}),
-            techniques=list(techniques),
+            techniques=several(techniques),
             recipe=recipe,
             against=against,
             baselines=listed,
@@ -352,7 +355,7 @@ def _entrants(
     elif baselines == "none":
         listed = []
     else:
-        listed = [baselines] if isinstance(baselines, str) else list(baselines)
+        listed = several(baselines)
     if against is not None and against not in listed:
         listed = [against, *listed]
     if not listed:

@@ -25,6 +25,7 @@ from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.recipe import Optim
 from papertrial.core.run import Run
 from papertrial.core.task import Estimator, Prepared, Split, Task
+from papertrial.core.words import aligned
 from papertrial.study.compare import CURVE_SEEDS, FRACTIONS, plan
 
 if TYPE_CHECKING:
@@ -131,6 +132,9 @@ class Estimate:
         """Of the whole command that makes one run."""
         return self.starting + self.cost.seconds
 
+    def __repr__(self) -> str:
+        return "\n".join(aligned(self.lines()))
+
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "seconds": self.seconds}
 
@@ -172,7 +176,7 @@ def estimate(
     backbone: str | None = None,
     recipe: str = "base",
     settings: Mapping[str, Any] | None = None,
-    techniques: Sequence[str] = (),
+    techniques: Sequence[str] | str = (),
     budget: Budget | str | None = None,
     labels: int | None = None,
     size: int | None = None,
@@ -225,7 +229,7 @@ def run_cost(
     backbone: str | None = None,
     recipe: str = "base",
     settings: Mapping[str, Any] | None = None,
-    techniques: Sequence[str] = (),
+    techniques: Sequence[str] | str = (),
     budget: Budget | None = None,
     seed: int = 0,
 ) -> Cost:
@@ -517,7 +521,7 @@ def _comparison(
     backbone: str | None,
     recipe: str,
     settings: Mapping[str, Any] | None,
-    techniques: Sequence[str],
+    techniques: Sequence[str] | str,
     budget: Budget,
     seed: int,
 ) -> Plan:

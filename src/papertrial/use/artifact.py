@@ -26,6 +26,9 @@ class Artifact:
     def __init__(self, folder: Path, card: dict[str, Any], task: Task, model: Any, head: dict[str, np.ndarray]) -> None:
         self.folder, self.card, self.task, self.model, self.head = folder, card, task, model, head
 
+    def __repr__(self) -> str:
+        return f"Artifact {str(self.folder)!r}: {self.card['method']['name']}, trained for {self.task.name}"
+
     @classmethod
     def load(cls, folder: Path | str) -> Artifact:
         """Rebuild the model from the card and read its weights; nothing is unpickled.

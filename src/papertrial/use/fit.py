@@ -24,6 +24,7 @@ from papertrial.core.recipe import Optim, Setting, resolve, unknown_settings
 from papertrial.core.registry import Method, Technique
 from papertrial.core.run import Run, environment
 from papertrial.core.task import Estimator, Prepared, Split, Task
+from papertrial.core.words import several
 from papertrial.train import processes
 from papertrial.use.output import write_picture
 
@@ -144,7 +145,7 @@ def resolve_method(
     backbone: str | None = None,
     recipe: str = "base",
     settings: Mapping[str, Any] | None = None,
-    techniques: Sequence[str] = (),
+    techniques: Sequence[str] | str = (),
 ) -> Resolved:
     """Decide every setting of `method` on this data. `settings` named `backbone.x` go to the backbone; `techniques` come
     beside those of the recipe, or in their place where the name is the same.
@@ -152,7 +153,7 @@ def resolve_method(
     Raises PapertrialError for an unknown recipe, setting, technique or backbone, or a backbone where none is used, and
     Declined for a technique on a method that takes no gradient steps.
     """
-    given = dict(settings or {})
+    given, techniques = dict(settings or {}), several(techniques)
     inner = {name.removeprefix("backbone."): given.pop(name) for name in list(given) if name.startswith("backbone.")}
     module = method.module
     if recipe not in module.recipes:
@@ -233,7 +234,7 @@ def fit_prepared(
     backbone: str | None = None,
     recipe: str = "base",
     settings: Mapping[str, Any] | None = None,
-    techniques: Sequence[str] = (),
+    techniques: Sequence[str] | str = (),
     budget: Budget | None = None,
     seed: int = 0,
     fresh: bool = False,
@@ -310,7 +311,7 @@ def fit(
     backbone: str | None = None,
     recipe: str = "base",
     settings: Mapping[str, Any] | None = None,
-    techniques: Sequence[str] = (),
+    techniques: Sequence[str] | str = (),
     budget: Budget | str | None = None,
     labels: int | None = None,
     size: int | None = None,
