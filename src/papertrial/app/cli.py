@@ -309,7 +309,7 @@ def fit(
     set_: Settings = None,
     compile_: Annotated[
         bool,
-        typer.Option("--compile", help="Compile the model with torch.compile, one of texts layer by layer."),
+        typer.Option("--compile", help="Compile the model with torch.compile, encoders of text layer by layer."),
     ] = False,
     technique: Techniques = None,
     labels: Labels = None,
