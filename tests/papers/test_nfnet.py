@@ -278,6 +278,29 @@ def test_folding_keeps_padding_and_groups(same):
         assert torch.equal(model.fold()(image), model(image))
 
 
+def test_a_trained_model_answers_folded_and_anew_when_its_weights_change(tmp_path, monkeypatch):
+    import papertrial as pt
+
+    model = pt.fit("nfnet", data="digits", recipe="tiny", budget="3steps", out=tmp_path / "run", progress=False)
+    rows, _ = model.encode("digits")
+    rows = rows.take(range(40))
+    monkeypatch.setattr(model, "encode", lambda data: (rows, None))
+
+    def plain():
+        return model.task.outputs(model.model, model.head, rows)
+
+    assert (model.outputs(None) == plain()).all()
+    first = model._answering()
+    assert model._answering() is first and first is not model.model
+    assert not any(isinstance(layer, ScaledWSConv) for layer in first.modules())
+    before = model.outputs(None)
+    with torch.no_grad():
+        for weight in model.model.parameters():
+            weight.mul_(1.1)
+    assert (model.outputs(None) == plain()).all() and (model.outputs(None) != before).any()
+    assert any(isinstance(layer, ScaledWSConv) for layer in model.model.modules()), "the model itself was folded"
+
+
 def test_a_fresh_network_passes_its_shortcut_alone():
     torch.manual_seed(0)
     model = NFNet(replace(SMALL, depths=(3,), widths=(32,), stem="full", final=0.0), 3).double()

@@ -25,6 +25,7 @@ class Artifact:
 
     def __init__(self, folder: Path, card: dict[str, Any], task: Task, model: Any, head: dict[str, np.ndarray]) -> None:
         self.folder, self.card, self.task, self.model, self.head = folder, card, task, model, head
+        self._answers: tuple[list[tuple[int, int]], Any] = ([], None)
 
     def __repr__(self) -> str:
         return f"Artifact {str(self.folder)!r}: {self.card['method']['name']}, trained for {self.task.name}"
@@ -78,9 +79,20 @@ class Artifact:
             )
         return self.task.encode(self.card["state"], opened), opened
 
+    def _answering(self) -> Any:
+        """The model as it answers fastest: what can be folded is folded, anew where weights have changed since."""
+        from papertrial.use.predictor import foldable, folded
+
+        if isinstance(self.model, Estimator) or foldable(self.model) is None:
+            return self.model
+        state = [(tensor.data_ptr(), tensor._version) for tensor in self.model.state_dict().values()]
+        if state != self._answers[0]:
+            self._answers = (state, folded(self.model))
+        return self._answers[1]
+
     def outputs(self, data: Any) -> np.ndarray:
         """Probabilities (N, classes) or values (N,), float64."""
-        return self.task.outputs(self.model, self.head, self.encode(data)[0])
+        return self.task.outputs(self._answering(), self.head, self.encode(data)[0])
 
     def predict(self, data: Any) -> dict[str, np.ndarray]:
         """Answers as named columns of equal length: `example`, `prediction`, and a probability per class."""
@@ -92,7 +104,7 @@ class Artifact:
         split, opened = self.encode(data)
         if not split.examples:
             raise DataError(f"{opened.name} holds no examples", "give data with at least one")
-        answers = self.task.answers(self.task.outputs(self.model, self.head, split), self.card["state"])
+        answers = self.task.answers(self.task.outputs(self._answering(), self.head, split), self.card["state"])
         return {"example": np.asarray(opened.names), **answers}
 
     def evaluate(self, data: Any) -> Scores:
@@ -115,11 +127,11 @@ class Artifact:
                     f"no label of {opened.name} is one of the classes of this model",
                     f"it knows: {', '.join(self.card['state']['class_names'][:10])}",
                 )
-        return self.task.score(self.task.outputs(self.model, self.head, split), split, self.card["state"])
+        return self.task.score(self.task.outputs(self._answering(), self.head, split), split, self.card["state"])
 
     def embed(self, data: Any) -> np.ndarray:
         """Features (N, width), float32. Raises Declined for a model without features."""
-        return self.task.embed(self.model, self.encode(data)[0])
+        return self.task.embed(self._answering(), self.encode(data)[0])
 
     def generate(self, prompts: str | Sequence[str] = (), **options: Any) -> list[Any]:
         """Texts that go on from prompts, or answer them, with the options of `use.generate.generate`; or pictures, of which the
