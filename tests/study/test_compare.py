@@ -66,6 +66,7 @@ class World:
     test: int = TEST
 
     energy: dict = field(default_factory=dict)
+    trials: dict = field(default_factory=dict)
 
     def prepare(self, task, data, seed=0, labels=None, size=None, fraction=None):
         labelled = round(400 * (fraction or 1))
@@ -99,7 +100,7 @@ class World:
         if not task.higher:
             scores = 1 - scores
         metric = task.primary_for({})[0]
-        meter = Meter(steps=100, samples=6400, seconds=12.5, peak_bytes=None if name == "majority" else 250_000_000)
+        meter = Meter(100, 6400, 12.5, self.trials.get(name, 0), None if name == "majority" else 250_000_000)
         meter = meter.with_energy(self.energy.get((name, seed), self.energy.get(name, meter.spent())))
         return use_fit.Outcome(
             Path(out),
@@ -227,6 +228,22 @@ def test_who_took_longer_than_an_equal_share_is_named(run):
     assert not [note for note in run(budget="10s").notes if note.startswith("over")]
     (note,) = [note for note in run(budget="5s", fresh=True).notes if note.startswith("over")]
     assert note.startswith("over the 5 s of a run: ") and "new 12 s" in note and "larger --budget" in note
+
+
+def test_a_budget_of_steps_is_not_called_equal_for_who_tunes_itself(run, world, said, tmp_path):
+    world.trials = {"trees": 100, "linear": 1}
+    found = run(budget="20steps")
+    assert "(trees, linear take no steps and are not limited by it)" in said[0]
+    assert (
+        "trees tuned without a limit: 20 steps say nothing to it; a --budget of seconds is equal for all" in found.notes
+    )
+    assert "over trees, 3 seeds" in found.sentences[0] and "equal" not in found.sentences[0]
+    for budget in ("30s", "20trials"):
+        limited = run(budget=budget, out=tmp_path / budget)
+        assert not any("without a limit" in note for note in limited.notes) and "at an equal" in limited.sentences[0]
+    world.trials = {}
+    steps = run(budget="20steps", out=tmp_path / "none", methods=("new", "other"), baselines="none", against="other")
+    assert "at an equal 20 steps" in steps.sentences[0] and "limited" not in steps.plan
 
 
 def test_lower_is_better_is_told_in_the_metrics_own_direction(run, world):

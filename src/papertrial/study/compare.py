@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -453,6 +453,9 @@ def _plan(study: _Study, entrants: list[_Entrant], runs: int, curve_runs: int) -
     seconds = study.budget.seconds
     together = study.engine.at_once
     time = "how long is not known beforehand"
+    free = [e.name for e in entrants if e.method.paper.kind == "estimator" and not _idle(e, study.recipe)]
+    if seconds is None and study.budget.trials is None and free:
+        time += f" ({', '.join(free)} take no steps and are not limited by it)"
     if seconds is not None:
         time = f"about {duration(math.ceil(runs / together) * seconds)}"
     if together > 1:
@@ -592,13 +595,21 @@ def _judge(
         failed=failed,
         declined=dict(study.declined),
         notes=tuple(
-            dict.fromkeys([*study.data.notes, *study.prepared.notes, *_caution(study, words), *_late(study, rows)])
+            dict.fromkeys(
+                [
+                    *study.data.notes,
+                    *study.prepared.notes,
+                    *_caution(study, words),
+                    *_late(study, rows),
+                    *_unbound(study, entrants),
+                ]
+            )
         ),
         looks=study.looks,
         complete=complete,
         folder=str(study.out),
     )
-    return replace(result, sentences=tuple(_sentences(result, entrants)))
+    return replace(result, sentences=tuple(_sentences(result, entrants, _tuned(study, entrants))))
 
 
 def _row(
@@ -697,6 +708,20 @@ def _late(study: _Study, rows: Sequence[Row]) -> list[str]:
     return [f"over the {duration(given)} of a run: {said}; {why}"] if late else []
 
 
+def _tuned(study: _Study, entrants: Sequence[_Entrant]) -> list[str]:
+    """Who tunes itself, which only a budget of seconds or trials limits, where the budget has neither."""
+    if study.budget.seconds is not None or study.budget.trials is not None:
+        return []
+    able = (entrant for entrant in entrants if entrant.method.paper.kind == "estimator" and not entrant.stopped)
+    return [entrant.name for entrant in able if any((outcome.meter.trials or 0) > 1 for outcome in entrant.outcomes)]
+
+
+def _unbound(study: _Study, entrants: Sequence[_Entrant]) -> list[str]:
+    names = _tuned(study, entrants)
+    words = f"{', '.join(names)} tuned without a limit: {study.budget} say nothing to it; a --budget of seconds is equal for all"
+    return [words] if names else []
+
+
 def _digits(result: Comparison) -> int:
     """Decimals that show three figures of the largest metric and one of the narrowest interval, six at most."""
     sizes = [abs(row.metric) for row in result.rows if row.metric]
@@ -707,14 +732,15 @@ def _digits(result: Comparison) -> int:
     return min(6, max(0, digits))
 
 
-def _sentences(result: Comparison, entrants: list[_Entrant]) -> list[str]:
+def _sentences(result: Comparison, entrants: list[_Entrant], tuned: Collection[str]) -> list[str]:
+    """tuned: who spent more than the budget says, with whom nobody is at an equal one."""
     found = [
         verdict.sentence(
             name,
             result.reference,
             result.metric,
             higher_is_better=result.higher_is_better,
-            budget=result.budget,
+            budget="" if {name, result.reference} & {*tuned} else result.budget,
             digits=_digits(result),
         )
         for name, verdict in result.verdicts.items()
