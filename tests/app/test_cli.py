@@ -250,6 +250,7 @@ def test_compare_says_a_verdict(papertrial):
 def test_unknown_names_are_answered_with_a_suggestion(refused):
     assert "mlp_mixer" in refused("read", "mlp_mixr")
     assert "barlow_twins" in refused("fit", "barlow_twin", "--data", "digits")
+    assert "fit needs a paper; papertrial look digits says which fit" in refused("fit", "--data", "digits")
     assert "not on the shelf yet" in refused("fit", "dino", "--data", "digits")
     assert "compare" in refused("compar", "rtdl")
     assert "tabular" in refused("fit", "rtdl", "--data", "wine", "--task", "tabulr")

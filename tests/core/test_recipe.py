@@ -77,6 +77,11 @@ def test_unknown_settings_are_refused_with_a_suggestion():
     unknown_settings({"patch": 1, "lr": 2}, Config, Optim)
     with pytest.raises(PapertrialError, match="did you mean 'patch'"):
         unknown_settings({"pach": 1}, Config)
+    for theirs, ours in (("learning_rate", "lr"), ("batch_size", "batch"), ("Patch_Size", "patch")):
+        with pytest.raises(PapertrialError, match=f"no setting '{theirs}'; it is called '{ours}' here"):
+            unknown_settings({theirs: 1}, Config, Optim)
+    with pytest.raises(PapertrialError, match="known: "):
+        unknown_settings({"d_model": 1}, Config)
 
 
 def test_settings_are_read_from_the_command_line():

@@ -327,6 +327,8 @@ def fit(
     ] = False,
 ) -> None:
     """Train one paper on your data. The same command resumes a run that was stopped; nothing is lost."""
+    if paper is None and data is not None and not help_:
+        raise PapertrialError("fit needs a paper", f"papertrial look {quote(data)} says which fit")
     if paper is None or help_:
         _fit_help(paper)
         return

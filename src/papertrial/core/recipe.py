@@ -96,12 +96,31 @@ def resolve(cls: type, facts: Facts | None, layers: Mapping[str, Mapping[str, An
     return cls(**values), settings
 
 
+#: what other libraries call our settings
+_ELSEWHERE = {
+    **dict.fromkeys(("learning_rate", "learningrate", "eta"), "lr"),
+    **dict.fromkeys(("batch_size", "batchsize", "bs"), "batch"),
+    **dict.fromkeys(("wd", "decay"), "weight_decay"),
+    **dict.fromkeys(("num_epochs", "n_epochs", "max_epochs", "epoch"), "epochs"),
+    **dict.fromkeys(("num_layers", "n_layers", "layers", "n_blocks", "num_hidden_layers"), "depth"),
+    **dict.fromkeys(("hidden_size", "d_model", "dim", "embed_dim", "n_embd"), "width"),
+    **dict.fromkeys(("num_heads", "n_heads", "nhead", "num_attention_heads"), "heads"),
+    **dict.fromkeys(("warmup_steps", "warmup_ratio"), "warmup"),
+    **dict.fromkeys(("max_length", "max_len", "seq_len", "block_size"), "longest"),
+    **dict.fromkeys(("gradient_accumulation_steps", "grad_accum"), "accumulate"),
+    **dict.fromkeys(("max_grad_norm", "grad_clip", "gradient_clip"), "clip"),
+    **dict.fromkeys(("patch_size",), "patch"),
+}
+
+
 def unknown_settings(given: Mapping[str, Any], *classes: type) -> None:
     """Raise PapertrialError for a name that none of the dataclasses has."""
     known = [entry.name for cls in classes for entry in dataclasses.fields(cls)]
     for name in given:
         if name not in known:
-            raise PapertrialError(f"there is no setting {name!r}", did_you_mean(name, known))
+            ours = _ELSEWHERE.get(name.casefold())
+            hint = f"it is called {ours!r} here" if ours in known else did_you_mean(name, known)
+            raise PapertrialError(f"there is no setting {name!r}", hint)
 
 
 def parse_settings(texts: list[str]) -> dict[str, str]:
