@@ -113,7 +113,13 @@ def test_a_table_from_look_to_predictions(papertrial, tmp_path):
     )
     assert code == 0, err
     assert "accuracy" in out and "saved in run" in out and "\nenergy      " in out
-    assert out.splitlines()[-1].split("    ") == ["", "", "", "papertrial report run", "papertrial export run"]
+    assert out.splitlines()[-1].split("    ") == [
+        "",
+        "",
+        "",
+        "papertrial report run",
+        "papertrial export run --to onnx",
+    ]
 
     code, out, err = papertrial("predict", "run", "new.csv", "--out", "answers.csv")
     assert code == 0, err

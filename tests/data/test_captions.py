@@ -204,7 +204,7 @@ def test_a_text_beside_few_images_is_no_caption(tmp_path):
     images = open_data(root)
     assert images.captions is None
     assert not images.captioned
-    assert "left aside: 1 not images" in images.notes
+    assert "left aside: 1 file that is no image (.txt)" in images.notes
     assert images.look().numbers["captions"] == 0
 
 

@@ -433,7 +433,7 @@ def _uses(artifact: Any, folder: str) -> str:
 def _export(artifact: Any, folder: str) -> str:
     """The command that takes a network away, where it turns inputs into answers."""
     network = hasattr(artifact.model, "state_dict") and not hasattr(artifact.model, "draw")
-    return f"    papertrial export {folder}" if network else ""
+    return f"    papertrial export {folder} --to onnx" if network else ""
 
 
 class _Row:

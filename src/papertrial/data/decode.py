@@ -361,7 +361,7 @@ class Chosen(Source):
 
 
 class _Others(dict[str, int]):
-    """Counts of files left aside, by sort. beside: paths of those that may hold captions, where a folder is read."""
+    """Counts of files left aside, by sort; those that are no images by ending, too. beside: paths of those that may hold captions, where a folder is read."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -376,6 +376,7 @@ class _Others(dict[str, int]):
             self.count("hidden")
         elif os.path.splitext(name)[1].lower() not in EXTENSIONS:
             self.count("not images")
+            self.count(os.path.splitext(name)[1].lower())
         else:
             return True
         return False

@@ -33,6 +33,13 @@ from papertrial.data.layout import layout
 from papertrial.data.textfiles import ARCHIVES
 
 TRAIN, VALID, TEST = 0, 1, 2
+#: of what is left aside: one, and several
+_SORTS = {
+    "hidden": ("hidden file",),
+    "linked folders": ("linked folder",),
+    "folders that may not be read": ("folder that may not be read", "folders that may not be read"),
+    "not images": ("file that is no image", "files that are no images"),
+}
 SMALL, DEFAULT = 64, 64  # images of one size up to SMALL keep it; others are brought to DEFAULT
 _FEW, _IMBALANCE = 10, 10  # labelled images of a class, and ratio of largest to smallest class, that look warns at
 _SHOWN, _WIDTH = 3, 90  # captions shown, and characters of each
@@ -153,17 +160,21 @@ class Images(Data):
         DataError when it has no images."""
         if not source.names:
             aside = _aside(source.others) or "nothing"
-            raise DataError(
-                f"no images in {name} (it holds {aside})", "put images in it, in one folder per class for labels"
-            )
+            hint = "put images in it, in one folder per class for labels"
+            if {".heic", ".heif"} & {*source.others}:
+                hint = "save the .heic pictures as .jpg first: they are not read here"
+            raise DataError(f"no images in {name} (it holds {aside})", hint)
         notes: list[str] = []
         places: list[written.Place] = [source]
         if isinstance(source, Archive):
             places.append(written.Nearby(source.path.parent))
         found = written.find(source.names, places, notes.append, column)
         if found is not None and found.inside:
-            left = source.others.pop("not images") - found.inside
-            source.others.update({"not images": left} if left else {})
+            left = source.others["not images"] - found.inside
+            gone = [] if left else ["not images", *(ending for ending in source.others if ending.startswith("."))]
+            source.others.update({"not images": left})
+            for sort in gone:
+                del source.others[sort]
         return cls._described(source, found, name, notes)
 
     @classmethod
@@ -474,8 +485,14 @@ def _by(size: Sequence[int]) -> str:
 
 
 def _aside(others: dict[str, int]) -> str:
-    """What was left aside, counted by sort."""
-    return ", ".join(f"{count:,} {sort}" for sort, count in sorted(others.items()))
+    """What was left aside, counted by sort, and the endings of what is no image."""
+    endings = sorted((ending for ending in others if ending.startswith(".")), key=lambda ending: -others[ending])
+    named = f" ({', '.join(endings[:4])}{', ...' if len(endings) > 4 else ''})" if endings else ""
+    return ", ".join(
+        counted(count, *_SORTS[sort]) + (named if sort == "not images" else "")
+        for sort, count in sorted(others.items())
+        if sort in _SORTS
+    )
 
 
 def _class_words(numbers: dict[str, Any]) -> str:
