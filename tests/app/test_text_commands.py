@@ -33,6 +33,22 @@ def test_from_reviews_to_a_verdict(papertrial, tmp_path):
     assert code == 0 and "accuracy (higher is better)" in compared and "majority" in compared
 
 
+def test_questions_with_short_answers(papertrial, tmp_path):
+    """Pairs by their names; what answers in text is offered no export, which would be refused."""
+    rows = [{"answer": n + 1, "question": f"what comes after {n}?"} for n in range(60)]
+    Path("qa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    looked = papertrial("look", "qa.jsonl")[1]
+    assert "pairs of the columns 'question' and 'answer'" in looked and "fits        text_to_text" in looked
+    code, fitted, err = papertrial(
+        "fit", "byt5", "--data", "qa.jsonl", "--recipe", "tiny", "--budget", "2steps", "--out", "r", "-q"
+    )
+    assert code == 0, err
+    assert fitted.splitlines()[-1].strip() == "papertrial report r" and 'generate r "a text to answer"' in fitted
+    assert papertrial("export", "r", "--to", "onnx")[0] == 2
+    assert papertrial("predict", "r", "qa.jsonl", "-o", "answers.csv")[0] == 0
+    assert len(pd.read_csv("answers.csv")) == 60
+
+
 def test_pairs_with_scores(papertrial, tmp_path):
     draw = np.random.default_rng(0)
     words = np.array(["sea", "hill", "wave", "rock", "ship", "goat"])

@@ -109,6 +109,13 @@ def test_scores_are_means_of_examples():
         text_scores([], [], "chrf")
 
 
+@pytest.mark.parametrize("count", [1, 3, 40, 41, 997])
+def test_the_interval_of_a_share_stays_within_0_and_1(count):
+    none, every = (text_scores(["a"] * count, [target] * count, "exact_match") for target in "ba")
+    assert none.intervals["exact_match"][0] == 0.0 and 0 < none.intervals["exact_match"][1] < 1
+    assert every.intervals["exact_match"][1] == 1.0 and 0 < every.intervals["exact_match"][0] < 1
+
+
 @pytest.mark.parametrize("name", ["nearest", "majority"])
 def test_baselines_answer_again_when_read_back(name, tmp_path):
     made = papertrial.fit(name, Pairs.from_strings(CAPITALS), task="text_to_text", out=tmp_path / "run")

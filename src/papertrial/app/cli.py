@@ -416,23 +416,31 @@ def _run_lines(artifact: Any) -> list[str]:
     ]
 
 
-def _uses(artifact: Any, folder: str) -> str:
-    """What a trained model is for, as commands."""
+def _writes(artifact: Any) -> str:
+    """`answers` for a model from text to text, `on` for one that writes on, empty for one that writes nothing."""
     from papertrial.use.generate import writer
 
+    try:
+        return "answers" if hasattr(writer(artifact), "encode") else "on"
+    except Declined:
+        return ""
+
+
+def _uses(artifact: Any, folder: str) -> str:
+    """What a trained model is for, as commands."""
     if hasattr(artifact.model, "draw"):
         return f"papertrial generate {folder}    papertrial evaluate {folder} DATA"
-    try:
-        answers = hasattr(writer(artifact), "encode")
-    except Declined:
+    writes = _writes(artifact)
+    if not writes:
         return f"papertrial predict {folder} DATA    papertrial embed {folder} DATA"
-    begin = f"papertrial predict {folder} DATA" if answers else f"papertrial evaluate {folder} DATA"
-    return f'{begin}    papertrial generate {folder} "{"a text to answer" if answers else "how it begins"}"'
+    begin = f"papertrial predict {folder} DATA" if writes == "answers" else f"papertrial evaluate {folder} DATA"
+    return f'{begin}    papertrial generate {folder} "{"a text to answer" if writes == "answers" else "how it begins"}"'
 
 
 def _export(artifact: Any, folder: str) -> str:
     """The command that takes a network away, where it turns inputs into answers."""
     network = hasattr(artifact.model, "state_dict") and not hasattr(artifact.model, "draw")
+    network = network and _writes(artifact) != "answers"
     return f"    papertrial export {folder} --to onnx" if network else ""
 
 

@@ -310,7 +310,8 @@ def _add(
 def wilson(share: float, count: float) -> tuple[float, float]:
     centre = (share + Z**2 / (2 * count)) / (1 + Z**2 / count)
     half = Z / (1 + Z**2 / count) * np.sqrt(share * (1 - share) / count + Z**2 / (4 * count**2))
-    return float(min(centre - half, share)), float(max(centre + half, share))
+    low, high = (float(np.clip(end, 0.0, 1.0)) for end in (centre - half, centre + half))  # rounding leaves it
+    return min(low, float(share)), max(high, float(share))
 
 
 def _mean_of_shares(shares: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
