@@ -298,6 +298,12 @@ def test_what_is_not_there(tmp_path, monkeypatch, folder):
         open_data("")
 
 
+@pytest.mark.parametrize("address", ["https://example.com/t.csv", "s3://bucket/t.parquet", "file:///tmp/t.csv"])
+def test_an_address_is_no_file(address):
+    with pytest.raises(DataError, match="is an address, and data is read from files; download it, and give the file"):
+        open_data(address)
+
+
 def test_what_is_not_accepted(tmp_path, folder):
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -109,6 +109,8 @@ def _from_words(source: str | Path, target: str | None, text: tuple[str, ...]) -
     words = str(source)
     if words.startswith("hf:"):
         return foreign.from_hub(words.removeprefix("hf:"), target)
+    if "://" in words:
+        raise DataError(f"{words} is an address, and data is read from files", "download it, and give the file")
     path = Path(words).expanduser()
     if not words or not path.exists():
         if words in BUILT_IN:
