@@ -44,6 +44,7 @@ def test_what_the_face_returns_is_shown_in_a_few_lines(tmp_path):
 
 
 def test_a_report_is_its_table_and_its_sentence():
+    assert repr(Report("a title", "It is so.")).splitlines() == ["a title", "It is so."]
     report = Report("a title", "It is so.", (("of", "this"),), ("layer", "value"), (("1", "0.5"), ("12", "0.25")))
     assert repr(report).splitlines() == [
         "a title",

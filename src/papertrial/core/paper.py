@@ -187,7 +187,8 @@ class Report:
     files: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        return "\n".join([self.title, *aligned(self.facts), *aligned([self.head, *self.rows]), self.verdict])
+        table = aligned([self.head, *self.rows]) if self.head else []
+        return "\n".join([self.title, *aligned(self.facts), *table, self.verdict])
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
