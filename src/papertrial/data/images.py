@@ -135,8 +135,8 @@ class Images(Data):
         self._captions = None if captions is None or not any(captions) else tuple(captions)
         key = fingerprint(source.fingerprint, self._labels, self._part, *self.class_names, *(self._captions or ()))
         super().__init__(name, key, notes)
-        if source.others:
-            self.note(f"left aside: {_aside(source.others)}")
+        if aside := _aside(source.others):
+            self.note(f"left aside: {aside}")
 
     @classmethod
     def from_files(cls, path: Path | str, column: str = "") -> Images:
@@ -170,11 +170,7 @@ class Images(Data):
             places.append(written.Nearby(source.path.parent))
         found = written.find(source.names, places, notes.append, column)
         if found is not None and found.inside:
-            left = source.others["not images"] - found.inside
-            gone = [] if left else ["not images", *(ending for ending in source.others if ending.startswith("."))]
-            source.others.update({"not images": left})
-            for sort in gone:
-                del source.others[sort]
+            source.others["not images"] -= found.inside
         return cls._described(source, found, name, notes)
 
     @classmethod
@@ -491,7 +487,7 @@ def _aside(others: dict[str, int]) -> str:
     return ", ".join(
         counted(count, *_SORTS[sort]) + (named if sort == "not images" else "")
         for sort, count in sorted(others.items())
-        if sort in _SORTS
+        if count and sort in _SORTS
     )
 
 

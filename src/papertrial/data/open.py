@@ -178,16 +178,19 @@ def _from_file(path: Path, target: str | None, column: str) -> Data:
     raise DataError(f"{path} is a file of a kind that is not known", _ACCEPTED)
 
 
-def _are_tables(names: Sequence[str], tables: int) -> bool:
-    """Whether as many of these files as there are tables hold neither more images nor more texts."""
+def _texts_and_pictures(names: Sequence[str]) -> tuple[int, int]:
     pictures = sum(os.path.splitext(name)[1].lower() in EXTENSIONS for name in names)
-    return pictures <= tables and sum(map(textfiles.is_text, names)) <= tables
+    return sum(map(textfiles.is_text, names)), pictures
+
+
+def _are_tables(names: Sequence[str], tables: int) -> bool:
+    """Whether files, of which so many are tables, hold neither more texts nor more images."""
+    return max(_texts_and_pictures(names)) <= tables
 
 
 def _mostly_text(names: Sequence[str]) -> bool:
     """Whether of these files more hold text than images."""
-    texts = sum(textfiles.is_text(name) for name in names)
-    pictures = sum(os.path.splitext(name)[1].lower() in EXTENSIONS for name in names)
+    texts, pictures = _texts_and_pictures(names)
     if texts or pictures:
         return texts > pictures
     return any(textfiles.part_of(name) is not None for name in names)

@@ -713,7 +713,7 @@ def _tuned(study: _Study, entrants: Sequence[_Entrant]) -> list[str]:
     if study.budget.seconds is not None or study.budget.trials is not None:
         return []
     able = (entrant for entrant in entrants if entrant.method.paper.kind == "estimator" and not entrant.stopped)
-    return [entrant.name for entrant in able if any((outcome.meter.trials or 0) > 1 for outcome in entrant.outcomes)]
+    return [entrant.name for entrant in able if any(outcome.meter.trials > 1 for outcome in entrant.outcomes)]
 
 
 def _unbound(study: _Study, entrants: Sequence[_Entrant]) -> list[str]:

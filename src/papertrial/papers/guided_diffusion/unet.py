@@ -264,7 +264,7 @@ class Down(nn.Module):
 
     def down(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The feature map after the middle, and what each block on the way gave."""
-        # in half precision a CPU takes a quarter of the time for convolutions with the channels last
+        # in bfloat16 a CPU takes less than a third of the time with the channels last
         if x.dtype == torch.bfloat16 or torch.is_autocast_enabled(x.device.type):
             x = x.contiguous(memory_format=torch.channels_last)
         held = []
