@@ -258,6 +258,8 @@ def members(path: Path) -> Iterator[tuple[str, Any]]:
                     if not entry.is_dir() and not _is_hidden(entry.filename):
                         yield entry.filename, lambda entry=entry: zipped.read(entry)
             return
+        if path.suffix.lower() == ".zip":
+            raise zipfile.BadZipFile("its end, where a zip lists its files, is not there")
         with tarfile.open(path) as tarred:
             for member in tarred:  # in their order, since a packed tar is read from front to back
                 if member.isfile() and not _is_hidden(member.name):
