@@ -435,8 +435,8 @@ class Bench:
 
         from papertrial.discover.dense import TextEncoder, unit
         from papertrial.discover.index import index
+        from papertrial.discover.index_folder import read
         from papertrial.discover.search import Searcher
-        from papertrial.discover.store import read
 
         faiss.omp_set_num_threads(1)
         file = passages(self.folder, self.passages)

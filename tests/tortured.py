@@ -29,7 +29,7 @@ IMPORTS = (
     "papertrial.tasks.tabular",
     "pydantic.type_adapter",
     "sklearn.datasets",
-    "papertrial.data.table",
+    "papertrial.data.tables",
     "sklearn.linear_model",
     "torch._dynamo",
     "torch.distributed.tensor",

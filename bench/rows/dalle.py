@@ -11,7 +11,7 @@ from bench.harness import Case, Race, Side, inference, training
 from papertrial.nn.decode import GREEDY
 from papertrial.nn.transformer import Ids
 from papertrial.papers.dalle import dvae
-from papertrial.papers.dalle.transformer import Prior
+from papertrial.papers.dalle.prior import Prior
 
 HIDDEN, CODES = 64, 1024
 WIDTH, DEPTH, HEADS, TEXT, WORDS = 256, 4, 8, 32, 512

@@ -11,8 +11,8 @@ from torch import nn
 from bench.harness import Case, Race, Side
 from papertrial.core.task import Ragged, Split
 from papertrial.data import open as open_data
-from papertrial.data.bm25 import K1, B, Bm25, words_of
-from papertrial.data.collection import Queries
+from papertrial.data.collections import Queries
+from papertrial.data.collections.bm25 import K1, B, Bm25, words_of
 from papertrial.nn import pretrained
 from papertrial.papers.lce_reranker import Config, Reranker
 from papertrial.tasks.retrieval import pair_scores

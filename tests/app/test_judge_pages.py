@@ -20,7 +20,7 @@ pytest.importorskip("sqlmodel", reason="needs sqlmodel (the extra web)")
 
 import judging
 from judging import new_study, outputs, write_rows
-from papertrial.app.judge.pages import add_judge, enlarged, looks_like_code
+from papertrial.app.judge.routes import add_judge, enlarged, looks_like_code
 from papertrial.app.judge.store import Store
 from papertrial.app.site import make_site
 from papertrial.core.files import read_json

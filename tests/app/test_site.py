@@ -373,7 +373,7 @@ def test_files_come_from_memory_and_are_kept_by_the_browser(client):
 
 
 def test_a_missing_extra_is_said(monkeypatch):
-    monkeypatch.delitem(sys.modules, "papertrial.app.site.pages")
+    monkeypatch.delitem(sys.modules, "papertrial.app.site.site")
     monkeypatch.setitem(sys.modules, "fastapi", None)
     with pytest.raises(PapertrialError, match=r"pip install 'papertrial\[web\]'"):
         make_site()

@@ -22,7 +22,7 @@ pytest.importorskip("fastapi", reason="needs the extra web")
 from starlette.testclient import TestClient
 
 from papertrial.app.web import make_web
-from papertrial.app.web.pages import _gallery
+from papertrial.app.web.routes import _gallery
 from papertrial.app.web.runs import DONE, RUNNING, STOPPED, UNREADABLE, Runs
 from papertrial.core import registry
 from papertrial.core.errors import PapertrialError

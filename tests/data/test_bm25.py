@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from papertrial.core.task import Ragged
-from papertrial.data import bm25
-from papertrial.data.bm25 import Bm25, best, singular, words_of
+from papertrial.data.collections import bm25
+from papertrial.data.collections.bm25 import Bm25, best, singular, words_of
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog",

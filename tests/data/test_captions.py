@@ -16,8 +16,8 @@ from PIL import Image
 import papertrial
 from papertrial.core.errors import DataError
 from papertrial.data import open as open_data
-from papertrial.data.captions import Written, match
 from papertrial.data.images import Images
+from papertrial.data.images.captions import Written, match
 
 NAMES = ("1.png", "2.png", "3.png")
 WORDS = {"1.png": "a red hat", "2.png": "two cats, asleep", "3.png": "ein grüner Baum"}

@@ -11,10 +11,9 @@ from PIL import Image
 
 from papertrial.core.errors import DataError
 from papertrial.core.files import to_json
-from papertrial.data import duplicates
 from papertrial.data.base import track
-from papertrial.data.decode import decode
-from papertrial.data.images import Images
+from papertrial.data.images import Images, duplicates
+from papertrial.data.images.decode import decode
 from papertrial.data.layout import layout
 
 
@@ -69,7 +68,7 @@ def test_folder_of_classes(folder):
 def test_second_opening_reads_the_cache(folder, monkeypatch):
     first = Images.from_files(folder)
     before = np.array(first.pixels())
-    monkeypatch.setattr("papertrial.data.decode.decode", None)  # decoding again would fail
+    monkeypatch.setattr("papertrial.data.images.decode.decode", None)  # decoding again would fail
     again = Images.from_files(folder)
     assert again.fingerprint == first.fingerprint
     np.testing.assert_array_equal(again.pixels(), before)
@@ -81,7 +80,7 @@ def test_duplicates_of_many_images_are_found_once(folder, monkeypatch):
     assert first["exact_duplicates"] == 1
     monkeypatch.setattr("papertrial.data.images._MANY", 4)
     assert Images.from_files(folder).look().numbers == first
-    monkeypatch.setattr("papertrial.data.duplicates.find", None)  # finding them again would fail
+    monkeypatch.setattr("papertrial.data.images.duplicates.find", None)  # finding them again would fail
     again = Images.from_files(folder)
     assert again.look().numbers == first
     assert again.groups.dtype == np.int64 and not isinstance(again.groups, np.memmap)

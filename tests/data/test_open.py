@@ -17,7 +17,7 @@ from PIL import Image
 from papertrial.core.errors import DataError, PapertrialError
 from papertrial.data import open as open_data
 from papertrial.data.images import Images
-from papertrial.data.table import Table
+from papertrial.data.tables import Table
 
 RANDOM = np.random.default_rng(0)
 PICTURES = RANDOM.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)

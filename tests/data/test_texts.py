@@ -17,8 +17,8 @@ from papertrial.core.task import Ragged
 from papertrial.data import open as open_data
 from papertrial.data import texts as texts_module
 from papertrial.data.base import Look
-from papertrial.data.table import Table
-from papertrial.data.textlook import language
+from papertrial.data.languages import language
+from papertrial.data.tables import Table
 from papertrial.data.texts import Pairs, Texts, blank, same
 
 FILMS = [

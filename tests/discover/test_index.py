@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from papertrial.core.errors import PapertrialError
-from papertrial.data.bm25 import Bm25
-from papertrial.data.collection import Collection
-from papertrial.data.collectionfiles import Document
+from papertrial.data.collections import Collection
+from papertrial.data.collections.bm25 import Bm25
+from papertrial.data.collections.files import Document
 from papertrial.discover import dense
 from papertrial.discover.index import index
+from papertrial.discover.index_folder import in_memory, read
 from papertrial.discover.search import Searcher, fused, marked, reading_list, search, snippet_of
-from papertrial.discover.store import in_memory, read
 
 FRUIT = ["apple pie", "banana bread", "cherry cake", "apple juice", "plum jam", "pear tart"]
 
@@ -152,7 +152,7 @@ KILLED = """
 import os, sys
 sys.path.insert(0, {here!r})
 import papertrial.core.files as files
-import papertrial.discover.index, papertrial.discover.store as store
+import papertrial.discover.index, papertrial.discover.index_folder as store
 from test_index_data import corpus
 left = [int(sys.argv[2])]
 def dying(write):
@@ -170,7 +170,7 @@ papertrial.discover.index.index(corpus(), sys.argv[1])
 def test_killed_at_every_file_the_old_index_stays(tmp_path):
     """kill -9 before each file of the new generation, the manifest included; then the same command once more."""
     (tmp_path / "test_index_data.py").write_text(
-        "from papertrial.data.collection import Collection\nfrom papertrial.data.collectionfiles import Document\n"
+        "from papertrial.data.collections import Collection\nfrom papertrial.data.collections.files import Document\n"
         f"def corpus():\n    return Collection('fruit', [Document(f'd{{n}}', '', t + ' pudding') for n, t in enumerate({FRUIT!r})])\n"
     )
     index(corpus(), tmp_path / "x")
@@ -208,7 +208,7 @@ def test_a_full_disk_leaves_the_old_index(tmp_path, monkeypatch):
     def full(self, path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("papertrial.discover.store.Chunks.write", full)
+    monkeypatch.setattr("papertrial.discover.index_folder.Chunks.write", full)
     with pytest.raises(PapertrialError, match="no space left"):
         index(corpus(d0="figs"), tmp_path / "x")
     monkeypatch.undo()

@@ -29,7 +29,8 @@ from papertrial.data.views import Draw
 from papertrial.nn.decode import GREEDY, Choice
 from papertrial.nn.tokenise import Bytes
 from papertrial.papers import dalle
-from papertrial.papers.dalle import checkpoints, dvae, transformer
+from papertrial.papers.dalle import checkpoints, dvae
+from papertrial.papers.dalle import prior as transformer
 from papertrial.train.stages import train_stages
 
 CAPTIONS = ["a red bicycle", "Two CATS", "", "naïve 🐈"]

@@ -17,8 +17,8 @@ from papertrial.core.errors import PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.recipe import resolve
 from papertrial.core.task import Ragged
-from papertrial.data.collection import Collection
-from papertrial.data.collectionfiles import Document
+from papertrial.data.collections import Collection
+from papertrial.data.collections.files import Document
 from papertrial.data.views import Draw
 from papertrial.discover.index import index
 from papertrial.discover.search import search

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from papertrial.papers import rasp
-from papertrial.papers.rasp import words
+from papertrial.papers.rasp import formatting
 from papertrial.papers.rasp.graph import COMPARE, INPUTS, Node, constant, make
 from papertrial.papers.rasp.language import Session
 from papertrial.papers.rasp.layers import plan
@@ -316,7 +316,7 @@ def test_draw_shows_patterns_layer_by_layer(session):
 
 
 def test_a_wide_token_keeps_the_table_straight():
-    table = words.table(np.eye(2, dtype=bool), ["ab", "c"])
+    table = formatting.table(np.eye(2, dtype=bool), ["ab", "c"])
     assert table[0] == "     ab c" and table[1] == " ab |  1  "
 
 

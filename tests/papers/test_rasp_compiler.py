@@ -17,9 +17,9 @@ from papertrial.papers.rasp.compiler import compile_program, differences, load
 from papertrial.papers.rasp.graph import INPUTS, constant, make
 from papertrial.papers.rasp.language import Session
 from papertrial.papers.rasp.layers import plan
+from papertrial.papers.rasp.network import BOS, PAD
 from papertrial.papers.rasp.run import Run
 from papertrial.papers.rasp.syntax import RaspError
-from papertrial.papers.rasp.transformer import BOS, PAD
 from rasp_programs import booleans, numbers
 
 

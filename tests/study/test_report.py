@@ -20,7 +20,7 @@ import webpage
 from papertrial.app.cli import main
 from papertrial.core.errors import PapertrialError
 from papertrial.core.files import read_json, write_json
-from papertrial.study import page
+from papertrial.study import html_page as page
 from papertrial.study.compare import Comparison, compare
 from papertrial.study.report import report
 from papertrial.use.fit import fit

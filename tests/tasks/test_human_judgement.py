@@ -16,7 +16,7 @@ from papertrial.core import registry
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.task import Ragged, Split
 from papertrial.data import open as open_data
-from papertrial.data.judged import Judged
+from papertrial.data.texts.judged import Judged
 from papertrial.tasks._metrics import spearman_scores
 from papertrial.use.artifact import Artifact
 from papertrial.use.fit import choose_task, fit

@@ -13,8 +13,8 @@ from papertrial.core import registry
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.data import open as open_data
 from papertrial.data.images import Images
-from papertrial.tasks import _pictures
-from papertrial.tasks._pictures import Drawn, Measures, draw, frechet, grid, parts, precision_recall, shown
+from papertrial.tasks import _image_quality
+from papertrial.tasks._image_quality import Drawn, Measures, draw, frechet, grid, parts, precision_recall, shown
 from papertrial.tasks.image_generation import TASK
 from papertrial.use.fit import choose_task, prepare
 
@@ -22,7 +22,7 @@ from papertrial.use.fit import choose_task, prepare
 @pytest.fixture(autouse=True)
 def _short_training(monkeypatch):
     """Bars are learned in few steps."""
-    monkeypatch.setattr(_pictures, "STEPS", 60)
+    monkeypatch.setattr(_image_quality, "STEPS", 60)
 
 
 def cloud(rows, width, seed=0, scale=1.0, shift=0.0):
@@ -178,7 +178,7 @@ def shapes(count, seed=0, height=9, width=12):
 
 def test_measures_are_trained_once_and_read_back(tmp_path, monkeypatch):
     monkeypatch.setenv("PAPERTRIAL_CACHE", str(tmp_path))
-    monkeypatch.setattr(_pictures, "_HELD", {})
+    monkeypatch.setattr(_image_quality, "_HELD", {})
     pictures, label = shapes(240)
     before = torch.get_rng_state()
     made = Measures.of(pictures, label, "bars")
@@ -190,18 +190,18 @@ def test_measures_are_trained_once_and_read_back(tmp_path, monkeypatch):
     assert made.space.features(pictures).var(0) == pytest.approx(1, abs=0.05)
     assert not np.array_equal(made.space.eye.head.weight, made.judge.eye.head.weight)  # two networks
 
-    _pictures._HELD.clear()
+    _image_quality._HELD.clear()
     again = Measures.find("bars")
     assert np.array_equal(again.space.features(fresh), features)
     assert np.array_equal(again.judge.classes(fresh), made.judge.classes(fresh))
     again.write(tmp_path / "elsewhere.safetensors")
     for file in tmp_path.glob("measures-*"):
         file.write_bytes(b"damaged")
-    _pictures._HELD.clear()
+    _image_quality._HELD.clear()
     with pytest.raises(PapertrialError, match="not here any more"):
         Measures.find("bars")
     assert np.array_equal(Measures.find("bars", tmp_path / "elsewhere.safetensors").space.features(fresh), features)
-    _pictures._HELD.clear()
+    _image_quality._HELD.clear()
     assert np.array_equal(Measures.of(pictures, label, "bars").space.features(fresh), features)  # the same training
 
 

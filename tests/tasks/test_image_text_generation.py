@@ -15,7 +15,7 @@ from PIL import Image
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.registry import method
 from papertrial.data.images import Images
-from papertrial.tasks._pictures import Drawn, Measures
+from papertrial.tasks._image_quality import Drawn, Measures
 from papertrial.tasks.image_generation import TASK as PLAIN
 from papertrial.tasks.image_text_generation import TASK, caption_ranks
 from papertrial.use.fit import choose_task, task_for
@@ -113,7 +113,7 @@ def test_captions_that_stand_for_classes_are_not_held_out():
 
 
 def test_the_name_of_its_class_is_a_caption_where_there_is_no_other(monkeypatch):
-    monkeypatch.setattr("papertrial.tasks._pictures.STEPS", 2)
+    monkeypatch.setattr("papertrial.tasks._image_quality.STEPS", 2)
     pixels = np.asarray(combinations(each=11).pixels())
     data = Images.from_arrays(pixels, [*np.repeat(["cat", "dog"], 110)])
     prepared = TASK.prepare(data, 0)
@@ -217,7 +217,7 @@ def test_figures_of_perfect_random_and_wrong_pictures():
 
 
 def test_classes_are_judged_where_there_are_some(monkeypatch):
-    monkeypatch.setattr("papertrial.tasks._pictures.STEPS", 60)
+    monkeypatch.setattr("papertrial.tasks._image_quality.STEPS", 60)
     pixels = np.asarray(combinations(each=11).pixels())
     data = Images.from_arrays(pixels, [*np.repeat(list(COLOURS), 44)])
     prepared = TASK.prepare(data, 0)

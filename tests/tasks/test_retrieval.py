@@ -15,8 +15,8 @@ from papertrial.core.recipe import Optim
 from papertrial.core.task import Ragged
 from papertrial.data import open as open_data
 from papertrial.data.batches import Batches, to_tensors
-from papertrial.data.collection import Collection
-from papertrial.data.collectionfiles import Document
+from papertrial.data.collections import Collection
+from papertrial.data.collections.files import Document
 from papertrial.tasks._metrics import ranking_scores
 from papertrial.tasks.retrieval import TASK, BiEncoder, Grouped, groups, rerank
 from papertrial.testing import bench

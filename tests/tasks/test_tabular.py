@@ -17,7 +17,7 @@ from papertrial.core.files import to_json
 from papertrial.core.recipe import Optim, resolve
 from papertrial.core.task import Split
 from papertrial.data.base import Look
-from papertrial.data.table import Table
+from papertrial.data.tables import Table
 from papertrial.papers import rtdl
 from papertrial.tasks._metrics import classification_scores, regression_scores
 from papertrial.tasks.tabular import TASK, unseen

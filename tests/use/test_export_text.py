@@ -13,7 +13,7 @@ from small_runs import data, run, sentences
 
 from papertrial.core.errors import Declined
 from papertrial.core.task import Ragged, Split
-from papertrial.use import reading
+from papertrial.use import text_export
 from papertrial.use.export import TOLERANCE, export
 
 IN_TORCH = ["text_transformer", "minilm", "simcse", "language", "reranker:cross"]
@@ -36,15 +36,15 @@ def rows(name, count):
     if name.startswith("reranker"):
         other = Ragged.of_texts([text for text, _ in sentences(count, seed=11)])
         return Split({"query": other, "document": texts, "first": np.linspace(0, 9, count, dtype=np.float32)})
-    return reading.rows_to_try(run(name), Split({"text": texts}), count)  # experts serve the longest first
+    return text_export.rows_to_try(run(name), Split({"text": texts}), count)  # experts serve the longest first
 
 
 def assert_same(answer, name):
     artifact = run(name)
     for count in (1, 2, 23):
         given = rows(name, count)
-        wanted = reading.expected(artifact, given)
-        found = answer(*reading.tensors(artifact, given))
+        wanted = text_export.expected(artifact, given)
+        found = answer(*text_export.tensors(artifact, given))
         assert found.shape == wanted.shape and found.dtype == np.float32
         np.testing.assert_allclose(found, wanted, rtol=0, atol=TOLERANCE * max(1.0, float(wanted.std())))
 
@@ -72,7 +72,7 @@ def test_an_onnx_file_answers_as_the_artifact(name, tmp_path):
 def test_what_stands_where_the_mask_is_false_changes_nothing(tmp_path):
     export(run("text_transformer"), "torch", out=tmp_path / "model.pt2")
     program = torch.export.load(tmp_path / "model.pt2").module()
-    ids, mask = reading.tensors(run("text_transformer"), rows("text_transformer", 9))
+    ids, mask = text_export.tensors(run("text_transformer"), rows("text_transformer", 9))
     assert not mask.all()
     torch.testing.assert_close(program(ids.masked_fill(~mask, 77), mask), program(ids, mask), rtol=0, atol=0)
 
@@ -93,7 +93,7 @@ def test_the_snippet_makes_the_ids_that_the_model_was_trained_on(name, tmp_path)
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    ids, mask = (tensor.numpy() for tensor in reading.tensors(artifact, Split({"text": Ragged.of_texts(texts)})))
+    ids, mask = (tensor.numpy() for tensor in text_export.tensors(artifact, Split({"text": Ragged.of_texts(texts)})))
     with np.load(tmp_path / "ids.npz") as found:
         assert np.array_equal(found["mask"], mask) and np.array_equal(found["ids"][mask], ids[mask])
 
@@ -106,7 +106,7 @@ def test_an_answer_that_is_written_token_by_token_is_declined(tmp_path):
 
 @pytest.mark.parametrize("name", ["text_transformer", "reranker"])
 def test_texts_are_made_up_and_said_to_be_when_the_data_is_gone(name):
-    given = reading.rows_to_try(run(name), None, 20)
+    given = text_export.rows_to_try(run(name), None, 20)
     assert given.examples == 20
-    wanted = reading.expected(run(name), given)
+    wanted = text_export.expected(run(name), given)
     assert np.isfinite(wanted).all()

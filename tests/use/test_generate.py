@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from small_runs import run as small_run
 from torch import nn
 
-from papertrial.app import show
+from papertrial.app import printing
 from papertrial.app.cli import main
 from papertrial.core import registry
 from papertrial.core.errors import Declined, PapertrialError
@@ -168,7 +168,7 @@ def test_only_whole_characters_are_heard(artifact, kind):
 
 
 def test_texts_that_come_side_by_side_are_printed_in_turn(capsys):
-    turns = show.InTurn(["<0>", "<1>", "<2>"])
+    turns = printing.InTurn(["<0>", "<1>", "<2>"])
     said = []
     for place, piece in [(1, "b"), (2, "c"), (0, "a"), (1, None), (0, "a"), (0, None), (2, "c"), (2, None)]:
         turns(place, piece)
@@ -177,9 +177,9 @@ def test_texts_that_come_side_by_side_are_printed_in_turn(capsys):
 
 
 def test_a_terminal_is_not_controlled_by_a_model(capsys, monkeypatch):
-    show.InTurn([""])(0, "a\x1b[2J\n\té")
+    printing.InTurn([""])(0, "a\x1b[2J\n\té")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    show.InTurn([""])(0, "a\x1b[2J\n\té")
+    printing.InTurn([""])(0, "a\x1b[2J\n\té")
     assert capsys.readouterr().out == "a\x1b[2J\n\téa\ufffd[2J\n\té"
 
 

@@ -17,7 +17,7 @@ from torch import nn
 import papertrial as pt
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.data.images import Images
-from papertrial.tasks import _pictures
+from papertrial.tasks import _image_quality
 from papertrial.tasks.image_generation import TASK
 from papertrial.use import pictures
 from papertrial.use.artifact import Artifact
@@ -69,11 +69,11 @@ def artifact(draws=None):
 @cache
 def run():
     """A GAN after a few steps on small digits, and its artifact."""
-    _pictures.STEPS, steps = 30, _pictures.STEPS
+    _image_quality.STEPS, steps = 30, _image_quality.STEPS
     try:
         return pt.fit("gan", "digits", recipe="tiny", budget="3steps", out=scratch() / "gan", progress=False)
     finally:
-        _pictures.STEPS = steps
+        _image_quality.STEPS = steps
 
 
 def test_a_picture_depends_on_its_seed_alone():
@@ -214,7 +214,7 @@ def test_as_a_user_types_it(papertrial, tmp_path):
 
 def test_what_else_a_generator_does_and_declines(papertrial, monkeypatch, tmp_path):
     folder = run().folder
-    monkeypatch.setattr(_pictures, "_HELD", {})
+    monkeypatch.setattr(_image_quality, "_HELD", {})
     monkeypatch.setenv("PAPERTRIAL_CACHE", str(tmp_path / "another machine"))
     code, out, _ = papertrial("evaluate", folder, "digits", "--json")
     judged = json.loads(out)

@@ -13,13 +13,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from papertrial.app import show
+from papertrial.app import printing
 from papertrial.app.judge.commands import judge
 from papertrial.core import registry
 from papertrial.core.budget import duration, size_in_words
 from papertrial.core.errors import Declined, PapertrialError, did_you_mean
 from papertrial.core.files import to_json
-from papertrial.core.words import counted
+from papertrial.core.wording import counted
 from papertrial.train import processes
 
 #: commands that go on where an earlier call of theirs was stopped
@@ -173,7 +173,7 @@ def list_(
         _document([{**row.paper.to_json(), "on_shelf": row.on_shelf, "state": _state(row)} for row in rows])
         return
     _say(
-        *show.table(
+        *printing.table(
             ("month", "paper", "state", "idea"),
             [(row.paper.month, row.paper.id, _state(row), row.paper.idea) for row in rows],
             last_cut=True,
@@ -224,11 +224,11 @@ def read(
         ("builds on", ", ".join(facts.builds_on)),
         ("code", facts.official + (f" ({facts.licence})" if facts.licence else "")),
     ]
-    _say(*show.labelled(row for row in rows if row[1]))
+    _say(*printing.labelled(row for row in rows if row[1]))
     if entry is None:
         _say("", "This paper is on the reading list but not on the shelf yet: it cannot be trained here.")
         return
-    _say(*show.labelled(("caveat", caveat) for caveat in facts.caveats))
+    _say(*printing.labelled(("caveat", caveat) for caveat in facts.caveats))
     _say("", page or "", "", f"code        {entry.file}")
     _say(
         f"use         {facts.command or 'papertrial measure'} --help"
@@ -252,13 +252,13 @@ def look(
 ) -> None:
     """The facts of your data before anything trains, the tasks it fits, and the papers that accept it."""
     from papertrial.data import open as open_data
-    from papertrial.use.suits import suits
+    from papertrial.use.suitability import suits
 
     opened = open_data(data, target=target)
     facts = opened.look()
     if not json:  # before the tasks are asked, who take seconds to load
-        _say(*show.labelled(facts.facts))
-        _say(*show.labelled(("note", note) for note in facts.notes))
+        _say(*printing.labelled(facts.facts))
+        _say(*printing.labelled(("note", note) for note in facts.notes))
         sys.stdout.flush()
     fitting = suits(facts)
     if json:
@@ -269,13 +269,13 @@ def look(
     aside = len(fitting.tasks) - len(tasks), len(fitting.papers) - len(papers)
     _say(
         "",
-        *show.labelled(("fits", name) for name, reason in tasks.items() if reason == ""),
-        *show.labelled(("no", line) for line in _by_reason(tasks)),
-        *show.labelled([("papers", ", ".join(accepted) or "none on the shelf")]),
-        *show.labelled(("declines", line) for line in _by_reason(papers)),
+        *printing.labelled(("fits", name) for name, reason in tasks.items() if reason == ""),
+        *printing.labelled(("no", line) for line in _by_reason(tasks)),
+        *printing.labelled([("papers", ", ".join(accepted) or "none on the shelf")]),
+        *printing.labelled(("declines", line) for line in _by_reason(papers)),
     )
     if any(aside):
-        _say(*show.labelled([("aside", f"{aside[0]} tasks and {aside[1]} papers for other uses: --all says why")]))
+        _say(*printing.labelled([("aside", f"{aside[0]} tasks and {aside[1]} papers for other uses: --all says why")]))
     if accepted:
         verb = "compare" if facts.numbers.get("labelled") else "fit"
         extra = f" --target {quote(target)}" if target else ""
@@ -388,8 +388,8 @@ def _run_lines(artifact: Any) -> list[str]:
         ("data", card["data"]["name"]),
     ]
     rows += [("note", note) for note in card["notes"]]
-    lines = show.labelled(rows)
-    lines += ["settings", *show.settings(_Row(**entry) for entry in card["settings"] + card["backbone_settings"])]
+    lines = printing.labelled(rows)
+    lines += ["settings", *printing.settings(_Row(**entry) for entry in card["settings"] + card["backbone_settings"])]
     spent = (
         f"{duration(cost['seconds'])}, {cost['steps']} steps, {cost['samples']} examples seen"
         if cost["steps"]
@@ -398,14 +398,14 @@ def _run_lines(artifact: Any) -> list[str]:
     energy = Energy(cost["kwh"], cost["energy"], cost["energy_how"])
     peak = "unknown" if cost["peak_bytes"] is None else size_in_words(cost["peak_bytes"])
     rows = [("cost", f"{spent}, peak memory {peak}"), ("energy", energy.sentence())]
-    lines += ["", *show.labelled(rows)]
+    lines += ["", *printing.labelled(rows)]
     lines += (
-        ["on test rows, with 95 % intervals", *show.metrics(card["metrics"], card["intervals"])]
+        ["on test rows, with 95 % intervals", *printing.metrics(card["metrics"], card["intervals"])]
         if card["metrics"]
         else ["no labelled test rows: nothing to judge it by"]
     )
     if card["extra"]:
-        lines += ["also", *show.metrics(card["extra"], {})]
+        lines += ["also", *printing.metrics(card["extra"], {})]
     folder = quote(str(artifact.folder))
     return [
         *lines,
@@ -463,14 +463,16 @@ def _fit_help(paper: str | None) -> None:
     _, settings = resolve(
         method.module.Config, None, {f"variant {method.variant}": method.overrides} if method.variant else {}
     )
-    _say(*show.settings(settings))
+    _say(*printing.settings(settings))
     if getattr(method.module, "variants", {}):
         _say("", f"Variants: {', '.join(f'{method.id}:{name}' for name in method.module.variants)}")
     for recipe in method.module.recipes.values():
-        changes = ", ".join(f"{name}={show.words(value)}" for name, value in {**recipe.config, **recipe.optim}.items())
+        changes = ", ".join(
+            f"{name}={printing.words(value)}" for name, value in {**recipe.config, **recipe.optim}.items()
+        )
         changes += "".join(f", --technique {text}" for text in recipe.techniques)
         _say(
-            *show.labelled(
+            *printing.labelled(
                 [
                     (
                         f"--recipe {recipe.name}",
@@ -484,11 +486,13 @@ def _fit_help(paper: str | None) -> None:
         _say(
             "",
             "Training, also --set name=value:",
-            *show.settings(Setting(row.name, row.value, row.source) for row in resolve(Optim, None, {})[1]),
+            *printing.settings(Setting(row.name, row.value, row.source) for row in resolve(Optim, None, {})[1]),
         )
     for name in method.paper.techniques:
         _say(
-            "", f"--technique {name}:setting=value, with any model:", *show.settings(registry.technique(name).settings)
+            "",
+            f"--technique {name}:setting=value, with any model:",
+            *printing.settings(registry.technique(name).settings),
         )
     _say("", "Values marked with a rule are suited to your data; a run prints and keeps what was chosen and why.")
 
@@ -531,7 +535,7 @@ def estimate(
     if json:
         _document(found)
         return
-    _say(*show.labelled(found.lines()))
+    _say(*printing.labelled(found.lines()))
 
 
 @app.command()
@@ -735,8 +739,8 @@ def measure(
     if json:
         _document(report)
         return
-    _say(report.title, "", *show.labelled(report.facts), "", *show.table(report.head, report.rows), "")
-    _say(*show.labelled([("verdict", report.verdict), *(("caveat", line) for line in report.caveats)]))
+    _say(report.title, "", *printing.labelled(report.facts), "", *printing.table(report.head, report.rows), "")
+    _say(*printing.labelled([("verdict", report.verdict), *(("caveat", line) for line in report.caveats)]))
     _say("", *(f"saved in {file}" for file in report.files))
 
 
@@ -753,7 +757,7 @@ def evaluate(
         return
     _say(
         f"{counted(len(scores.per_example), 'example')} of {data}, with 95 % intervals",
-        *show.metrics(scores.metrics, scores.intervals),
+        *printing.metrics(scores.metrics, scores.intervals),
     )
 
 
@@ -767,8 +771,8 @@ def predict(
     json: Json = False,
 ) -> None:
     """Answers of a trained model for new data."""
+    from papertrial.use.answer_files import check_table_name, write_table
     from papertrial.use.artifact import Artifact
-    from papertrial.use.output import check_table_name, write_table
 
     check_table_name(out)
     answers = Artifact.load(run).predict(data)
@@ -779,11 +783,13 @@ def predict(
         return
     head = ["example", "prediction"]
     _say(
-        *show.table(
+        *printing.table(
             head,
             [
                 [
-                    show.words(answers[name][row].item() if hasattr(answers[name][row], "item") else answers[name][row])
+                    printing.words(
+                        answers[name][row].item() if hasattr(answers[name][row], "item") else answers[name][row]
+                    )
                     for name in head
                 ]
                 for row in range(min(5, rows))
@@ -801,8 +807,8 @@ def embed(
     json: Json = False,
 ) -> None:
     """Features of a trained model for new data, one row per example."""
+    from papertrial.use.answer_files import check_array_name, write_array
     from papertrial.use.artifact import Artifact
-    from papertrial.use.output import check_array_name, write_array
 
     check_array_name(out)
     artifact = Artifact.load(run)
@@ -927,7 +933,7 @@ def generate(
     try:
         texts = run_generate(
             artifact, prompts, length=length, temperature=temperature, top_k=top_k, top_p=top_p, beams=beams,
-            length_penalty=length_penalty, seed=seed, samples=samples, heard=None if json else show.InTurn(heads),
+            length_penalty=length_penalty, seed=seed, samples=samples, heard=None if json else printing.InTurn(heads),
         )  # fmt: skip
     except KeyboardInterrupt:
         print()  # the prompt of the shell belongs on a line of its own
@@ -1010,7 +1016,7 @@ def export(
         return
     check = about["check"]
     _say(
-        *show.labelled(
+        *printing.labelled(
             [
                 *(("takes", f"{entry['name']} {entry['dtype']} {_shape(entry)}") for entry in about["inputs"]),
                 ("gives", about["outputs"][0]["name"]),
@@ -1146,7 +1152,7 @@ def index(
         ("latency", ", ".join(f"{1000 * seconds:.1f} ms by {mode}" for mode, seconds in done.latency.items())),
         *(("note", note) for note in done.notes),
     ]
-    _say(*show.labelled(row for row in rows if row[1]))
+    _say(*printing.labelled(row for row in rows if row[1]))
     _say("", f'next        papertrial search {quote(done.folder)} "words to look for"')
 
 
@@ -1180,12 +1186,12 @@ def search(
         _say(
             *textwrap.wrap(
                 marked(hit.snippet, hit.marks, on, off),
-                show.columns(),
+                printing.columns(),
                 initial_indent="     ",
                 subsequent_indent="     ",
             )
         )
-    _say("" if found.hits else "nothing found", *show.labelled(("note", note) for note in found.notes))
+    _say("" if found.hits else "nothing found", *printing.labelled(("note", note) for note in found.notes))
     took = ", ".join(f"{stage} {1000 * seconds:.1f} ms" for stage, seconds in found.seconds.items() if stage != "all")
     _say(f"{counted(found.documents, 'document')} by {found.mode}: {took}")
 
@@ -1263,7 +1269,9 @@ def doctor(json: Json = False) -> None:
         _document(found)
     else:
         _say(
-            *show.table(("check", "state", "what"), [(check["name"], check["state"], check["what"]) for check in found])
+            *printing.table(
+                ("check", "state", "what"), [(check["name"], check["state"], check["what"]) for check in found]
+            )
         )
     if any(check["state"] == "broken" for check in found):
         raise typer.Exit(1)

@@ -43,8 +43,8 @@ from papertrial.core.files import read_json, write_json
 from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe, sourced
 from papertrial.core.run import Run
-from papertrial.data.bm25 import K1, B, Bm25
-from papertrial.data.collection import Queries, texts_of
+from papertrial.data.collections import Queries, texts_of
+from papertrial.data.collections.bm25 import K1, B, Bm25
 from papertrial.tasks._metrics import DEPTH, ranking_scores
 
 PAPER = Paper(
@@ -64,7 +64,7 @@ PAPER = Paper(
 class Config:
     k1s: tuple[float, ...] = sourced((1.5, 0.6, 0.9, 1.2, 2.0, 3.0), "papertrial default; the first is that of bm25s")
     bs: tuple[float, ...] = sourced((0.75, 0.3, 0.5, 0.9, 1.0), "papertrial default; the first is that of Lucene")
-    stem: bool = sourced(False, "papertrial default; cuts English plurals, see data/bm25.py")
+    stem: bool = sourced(False, "papertrial default; cuts English plurals, see data/collections/bm25.py")
 
 
 class Ranker:

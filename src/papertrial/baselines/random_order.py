@@ -39,7 +39,7 @@ from papertrial.core.files import read_json, write_json
 from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe
 from papertrial.core.run import Run
-from papertrial.data.collection import Queries
+from papertrial.data.collections import Queries
 
 PAPER = Paper(
     id="random_order",

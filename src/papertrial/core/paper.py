@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from types import ModuleType
 from typing import Any
 
-from papertrial.core.words import aligned
+from papertrial.core.wording import aligned
 
 KINDS = ("architecture", "objective", "technique", "analysis", "system", "estimator")
 CLAIM_KINDS = ("identity", "property", "trend", "number")

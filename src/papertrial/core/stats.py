@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 
 from papertrial.core.errors import PapertrialError
-from papertrial.core.words import counted
+from papertrial.core.wording import counted
 
 HELPS, HURTS, CANNOT_TELL = "helps", "hurts", "cannot tell"
 #: more seeds, or a test set so many times larger, is not a plan anybody follows

@@ -14,7 +14,7 @@ import numpy as np
 
 from papertrial.core.budget import Budget
 from papertrial.core.facts import Facts
-from papertrial.core.words import aligned, counted
+from papertrial.core.wording import aligned, counted
 
 _PIECE = 1 << 22  # values of a Ragged that are taken together
 

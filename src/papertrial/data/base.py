@@ -17,7 +17,7 @@ import psutil
 
 from papertrial.core.errors import DataError, PapertrialError
 from papertrial.core.files import write_with
-from papertrial.core.words import aligned, counted
+from papertrial.core.wording import aligned, counted
 
 #: set to False to keep progress bars off the error stream
 show_progress = True

@@ -13,9 +13,10 @@ from PIL import Image
 
 from papertrial.core.errors import DataError, missing_extra
 from papertrial.data.base import Data, fingerprint, track
-from papertrial.data.captions import TEXT, first_caption
-from papertrial.data.decode import Pictures
-from papertrial.data.images import Images, as_labels
+from papertrial.data.images import Images
+from papertrial.data.images.captions import TEXT, first_caption
+from papertrial.data.images.decode import Pictures
+from papertrial.data.labels import as_labels
 from papertrial.data.layout import PARTS
 
 _PART_NAMES = ("train", "valid", "test")
@@ -26,7 +27,7 @@ def from_torch(source: Any) -> Data:
 
     Raises DataError for other items, and for tensors of different shapes.
     """
-    from papertrial.data.table import Table
+    from papertrial.data.tables import Table
 
     name = type(source).__name__
     if not hasattr(source, "__len__") or len(source) == 0:
@@ -156,7 +157,7 @@ def _images(splits: Mapping[str, Any], name: str, image: str, target: str | None
 
 
 def _table(splits: Mapping[str, Any], name: str, target: str | None, notes: list[str]) -> Data:
-    from papertrial.data.table import Table
+    from papertrial.data.tables import Table
 
     frames = {}
     for split, held in splits.items():

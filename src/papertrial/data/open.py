@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from papertrial.core.errors import DataError, did_you_mean
-from papertrial.data import binary, captions, foreign, textfiles
+from papertrial.data import foreign, textfiles
 from papertrial.data.base import Data
-from papertrial.data.collection import Collection, is_collection
-from papertrial.data.decode import EXTENSIONS, Folder
-from papertrial.data.images import Images
+from papertrial.data.collections import Collection, is_collection
+from papertrial.data.images import Images, binary, captions
+from papertrial.data.images.decode import EXTENSIONS, Folder
 from papertrial.data.layout import PARTS
 
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib")
@@ -91,8 +91,7 @@ def _as_text(data: Data, text: tuple[str, ...], target: str | None, like: Mappin
         if text and not (isinstance(data, Images) and data.captioned):  # whose column of captions it names
             raise DataError(f"{data.name} is no table, so it has no column {text[0]!r}", "leave # and what follows out")
         return data
-    from papertrial.data import judged
-    from papertrial.data.texts import from_table
+    from papertrial.data.texts import from_table, judged
 
     if len(text) > 1 and ",".join(text) in data.columns:
         text = (",".join(text),)
@@ -132,7 +131,7 @@ def _suggestion(path: Path, known: list[str]) -> str:
 
 
 def _built_in(name: str, target: str | None) -> Data:
-    from papertrial.data.table import Table
+    from papertrial.data.tables import Table
     from papertrial.data.toy import BUILT_IN
 
     data = BUILT_IN[name]()
@@ -142,8 +141,8 @@ def _built_in(name: str, target: str | None) -> Data:
 
 
 def _from_file(path: Path, target: str | None, column: str) -> Data:
-    from papertrial.data.table import Table
-    from papertrial.data.tablefiles import holds_prose, is_table, zipped
+    from papertrial.data.tables import Table
+    from papertrial.data.tables.files import holds_prose, is_table, zipped
     from papertrial.data.texts import Texts
 
     lower = path.name.lower()
@@ -197,8 +196,8 @@ def _mostly_text(names: Sequence[str]) -> bool:
 
 
 def _from_folder(path: Path, target: str | None, column: str) -> Data:
-    from papertrial.data.table import Table
-    from papertrial.data.tablefiles import is_table
+    from papertrial.data.tables import Table
+    from papertrial.data.tables.files import is_table
     from papertrial.data.texts import Texts
 
     files = [entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith(".")]
@@ -235,7 +234,7 @@ def _one_of_each(files: list[Path]) -> list[Path]:
 
 
 def _from_object(source: Any, target: str | None) -> Data:
-    from papertrial.data.table import Table
+    from papertrial.data.tables import Table
 
     if _is_hub(source):
         return foreign.from_datasets(source, "data set", target)
@@ -337,7 +336,7 @@ _PART_NAMES = ("train", "valid", "test")
 
 def _from_parts(parts: Mapping[int, tuple[Any, Any]], name: str) -> Data:
     """Arrays by part: two dimensions are a table, three and four images."""
-    from papertrial.data.table import Table
+    from papertrial.data.tables import Table
 
     pairs = {part: (_array(x), None if y is None else _target(x, y)) for part, (x, y) in parts.items()}
     axes = {x.ndim for x, _ in pairs.values()}

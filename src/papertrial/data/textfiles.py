@@ -27,7 +27,7 @@ import numpy as np
 
 from papertrial.core.errors import DataError
 from papertrial.core.task import Ragged
-from papertrial.core.words import counted
+from papertrial.core.wording import counted
 from papertrial.data.layout import PARTS
 
 #: endings of files that hold text; code is text

@@ -30,7 +30,7 @@ def digits() -> Images:
 def _table(name: str) -> Any:
     from sklearn import datasets
 
-    from papertrial.data.table import Table
+    from papertrial.data.tables import Table
 
     held = getattr(datasets, f"load_{name}")(as_frame=True)
     frame = held.frame
@@ -46,8 +46,8 @@ def docstrings() -> Any:
     import ast
     import inspect
 
-    from papertrial.data.collection import Collection
-    from papertrial.data.collectionfiles import Document
+    from papertrial.data.collections import Collection
+    from papertrial.data.collections.files import Document
 
     asked: dict[str, Document] = {}
     for name in _DOCUMENTED:
@@ -115,7 +115,7 @@ def python_pairs() -> Pairs:
 def python_outputs() -> Any:
     """Sentences of Python's help as three made-up systems give them back, each with some words of another sentence; the score
     is the share of words they left alone. Nobody judged them: it is for trying metrics of texts."""
-    from papertrial.data.judged import Judged
+    from papertrial.data.texts.judged import Judged
 
     held = [sentence.split() for _, sentence in _beginnings() if len(sentence.split()) >= 8]
     draw = np.random.default_rng(0)

@@ -22,7 +22,7 @@ import psutil
 
 from papertrial.core.errors import Declined, PapertrialError, did_you_mean, missing_extra
 from papertrial.core.files import write_with
-from papertrial.data.bm25 import best
+from papertrial.data.collections.bm25 import best
 
 KINDS = ("flat", "hnsw", "ivf", "pq")
 _FEW, _FLAT, _GRAPH = 1000, 100_000, 500_000  # too few to learn cells from; most for the first two kinds

@@ -18,12 +18,23 @@ from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import write_with
 from papertrial.core.run import Run
 from papertrial.core.task import Ragged
-from papertrial.core.words import counted
+from papertrial.core.wording import counted
 from papertrial.data.base import track
-from papertrial.data.bm25 import Bm25
-from papertrial.data.collection import Collection, texts_of
+from papertrial.data.collections import Collection, texts_of
+from papertrial.data.collections.bm25 import Bm25
 from papertrial.discover import dense
-from papertrial.discover.store import ENCODED, FORMAT, MANIFEST, Chunks, Store, hashes_of, read, rows_of, save, tidy
+from papertrial.discover.index_folder import (
+    ENCODED,
+    FORMAT,
+    MANIFEST,
+    Chunks,
+    Store,
+    hashes_of,
+    read,
+    rows_of,
+    save,
+    tidy,
+)
 
 _BATCH = 1024  # documents that are encoded, then kept on disk
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from papertrial.core.errors import Declined, PapertrialError, did_you_mean
-from papertrial.data.bm25 import spans, words_of
+from papertrial.data.collections.bm25 import spans, words_of
 from papertrial.discover import dense
-from papertrial.discover.store import Store, damaged, in_memory, read
+from papertrial.discover.index_folder import Store, damaged, in_memory, read
 
 MODES = ("hybrid", "bm25", "dense")
 #: documents that each way of searching hands on
@@ -253,7 +253,7 @@ def reranker(folder: Path | str) -> Reranker:
     Raises Declined for a model that scores no pairs.
     """
     from papertrial.core.task import Ragged, Split
-    from papertrial.data.collection import Queries
+    from papertrial.data.collections import Queries
     from papertrial.tasks.retrieval import pair_scores
     from papertrial.use.artifact import Artifact
 
@@ -278,8 +278,8 @@ def reranker(folder: Path | str) -> Reranker:
 def reading_list() -> Searcher:
     """The papers of the reading list, by title, idea, tasks and authors; made anew, as they are few."""
     from papertrial.core import registry
-    from papertrial.data.collection import Collection
-    from papertrial.data.collectionfiles import Document
+    from papertrial.data.collections import Collection
+    from papertrial.data.collections.files import Document
 
     papers = [row.paper for row in registry.reading_list()]
     texts = ["\n".join([paper.idea, ", ".join([*paper.tasks, *paper.tags]), paper.authors]) for paper in papers]

@@ -57,8 +57,8 @@ from papertrial.core.paper import Paper, claim
 from papertrial.core.recipe import Optim, Recipe, resolve, sourced
 from papertrial.core.run import Run
 from papertrial.core.task import Prepared
-from papertrial.data.collection import Collection, Queries
-from papertrial.data.collectionfiles import Document
+from papertrial.data.collections import Collection, Queries
+from papertrial.data.collections.files import Document
 from papertrial.data.toy import at_hand
 from papertrial.data.views import Draw
 from papertrial.nn.transformer import Encoder, bert_layout

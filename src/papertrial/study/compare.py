@@ -24,7 +24,7 @@ from papertrial.core.files import read_json, to_json, write_json
 from papertrial.core.paper import Paper
 from papertrial.core.registry import Method
 from papertrial.core.stats import CANNOT_TELL, HELPS, Verdict, verdicts
-from papertrial.core.words import counted, several
+from papertrial.core.wording import counted, several
 from papertrial.study.engine import Engine, Job, content, started
 from papertrial.study.worth import Worth
 from papertrial.study.worth import worth as worth_in_labels

@@ -25,7 +25,7 @@ from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.recipe import Optim
 from papertrial.core.run import Run
 from papertrial.core.task import Estimator, Prepared, Split, Task
-from papertrial.core.words import aligned
+from papertrial.core.wording import aligned
 from papertrial.study.compare import CURVE_SEEDS, FRACTIONS, plan
 
 if TYPE_CHECKING:

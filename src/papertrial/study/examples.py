@@ -13,7 +13,19 @@ import numpy as np
 from papertrial.core import registry
 from papertrial.core.errors import PapertrialError
 from papertrial.study.figures import colour
-from papertrial.study.page import Bars, Grid, Heading, Histogram, Legend, Picture, Pictures, Series, Sheet, Table, Text
+from papertrial.study.html_page import (
+    Bars,
+    Grid,
+    Heading,
+    Histogram,
+    Legend,
+    Picture,
+    Pictures,
+    Series,
+    Sheet,
+    Table,
+    Text,
+)
 
 if TYPE_CHECKING:
     from papertrial.core.task import Prepared, Split

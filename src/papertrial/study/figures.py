@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from papertrial.core.curves import PowerLaw
-from papertrial.study.page import Figure
+from papertrial.study.html_page import Figure
 
 REFERENCE = "var(--ref)"
 _COLOURS = tuple(f"var(--c{index})" for index in range(8))

@@ -14,7 +14,7 @@ from papertrial.core.files import write_json, write_text
 from papertrial.core.paper import Report
 from papertrial.core.recipe import resolve, unknown_settings
 from papertrial.core.registry import Method
-from papertrial.study.subject import Wanted, find_subject, slug
+from papertrial.study.model_source import Wanted, find_subject, slug
 
 
 def measure(

@@ -25,7 +25,7 @@ from papertrial.core.errors import DataError, PapertrialError, did_you_mean
 from papertrial.core.judgement import Check, Judgements
 from papertrial.core.paper import Report
 from papertrial.papers import genie
-from papertrial.study.standing import Answers, Standing, standing
+from papertrial.study.leaderboard import Answers, Standing, standing
 
 BETTER, WORSE, CANNOT_TELL = "better", "worse", stats.CANNOT_TELL
 DRAWS = 2000

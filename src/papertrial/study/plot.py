@@ -10,8 +10,8 @@ from typing import Any
 from papertrial.core.paper import Curve, Figure, Report
 from papertrial.study import figures
 from papertrial.study.figures import colour, plain
-from papertrial.study.page import Answer, Facts, Items, Page, Section, Table, render
-from papertrial.study.page import Figure as Drawn
+from papertrial.study.html_page import Answer, Facts, Items, Page, Section, Table, render
+from papertrial.study.html_page import Figure as Drawn
 
 _DASHES = ("solid", "dash", "dot", "dashdot")
 #: numbers that fit side by side under the horizontal axis

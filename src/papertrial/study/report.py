@@ -1,7 +1,7 @@
 """A run, a comparison or evidence as one HTML page: the question, the answer, what it rests on, and how to get it again.
 
 Everything is read from the folder. The training data alone are opened again for their pictures, from where they were,
-and only shown when they are still the same. The page of evidence is made in `study.claims`.
+and only shown when they are still the same. The page of evidence is made in `study.evidence`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from papertrial.core.curves import fit_power_law
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import read_json, write_text
 from papertrial.core.stats import CANNOT_TELL, HELPS, HURTS
-from papertrial.core.words import counted
-from papertrial.study import claims, examples, figures, parts
+from papertrial.core.wording import counted
+from papertrial.study import evidence, examples, figures, report_blocks
 from papertrial.study.compare import Comparison, Row
 from papertrial.study.figures import REFERENCE, Difference, colour
-from papertrial.study.page import (
+from papertrial.study.html_page import (
     Answer,
     Axis,
     Fold,
@@ -42,7 +42,7 @@ from papertrial.study.page import (
     render,
     typeset,
 )
-from papertrial.study.parts import Record, listed, number, signed
+from papertrial.study.report_blocks import Record, listed, number, signed
 
 TONES = {HELPS: "good", HURTS: "bad", CANNOT_TELL: "open", "failed": "bad"}
 #: methods with a confusion matrix of their own
@@ -94,8 +94,8 @@ def page_of(folder: Path, *, data: bool = True) -> tuple[str, Page]:
         return "comparison", _of_comparison(folder, data)
     if (folder / "config.json").exists():
         return "run", _of_run(folder, data)
-    if evidence := claims.evidence_files(folder):
-        return "evidence", claims.page(folder, evidence)
+    if files := evidence.evidence_files(folder):
+        return "evidence", evidence.page(folder, files)
     raise _nothing(folder)
 
 
@@ -202,14 +202,17 @@ def _of_comparison(folder: Path, data: bool) -> Page:
     sections = [
         Section("Result", _result(study)),
         Section("Drawn pictures", examples.sheets(_first_runs(study))),
-        Section("Data", parts.data(study.card, data)),
+        Section("Data", report_blocks.data(study.card, data)),
         Section("Learning", _learning(study)),
         Section("Errors", _errors(study)),
         Section("Settings", _all_settings(study), "What each method ran with, and where every value comes from."),
-        Section("Papers and caveats", parts.papers(_cards(study, asked), _cards(study, [r.name for r in found.rows]))),
+        Section(
+            "Papers and caveats",
+            report_blocks.papers(_cards(study, asked), _cards(study, [r.name for r in found.rows])),
+        ),
         Section("Cost", _cost(study)),
         Section("Protocol", _protocol(study)),
-        Section("How to reproduce", parts.reproduce(folder, study.every, _compare_command(study), study.card)),
+        Section("How to reproduce", report_blocks.reproduce(folder, study.every, _compare_command(study), study.card)),
     ]
     return Page(
         f"papertrial comparison · {found.metric} · {counted(found.seeds, 'seed')} · {found.budget} a run",
@@ -217,7 +220,7 @@ def _of_comparison(folder: Path, data: bool) -> Page:
         _answers(study),
         sections,
         unfinished,
-        parts.foot(study.card),
+        report_blocks.foot(study.card),
     )
 
 
@@ -334,7 +337,7 @@ def _learning(study: _Compared) -> list[Any]:
     found = study.found
     full = [run for run in study.every if run.percent is None and run.method in study.runs and run.seed < found.seeds]
     return [
-        *parts.curves(full, study.colour, found.metric, found.higher_is_better),
+        *report_blocks.curves(full, study.colour, found.metric, found.higher_is_better),
         *_worth_curve(study),
     ]
 
@@ -364,7 +367,7 @@ def _worth_curve(study: _Compared) -> list[Any]:
 
 def _errors(study: _Compared) -> list[Any]:
     found = study.found
-    summed = {name: parts.confusion(runs) for name, runs in study.runs.items()}
+    summed = {name: report_blocks.confusion(runs) for name, runs in study.runs.items()}
     held = {name: counts for name, counts in summed.items() if counts is not None}
     classes = study.card["state"].get("class_names", [])
     chosen = [row.name for row in found.rows if row.name in held and row.role != "baseline"][:_CONFUSED]
@@ -372,11 +375,13 @@ def _errors(study: _Compared) -> list[Any]:
         words = f"counts over {counted(found.seeds, 'seed')}"
         drawn = [figures.confusion(name, words, held[name], classes) for name in chosen]
         return [
-            parts.share_right(held, classes),
+            report_blocks.share_right(held, classes),
             Heading("Confusion: truth by row, answer by column"),
             Grid(drawn, 400),
         ]
-    scattered = [parts.scatter(run) for row in found.rows if row.role != "baseline" for run in study.runs[row.name][:1]]
+    scattered = [
+        report_blocks.scatter(run) for row in found.rows if row.role != "baseline" for run in study.runs[row.name][:1]
+    ]
     drawn = [figure for figure in scattered[:_CONFUSED] if figure is not None]
     return [Grid(drawn, 400)] if drawn else []
 
@@ -386,13 +391,15 @@ def _all_settings(study: _Compared) -> list[Any]:
     for row in study.found.rows:
         for card in _cards(study, [row.name]):
             if card["settings"] or card["backbone_settings"]:
-                folds.append(parts.settings(card, opened=row.role == "method" and not any(fold.open for fold in folds)))
+                folds.append(
+                    report_blocks.settings(card, opened=row.role == "method" and not any(fold.open for fold in folds))
+                )
     return folds
 
 
 def _cost(study: _Compared) -> list[Any]:
     every = [run for run in study.every if run.result is not None]
-    return [parts.cost(study.runs), Text(parts.total(every))]
+    return [report_blocks.cost(study.runs), Text(report_blocks.total(every))]
 
 
 def _protocol(study: _Compared) -> list[Any]:
@@ -421,21 +428,21 @@ def _protocol(study: _Compared) -> list[Any]:
 def _compare_command(study: _Compared) -> str:
     config, asked, card = study.config, study.asked, study.card
     methods = asked.get("methods") or [row.name for row in study.found.rows if row.role == "method"]
-    words = ["papertrial", "compare", *methods, *parts.data_words(card), "--seeds", str(study.found.seeds)]
-    words += parts.budget_words(config["budget"])
-    words += parts.flags(
+    words = ["papertrial", "compare", *methods, *report_blocks.data_words(card), "--seeds", str(study.found.seeds)]
+    words += report_blocks.budget_words(config["budget"])
+    words += report_blocks.flags(
         against=asked.get("against"),
         backbone=config["backbone"],
         recipe=None if config["recipe"] == "base" else config["recipe"],
         labels=config["labels"],
         size=config["size"],
     )
-    words += parts.set_words(config["settings"])
+    words += report_blocks.set_words(config["settings"])
     words += [] if asked.get("worth", True) else ["--no-worth"]
     command = shlex.join([*words, "--out", str(study.folder)])
     if asked.get("baselines") is not None:
         command += f"\n# asked from Python, with baselines={asked['baselines']!r}"
-    return command + parts.given_from_python(card)
+    return command + report_blocks.given_from_python(card)
 
 
 # ----------------------------------------------------------------------------------------------------------------- run
@@ -451,19 +458,23 @@ def _of_run(folder: Path, data: bool) -> Page:
     name = card["data"]["name"]
     lead = (
         "One run is no verdict: it says nothing of other seeds, and nothing of whether something simpler does as well."
-        f" For that, type: {shlex.join(['papertrial', 'compare', card['method']['name'], *parts.data_words(card)])}"
+        f" For that, type: {shlex.join(['papertrial', 'compare', card['method']['name'], *report_blocks.data_words(card)])}"
     )
     sections = [
         Section("Result", _run_result(card)),
         Section("Drawn pictures", examples.sheets({label: run.folder})),
-        Section("Data", parts.data(card, data)),
-        Section("Learning", parts.curves([run], lambda _: "var(--c0)", metric, higher)),
+        Section("Data", report_blocks.data(card, data)),
+        Section("Learning", report_blocks.curves([run], lambda _: "var(--c0)", metric, higher)),
         Section("Errors", _run_errors(run)),
-        Section("Settings", [parts.settings(card, opened=True)], "What it ran with, and where every value comes from."),
-        Section("Papers and caveats", parts.papers([card], [])),
-        Section("Cost", [parts.cost({card["method"]["name"]: [run]}), Text(parts.total([run]))]),
+        Section(
+            "Settings",
+            [report_blocks.settings(card, opened=True)],
+            "What it ran with, and where every value comes from.",
+        ),
+        Section("Papers and caveats", report_blocks.papers([card], [])),
+        Section("Cost", [report_blocks.cost({card["method"]["name"]: [run]}), Text(report_blocks.total([run]))]),
         Section("Protocol", [Items(_run_protocol(card, metric, higher))]),
-        Section("How to reproduce", parts.reproduce(folder, [run], _fit_command(run), card)),
+        Section("How to reproduce", report_blocks.reproduce(folder, [run], _fit_command(run), card)),
     ]
     return Page(
         f"papertrial run · {card['task']['name']} · seed {card['seed']}",
@@ -471,7 +482,7 @@ def _of_run(folder: Path, data: bool) -> Page:
         [Answer(_run_sentence(card, result, label, metric, higher))],
         sections,
         lead,
-        parts.foot(card),
+        report_blocks.foot(card),
     )
 
 
@@ -500,14 +511,14 @@ def _run_result(card: Mapping[str, Any]) -> list[Any]:
 
 
 def _run_errors(run: Record) -> list[Any]:
-    counts = parts.confusion([run])
+    counts = report_blocks.confusion([run])
     if counts is None:
-        figure = parts.scatter(run)
+        figure = report_blocks.scatter(run)
         return [figure] if figure else []
     assert run.card is not None
     classes = run.card["state"]["class_names"]
     drawn = figures.confusion("Confusion", "truth by row, answer by column", counts, classes)
-    return [parts.share_right({"right": counts}, classes), drawn]
+    return [report_blocks.share_right({"right": counts}, classes), drawn]
 
 
 def _run_protocol(card: Mapping[str, Any], metric: str, higher: bool) -> list[str]:
@@ -529,15 +540,21 @@ def _fit_command(run: Record) -> str:
     own |= {
         f"backbone.{entry['name']}": entry["value"] for entry in card["backbone_settings"] if entry["source"] == "you"
     }
-    words = ["papertrial", "fit", card["method"]["name"], *parts.data_words(card), *parts.budget_words(card["budget"])]
-    words += parts.flags(
+    words = [
+        "papertrial",
+        "fit",
+        card["method"]["name"],
+        *report_blocks.data_words(card),
+        *report_blocks.budget_words(card["budget"]),
+    ]
+    words += report_blocks.flags(
         backbone=card["backbone"],
         recipe=None if config["recipe"] == "base" else config["recipe"],
         labels=options.get("labels"),
         size=options.get("size"),
         seed=card["seed"],
     )
-    command = shlex.join([*words, *parts.set_words(own), "--out", str(run.folder)])
+    command = shlex.join([*words, *report_blocks.set_words(own), "--out", str(run.folder)])
     if "fraction" in options:
         command += f"\n# within a comparison, with fraction={options['fraction']} of the training rows"
-    return command + parts.given_from_python(card)
+    return command + report_blocks.given_from_python(card)

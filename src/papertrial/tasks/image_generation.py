@@ -32,8 +32,18 @@ from papertrial.core.facts import Facts
 from papertrial.core.task import Prepared, Ragged, Scores, Split, Supports
 from papertrial.data.base import fingerprint
 from papertrial.data.batches import forward_batches
+from papertrial.tasks._image_quality import (
+    LEAST,
+    Drawn,
+    Measures,
+    draw,
+    grid,
+    parts,
+    picture_scores,
+    real_scores,
+    shown,
+)
 from papertrial.tasks._images import Rows, as_trained, evaluating, pixel_state, working_size
-from papertrial.tasks._pictures import LEAST, Drawn, Measures, draw, grid, parts, picture_scores, real_scores, shown
 
 #: what measures pictures, as a file of the artifact
 MEASURES = "measures.safetensors"

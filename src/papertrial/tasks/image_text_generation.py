@@ -26,9 +26,9 @@ import numpy as np
 
 from papertrial.core.errors import DataError, PapertrialError
 from papertrial.core.task import Prepared, Ragged, Scores, Split, Supports
-from papertrial.core.words import counted
+from papertrial.core.wording import counted
+from papertrial.tasks._image_quality import LEAST, Drawn, Measures, draw, picture_scores
 from papertrial.tasks._metrics import Z
-from papertrial.tasks._pictures import LEAST, Drawn, Measures, draw, picture_scores
 from papertrial.tasks.image_generation import ImageGeneration, ready
 
 HELD = ("auto", "captions", "images")

@@ -27,7 +27,7 @@ from papertrial.core.budget import Budget
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.task import Prepared, Scores, Split, Supports
-from papertrial.core.words import counted
+from papertrial.core.wording import counted
 from papertrial.nn.contrastive import alignment, uniformity
 from papertrial.tasks._metrics import spearman_scores
 from papertrial.tasks._split import split_rows

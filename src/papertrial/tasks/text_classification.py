@@ -24,7 +24,7 @@ from papertrial.core.budget import Budget
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.task import Prepared, Scores, Split, Supports
-from papertrial.core.words import counted
+from papertrial.core.wording import counted
 from papertrial.nn.heads import Supervised
 from papertrial.tasks._metrics import classification_scores, with_macro_f1
 from papertrial.tasks._probe import fit_probe, probe_outputs, softmax

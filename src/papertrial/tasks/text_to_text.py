@@ -27,7 +27,7 @@ from papertrial.core.budget import Budget
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.task import Prepared, Ragged, Scores, Split, Supports
-from papertrial.core.words import counted
+from papertrial.core.wording import counted
 from papertrial.data.views import Draw
 from papertrial.nn.decode import beam, complete
 from papertrial.nn.ranks import all_count, all_sum

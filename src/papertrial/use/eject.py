@@ -33,7 +33,7 @@ from papertrial.core.task import Split
 from papertrial.nn.adapt import Adapted
 from papertrial.nn.heads import Supervised
 from papertrial.tasks._images import Normalized
-from papertrial.use import reading, textloader
+from papertrial.use import text_export, textloader
 from papertrial.use.artifact import Artifact
 from papertrial.use.gather import Place, gather, settled, source
 from papertrial.use.predictor import Predictor, expected, foldable, input_meanings, inputs_of, predictor, sample, spread
@@ -114,7 +114,7 @@ def _write(folder: Path, artifact: Artifact, model: Predictor) -> dict[str, Any]
 
         save_arrays(artifact.head, folder / "probe.safetensors")
     write_json(folder / "config.json", about)
-    tokeniser = reading.tokeniser_json(artifact.model.encoder.tokeniser) if model.texts else None
+    tokeniser = text_export.tokeniser_json(artifact.model.encoder.tokeniser) if model.texts else None
     if tokeniser is not None:
         write_text(folder / "tokenizer.json", tokeniser)
     write_text(folder / "load.py", _loader(model, inputs, artifact))
@@ -126,7 +126,7 @@ def _write(folder: Path, artifact: Artifact, model: Predictor) -> dict[str, Any]
 
 def _written(model: Predictor) -> nn.Module:
     """The network that model.py builds."""
-    return model.network.encoder if isinstance(model.network, reading.Logits) else model.network
+    return model.network.encoder if isinstance(model.network, text_export.Logits) else model.network
 
 
 def _source(artifact: Artifact, model: Predictor, inputs: list[dict[str, Any]]) -> str:
@@ -340,7 +340,7 @@ def _readme(artifact: Artifact, model: Predictor, inputs: list[dict[str, Any]]) 
         zeros = ", ".join(f'np.zeros({(1, *entry["shape"])}, "{entry["dtype"]}")' for entry in inputs)
         example, imports = f"predict({zeros})      # {model.answers} of one row", ["    >>> import numpy as np"]
     packages = "torch safetensors numpy"
-    if model.texts and reading.tokeniser_about(artifact)["kind"] == "tokenizers":
+    if model.texts and text_export.tokeniser_about(artifact)["kind"] == "tokenizers":
         packages += " tokenizers"
     lines = [
         f"# {method['name']}" + (f" with {card['backbone']}" if card["backbone"] else ""),
@@ -425,7 +425,7 @@ def _compare(folder: Path, artifact: Artifact, rows: Split, answers: str) -> flo
     the tolerance, and when the folder does not run."""
     with tempfile.TemporaryDirectory() as place:
         result = Path(place) / "answers.npy"
-        if artifact.task.kind in reading.KINDS:
+        if artifact.task.kind in text_export.KINDS:
             columns, wanted = textloader.asked(artifact, rows, answers)
             given = write_json(Path(place) / "rows.json", columns)
         else:

@@ -23,7 +23,7 @@ import papertrial
 from papertrial.core.errors import PapertrialError, did_you_mean, missing_extra
 from papertrial.core.files import to_json, write_json, write_text, write_with
 from papertrial.core.task import Split
-from papertrial.use import reading
+from papertrial.use import text_export
 from papertrial.use.artifact import Artifact
 from papertrial.use.predictor import Predictor, expected, folded, input_meanings, inputs_of, predictor, sample, spread
 
@@ -57,7 +57,7 @@ def export(artifact: Artifact, to: str, out: Path | str | None = None, data: Any
     model.network = folded(model.network)
     rows, origin = sample(artifact, data)
     about = _about(artifact, model, to, path)
-    tokeniser = reading.tokeniser_json(artifact.model.encoder.tokeniser) if model.texts else None
+    tokeniser = text_export.tokeniser_json(artifact.model.encoder.tokeniser) if model.texts else None
     write = {"onnx": _write_onnx, "torch": _write_torch}[to]
     read = {"onnx": _read_onnx, "torch": _read_torch}[to]
 
@@ -80,7 +80,7 @@ def _about(artifact: Artifact, model: Predictor, to: str, path: Path) -> dict[st
         answers["classes"] = classes
     texts = {}
     if model.texts:
-        texts = {"tokeniser": reading.tokeniser_about(artifact), "use": reading.snippet(artifact, to, path)}
+        texts = {"tokeniser": text_export.tokeniser_about(artifact), "use": text_export.snippet(artifact, to, path)}
     return {
         "format": to,
         **({"opset": OPSET} if to == "onnx" else {}),
@@ -182,7 +182,7 @@ def _compare(
     sizes = sorted({min(size, rows.examples) for size in (*BATCHES, rows.examples)})
     gaps = []
     for size in sizes:  # all rows last
-        some = rows.take(slice(-size, None)) if artifact.task.kind in reading.KINDS else rows.take(slice(size))
+        some = rows.take(slice(-size, None)) if artifact.task.kind in text_export.KINDS else rows.take(slice(size))
         wanted = expected(artifact, some)
         gaps.append(np.abs(answer(*inputs_of(artifact, some)) - wanted).max())
     allowed = TOLERANCE * spread(wanted, about["outputs"][0]["name"])

@@ -24,9 +24,9 @@ from papertrial.core.recipe import Optim, Setting, resolve, unknown_settings
 from papertrial.core.registry import Method, Technique
 from papertrial.core.run import Run, environment
 from papertrial.core.task import Estimator, Prepared, Split, Task
-from papertrial.core.words import several
+from papertrial.core.wording import several
 from papertrial.train import processes
-from papertrial.use.output import write_picture
+from papertrial.use.answer_files import write_picture
 
 CARD_VERSION = 1
 WEIGHTS, ESTIMATOR = "model.safetensors", "estimator"

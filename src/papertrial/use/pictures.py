@@ -18,10 +18,10 @@ import torch
 from papertrial.core.budget import duration
 from papertrial.core.errors import DataError, Declined, PapertrialError, did_you_mean
 from papertrial.core.files import disk_errors, to_json, write_text
+from papertrial.tasks._image_quality import ACROSS, grid
 from papertrial.tasks._images import evaluating
-from papertrial.tasks._pictures import ACROSS, grid
+from papertrial.use.answer_files import write_picture
 from papertrial.use.artifact import Artifact
-from papertrial.use.output import write_picture
 
 #: pictures that are drawn where nobody says how many
 SAMPLES = 16

@@ -16,7 +16,7 @@ from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.task import Split
 from papertrial.data.batches import to_tensors
 from papertrial.nn.heads import Supervised
-from papertrial.use import reading
+from papertrial.use import text_export
 from papertrial.use.artifact import Artifact
 from papertrial.use.fit import ESTIMATOR
 
@@ -74,9 +74,9 @@ def predictor(artifact: Artifact) -> Predictor:
             f"type: papertrial generate {artifact.folder}",
         )
     model, facts = artifact.model, artifact.card["facts"]
-    if artifact.task.kind in reading.KINDS and isinstance(model, nn.Module):
-        network, answers = reading.network_of(artifact)
-        texts, pad = len(reading.longest_of(artifact)), model.encoder.tokeniser.pad
+    if artifact.task.kind in text_export.KINDS and isinstance(model, nn.Module):
+        network, answers = text_export.network_of(artifact)
+        texts, pad = len(text_export.longest_of(artifact)), model.encoder.tokeniser.pad
         return Predictor(network, answers, artifact.head, texts=texts, pad=pad).eval()
     absent = {}
     if artifact.task.kind == "table":
@@ -122,8 +122,8 @@ def folded(network: nn.Module) -> nn.Module:
 
 def expected(artifact: Artifact, rows: Split) -> np.ndarray:
     """What the artifact itself answers: probabilities, values, or features where it has no answers."""
-    if artifact.task.kind in reading.KINDS:
-        return reading.expected(artifact, rows)
+    if artifact.task.kind in text_export.KINDS:
+        return text_export.expected(artifact, rows)
     if isinstance(artifact.model, nn.Module) and not isinstance(artifact.model, Supervised) and not artifact.head:
         return artifact.task.embed(artifact.model, rows)
     return artifact.task.outputs(artifact.model, artifact.head, rows)
@@ -140,8 +140,8 @@ def input_meanings(artifact: Artifact) -> list[dict[str, Any]]:
 
     A word in a shape stands for any number.
     """
-    if artifact.task.kind in reading.KINDS:
-        return reading.meanings(artifact)
+    if artifact.task.kind in text_export.KINDS:
+        return text_export.meanings(artifact)
     state, facts = artifact.card["state"], artifact.card["facts"]
     if artifact.task.kind == "images":
         low, high = state["low"], state["high"]
@@ -181,8 +181,8 @@ def sample(artifact: Artifact, data: Any = None) -> tuple[Split, str]:
         split, opened = artifact.encode(data)
         if not split.examples:
             raise DataError(f"{opened.name} has no rows", "give data with at least one")
-    if artifact.task.kind in reading.KINDS:
-        rows = reading.rows_to_try(artifact, split, ROWS)
+    if artifact.task.kind in text_export.KINDS:
+        rows = text_export.rows_to_try(artifact, split, ROWS)
         return rows, f"{rows.examples} texts of " + ("random letters" if split is None else opened.name)
     if split is None:
         return _made_up(artifact), f"{ROWS} rows of random numbers"
@@ -193,8 +193,8 @@ def sample(artifact: Artifact, data: Any = None) -> tuple[Split, str]:
 
 def inputs_of(artifact: Artifact, rows: Split) -> tuple[Tensor, ...]:
     """Rows of `sample` as the predictor takes them."""
-    if artifact.task.kind in reading.KINDS:
-        return reading.tensors(artifact, rows)
+    if artifact.task.kind in text_export.KINDS:
+        return text_export.tensors(artifact, rows)
     return tuple(tensor for tensor in to_tensors(rows).values() if 0 not in tensor.shape[1:])
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from papertrial.core.task import Split
 from papertrial.nn.tokenise import Bpe, Bytes, Pretrained
 from papertrial.tasks.sentence_similarity import SupervisedPairs
-from papertrial.use import reading
+from papertrial.use import text_export
 
 _SEGMENTS = '''
 
@@ -146,7 +146,7 @@ def text_of(ids):
 
 def loader(artifact: Any, answers: str) -> str:
     """The text of load.py."""
-    about = reading.tokeniser_about(artifact)
+    about = text_export.tokeniser_about(artifact)
     learnt = about["kind"] == "tokenizers"
     imports = ["import numpy as np", "import torch", "from model import build_model"]
     if artifact.head:
@@ -162,7 +162,7 @@ def loader(artifact: Any, answers: str) -> str:
         template = (_LEARNT if learnt else _BYTES).removeprefix("\n")
         parts += [template.format(**{**about, "longest": longest}), _LANGUAGE]
         return "".join(parts)
-    source = reading.encoder_source(artifact, 'str(HERE / "tokenizer.json")')
+    source = text_export.encoder_source(artifact, 'str(HERE / "tokenizer.json")')
     parts.append("\n".join([*([] if learnt else ["", ""]), *source, ""]))
     if answers == "probabilities" and not artifact.head:
         gives, name, last = 'Probabilities (B, classes) in the order of CONFIG["classes"]', "predict", _SOFTMAX
@@ -185,14 +185,16 @@ def asked(artifact: Any, rows: Split, answers: str) -> tuple[list[list[str]], np
     """What `predict` of load.py is called with, a list of texts per argument, and what the artifact answers."""
     task, model, texts = artifact.task, artifact.model, rows["text"]
     if answers == "probabilities":
-        return [texts.texts()], reading.expected(artifact, rows)
+        return [texts.texts()], text_export.expected(artifact, rows)
     if answers == "logits":
         each = [task.outputs(model, {}, Split({"text": texts[row : row + 1]})) for row in range(len(texts))]
         return [texts.texts()], np.concatenate(each)
     other = texts[np.arange(len(texts))[::-1]]
     if task.kind == "pairs":
         return [texts.texts(), other.texts()], task.outputs(model, {}, Split({"first": texts, "second": other}))
-    first, second = (reading.expected(artifact, Split({"text": side})).astype(np.float64) for side in (texts, other))
+    first, second = (
+        text_export.expected(artifact, Split({"text": side})).astype(np.float64) for side in (texts, other)
+    )
     first, second = (side / np.linalg.norm(side, axis=1, keepdims=True).clip(1e-300) for side in (first, second))
     return [texts.texts(), other.texts()], (first * second).sum(1)
 

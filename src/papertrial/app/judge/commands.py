@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from papertrial.app import show
+from papertrial.app import printing
 from papertrial.core.errors import DataError, PapertrialError, did_you_mean, missing_extra
 from papertrial.core.files import to_json
-from papertrial.core.words import counted
+from papertrial.core.wording import counted
 
 if TYPE_CHECKING:
     from papertrial.app.judge.store import Store
@@ -152,7 +152,7 @@ def new(
         ("checks", f"{len(material.checks)}, one in about {study.check_every}" if material.checks else "none: --checks FILE adds some"),
         ("kept in", store.name),
     ]  # fmt: skip
-    _say(*show.labelled(rows), *show.labelled(("note", note) for note in material.notes))
+    _say(*printing.labelled(rows), *printing.labelled(("note", note) for note in material.notes))
     _say("", *_tell([*administrator, *links]), "", "These links are not kept: copy them now. Each is for one person.")
     _say("", f"next        {_serve_line(db, home)}")
 
@@ -176,7 +176,7 @@ def serve(
 
     store = _store(db)
     site = make_site(host=host, url=url)
-    from papertrial.app.judge.pages import add_judge
+    from papertrial.app.judge.routes import add_judge
 
     add_judge(site, store)
     site.app.add_api_route("/", _to_judge, include_in_schema=False)
@@ -268,7 +268,7 @@ def status(
             f"{one.name}: {one.state}, {told.labels} of {told.wanted} labels, {counted(told.undone, 'answer')} taken back"
         )
         _say(
-            *show.table(
+            *printing.table(
                 ("rater", "done", "of", "checks passed", "seconds each", ""),
                 [
                     (
@@ -354,12 +354,12 @@ def results(
             *([""] if index else []),
             told.title,
             "",
-            *show.labelled(told.facts),
+            *printing.labelled(told.facts),
             "",
-            *show.table(told.head, told.rows),
+            *printing.table(told.head, told.rows),
             "",
         )
-        _say(*show.labelled([("verdict", told.verdict), *(("caveat", line) for line in told.caveats)]))
+        _say(*printing.labelled([("verdict", told.verdict), *(("caveat", line) for line in told.caveats)]))
 
 
 def _say(*lines: str) -> None:

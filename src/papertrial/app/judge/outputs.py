@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 
 from papertrial.core.errors import DataError, did_you_mean
 from papertrial.core.judgement import Template
-from papertrial.data.decode import pillow_limits, reason
+from papertrial.data.images.decode import pillow_limits, reason
 
 LARGEST_SIDE = 2048  # pixels; larger pictures are scaled down, since no rater's screen shows more
 LONGEST_TEXT = 200_000  # characters

@@ -14,7 +14,7 @@ from papertrial.app.site.serve import home_of, is_loopback, names_of, serve
 from papertrial.core.errors import missing_extra
 
 if TYPE_CHECKING:
-    from papertrial.app.site.pages import Site
+    from papertrial.app.site.site import Site
 
 __all__ = ["LOOPBACK", "home_of", "make_site", "serve"]
 
@@ -29,7 +29,7 @@ def make_site(
     Raises PapertrialError when a package of the extra `web` is missing, and for a `url` that is none.
     """
     try:
-        from papertrial.app.site.pages import Site
+        from papertrial.app.site.site import Site
     except ImportError as error:
         raise missing_extra("a web page", error.name or "fastapi", "web") from None
     home = home_of(url) if url else None

@@ -17,7 +17,7 @@ from papertrial.app.site.guard import LOOPBACK
 from papertrial.core.errors import PapertrialError, missing_extra
 
 if TYPE_CHECKING:
-    from papertrial.app.site.pages import Site
+    from papertrial.app.site.site import Site
 
 #: seconds that answers under way may take once the server is told to end
 _PATIENCE = 3

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from papertrial.app.site import make_site
 
 if TYPE_CHECKING:
-    from papertrial.app.site.pages import Site
+    from papertrial.app.site.site import Site
 
 
 def make_web(
@@ -31,11 +31,11 @@ def make_web(
     Raises PapertrialError for a folder that is not there or holds something else, and for a missing extra.
     """
     site = make_site("papertrial", host=host, url=url, token=token)
-    from papertrial.app.web.pages import mount
+    from papertrial.app.web.routes import mount
 
     mount(site, runs, indexes, evidence if evidence is not None else _evidence())
     if judge is not None:
-        from papertrial.app.judge.pages import add_judge
+        from papertrial.app.judge.routes import add_judge
         from papertrial.app.judge.store import Store
 
         add_judge(site, Store(judge))

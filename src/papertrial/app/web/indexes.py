@@ -13,9 +13,9 @@ import numpy as np
 from papertrial.app.web.runs import holds_links
 from papertrial.core.errors import PapertrialError
 from papertrial.core.files import read_json
-from papertrial.data.collectionfiles import Document
+from papertrial.data.collections.files import Document
+from papertrial.discover.index_folder import MANIFEST, read
 from papertrial.discover.search import Found, Hit, Searcher, reading_list
-from papertrial.discover.store import MANIFEST, read
 
 LIST = "list"
 #: characters of a query and of a document that are looked at

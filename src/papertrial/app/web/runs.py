@@ -23,7 +23,7 @@ from papertrial.core.budget import Budget
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import read_json
 from papertrial.core.run import Run
-from papertrial.study.parts import Record
+from papertrial.study.report_blocks import Record
 
 #: the kind of a folder that the server may not look into
 LOCKED = "folder"

@@ -17,9 +17,9 @@ from papertrial.core.paper import Paper
 from papertrial.core.recipe import Optim, resolve
 from papertrial.core.registry import Listed
 from papertrial.study.check import FAILS, HOLDS, NOT_RUN, VERDICTS
-from papertrial.study.claims import TONES, Tried, of_paper
-from papertrial.study.page import Code, Facts, Fold, Heading, Link, Section, Table, Text
-from papertrial.study.parts import listed, sentence, typed
+from papertrial.study.evidence import TONES, Tried, of_paper
+from papertrial.study.html_page import Code, Facts, Fold, Heading, Link, Section, Table, Text
+from papertrial.study.report_blocks import listed, sentence, typed
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from urllib.parse import quote
 from papertrial.app.web.runs import DAMAGE, DONE, RUNNING, STOPPED, UNREADABLE, Entry, Part, mark, metric_of, records
 from papertrial.core.budget import Budget, duration
 from papertrial.core.files import read_json
-from papertrial.core.words import counted
-from papertrial.study import parts
+from papertrial.core.wording import counted
+from papertrial.study import report_blocks
 from papertrial.study.figures import REFERENCE, colour
-from papertrial.study.page import Answer, Bars, Code, Facts, Fold, Page, Section, Table, Tag, Text, render
-from papertrial.study.parts import number, typed
+from papertrial.study.html_page import Answer, Bars, Code, Facts, Fold, Page, Section, Table, Tag, Text, render
 from papertrial.study.report import page_of, standing
+from papertrial.study.report_blocks import number, typed
 
 TONES = {RUNNING: "busy", DONE: "good", STOPPED: "open", UNREADABLE: "bad"}
 #: tasks whose models make something
@@ -84,7 +84,7 @@ def _run(entry: Entry, folder: Path) -> Page:
     blocks: list[Any] = []
     if record is not None:
         with suppress(*DAMAGE):  # the sign of a validation score is the metric's, which is known once the run is done
-            blocks = parts.curves([record], lambda _: colour(0), "", True, _going(entry, folder))
+            blocks = report_blocks.curves([record], lambda _: colour(0), "", True, _going(entry, folder))
     return Page(
         f"run · {config['task']}",
         f"{entry.method} on {entry.data}",
@@ -138,7 +138,7 @@ def _facts(entry: Entry, folder: Path, config: dict[str, Any]) -> list[tuple[str
     return [row for row in rows if row[1]]
 
 
-def _log(record: parts.Record | None) -> list[Any]:
+def _log(record: report_blocks.Record | None) -> list[Any]:
     """The newest value of all that is logged."""
     newest: dict[str, Any] = {}
     with suppress(*DAMAGE):
@@ -189,7 +189,7 @@ def _comparison(entry: Entry, folder: Path) -> Page:
         return REFERENCE if name == reference else colour(others.index(name))
 
     with suppress(*DAMAGE):
-        curves = parts.curves(
+        curves = report_blocks.curves(
             [run for run in held if run.percent is None], shade, metric, higher, _going(entry, folder)
         )
     return Page(
@@ -200,7 +200,7 @@ def _comparison(entry: Entry, folder: Path) -> Page:
             Section("Result", blocks, "Of the rounds that are complete." if blocks else ""),
             Section("Runs", [_runs(entry)]),
             Section("Learning", curves),
-            Section("Cost", [Text(parts.total(done))] if done else []),
+            Section("Cost", [Text(report_blocks.total(done))] if done else []),
         ],
     )
 

@@ -67,7 +67,7 @@ from papertrial.nn.decode import Choice
 from papertrial.nn.tokenise import Bpe, Bytes, Texts, Tokeniser
 from papertrial.papers.dalle import trials
 from papertrial.papers.dalle.dvae import DVAE, Decoder, Encoder, kl_to_uniform, logit_laplace, relaxed
-from papertrial.papers.dalle.transformer import Prior, mask, pattern, picture_mask
+from papertrial.papers.dalle.prior import Prior, mask, pattern, picture_mask
 
 PAPER = Paper(
     id="dalle",

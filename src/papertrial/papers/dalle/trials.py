@@ -24,7 +24,7 @@ from papertrial.core.task import Prepared, Ragged, Split
 from papertrial.data import open as open_data
 from papertrial.data.toy import at_hand
 from papertrial.papers.dalle.dvae import DVAE, perplexity
-from papertrial.tasks._pictures import Measures, draw, frechet
+from papertrial.tasks._image_quality import Measures, draw, frechet
 from papertrial.train.loop import train
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

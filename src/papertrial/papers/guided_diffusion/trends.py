@@ -23,7 +23,7 @@ from papertrial.core.run import Run
 from papertrial.core.task import Prepared
 from papertrial.data import open as open_data
 from papertrial.data.toy import at_hand
-from papertrial.tasks._pictures import Drawn, Measures, draw, picture_scores
+from papertrial.tasks._image_quality import Drawn, Measures, draw, picture_scores
 from papertrial.train.loop import train
 from papertrial.train.stages import train_stages
 

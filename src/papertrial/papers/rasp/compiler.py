@@ -34,9 +34,9 @@ from papertrial.core.errors import PapertrialError
 from papertrial.core.files import read_json, write_json, write_with
 from papertrial.papers.rasp.graph import Atom, Node
 from papertrial.papers.rasp.layers import plan
+from papertrial.papers.rasp.network import BOS, PAD, SPECIALS, LayerShape, Shape, Transformer
 from papertrial.papers.rasp.run import Run, column, compare
 from papertrial.papers.rasp.syntax import RaspError
-from papertrial.papers.rasp.transformer import BOS, PAD, SPECIALS, LayerShape, Shape, Transformer
 
 _SMALL = 2048  # combinations up to which a chain of maps becomes one table without a search for a better one
 _CLAUSES = 64

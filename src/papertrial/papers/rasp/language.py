@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from papertrial.core.errors import did_you_mean
-from papertrial.papers.rasp import layers, words
+from papertrial.papers.rasp import formatting, layers
 from papertrial.papers.rasp.graph import EVERYWHERE, INPUTS, MAPS, Node, constant, make
 from papertrial.papers.rasp.run import Run, kind_of
 from papertrial.papers.rasp.syntax import Ast, RaspError, Source, Span, parse
@@ -157,7 +157,7 @@ class Session:
     def describe(self, name: str, value: Any) -> list[str]:
         """The lines that show a result, with what it is on the example."""
         try:
-            return words.result(name, value, self)
+            return formatting.result(name, value, self)
         except ValueError as error:  # a number with too many digits to be written
             raise RaspError(str(error)) from None
 
@@ -250,7 +250,12 @@ class Session:
             self.full = parts[1]
         else:
             return [
-                ("", layers.Drawing(tuple(f"\t{kind} example: {words.atom(self.examples[kind])}" for kind in which)))
+                (
+                    "",
+                    layers.Drawing(
+                        tuple(f"\t{kind} example: {formatting.atom(self.examples[kind])}" for kind in which)
+                    ),
+                )
             ]
         return []
 
@@ -532,7 +537,7 @@ def _plain(f: Callable[..., Any], where: Span, *values: Any) -> Any:
 
 
 def _program(node: Node, name: str) -> Program:
-    return Program(node, name if len(name) <= words.NAME else "plain select" if node.selects else "s-op")
+    return Program(node, name if len(name) <= formatting.NAME else "plain select" if node.selects else "s-op")
 
 
 def _count(arguments: list[Any], allowed: tuple[int, ...], ast: Ast) -> None:
@@ -548,7 +553,7 @@ def _lists(arguments: list[Any], ast: Ast) -> None:
 
 
 def _short(value: Any) -> str:
-    return value.name if isinstance(value, Program) else words.brief(value)
+    return value.name if isinstance(value, Program) else formatting.brief(value)
 
 
 def _kind(value: Any) -> str:

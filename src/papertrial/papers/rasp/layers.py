@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from papertrial.papers.rasp import words
+from papertrial.papers.rasp import formatting
 from papertrial.papers.rasp.graph import Node
 from papertrial.papers.rasp.run import Run
 
@@ -59,7 +59,7 @@ def draw(node: Node, name: str, tokens: Any) -> Drawing:
     lines = [f"{name}: {plan(node).sentence()}"]
     for number, layer in enumerate(plan(node).selectors, 1):
         for head, selector in enumerate(layer, 1):
-            lines += [f"layer {number}, head {head}", *words.table(run(selector), run.tokens, "   ")]
+            lines += [f"layer {number}, head {head}", *formatting.table(run(selector), run.tokens, "   ")]
             for step in node.steps():
                 if step.kind == "aggregate" and step.args[0] is selector and step.depth == number:
                     lines.append(f"     {_values(run, step.args[1])} -> {_values(run, step)}")
@@ -69,4 +69,4 @@ def draw(node: Node, name: str, tokens: Any) -> Drawing:
 
 
 def _values(run: Run, node: Node) -> str:
-    return f"[{', '.join(map(words.item, run(node).tolist()))}]"
+    return f"[{', '.join(map(formatting.item, run(node).tolist()))}]"

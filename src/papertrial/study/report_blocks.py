@@ -18,10 +18,10 @@ from papertrial.core import registry
 from papertrial.core.budget import Energy, duration, size_in_words, watt_hours
 from papertrial.core.files import read_json
 from papertrial.core.run import Run
-from papertrial.core.words import counted
+from papertrial.core.wording import counted
 from papertrial.study import examples, figures
 from papertrial.study.figures import Line
-from papertrial.study.page import Code, Facts, Fold, Grid, Heading, Heat, Items, Link, Table, Text, typeset
+from papertrial.study.html_page import Code, Facts, Fold, Grid, Heading, Heat, Items, Link, Table, Text, typeset
 
 #: classes in a table or a chart
 CLASSES = 20

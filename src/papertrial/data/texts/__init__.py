@@ -15,10 +15,10 @@ from papertrial.core.errors import DataError, did_you_mean
 from papertrial.core.task import Ragged
 from papertrial.data import textfiles
 from papertrial.data.base import Data, Look, fingerprint, track
-from papertrial.data.columns import Column
-from papertrial.data.images import as_labels
+from papertrial.data.labels import as_labels
 from papertrial.data.layout import layout
-from papertrial.data.table import Table
+from papertrial.data.tables import Table
+from papertrial.data.tables.column_values import Column
 
 _PIECE = 1 << 22  # bytes of text worked on together
 _TEXT_NAME = re.compile(
@@ -215,7 +215,7 @@ class Texts(_Parted):
 
     def look(self) -> Look:
         """The facts page: see `textlook`."""
-        from papertrial.data.textlook import look
+        from papertrial.data.texts.look import look
 
         return look(self)
 
@@ -296,7 +296,7 @@ class Pairs(_Parted):
 
     def look(self) -> Look:
         """The facts page: see `textlook`."""
-        from papertrial.data.textlook import look_pairs
+        from papertrial.data.texts.look import look_pairs
 
         return look_pairs(self)
 

@@ -18,11 +18,25 @@ from papertrial.core.budget import duration
 from papertrial.core.errors import PapertrialError
 from papertrial.core.files import disk_errors
 from papertrial.core.paper import Claim, Paper, claims_of
-from papertrial.core.words import counted
+from papertrial.core.wording import counted
 from papertrial.study.check import CANNOT_TELL, FAILS, HOLDS, NOT_RUN, VERDICTS, history, latest
-from papertrial.study.page import Answer, Code, Facts, Fold, Grid, Heading, Items, Link, Page, Section, Table, Tag, Text
-from papertrial.study.parts import listed, number, sentence
+from papertrial.study.html_page import (
+    Answer,
+    Code,
+    Facts,
+    Fold,
+    Grid,
+    Heading,
+    Items,
+    Link,
+    Page,
+    Section,
+    Table,
+    Tag,
+    Text,
+)
 from papertrial.study.plot import draw
+from papertrial.study.report_blocks import listed, number, sentence
 
 TONES = {HOLDS: "good", FAILS: "bad", CANNOT_TELL: "open", NOT_RUN: "plain"}
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from papertrial.core.words import counted
+from papertrial.core.wording import counted
 from papertrial.data.base import Look
-from papertrial.data.rows import combined, conflicting, repeated
+from papertrial.data.tables.row_hashes import combined, conflicting, repeated
 
 if TYPE_CHECKING:
-    from papertrial.data.table import Table
+    from papertrial.data.tables import Table
 
 SAMPLE = 20_000  # rows on which columns are tried against the target
 _LEAST = 50  # labelled rows for such a trial

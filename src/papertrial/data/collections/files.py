@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from papertrial.core.errors import DataError
-from papertrial.core.words import counted
+from papertrial.core.wording import counted
 
 _ID = ("_id", "id", "docid", "doc_id", "document_id", "pid", "passage_id", "key", "arxiv_id", "doi", "url")
 _TITLE = ("title", "name", "heading", "headline", "subject")

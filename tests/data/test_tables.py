@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from papertrial.core.errors import DataError
 from papertrial.core.files import to_json
 from papertrial.data import open as open_data
-from papertrial.data import table as table_module
-from papertrial.data import tablefiles
-from papertrial.data.columns import MISSING
-from papertrial.data.rows import combined, conflicting, mixed, repeated, rounded
-from papertrial.data.table import Table
+from papertrial.data import tables as table_module
+from papertrial.data.tables import Table
+from papertrial.data.tables import files as tablefiles
+from papertrial.data.tables.column_values import MISSING
+from papertrial.data.tables.row_hashes import combined, conflicting, mixed, repeated, rounded
 
 
 def write(path, text, encoding="utf-8"):

@@ -12,10 +12,10 @@ import numpy as np
 from papertrial.core.budget import size_in_words
 from papertrial.core.errors import DataError
 from papertrial.core.task import Ragged, Split
-from papertrial.core.words import counted
+from papertrial.core.wording import counted
 from papertrial.data.base import Data, Look, fingerprint, track
-from papertrial.data.bm25 import Bm25, best
-from papertrial.data.collectionfiles import (
+from papertrial.data.collections.bm25 import Bm25, best
+from papertrial.data.collections.files import (
     ACCEPTED,
     Document,
     documents_in,

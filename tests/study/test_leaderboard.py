@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from papertrial.core import stats
 from papertrial.core.errors import DataError
 from papertrial.core.judgement import Preference, Rating
-from papertrial.study.standing import Answers, bradley_terry, standing
+from papertrial.study.leaderboard import Answers, bradley_terry, standing
 
 
 def ratings(items: int, raters: int, each: int, rng: np.random.Generator, systems: int = 2) -> Answers:

@@ -23,9 +23,9 @@ import numpy as np
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import disk_errors, read_json, write_json, write_with
 from papertrial.core.task import Ragged
-from papertrial.data.bm25 import Bm25
-from papertrial.data.collection import Collection
-from papertrial.data.collectionfiles import Document
+from papertrial.data.collections import Collection
+from papertrial.data.collections.bm25 import Bm25
+from papertrial.data.collections.files import Document
 
 FORMAT = 1
 MANIFEST, ENCODED = "manifest.json", "encoded"

@@ -10,8 +10,8 @@ import pytest
 
 from papertrial.core.errors import DataError
 from papertrial.data import open as open_data
-from papertrial.data.collection import Collection
-from papertrial.data.collectionfiles import Document
+from papertrial.data.collections import Collection
+from papertrial.data.collections.files import Document
 from papertrial.use.fit import choose_task
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from papertrial.core.errors import DataError
 from papertrial.core.task import Ragged
 from papertrial.data.base import Look
-from papertrial.data.table import Table
+from papertrial.data.tables import Table
 from papertrial.data.texts import Pairs, as_ragged, same
 
 #: columns by what they hold, the likeliest name first

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from papertrial.core.recipe import Setting
-from papertrial.core.words import aligned
+from papertrial.core.wording import aligned
 
 
 def columns() -> int:

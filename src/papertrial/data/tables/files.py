@@ -27,7 +27,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from papertrial.core.errors import DataError
-from papertrial.core.words import counted
+from papertrial.core.wording import counted
 from papertrial.data.textfiles import Refused, Repairs, to_utf8
 
 PIECE_BYTES = 16 << 20  # of text read at a time; no row may be longer

@@ -8,7 +8,7 @@ import pytest
 import papertrial as pt
 from papertrial.core.paper import Report
 from papertrial.core.task import Scores
-from papertrial.core.words import aligned, counted, several
+from papertrial.core.wording import aligned, counted, several
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from papertrial.core.errors import DataError
 from papertrial.core.judgement import Template
 
 if TYPE_CHECKING:
-    from papertrial.app.site.pages import Site
+    from papertrial.app.site.site import Site
     from papertrial.study.people import Board
 
 _HERE = Path(__file__).parent

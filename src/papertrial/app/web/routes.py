@@ -11,7 +11,7 @@ from fastapi import Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from papertrial.app.site.pages import Site
+from papertrial.app.site.site import Site
 from papertrial.app.web import shelf, views
 from papertrial.app.web.indexes import LIST, Indexes, link
 from papertrial.app.web.runs import MOST, RUNNING, Runs
@@ -19,7 +19,7 @@ from papertrial.core import registry
 from papertrial.core.errors import PapertrialError
 from papertrial.data.base import cache_folder
 from papertrial.discover.search import MODES
-from papertrial.study.page import Page, plots_of
+from papertrial.study.html_page import Page, plots_of
 
 #: seconds between two looks at what is running
 _EVERY = 2

@@ -13,11 +13,10 @@ from PIL import Image
 
 from papertrial.core.errors import DataError
 from papertrial.core.task import Ragged
-from papertrial.core.words import counted
-from papertrial.data import captions as written
-from papertrial.data import duplicates
+from papertrial.core.wording import counted
 from papertrial.data.base import Data, Look, cached_array, fingerprint, track
-from papertrial.data.decode import (
+from papertrial.data.images import captions, duplicates
+from papertrial.data.images.decode import (
     DECODER,
     EXTENSIONS,
     GREY_MODES,
@@ -29,6 +28,7 @@ from papertrial.data.decode import (
     Source,
     cover,
 )
+from papertrial.data.labels import as_labels
 from papertrial.data.layout import layout
 from papertrial.data.textfiles import ARCHIVES
 
@@ -165,10 +165,10 @@ class Images(Data):
                 hint = "save the .heic pictures as .jpg first: they are not read here"
             raise DataError(f"no images in {name} (it holds {aside})", hint)
         notes: list[str] = []
-        places: list[written.Place] = [source]
+        places: list[captions.Place] = [source]
         if isinstance(source, Archive):
-            places.append(written.Nearby(source.path.parent))
-        found = written.find(source.names, places, notes.append, column)
+            places.append(captions.Nearby(source.path.parent))
+        found = captions.find(source.names, places, notes.append, column)
         if found is not None and found.inside:
             source.others["not images"] -= found.inside
         return cls._described(source, found, name, notes)
@@ -181,20 +181,20 @@ class Images(Data):
         Captions that lie in a folder `annotations` or `captions` may be about images beside that folder.
         """
         path = Path(path)
-        table = written.of_file(path, column)
+        table = captions.of_file(path, column)
         if table is None:
             return None
         folder = path.parent
         for root in (folder, folder.parent) if folder.name.lower() in ("annotations", "captions") else (folder,):
             table.name = path.relative_to(root).as_posix()
             source: Folder | Archive = Folder(root)
-            if found := written.match(source.names, [table]):
+            if found := captions.match(source.names, [table]):
                 notes = []
                 break
         else:
             table.name = path.name
             packed = [Archive(file) for file in sorted(folder.iterdir()) if file.name.lower().endswith(ARCHIVES)]
-            fitting = [(held, archive) for archive in packed if (held := written.match(archive.names, [table]))]
+            fitting = [(held, archive) for archive in packed if (held := captions.match(archive.names, [table]))]
             if not fitting:
                 return None
             found, source = max(fitting, key=lambda pair: int(pair[0].matched.sum()))
@@ -210,7 +210,7 @@ class Images(Data):
         return cls._described(chosen, found, path.name, notes)
 
     @classmethod
-    def _described(cls, source: Source, found: written.Captions | None, name: str, notes: list[str]) -> Images:
+    def _described(cls, source: Source, found: captions.Captions | None, name: str, notes: list[str]) -> Images:
         """Images with the labels and parts of their folders and what is written about them."""
         folders = layout(source.names)
         labels, class_names = folders.labels, folders.class_names
@@ -511,7 +511,7 @@ def _caption_numbers(captions: Sequence[str]) -> dict[str, Any]:
     given = [caption for caption in captions if caption]
     if not given:
         return {"captions": 0}
-    from papertrial.data.textlook import languages
+    from papertrial.data.languages import languages
 
     characters, words = (np.array(list(map(count, given))) for count in (len, lambda caption: len(caption.split())))
     encoded = Ragged.of_texts(given)
@@ -614,42 +614,3 @@ def _as_images(images: Any, notes: list[str]) -> np.ndarray:
             return (array / np.float32(65535)).astype(np.float32)
     with np.errstate(over="ignore"):  # what does not fit is infinite then, and skipped
         return np.ascontiguousarray(array, np.float32)
-
-
-def as_labels(
-    labels: Any, count: int, class_names: Sequence[str] | None, what: str = "images"
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """(codes int64 (N,), class names) of labels as people keep them: numbers or words, -1, NaN or None where unknown.
-
-    what: the examples, in the words of errors.  Numbers are places in `class_names` when those are given. Raises DataError for fractions and wrong lengths.
-    """
-    if labels is None:
-        return np.full(count, -1, np.int64), tuple(class_names or ())
-    values = np.asarray(labels)
-    if values.ndim == 2 and values.shape[1] == 1:
-        values = values[:, 0]
-    if values.shape != (count,):
-        raise DataError(f"{count} {what} but labels of shape {values.shape}", "give one label per image")
-    if values.dtype.kind == "f" or (values.dtype.kind == "O" and not any(isinstance(value, str) for value in values)):
-        values = np.array([-1 if value is None else value for value in values.tolist()], np.float64)
-        values = np.where(np.isnan(values), -1, values)
-        if (values != np.round(values)).any():
-            raise DataError(
-                f"the labels of the {what} are fractions", f"give class numbers or names; {what} are classified"
-            )
-    if values.dtype.kind in "biuf":
-        codes = values.astype(np.int64)
-        if class_names is not None:
-            if codes.max(initial=-1) >= len(class_names):
-                raise DataError(f"label {codes.max()} but only {len(class_names)} class names", "give a name per class")
-            return np.maximum(codes, -1), tuple(class_names)
-        known, inverse = np.unique(codes[codes >= 0], return_inverse=True)
-        codes = np.full(count, -1, np.int64)
-        codes[values >= 0] = inverse
-        return codes, tuple(str(value) for value in known)
-    missing = np.array([value is None or value != value for value in values.tolist()], bool)
-    names = values.astype(str)
-    known, inverse = np.unique(names[~missing], return_inverse=True)
-    codes = np.full(count, -1, np.int64)
-    codes[~missing] = inverse
-    return codes, tuple(known.tolist())

@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 
 from papertrial.app.site.guard import Guard, policy
 from papertrial.core.errors import PapertrialError
-from papertrial.study.page import typeset
+from papertrial.study.html_page import typeset
 
 _HERE = Path(__file__).parent
 _STUDY = Path(__file__).parents[2] / "study"

@@ -25,9 +25,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from papertrial.core.errors import DataError
-from papertrial.core.words import counted
+from papertrial.core.wording import counted
 from papertrial.data import textfiles
-from papertrial.data.decode import BESIDE, EXTENSIONS
+from papertrial.data.images.decode import BESIDE, EXTENSIONS
 
 _FILE = ("file_name", "file", "filename", "image", "image_file", "image_name", "image_path", "file_path", "filepath",
          "path", "img")  # fmt: skip

@@ -4,7 +4,7 @@ import numpy as np
 
 import papertrial as pt
 from papertrial.core import registry
-from papertrial.use.suits import suits
+from papertrial.use.suitability import suits
 
 
 def test_every_task_and_paper_has_its_answer():

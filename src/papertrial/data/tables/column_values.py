@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from papertrial.core.errors import DataError
 from papertrial.core.task import Ragged
-from papertrial.data.tablefiles import NUMBER, Source, as_text
+from papertrial.data.tables.files import NUMBER, Source, as_text
 
 MISSING = (
     *("", "NA", "N/A", "n/a", "na", "#N/A", "<NA>", "nan", "NaN", "NAN", "NaT"),

@@ -15,9 +15,10 @@ import numpy as np
 from papertrial.core.errors import DataError, did_you_mean
 from papertrial.core.files import read_json, write_json
 from papertrial.core.task import Ragged
-from papertrial.core.words import counted
+from papertrial.core.wording import counted
 from papertrial.data.base import Data, Look, cache_folder, cached_array, fingerprint
-from papertrial.data.columns import (
+from papertrial.data.layout import PARTS
+from papertrial.data.tables.column_values import (
     CATEGORIES,
     Column,
     Texts,
@@ -28,9 +29,8 @@ from papertrial.data.columns import (
     reread_numbers,
     see,
 )
-from papertrial.data.layout import PARTS
-from papertrial.data.rows import combined, spread_over_parts
-from papertrial.data.tablefiles import Frame, Source, is_table, source_of
+from papertrial.data.tables.files import Frame, Source, is_table, source_of
+from papertrial.data.tables.row_hashes import combined, spread_over_parts
 from papertrial.data.textfiles import part_of
 
 IN_MEMORY = 256 << 20  # bytes of an array that stays in memory; larger ones are memory-mapped from the cache
@@ -436,7 +436,7 @@ class Table(Data):
 
     @cached_property
     def _facts_page(self) -> Look:
-        from papertrial.data.tablelook import look
+        from papertrial.data.tables.look import look
 
         return look(self)
 
