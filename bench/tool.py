@@ -275,7 +275,7 @@ class Bench:
 
         import papertrial as pt
         from papertrial.core.task import Ragged, Split
-        from papertrial.data.batches import Batches
+        from papertrial.nn.batches import Batches
         from papertrial.data.images import Images
 
         os.environ["PAPERTRIAL_CACHE"] = str(self.cache)

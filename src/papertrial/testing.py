@@ -26,15 +26,16 @@ from papertrial.core import registry
 from papertrial.core.budget import Budget
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.files import to_json
-from papertrial.core.paper import Report, claims_of
+from papertrial.core.paper import Report
 from papertrial.core.recipe import resolve
 from papertrial.core.registry import Method
 from papertrial.core.run import Run
 from papertrial.core.task import Prepared, Task
 from papertrial.data import open as open_data
-from papertrial.data.batches import to_tensors
-from papertrial.data.views import Draw
+from papertrial.nn.batches import to_tensors
+from papertrial.nn.views import Draw
 from papertrial.train.loop import train
+from papertrial.train.trainer import Trainer
 from papertrial.use.artifact import Artifact
 from papertrial.use.fit import Outcome, Resolved, build_model, fit, fit_prepared, prepare, resolve_method
 
@@ -246,7 +247,7 @@ def saved_and_loaded(b: Bench) -> None:
 
 def claims(b: Bench) -> None:
     """Identity and property claims hold, and draw what they measured; trends and numbers are for `make claims`."""
-    for claim in claims_of(b.method.module):
+    for claim in registry.claims(b.method.id):
         if claim.kind in ("identity", "property"):
             held, measured = claim("tiny", 0)
             assert held, f"{claim.name} ({claim.where}) does not hold: {measured}"
@@ -259,7 +260,8 @@ def measures(b: Bench) -> None:
     config, _ = resolve(module.Config, None, {"tiny": module.recipes["tiny"].config})
     if b.method.paper.trains:
         data = open_data(_DATA[b.task.kind])
-        first, second = (module.measure(data, data, config) for _ in range(2))
+        trainer = Trainer.of(b.method.paper)
+        first, second = (module.measure(data, data, config, trainer=trainer) for _ in range(2))
     else:
         model = bench("vit").model().encoder.train()
         images = to_tensors(b.prepared.test.take(slice(0, _ROWS)), torch.device("cpu"))["image"]

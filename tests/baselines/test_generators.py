@@ -13,7 +13,7 @@ from papertrial.core.budget import Budget
 from papertrial.core.facts import Facts
 from papertrial.core.recipe import Optim
 from papertrial.core.task import Split
-from papertrial.data.views import Draw
+from papertrial.nn.views import Draw
 from papertrial.train.optim import make_optimizer
 
 SMALL = gan.Config(noise=6, width=4, widest=8)

@@ -16,7 +16,7 @@ from papertrial.baselines.pixel_transformer import Config, PixelTransformer, pal
 from papertrial.core.budget import Budget
 from papertrial.core.facts import Facts
 from papertrial.core.task import Ragged, Split
-from papertrial.data.views import Draw
+from papertrial.nn.views import Draw
 
 COLOUR = Facts("images", 40, channels=3, height=3, width=4, length=6, captions=True)
 GREY = Facts("images", 40, 40, channels=1, height=4, width=4, classes=3, outputs=3)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from papertrial.core.task import Ragged, Split
-from papertrial.data.batches import Batches, forward_batches
+from papertrial.nn.batches import Batches, forward_batches
 
 ROWS = st.lists(st.lists(st.integers(1, 9), max_size=6), max_size=8)
 

@@ -12,7 +12,7 @@ from papertrial.baselines import resnet, vit
 from papertrial.core.facts import Facts
 from papertrial.core.paper import claims_of
 from papertrial.core.recipe import Optim, resolve
-from papertrial.data.views import Draw
+from papertrial.nn.views import Draw
 from papertrial.nn.ranks import BatchNorm
 from papertrial.papers import barlow_twins, mlp_mixer
 from papertrial.papers.barlow_twins import BarlowTwins, Config, barlow_loss, standardise, terms

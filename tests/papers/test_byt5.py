@@ -19,7 +19,7 @@ from papertrial.baselines import t5
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.task import Ragged
 from papertrial.data.texts import Pairs, Texts
-from papertrial.data.views import Draw
+from papertrial.nn.views import Draw
 from papertrial.nn import pretrained
 from papertrial.nn.tokenise import Bytes
 from papertrial.papers import byt5

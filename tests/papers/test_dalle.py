@@ -24,8 +24,8 @@ from papertrial.core.facts import Facts
 from papertrial.core.recipe import Optim, resolve
 from papertrial.core.run import Run
 from papertrial.core.task import Ragged, Split
-from papertrial.data.batches import to_tensors
-from papertrial.data.views import Draw
+from papertrial.nn.batches import to_tensors
+from papertrial.nn.views import Draw
 from papertrial.nn.decode import GREEDY, Choice
 from papertrial.nn.tokenise import Bytes
 from papertrial.papers import dalle

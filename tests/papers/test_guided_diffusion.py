@@ -18,7 +18,7 @@ from papertrial.core.paper import claims_of
 from papertrial.core.recipe import Optim, resolve
 from papertrial.core.run import Run
 from papertrial.core.task import Split
-from papertrial.data.views import Draw
+from papertrial.nn.views import Draw
 from papertrial.papers import guided_diffusion
 from papertrial.papers.guided_diffusion import (
     Config,

@@ -19,7 +19,7 @@ from papertrial.core.recipe import resolve
 from papertrial.core.task import Ragged
 from papertrial.data.collections import Collection
 from papertrial.data.collections.files import Document
-from papertrial.data.views import Draw
+from papertrial.nn.views import Draw
 from papertrial.discover.index import index
 from papertrial.discover.search import search
 from papertrial.nn import pretrained

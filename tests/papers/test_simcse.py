@@ -14,7 +14,7 @@ from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.data import open as open_data
 from papertrial.data.texts import Pairs
-from papertrial.data.views import Draw
+from papertrial.nn.views import Draw
 from papertrial.nn.contrastive import info_nce
 from papertrial.nn.tokenise import Bytes
 from papertrial.nn.transformer import Decoder, Encoder, Ids, bert_layout, gpt2_layout

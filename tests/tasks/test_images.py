@@ -17,7 +17,7 @@ from papertrial.core.task import Split
 from papertrial.data import open as open_data
 from papertrial.data.base import Look
 from papertrial.data.images import Images
-from papertrial.data.views import Draw
+from papertrial.nn.views import Draw
 from papertrial.tasks import _images, _probe
 from papertrial.tasks._probe import fit_probe, nearest, probe_outputs
 from papertrial.tasks.image_classification import TASK as CLASSIFY

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from small_runs import data, run
 
 from papertrial.core.errors import Declined, PapertrialError
-from papertrial.data.batches import to_tensors
+from papertrial.nn.batches import to_tensors
 from papertrial.use import eject as ejecting
 from papertrial.use.eject import eject
 from papertrial.use.gather import gather

@@ -11,7 +11,7 @@ from small_runs import data, run
 from torch import nn
 
 from papertrial.core.errors import Declined, PapertrialError
-from papertrial.data.batches import to_tensors
+from papertrial.nn.batches import to_tensors
 from papertrial.nn.heads import Supervised
 from papertrial.tasks._images import Normalized
 from papertrial.use import export as exporting

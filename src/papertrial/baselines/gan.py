@@ -48,8 +48,8 @@ from papertrial.core.budget import Budget
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
 from papertrial.core.recipe import Optim, Recipe, sourced
-from papertrial.data.views import Draw
 from papertrial.nn.ranks import BatchNorm
+from papertrial.nn.views import Draw
 
 PAPER = Paper(
     id="gan",

@@ -46,12 +46,12 @@ from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe, sourced
 from papertrial.core.task import Ragged
-from papertrial.data.views import Draw
 from papertrial.nn.attention import Attention
 from papertrial.nn.decode import Choice
 from papertrial.nn.mlp import Mlp
 from papertrial.nn.position import Position
 from papertrial.nn.transformer import Decoder, Ids, Layout
+from papertrial.nn.views import Draw
 
 PAPER = Paper(
     id="pixel_transformer",

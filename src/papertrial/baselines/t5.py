@@ -30,18 +30,14 @@ Notation
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
 from papertrial.core.budget import Budget
-from papertrial.core.errors import PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe, sourced
-from papertrial.nn.mlp import GatedMlp
-from papertrial.nn.tokenise import Bpe, Tokeniser
-from papertrial.nn.transformer import Encoder, EncoderDecoder, Layout, mesh_, t5_layout
+from papertrial.nn.trunks import T5, T5Encoder
 
 PAPER = Paper(
     id="t5",
@@ -77,48 +73,6 @@ class Config:
     dropout: float = sourced(0.1, "sec. 3.1.2", auto=lambda facts: 0.0)
     beams: int = sourced(1, "sec. 3.1.2; 1 writes the most probable token")
     writes: bool = sourced(True, "the task; else the encoder alone", auto=lambda facts: facts.writes)
-
-
-def trunk(config: Any, depth: int, causal: bool = False) -> Layout:
-    """`depth` layers of T5 1.1, of the sizes of the config: RMS norm before each branch, no bias, logits not scaled, 32
-    buckets of distances up to 128 that the layers share, gated GELU."""
-
-    def mlp(layer: int) -> nn.Module:
-        return GatedMlp(config.width, config.hidden, config.dropout)
-
-    return t5_layout(config.width, depth, config.heads, config.head_width, mlp, config.dropout, causal)
-
-
-class T5(EncoderDecoder):
-    """Texts to texts; as a backbone the encoder, ids (B, N) int64 -> (B, width), the mean over tokens.
-
-    config: has the fields of `Config` that name sizes.  tokeniser: `Bpe` of `config.vocabulary` ids where not given.
-    vocabulary: rows of both tables.
-    """
-
-    def __init__(self, config: Any, tokeniser: Tokeniser | None = None, vocabulary: int | None = None) -> None:
-        encoder, decoder = trunk(config, config.encoder_depth), trunk(config, config.decoder_depth, causal=True)
-        super().__init__(tokeniser or subwords(config.vocabulary), encoder, decoder, vocabulary, tied=False)
-        self.longest, self.beams = config.longest, config.beams
-
-
-class T5Encoder(Encoder):
-    """The encoder alone, for tasks that write nothing."""
-
-    def __init__(self, config: Any, tokeniser: Tokeniser | None = None, vocabulary: int | None = None) -> None:
-        super().__init__(
-            tokeniser or subwords(config.vocabulary), trunk(config, config.encoder_depth), vocabulary=vocabulary
-        )
-        mesh_(self)
-        self.longest = config.longest
-
-
-def subwords(size: int) -> Bpe:
-    """Raises PapertrialError for a size without room for the bytes."""
-    try:
-        return Bpe(size)
-    except ValueError as error:
-        raise PapertrialError(str(error), "give more with --set vocabulary=") from None
 
 
 def build(config: Config, facts: Facts, backbone: nn.Module | None = None) -> T5 | T5Encoder:

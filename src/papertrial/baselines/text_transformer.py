@@ -32,20 +32,15 @@ Notation
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
 from papertrial.core.budget import Budget
-from papertrial.core.errors import PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe, sourced
-from papertrial.nn.attention import Attention
-from papertrial.nn.mlp import Mlp
-from papertrial.nn.position import Rotary
-from papertrial.nn.tokenise import Bpe, Bytes, Tokeniser
-from papertrial.nn.transformer import Decoder, Encoder, Layout
+from papertrial.nn.transformer import Decoder, Encoder
+from papertrial.nn.trunks import dense_layout, tokeniser
 
 PAPER = Paper(
     id="text_transformer",
@@ -64,8 +59,6 @@ PAPER = Paper(
     ),
 )
 
-TOKENISERS = ("bytes", "bpe")
-
 
 @dataclass(frozen=True)
 class Config:
@@ -78,31 +71,6 @@ class Config:
     tokeniser: str = sourced("bytes", "papertrial default; bytes or bpe")
     vocabulary: int = sourced(4096, "papertrial default; ids of the tokeniser bpe")
     causal: bool = sourced(False, "the task", auto=lambda facts: facts.causal)
-
-
-def tokeniser(kind: str, vocabulary: int) -> Tokeniser:
-    """One of TOKENISERS, which learns from texts later. Raises PapertrialError for another name or too small a vocabulary."""
-    if kind == "bytes":
-        return Bytes()
-    if kind != "bpe":
-        raise PapertrialError(f"there is no tokeniser {kind!r}", f"choose one of {', '.join(TOKENISERS)}")
-    try:
-        return Bpe(vocabulary)
-    except ValueError as error:
-        raise PapertrialError(str(error), "give more with --set vocabulary=") from None
-
-
-def dense_layout(config: Any) -> Layout:
-    """The layers: normalised inputs, rotary positions, a perceptron with GELU. config: has the fields of `Config`."""
-    return Layout(
-        width=config.width,
-        depth=config.depth,
-        attention=lambda layer: Attention(config.width, config.heads, config.dropout, bias=False),
-        mlp=lambda layer: Mlp(config.width, config.hidden, config.dropout, bias=False, hidden_dropout=0.0),
-        norm=nn.LayerNorm,
-        position=lambda: Rotary(config.width // config.heads),
-        dropout=config.dropout,
-    )
 
 
 class TextTransformer(Encoder):

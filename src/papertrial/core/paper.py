@@ -9,10 +9,17 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from papertrial.core.wording import aligned
+
+if TYPE_CHECKING:
+    from papertrial.core.budget import Budget
+    from papertrial.core.recipe import Optim
+    from papertrial.core.run import Run
+    from papertrial.core.task import Split, Task
 
 KINDS = ("architecture", "objective", "technique", "analysis", "system", "estimator")
 CLAIM_KINDS = ("identity", "property", "trend", "number")
@@ -170,7 +177,7 @@ _X = r"([-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)"
 @dataclass(frozen=True)
 class Report:
     """What an analysis found: `measure(model, data, config) -> Report` is what a paper of the kind `analysis` offers, or
-    `measure(source, data, config, folder=, seed=, progress=) -> Report` one that trains (`Paper.trains`).
+    `measure(source, data, config, trainer=, folder=, seed=, progress=) -> Report` one that trains (`Paper.trains`).
 
     verdict: one sentence.  facts: (label, words) on what was measured.  head, rows: a table.  numbers: everything behind
     it, JSON-able.  caveats: what limits the finding.  files: where it was written.
@@ -192,3 +199,33 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+class Trainer(Protocol):
+    """What an analysis that trains models is handed, for a paper imports nothing that trains.
+
+    task: the first that `Paper.tasks` names; it prepares data and judges models.
+    """
+
+    task: Task
+
+    def train(
+        self,
+        model: Any,
+        rows: Split,
+        optim: Optim,
+        budget: Budget,
+        run: Run,
+        *,
+        seed: int,
+        validate: Callable[[], float] | None = None,
+        progress: bool = True,
+    ) -> None:
+        """Train `model` in place, from where `run` left it; with `optim.patience` until `validate` (higher is better) no
+        longer rises. Raises TrainingStopped."""
+
+    def save(self, model: Any, file: Path) -> None:
+        """Keep the weights. Raises PapertrialError for a disk that is full."""
+
+    def load(self, model: Any, file: Path) -> None:
+        """Put weights that were kept into a model of the same shape. Raises PapertrialError for others."""

@@ -1,7 +1,7 @@
 """Finds papers without importing them: the literals on the shelf are read with `ast`, other packages by entry point.
 
 The shelf is `papers/`, what papers are compared with is `baselines/`; both hold one file per method with the same
-contract. The reading list names the papers that are not on the shelf yet.
+contract. What a paper claims stands on a shelf of its own, `claims/`, under the same name. The reading list names the papers that are not on the shelf yet.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from papertrial.core.errors import PapertrialError, did_you_mean, missing_extra
-from papertrial.core.paper import Paper
+from papertrial.core.paper import Claim, Paper, claims_of
 from papertrial.core.recipe import Setting, parse_settings, resolve, unknown_settings
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -169,6 +169,37 @@ def load(name: str) -> ModuleType:
     if missing is not None:
         raise missing_extra(entry.paper.id, *missing)
     return importlib.import_module(entry.module)
+
+
+def claim_files(name: str) -> list[Path]:
+    """Where the claims of a method are written, without importing anything: `claims/<id>.py` for a paper of the shelf; of
+    another package the paper's own file or package, and `<module>_claims.py` beside it where there is one."""
+    entry = find(name)
+    if entry.module.startswith("papertrial."):
+        own = [_ROOT / "claims" / f"{entry.paper.id}.py"]
+    elif entry.file.name == "__init__.py":
+        own = [
+            *sorted(entry.file.parent.glob("*.py")),
+            entry.file.parent.with_name(f"{entry.file.parent.name}_claims.py"),
+        ]
+    else:
+        own = [entry.file, entry.file.with_name(f"{entry.file.stem}_claims.py")]
+    return [file for file in own if file.exists()]
+
+
+def claims(name: str) -> list[Claim]:
+    """The claims of a method, in the order of the files that `claim_files` finds.
+
+    Raises PapertrialError when the method is unknown or an extra it needs is missing.
+    """
+    module, entry = load(name), find(name)
+    if entry.module.startswith("papertrial."):
+        beside = f"papertrial.claims.{entry.paper.id}"
+        modules = [importlib.import_module(beside)] if claim_files(name) else []
+    else:
+        beside = f"{entry.module}_claims"
+        modules = [module, *([importlib.import_module(beside)] if importlib.util.find_spec(beside) else [])]
+    return [claim for each in modules for claim in claims_of(each)]
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def encoder(name: str) -> TextEncoder:
 
 def _encode_with(model: Any) -> Callable[[Sequence[str]], np.ndarray]:
     from papertrial.core.task import Split
-    from papertrial.data.batches import forward_batches
+    from papertrial.nn.batches import forward_batches
 
     model.eval()
 

@@ -34,28 +34,20 @@ Notation
 
 from __future__ import annotations
 
-import itertools
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from papertrial.core import registry
 from papertrial.core.budget import Budget
 from papertrial.core.facts import Facts
-from papertrial.core.paper import Curve, Figure, Measured, Paper, claim
-from papertrial.core.recipe import Optim, Recipe, resolve, sourced
-from papertrial.core.run import Run
-from papertrial.data import open as open_data
-from papertrial.data.toy import at_hand
-from papertrial.data.views import Draw, colour_jitter, flip, gaussian_blur, greyscale, random_resized_crop, solarise
+from papertrial.core.paper import Paper
+from papertrial.core.recipe import Optim, Recipe, sourced
 from papertrial.nn.ranks import BatchNorm, all_count, all_rows, all_sum, global_moments, world_size
-from papertrial.train.loop import train
+from papertrial.nn.views import Draw, colour_jitter, flip, gaussian_blur, greyscale, random_resized_crop, solarise
 
 PAPER = Paper(
     id="barlow_twins",
@@ -257,118 +249,3 @@ recipes = {
         cost="seconds on a CPU",
     ),
 }
-
-
-def _embeddings(seed: int, rows: int, width: int) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    shared = torch.randn(rows, width, generator=generator, dtype=torch.float64)
-    za_BD, zb_BD = (shared + torch.randn(rows, width, generator=generator, dtype=torch.float64) for _ in range(2))
-    return za_BD, zb_BD
-
-
-@claim(
-    "The sum over products of rows equals the sum over the squared correlation matrix, in value and gradient.",
-    where="eq. 1",
-    kind="identity",
-)
-def short_form_is_exact(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
-    za_BD, zb_BD = (z.requires_grad_() for z in _embeddings(seed, 16, 48))
-    short = barlow_loss(za_BD, zb_BD)
-    c_DD = standardise(za_BD).T @ standardise(zb_BD) / len(za_BD)
-    weight_DD = torch.full_like(c_DD, 0.0051).fill_diagonal_(1.0)
-    plain = (weight_DD * (c_DD - torch.eye(len(c_DD), dtype=c_DD.dtype)).square()).sum()
-    value = float((short - plain).detach().abs() / plain.detach())
-    gradients = [torch.autograd.grad(loss, za_BD, retain_graph=True)[0] for loss in (short, plain)]
-    gradient = float((gradients[0] - gradients[1]).abs().max() / gradients[1].abs().max())
-    return max(value, gradient) < 1e-9, {"value_gap": value, "gradient_gap": gradient}
-
-
-@claim(
-    "Scaling and shifting any coordinate of either embedding leaves the loss as it is.", where="eq. 2", kind="property"
-)
-def blind_to_scale_and_shift(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
-    za_BD, zb_BD = _embeddings(seed, 64, 24)
-    generator = torch.Generator().manual_seed(seed + 1)
-    factor_D = 10 ** (torch.rand(24, generator=generator, dtype=torch.float64) * 3 + 1)
-    offset_D = 1e3 * torch.randn(24, generator=generator, dtype=torch.float64)
-    before, after = barlow_loss(za_BD, zb_BD), barlow_loss(za_BD * factor_D + offset_D, zb_BD)
-    gap = float((before - after).abs() / before)
-    return gap < 1e-4, {"relative_gap": gap}  # the eps of the normalisation is what is left
-
-
-@claim(
-    "Views that agree and coordinates that do not repeat each other give zero; each failing alone costs its own term.",
-    where="eq. 1",
-    kind="property",
-)
-def rewards_agreement_without_repetition(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(64, 9, generator=generator, dtype=torch.float64)
-    basis = torch.linalg.qr(noise - noise.mean(0)).Q * 100  # centred, uncorrelated, far above the eps
-    basis = basis - basis.mean(0)
-    independent, repeated = basis[:, :8], basis[:, :1].expand(-1, 8)
-    best = terms(independent, independent)
-    same = terms(repeated, repeated)
-    opposed = terms(independent, -independent)
-    measured = {"best": float(sum(best)), "repetition": float(same[1]), "disagreement": float(opposed[0])}
-    held = (
-        measured["best"] < 1e-6
-        and abs(measured["repetition"] - 56) < 1e-3
-        and abs(measured["disagreement"] - 32) < 1e-3
-    )
-    return held and float(same[0]) < 1e-6 and float(opposed[1]) < 1e-6, measured
-
-
-@cache
-def _accuracy(scale: str, seed: int, projector: int, batch: int) -> float:
-    """Probe accuracy on MNIST with 10 labels a class, after as many samples whatever the batch. Two claims ask for one of them."""
-    task = registry.task("image_representation")
-    prepared = task.prepare(open_data(at_hand("images/mnist")), seed, size=28)
-    method, backbone = registry.method("barlow_twins"), registry.method("resnet")
-    recipe, samples = recipes["base"], {"tiny": 2_560}.get(scale, 25_600)
-    config, _ = resolve(Config, prepared.facts, {"base": recipe.config, "claim": {"projector": projector}})
-    optim, _ = resolve(Optim, prepared.facts, {"base": recipe.optim, "claim": {"batch": batch}})
-    under, _ = resolve(backbone.module.Config, prepared.facts, {"base": backbone.module.recipes["base"].config})
-    torch.manual_seed(seed)
-    model = task.build(method, config, optim, prepared, backbone.module.build(under, prepared.facts))
-    with tempfile.TemporaryDirectory() as folder:
-        budget = Budget(steps=samples // batch)
-        train(model, task.training(model, prepared), optim, budget, Run(folder), seed=seed, progress=False)
-    outputs = task.outputs(model, task.finish(model, prepared, seed), prepared.test)
-    return float(task.score(outputs, prepared.test, prepared.state).metrics["accuracy"])
-
-
-def _over_widths(measured: Measured) -> Figure:
-    return Figure(
-        "Accuracy by width of the projector",
-        "width of the projector",
-        "probe accuracy",
-        (Curve.over_seeds("Barlow Twins", measured, "width_{}"),),
-        "A linear probe on what enters the projector, on MNIST with 10 labels a class.",
-        log_x=True,
-    )
-
-
-@claim(
-    "Wider projectors give better features: no step up in width costs more than a point.",
-    where="fig. 4, there on ImageNet and up to 16384, here on MNIST and up to 512",
-    kind="trend",
-    cost={"tiny": "10 s cpu", "base": "3 min cpu"},
-    plot=_over_widths,
-)
-def wider_projectors_are_better(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
-    measured = {f"width_{width}": _accuracy(scale, seed, width, 256) for width in (32, 128, 512)}
-    measured["margin"] = min(later - earlier for earlier, later in itertools.pairwise(measured.values())) + 0.01
-    return measured["margin"] >= 0, measured
-
-
-@claim(
-    "Small batches do: a batch of 64 stays within three points of one of 256 after as many samples.",
-    where="fig. 2, there on ImageNet, here on MNIST",
-    kind="trend",
-    cost={"tiny": "10 s cpu", "base": "2 min cpu"},
-)
-def small_batches_do(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
-    measured = {f"batch_{batch}": _accuracy(scale, seed, 512, batch) for batch in (64, 256)}
-    measured["margin"] = measured["batch_64"] - measured["batch_256"] + 0.03
-    return measured["margin"] >= 0, measured

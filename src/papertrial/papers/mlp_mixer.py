@@ -35,23 +35,16 @@ Notation
 
 from __future__ import annotations
 
-import itertools
-import tempfile
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from papertrial.core import registry
 from papertrial.core.budget import Budget
 from papertrial.core.facts import Facts
-from papertrial.core.paper import Curve, Figure, Measured, Paper, claim
-from papertrial.core.recipe import Optim, Recipe, resolve, sourced
-from papertrial.core.run import Run
-from papertrial.data import open as open_data
+from papertrial.core.paper import Paper
+from papertrial.core.recipe import Recipe, sourced
 from papertrial.nn.mlp import Mlp, StochasticDepth, depth_rates, lecun_
 from papertrial.nn.patch import Patches, suited_patch
-from papertrial.train.loop import train
 
 PAPER = Paper(
     id="mlp_mixer",
@@ -214,141 +207,3 @@ recipes = {
         cost="seconds on a CPU",
     ),
 }
-
-
-#: millions of weights without the head, table 1
-_PUBLISHED = {"S/32": 19, "S/16": 18, "B/32": 60, "B/16": 59, "L/32": 206, "L/16": 207, "H/14": 431}
-
-
-@claim("The published sizes have the published numbers of weights.", where="table 1", kind="identity")
-def sizes_are_as_published(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
-    measured = {}
-    for name, size in variants.items():
-        with torch.device("meta"):
-            model = MlpMixer(Config(**size), 3, 224, 224)
-        measured[name] = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-    return all(round(measured[name]) == millions for name, millions in _PUBLISHED.items()), measured
-
-
-def _block(seed: int) -> tuple[MixerBlock, Tensor]:
-    """A block with random weights, biases and norms, and a table of tokens (B, N, C) for it, float64."""
-    generator = torch.Generator().manual_seed(seed)
-    block = MixerBlock(tokens=6, width=10, token_hidden=5, channel_hidden=14).double()
-    with torch.no_grad():
-        for parameter in block.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
-    return block, torch.randn(3, 6, 10, generator=generator, dtype=torch.float64)
-
-
-def _gap(ours: Tensor, theirs: Tensor) -> float:
-    return float((ours - theirs).detach().abs().max() / theirs.detach().abs().max())
-
-
-@claim(
-    "Token mixing is channel mixing of the transposed table, with one perceptron for all channels.",
-    where="eq. 1",
-    kind="identity",
-)
-def token_mixing_is_channel_mixing_transposed(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
-    block, x_BNC = _block(seed)
-    columns = block.norm_tokens(x_BNC).unbind(2)
-    u_BNC = x_BNC + torch.stack([block.mix_tokens(column_BN) for column_BN in columns], 2)
-    rows = block.norm_channels(u_BNC).unbind(1)
-    gap = _gap(block(x_BNC), u_BNC + torch.stack([block.mix_channels(row_BC) for row_BC in rows], 1))
-    return gap < 1e-12, {"relative_gap": gap}
-
-
-@claim(
-    "Without positions the order of the patches is a convention: permuted patches with permuted token weights give permuted tokens.",
-    where="sec. 2",
-    kind="property",
-)
-def order_of_patches_is_a_convention(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
-    block, x_BNC = _block(seed)
-    before = block(x_BNC)
-    order = torch.randperm(6, generator=torch.Generator().manual_seed(seed))
-    with torch.no_grad():
-        block.mix_tokens.up.weight.copy_(block.mix_tokens.up.weight[:, order])
-        block.mix_tokens.down.weight.copy_(block.mix_tokens.down.weight[order])
-        block.mix_tokens.down.bias.copy_(block.mix_tokens.down.bias[order])
-    gap = _gap(block(x_BNC[:, order]), before[:, order])
-    return gap < 1e-12, {"relative_gap": gap}
-
-
-def _accuracies(method_name: str, fractions: tuple[float, ...], samples: int, seed: int) -> list[float]:
-    """Test accuracy on scikit-learn's digits after equally many samples, by share of the training images."""
-    task, method = registry.task("image_classification"), registry.method(method_name)
-    found = []
-    for fraction in fractions:
-        prepared = task.prepare(open_data("digits"), seed, fraction=fraction)
-        recipe = method.module.recipes["base"]
-        config, _ = resolve(method.module.Config, prepared.facts, {"base": recipe.config, "claim": {"patch": 2}})
-        optim, _ = resolve(Optim, prepared.facts, {"base": recipe.optim, "claim": {"batch": 32}})
-        torch.manual_seed(seed)
-        model = task.build(method, config, optim, prepared)
-        with tempfile.TemporaryDirectory() as folder:
-            train(
-                model,
-                task.training(model, prepared),
-                optim,
-                Budget(steps=samples // optim.batch),
-                Run(folder),
-                seed=seed,
-                progress=False,
-            )
-        scores = task.score(task.outputs(model, {}, prepared.test), prepared.test, prepared.state)
-        found.append(scores.metrics["accuracy"])
-    return found
-
-
-def _effort(scale: str) -> tuple[tuple[float, ...], int]:
-    """Shares of the training images, and samples per model."""
-    return ((0.1, 1.0), 2_000) if scale == "tiny" else ((0.1, 1.0), 20_000)
-
-
-def _over_shares(measured: Measured) -> Figure:
-    return Figure(
-        "How far it is behind a convolutional network, by training images",
-        "share of the training images, %",
-        "accuracy of resnet minus its own",
-        (Curve.over_seeds("gap", measured, "gap_at_{}%"),),
-        "Digits, as many samples seen in every training; 0 would be no gap.",
-        log_x=True,
-    )
-
-
-@claim(
-    "The gap to a convolutional network shrinks as training images are added.",
-    where="fig. 2 and 3, there on JFT-300M, here on digits",
-    kind="trend",
-    cost={"tiny": "6 s cpu", "base": "1 min cpu"},
-    plot=_over_shares,
-)
-def gap_to_a_convnet_shrinks_with_data(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
-    fractions, samples = _effort(scale)
-    pairs = zip(
-        _accuracies("resnet", fractions, samples, seed), _accuracies("mlp_mixer", fractions, samples, seed), strict=True
-    )
-    gaps = [convolutional - mixer for convolutional, mixer in pairs]
-    measured = {f"gap_at_{share:.0%}": gap for share, gap in zip(fractions, gaps, strict=True)}
-    measured["margin"] = min(earlier - later for earlier, later in itertools.pairwise(gaps))
-    return measured["margin"] > 0, measured
-
-
-@claim(
-    "It stays within three points of a Vision Transformer of the same size, or above it.",
-    where="table 2 and 3, there on ImageNet, here on digits",
-    kind="trend",
-    cost={"tiny": "6 s cpu", "base": "1 min cpu"},
-)
-def within_three_points_of_a_transformer(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
-    fractions, samples = _effort(scale)
-    pairs = zip(
-        _accuracies("vit", fractions, samples, seed), _accuracies("mlp_mixer", fractions, samples, seed), strict=True
-    )
-    measured = {
-        f"deficit_at_{share:.0%}": transformer - mixer
-        for share, (transformer, mixer) in zip(fractions, pairs, strict=True)
-    }
-    measured["margin"] = 0.03 - max(measured.values())
-    return measured["margin"] >= 0, measured

@@ -63,6 +63,7 @@ def _trained(
 ) -> Report:
     """The analysis trains models on `what` and `data`."""
     from papertrial.data import open as open_data
+    from papertrial.train.trainer import Trainer
 
     if data is None:
         raise PapertrialError(
@@ -70,7 +71,10 @@ def _trained(
         )
     source, target = open_data(what), open_data(data)
     place = Path(out) if out is not None else Path("runs") / f"{method.id}-{slug(source.name)}-{slug(target.name)}"
-    report: Report = method.module.measure(source, target, config, folder=place, seed=seed, progress=progress)
+    trainer = Trainer.of(method.paper)
+    report: Report = method.module.measure(
+        source, target, config, trainer=trainer, folder=place, seed=seed, progress=progress
+    )
     return write(report, place)
 
 

@@ -181,7 +181,7 @@ def _encoder(model: Any, name: str) -> nn.Module:
 
 def _columns(split: Any, inputs: tuple[str, ...], examples: int) -> tuple[Any, ...]:
     """The input columns of `examples` rows, evenly spread over the split, in the order the model takes them."""
-    from papertrial.data.batches import to_tensors
+    from papertrial.nn.batches import to_tensors
 
     rows = np.unique(np.linspace(0, split.examples - 1, min(examples, split.examples)).round().astype(int))
     taken = to_tensors({name: split[name][rows] for name in inputs})

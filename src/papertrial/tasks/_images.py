@@ -26,9 +26,9 @@ from papertrial.core.budget import Budget
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.task import Prepared, Scores, Split, Supports
-from papertrial.data.batches import forward_batches
-from papertrial.data.views import Draw, flip, shift
+from papertrial.nn.batches import forward_batches
 from papertrial.nn.heads import Supervised
+from papertrial.nn.views import Draw, flip, shift
 from papertrial.tasks._metrics import classification_scores
 from papertrial.tasks._probe import fit_probe, nearest, probe_outputs, softmax
 from papertrial.tasks._split import at_least_one, pick, revealed_per_class, split_rows

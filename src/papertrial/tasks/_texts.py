@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.task import Ragged, Split
-from papertrial.data.batches import forward_batches
+from papertrial.nn.batches import forward_batches
 from papertrial.nn.heads import fit_inputs
 
 #: most tokens of a text that a model reads

@@ -31,7 +31,7 @@ from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.task import Prepared, Ragged, Scores, Split, Supports
 from papertrial.data.base import fingerprint
-from papertrial.data.batches import forward_batches
+from papertrial.nn.batches import forward_batches
 from papertrial.tasks._image_quality import (
     LEAST,
     Drawn,

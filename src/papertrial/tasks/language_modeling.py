@@ -28,10 +28,11 @@ from papertrial.core.budget import Budget
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.task import Prepared, Ragged, Scores, Split, Supports
-from papertrial.data.batches import forward_batches
 from papertrial.data.textfiles import lines_of
 from papertrial.data.texts import same
+from papertrial.nn.batches import forward_batches
 from papertrial.nn.heads import NextToken
+from papertrial.nn.tokenise import windows
 from papertrial.tasks._metrics import ratio_scores
 from papertrial.tasks._texts import stacked
 
@@ -83,7 +84,7 @@ class LanguageModeling:
         kept = _drawn(units, np.flatnonzero(part == 0), float(fraction), np.random.default_rng([seed, 1]))
         train = _joined(units, document, kept)
         _tell_repeats(train, _joined(units, document, part == 2), notes)
-        judged = [_spread(windows(_joined(units, document, part == index))) for index in (1, 2)]
+        judged = [_spread(windows(_joined(units, document, part == index), WINDOW)) for index in (1, 2)]
         total = int(train.lengths.sum())
         facts = Facts("text", -(-total // WINDOW), bytes=total, length=WINDOW, causal=True)
         valid, test = (Split({"text": column}) for column in judged)
@@ -160,23 +161,6 @@ class LanguageModeling:
 
 
 TASK = LanguageModeling()
-
-
-def windows(texts: Ragged, size: int = WINDOW) -> Ragged:
-    """Texts cut into windows of `size` bytes or up to three more, as even as possible, that begin where a character begins.
-
-    What is no UTF-8 is cut anywhere.
-    """
-    lengths = texts.lengths
-    count = -(-lengths // size)
-    place = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-    begin = np.repeat(texts.offsets[:-1], count)
-    cut = aim = begin + place * np.repeat(lengths, count) // np.repeat(count, count)
-    values = texts.values
-    for _ in range(3):
-        cut = cut - ((cut > begin) & ((values[cut] & 0xC0) == 0x80))
-    cut = np.where((values[cut] & 0xC0) == 0x80, aim, cut)
-    return Ragged(values, np.unique(np.append(cut, texts.offsets[-1])))
 
 
 def overlapping(ids: Ragged, longest: int) -> tuple[Ragged, np.ndarray, np.ndarray]:

@@ -33,9 +33,9 @@ from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.task import Prepared, Ragged, Scores, Split, Supports
 from papertrial.core.wording import counted
-from papertrial.data.batches import forward_batches
 from papertrial.data.collections import Queries
 from papertrial.data.collections.bm25 import K1, B, best
+from papertrial.nn.batches import forward_batches
 from papertrial.nn.ranks import all_rows
 from papertrial.tasks._metrics import DEPTH, ranking_scores
 from papertrial.tasks._texts import finite, fit_to, ids_of, require_tokeniser, through

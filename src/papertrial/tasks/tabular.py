@@ -23,7 +23,7 @@ from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.task import Prepared, Scores, Split, Supports
 from papertrial.core.wording import counted
-from papertrial.data.batches import forward_batches
+from papertrial.nn.batches import forward_batches
 from papertrial.nn.heads import Supervised, fit_inputs
 from papertrial.tasks._metrics import classification_scores, regression_scores
 

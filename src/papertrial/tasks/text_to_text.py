@@ -28,10 +28,10 @@ from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.task import Prepared, Ragged, Scores, Split, Supports
 from papertrial.core.wording import counted
-from papertrial.data.views import Draw
 from papertrial.nn.decode import beam, complete
 from papertrial.nn.ranks import all_count, all_sum
 from papertrial.nn.transformer import auxiliary
+from papertrial.nn.views import Draw
 from papertrial.tasks._metrics import text_scores
 from papertrial.tasks._split import split_rows
 from papertrial.tasks._texts import LONGEST, finite, fit_to, ids_of, require_tokeniser, sizes, stacked, through

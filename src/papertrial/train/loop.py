@@ -26,11 +26,11 @@ from papertrial.core.files import read_json, write_json
 from papertrial.core.recipe import Optim
 from papertrial.core.run import Run
 from papertrial.core.task import Split
-from papertrial.data.batches import Batches
+from papertrial.nn.batches import Batches, evaluating
 from papertrial.nn.ranks import share_statistics
 from papertrial.nn.transformer import compile_
 from papertrial.train import checkpoint
-from papertrial.train.device import PeakMemory, accelerator, evaluating, from_main, repeatable, seed_step
+from papertrial.train.device import PeakMemory, accelerator, from_main, repeatable, seed_step
 from papertrial.train.energy import EnergyMeter
 from papertrial.train.optim import Ema, make_optimizer, rate, set_rate
 from papertrial.train.pace import MEASURING, STEPS, TIMED, WARM, Pace, lines_every, planned_steps
@@ -365,7 +365,7 @@ class _Training:
     def _views(self, batch: dict[str, Tensor], step: int, first: int, count: int) -> dict[str, Any]:
         if not hasattr(self.model, "views"):
             return batch
-        from papertrial.data.views import Draw
+        from papertrial.nn.views import Draw
 
         with torch.no_grad():
             return self.model.views(batch, Draw(self.seed, step, self.batches.total, first, count, self.device))

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.task import Split
-from papertrial.data.batches import to_tensors
+from papertrial.nn.batches import to_tensors
 from papertrial.nn.heads import Supervised
 from papertrial.use import text_export
 from papertrial.use.artifact import Artifact

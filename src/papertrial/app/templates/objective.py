@@ -43,8 +43,8 @@ from papertrial.core.budget import Budget
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper, claim
 from papertrial.core.recipe import Recipe, sourced
-from papertrial.data.views import Draw, gaussian_blur, random_resized_crop
 from papertrial.nn.ranks import all_rows
+from papertrial.nn.views import Draw, gaussian_blur, random_resized_crop
 
 PAPER = Paper(
     id="my_paper",

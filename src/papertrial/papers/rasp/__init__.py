@@ -39,13 +39,11 @@ Notation
 
 from __future__ import annotations
 
-import random
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from papertrial.core.paper import Paper, claim
+from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe, sourced
 
 if TYPE_CHECKING:
@@ -107,57 +105,6 @@ def as_transformer(name: str | Node, vocabulary: Sequence[Any], config: Config |
     return compile_program(node, vocabulary, config.longest, config.sharpness, config.limit)
 
 
-def _hist2(tokens: str) -> list[int]:
-    counts = Counter(tokens[1:])
-    return [0] + [sum(other == counts[token] for other in counts.values()) for token in tokens[1:]]
-
-
-def _most_frequent(tokens: str) -> list[str]:
-    counts = Counter(tokens[1:])
-    ordered = sorted(counts, key=lambda token: (-counts[token], tokens.index(token)))
-    return ["§", *ordered] + ["§"] * (len(tokens) - 1 - len(ordered))
-
-
-def _dyck(*pairs: str) -> Callable[[str], list[str]]:
-    """Of every prefix: T balanced, P can be completed, F cannot."""
-    opener = {pair[1]: pair[0] for pair in pairs}
-
-    def judge(tokens: str) -> list[str]:
-        stack: list[str] = []
-        broken, found = False, []
-        for token in tokens:
-            if token not in opener:
-                stack.append(token)
-            elif not stack or stack.pop() != opener[token]:
-                broken = True
-            found.append("F" if broken else "P" if stack else "T")
-        return found
-
-    return judge
-
-
-@dataclass(frozen=True)
-class Known:
-    """What is known of a program of the paper: its layers and heads, an oracle in Python, and its inputs."""
-
-    layers: int
-    heads: int
-    oracle: Callable[[str], list[Any]]
-    letters: str = "abcde"
-    first: str = ""
-
-
-KNOWN = {
-    "reverse": Known(2, 1, lambda tokens: list(tokens[::-1])),
-    "hist_bos": Known(1, 1, lambda tokens: [0] + [tokens[1:].count(token) for token in tokens[1:]], first="§"),
-    "hist_nobos": Known(1, 2, lambda tokens: [tokens.count(token) for token in tokens]),
-    "sort_bos": Known(2, 1, lambda tokens: ["§", *sorted(tokens[1:])], first="§"),
-    "hist2_bos": Known(2, 2, _hist2, first="§"),
-    "sort_by_most_freq": Known(3, 2, _most_frequent, first="§"),
-    "dyck1_ptf": Known(2, 1, _dyck("()"), "()"),
-    "dyck2_ptf": Known(4, 2, _dyck("()", "{}"), "(){}"),
-}
-
 recipes = {
     "paper": Recipe(
         "paper",
@@ -168,122 +115,3 @@ recipes = {
     "base": Recipe("base", source="papertrial", cost="seconds on a CPU"),
     "tiny": Recipe("tiny", config={"longest": 8}, source="small enough for tests", cost="seconds on a CPU"),
 }
-
-
-def _strings(known: Known, longest: int, count: int, seed: int) -> list[str]:
-    """Random inputs; of brackets half are balanced up to a point, which random ones hardly ever are."""
-    draw = random.Random(seed)
-    found = []
-    for number in range(count):
-        length = draw.randint(1, longest)
-        tokens = known.first + "".join(draw.choice(known.letters) for _ in range(length - len(known.first)))
-        if known.letters.startswith("(") and number % 2:
-            tokens = _balanced(known.letters, length, draw)
-        found.append(tokens)
-    return found
-
-
-def _balanced(letters: str, length: int, draw: random.Random) -> str:
-    stack: list[str] = []
-    found = ""
-    while len(found) < length:
-        if stack and draw.random() < 0.5:
-            found += stack.pop()
-        else:
-            place = 2 * draw.randrange(len(letters) // 2)
-            found += letters[place]
-            stack.append(letters[place + 1])
-    return found
-
-
-@claim(
-    "Each of the eight programs solves its task, on every one of 1,000 random strings (100 at the scale tiny).",
-    where="authors' code, paper_examples.rasp",
-    kind="property",
-    cost={"tiny": "1 s cpu"},
-)
-def programs_solve_their_tasks(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
-    from papertrial.papers.rasp.run import Run
-
-    measured = {}
-    for name, known in KNOWN.items():
-        node = program(name)
-        strings = _strings(known, 32, 100 if scale == "tiny" else 1000, seed)
-        measured[name] = sum(Run(text)(node).tolist() == known.oracle(text) for text in strings) / len(strings)
-    return min(measured.values()) == 1.0, measured
-
-
-@claim(
-    "The programs take as many layers and heads as the authors' analyser counts.",
-    where="authors' code, analyse.py on paper_examples.rasp",
-    kind="identity",
-)
-def layers_and_heads_are_the_authors(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
-    from papertrial.papers.rasp.layers import plan
-
-    measured: dict[str, float] = {}
-    held = True
-    for name, known in KNOWN.items():
-        found = plan(program(name))
-        measured |= {f"{name}_layers": found.layers, f"{name}_heads": found.heads}
-        held &= (found.layers, found.heads) == (known.layers, known.heads)
-    return held, measured
-
-
-@claim(
-    "A transformer with as many layers and heads as a program takes can compute it: here are its weights.",
-    where="abstract and sec. 5",
-    kind="property",
-    cost={"tiny": "3 s cpu", "base": "35 s cpu"},
-)
-def weights_compute_the_programs(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
-    from papertrial.papers.rasp.compiler import differences
-
-    config = Config(longest=8 if scale == "tiny" else 32)
-    measured: dict[str, float] = {}
-    held = True
-    for name, known in KNOWN.items():
-        compiled = as_transformer(name, known.first + known.letters, config)
-        found = differences(compiled, program(name), 100, seed, first=known.first or None)
-        facts = compiled.facts()
-        measured[name] = 1 - found.different / found.compared
-        held &= (facts["layers"], facts["heads"]) == (known.layers, known.heads)
-    return held and min(measured.values()) == 1.0, measured
-
-
-def _trained(name: str, scale: str, seed: int, enough: float) -> tuple[bool, dict[str, float]]:
-    """Accuracy of trained transformers with the layers a program takes, and with one less."""
-    from papertrial.papers.rasp.learning import Setting, learned
-
-    known = KNOWN[name]
-    if scale == "tiny":
-        setting = Setting("abc", 5, known.first, strings=2000, tested=200, width=32, steps=800, rate=3e-3)
-    elif name == "reverse":
-        setting = Setting("abcdefgh", 12, known.first, steps=1500)
-    else:
-        setting = Setting("abcde", 12, known.first, steps=3000)
-    all_layers, one_less = (
-        learned(program(name), layers, known.heads, setting, seed) for layers in (known.layers, known.layers - 1)
-    )
-    margin = min(all_layers - enough, all_layers - one_less)
-    return margin > 0, {"all_layers": all_layers, "one_less": one_less, "margin": margin}
-
-
-@claim(
-    "Trained, two layers and one head reverse (99 % of values and more right), and do better than one layer.",
-    where="sec. 5",
-    kind="trend",
-    cost={"tiny": "5 s cpu", "base": "35 s cpu"},
-)
-def reversing_takes_two_layers(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
-    return _trained("reverse", scale, seed, 0.99)
-
-
-@claim(
-    "Trained, one layer and one head count tokens (97 % of values and more right), which no attention cannot.",
-    where="sec. 5",
-    kind="trend",
-    cost={"tiny": "6 s cpu", "base": "30 s cpu"},
-)
-def histograms_take_one_layer(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
-    return _trained("hist_bos", scale, seed, 0.97)

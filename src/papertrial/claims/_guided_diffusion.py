@@ -6,26 +6,17 @@ smallest scale. All is kept within the process, so that claims share it.
 
 from __future__ import annotations
 
-import tempfile
-import time
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
-import torch
 
+from papertrial.claims._lab import data, trial
 from papertrial.core import registry
-from papertrial.core.budget import Budget
 from papertrial.core.errors import Declined
-from papertrial.core.recipe import Optim, resolve
-from papertrial.core.run import Run
 from papertrial.core.task import Prepared
-from papertrial.data import open as open_data
-from papertrial.data.toy import at_hand
 from papertrial.tasks._image_quality import Drawn, Measures, draw, picture_scores
-from papertrial.train.loop import train
-from papertrial.train.stages import train_stages
 
 #: of guidance
 SCALES = (0, 1, 2, 5, 10)
@@ -54,31 +45,22 @@ def prepared(scale: str, seed: int) -> Prepared:
     task = registry.task("image_generation")
     if scale != "tiny":
         try:
-            return task.prepare(open_data(str(at_hand("images/mnist"))), seed, size=16)
+            return task.prepare(data("images/mnist"), seed, size=16)
         except Declined:
             pass
-    return task.prepare(open_data("digits"), seed)
+    return task.prepare(data("digits"), seed)
 
 
 def learned(name: str, scale: str, seed: int, steps: int) -> tuple[Any, float]:
     """A method after so many steps, and the CPU seconds they took."""
-    task, method, data, effort = (
-        registry.task("image_generation"),
-        registry.method(name),
-        prepared(scale, seed),
-        EFFORT[scale],
-    )
-    recipe = method.module.recipes[effort.recipe]
-    own = {"classifier_share": effort.share}  # of a budget in steps; by itself it is a share of the seconds
-    config, _ = resolve(method.module.Config, data.facts, {effort.recipe: recipe.config, "claim": own})
-    optim, _ = resolve(Optim, data.facts, {effort.recipe: recipe.optim, "claim": {"batch": effort.batch}})
-    torch.manual_seed(seed)
-    model = task.build(method, config, optim, data)
-    rows, begun = task.training(model, data), time.process_time()
-    with tempfile.TemporaryDirectory() as folder:
-        run = train_stages if hasattr(model, "stages") else train
-        run(model, rows, optim, Budget(steps=steps), Run(folder), seed=seed, progress=False)
-    return model, time.process_time() - begun
+    effort = EFFORT[scale]
+    # the share of a budget in steps; by itself it is a share of the seconds
+    own = {"classifier_share": effort.share} if name == "guided_diffusion" else {}
+    found = trial(
+        name, "image_generation", prepared(scale, seed), seed, steps=steps, recipe=effort.recipe, config=own,
+        optim={"batch": effort.batch},
+    )  # fmt: skip
+    return found.model, found.cpu_seconds
 
 
 @cache
@@ -108,9 +90,9 @@ def pictures(scale: str, seed: int, guidance: float | None) -> Drawn:
 @cache
 def scores(scale: str, seed: int, guidance: float | None, part: str = "test") -> dict[str, float]:
     """Figures of `pictures` against the test rows, or the validation rows."""
-    data = prepared(scale, seed)
-    real = np.asarray(getattr(data, part)["image"])
-    return picture_scores(pictures(scale, seed, guidance), real, Measures.find(data.state["measures"])).metrics
+    rows = prepared(scale, seed)
+    real = np.asarray(getattr(rows, part)["image"])
+    return picture_scores(pictures(scale, seed, guidance), real, Measures.find(rows.state["measures"])).metrics
 
 
 def curve(scale: str, seed: int) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,18 +13,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from papertrial.claims._lab import data, learn
 from papertrial.core import registry
-from papertrial.core.budget import Budget
-from papertrial.core.errors import Declined
 from papertrial.core.facts import Facts
 from papertrial.core.recipe import Optim, resolve
-from papertrial.core.run import Run
 from papertrial.core.task import Prepared, Ragged, Split
-from papertrial.data import open as open_data
-from papertrial.data.toy import at_hand
+from papertrial.papers import dalle as paper
 from papertrial.papers.dalle.dvae import DVAE, perplexity
 from papertrial.tasks._image_quality import Measures, draw, frechet
-from papertrial.train.loop import train
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 #: training pictures, test pictures, and pictures that are drawn
@@ -51,10 +46,8 @@ class Drawings:
 @cache
 def digits() -> tuple[Prepared, Measures]:
     """MNIST at 16 x 16, or the digits of scikit-learn at 8 x 8 where it is not at hand, each with the word of its class."""
-    try:
-        images, side = open_data(at_hand("images/mnist")), 16
-    except Declined:
-        images, side = open_data("digits"), 8
+    images = data("images/mnist", "digits")
+    side = 8 if images.name == "digits" else 16
     pixels, labels = np.asarray(images.pixels(side, side)), np.asarray(images.labels)
     order = np.random.default_rng(0).permutation(len(pixels))
     test, train = np.split(order, [min(JUDGED, len(order) // 4)])
@@ -80,14 +73,6 @@ def resolved(module: ModuleType, scale: str, **settings: Any) -> tuple[Any, Opti
     return config, resolve(Optim, facts, {scale: recipe.optim})[0]
 
 
-def trained(model: nn.Module, rows: Split, optim: Optim, steps: int, seed: int) -> list[dict[str, Any]]:
-    """Train in place; what was logged."""
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run(folder)
-        train(model, rows, optim, Budget(steps=steps), run, seed=seed, progress=False, device="cpu")
-        return run.history()
-
-
 def judged(model: nn.Module, training: float) -> Drawings:
     """Draw the captions of test pictures, and measure what came of them."""
     prepared, measures = digits()
@@ -101,27 +86,27 @@ def judged(model: nn.Module, training: float) -> Drawings:
 
 
 @cache
-def dalle(module: ModuleType, scale: str, seed: int) -> Drawings:
+def dalle(scale: str, seed: int) -> Drawings:
     """Both stages, one after the other."""
     prepared, _ = digits()
-    config, optim = resolved(module, scale)
+    config, optim = resolved(paper, scale)
     torch.manual_seed(seed)
-    model = module.build(config, prepared.facts)
+    model = paper.build(config, prepared.facts)
     begun = time.process_time()
     model.fit_inputs(prepared.train)
     for stage, steps in zip(model.stages(), STEPS[scale], strict=True):
         rows = prepared.train if stage.rows is None else stage.rows(prepared.train)
-        trained(stage.model, rows, replace(optim, **stage.optim), steps, seed)
+        learn(stage.model, rows, replace(optim, **stage.optim), steps, seed, device="cpu")
     return judged(model, time.process_time() - begun)
 
 
 @cache
-def pixels(module: ModuleType, scale: str, seed: int) -> Drawings:
+def pixels(scale: str, seed: int) -> Drawings:
     """The same kind of Transformer on pixels, trained for as many seconds of a core as both stages took."""
     prepared, _ = digits()
     method, task = registry.method("pixel_transformer"), registry.task("image_text_generation")
     config, optim = resolved(method.module, scale)
-    seconds = dalle(module, scale, seed).training
+    seconds = dalle(scale, seed).training
 
     def fresh() -> tuple[nn.Module, Split]:
         torch.manual_seed(seed)
@@ -129,21 +114,21 @@ def pixels(module: ModuleType, scale: str, seed: int) -> Drawings:
         return model, task.training(model, prepared)
 
     begun = time.process_time()
-    trained(*fresh(), optim, _TIMED, seed)
+    learn(*fresh(), optim, _TIMED, seed, device="cpu")
     each = (time.process_time() - begun) / _TIMED
     begun = time.process_time()
     model, rows = fresh()
-    trained(model, rows, optim, max(_TIMED, round(seconds / each)), seed)
+    learn(model, rows, optim, max(_TIMED, round(seconds / each)), seed, device="cpu")
     return judged(model, time.process_time() - begun)
 
 
 @cache
-def use_of_codes(module: ModuleType, scale: str, seed: int, **settings: Any) -> Mapping[str, float]:
+def use_of_codes(scale: str, seed: int, **settings: Any) -> Mapping[str, float]:
     """The perplexity of the codes of test pictures while a dVAE is trained, `at_{step}`, and how much of them comes back."""
     prepared, _ = digits()
-    config, optim = resolved(module, scale, **settings)
+    config, optim = resolved(paper, scale, **settings)
     torch.manual_seed(seed)
-    model = module.build(config, prepared.facts)
+    model = paper.build(config, prepared.facts)
     stage = model.stages()[0]
     test = torch.from_numpy(prepared.test["image"]).permute(0, 3, 1, 2)
     steps, every = FOLLOWED[scale]
@@ -164,6 +149,6 @@ def use_of_codes(module: ModuleType, scale: str, seed: int, **settings: Any) -> 
                 found[f"at_{round(progress * steps)}"] = float(perplexity(counts.double()))
                 self.inner.train()
 
-    trained(Followed(stage.model), stage.rows(prepared.train), replace(optim, **stage.optim), steps, seed)
+    learn(Followed(stage.model), stage.rows(prepared.train), replace(optim, **stage.optim), steps, seed, device="cpu")
     found["error"] = float((model.decode(model.encode(test)).double() - test).square().mean()) / 255**2
     return found

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from papertrial.data import views
-from papertrial.data.views import Draw
+from papertrial.nn import views
+from papertrial.nn.views import Draw
 
 ALL = {
     "crop": views.random_resized_crop,

@@ -6,7 +6,7 @@ import torch
 
 from papertrial.core.errors import DataError
 from papertrial.core.task import Split
-from papertrial.data.batches import Batches, forward_batches, to_tensors
+from papertrial.nn.batches import Batches, forward_batches, to_tensors
 
 
 def numbered(rows):
@@ -25,7 +25,7 @@ def test_every_epoch_is_a_permutation():
 
 @pytest.mark.parametrize("threaded", [False, True])
 def test_any_order_of_asking_gives_the_same(threaded, monkeypatch):
-    from papertrial.data import batches as module
+    from papertrial.nn import batches as module
 
     monkeypatch.setattr(module, "_WORTH_A_THREAD", 0 if threaded else 1 << 60)
     batches = Batches(numbered(50), 8, seed=1)
@@ -82,7 +82,7 @@ def test_mapped_files_give_the_same_rows(tmp_path):
 
 
 def test_failure_in_the_thread_reaches_the_caller(monkeypatch):
-    from papertrial.data import batches as module
+    from papertrial.nn import batches as module
 
     monkeypatch.setattr(module, "_WORTH_A_THREAD", 0)
     batches = Batches(Split({"words": np.array(["a", "b"], dtype=object)}), 2, seed=0)

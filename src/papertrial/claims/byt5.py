@@ -1,0 +1,213 @@
+"""The claims of ByT5, and the experiments that try them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+
+from papertrial.claims._lab import sizes, trial
+from papertrial.core import registry
+from papertrial.core.paper import Curve, Figure, Measured, claim
+from papertrial.core.task import Ragged, Split
+from papertrial.data.texts import Texts
+from papertrial.data.toy import at_hand
+from papertrial.nn.tokenise import Bytes
+from papertrial.nn.views import Draw
+from papertrial.papers import byt5 as paper
+
+
+@claim(
+    "Any text comes back from its bytes as it was, each id is the byte plus 3, and nobody can type a special id.",
+    where="sec. 3.1",
+    kind="property",
+)
+def bytes_lose_nothing(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
+    rng = np.random.default_rng(seed)
+    texts = ["".join(map(chr, _characters(rng, size))) for size in rng.integers(0, 60, 200)] + ["", "</s><pad>\x00"]
+    ids = Bytes().encode(texts)
+    back = [Bytes().decode(row) for row in ids]
+    wrong = sum(made != text for made, text in zip(back, texts, strict=True))
+    shifted = all(
+        (row[:-1] - 3).astype(np.uint8).tobytes() == text.encode() for row, text in zip(ids, texts, strict=True)
+    )
+    special = int(sum((row[:-1] < Bytes.first).sum() for row in ids))
+    return not wrong and shifted and not special, {"texts": len(texts), "wrong": wrong, "special_ids": special}
+
+
+def _characters(rng: np.random.Generator, size: int) -> list[int]:
+    """Code points of one to four bytes, no surrogates."""
+    found = rng.integers([0, 0x80, 0x800, 0x10000], [0x80, 0x800, 0xD800, 0x110000], (size, 4))
+    return found[np.arange(size), rng.integers(0, 4, size)].tolist()
+
+
+@claim(
+    "Source and target together hold all of the text; 15 % of the bytes are hidden, in spans of 20 on average; 1024 bytes of "
+    "source come with 189 of target.",
+    where="sec. 3.1 and 3.2",
+    kind="property",
+)
+def span_corruption_loses_nothing(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
+    rng, spans = np.random.default_rng(seed), paper.Spans()
+    size = spans.row(1024)
+    texts = ["".join(map(chr, _characters(rng, 600))) for _ in range(16)]
+    rows = Bytes().encode(texts, longest=size, specials=False)
+    rows = Ragged(rows.values, rows.offsets, Bytes.pad)
+    source, target = spans.corrupt(torch.from_numpy(rows.padded().astype(np.int64)), size, Draw(seed, 0, len(rows)))
+    wrong = sum(
+        paper.reassembled(one.tolist(), other.tolist()) != row.tolist()
+        for one, other, row in zip(source, target, rows, strict=True)
+    )
+    tokens = torch.full((64,), size)
+    hidden = spans.hide(tokens, size, Draw(seed, 1, 64))
+    begins = (hidden[:, 1:] & ~hidden[:, :-1]).sum() + hidden[:, 0].sum()
+    full = [made.shape[1] for made in spans.corrupt(torch.full((1, size), 100), size, Draw(seed, 2, 1))]
+    measured = {
+        "wrong": wrong,
+        "share": float(hidden.double().mean()),
+        "span": float(hidden.sum() / begins),
+        "source": full[0],
+        "target": full[1],
+    }
+    held = not wrong and abs(measured["share"] - 0.15) < 0.002 and abs(measured["span"] - 20) < 0.5
+    return held and full == [1024, 189], measured
+
+
+#: billions of parameters (table 1)
+PUBLISHED = {"small": 0.300, "base": 0.582, "large": 1.23, "xl": 3.74, "xxl": 12.9}
+
+
+@claim("The five sizes have as many parameters as published, to three digits.", where="table 1", kind="identity")
+def sizes_as_published(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
+    return sizes(
+        PUBLISHED,
+        lambda name: [paper.ByT5(paper.Config(**paper.variants[name]))],
+        unit=1e9,
+        rounded=lambda billions: float(f"{billions:.3g}"),
+    )
+
+
+LANGUAGES = ("en", "de", "es", "fr", "it", "nl", "pl", "pt")
+
+
+NOISE = (0.0, 0.1, 0.2, 0.4)
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """What the study of noise trains. The encoder is the same for bytes and subwords."""
+
+    width: int
+    depth: int
+    steps: int
+    judged: int  # test snippets of a language
+    vocabulary: int
+
+
+_SCALES = {"tiny": _Scale(32, 2, 40, 40, 1000), "base": _Scale(96, 4, 1200, 400, 8192)}
+
+
+def snippets(part: str) -> list[list[str]]:
+    """Three words in a row, each once, of the sentences of STS-B in LANGUAGES; part: dev or test.
+
+    Raises Declined where the data is not there.
+    """
+    english = at_hand(f"sts/stsb/stsb-en-{part}.csv").read_text(encoding="utf-8")
+    with tarfile.open(at_hand("sts/stsb/stsb-10-languages-dev-test.tar.gz")) as archive:
+        others = [archive.extractfile(f"stsb-{language}-{part}.csv") for language in LANGUAGES[1:]]
+        files = [english, *(file.read().decode("utf-8") for file in others if file is not None)]
+    found = []
+    for file in files:
+        words = [sentence.split() for row in csv.reader(io.StringIO(file)) for sentence in row[:2]]
+        threes = (" ".join(row[at : at + 3]) for row in words for at in range(0, len(row) - 2, 3))
+        found.append(sorted(set(threes)))
+    return found
+
+
+def noisy(texts: Sequence[str], share: float, seed: int) -> list[str]:
+    """Texts of which a random `share` of the characters is lost, doubled or another small letter, each as often."""
+    rng = np.random.default_rng(seed)
+    points = np.frombuffer("".join(texts).encode("utf-32-le"), dtype=np.uint32)
+    kind = np.where(rng.random(len(points)) < share, rng.integers(0, 3, len(points)), -1)
+    letters = rng.integers(ord("a"), ord("z") + 1, len(points), dtype=np.uint32)
+    copies = np.select([kind == 0, kind == 1], [0, 2], 1)
+    made = np.repeat(np.where(kind == 2, letters, points), copies).tobytes().decode("utf-32-le")
+    ends = np.concatenate([[0], np.cumsum(copies)])[np.cumsum([0, *map(len, texts)])].tolist()
+    return [made[first:last] for first, last in itertools.pairwise(ends)]
+
+
+@cache
+def language_accuracy(scale: str, seed: int) -> dict[str, float]:
+    """Accuracy of telling LANGUAGES by three words, `bytes_{noise}` and `subwords_{noise}`, after as many steps each."""
+    size, rng = _SCALES[scale], np.random.default_rng(seed)
+    known = snippets("dev")
+    least = min(map(len, known))
+    known = [[own[row] for row in rng.permutation(len(own))[:least]] for own in known]
+    asked = [[own[row] for row in np.linspace(0, len(own) - 1, size.judged).astype(int)] for own in snippets("test")]
+    texts = [text for own in (*known, *asked) for text in own]
+    labels = [language for part in (known, asked) for language, own in zip(LANGUAGES, part, strict=True) for _ in own]
+    part = np.repeat([0, 2], [least * len(LANGUAGES), size.judged * len(LANGUAGES)])
+    prepared = registry.task("text_classification").prepare(Texts.from_strings(texts, labels, part=part), seed)
+    judged, label = prepared.test["text"].texts(), prepared.test["label"]
+    noise = {share: Ragged.of_texts(noisy(judged, share, seed)) for share in NOISE}
+    shape = {"width": size.width, "encoder_depth": size.depth, "heads": 4, "head_width": size.width // 4, "longest": 64}
+    shape |= {"hidden": 2 * size.width, "dropout": 0.0, "writes": False}
+    configs = {"byt5": shape, "t5": {**shape, "vocabulary": size.vocabulary}}
+    found = {}
+    for name, method in {"bytes": "byt5", "subwords": "t5"}.items():
+        trained = trial(
+            method, "text_classification", prepared, seed, steps=size.steps, recipe="", config=configs[method],
+            optim={"lr": 2e-3, "weight_decay": 0.01, "batch": 64, "warmup": 0.1},
+        )  # fmt: skip
+        for share, column in noise.items():
+            answers = trained.task.outputs(trained.model, {}, Split({"text": column, "label": label})).argmax(1)
+            found[f"{name}_{share}"] = float((answers == label).mean())
+    return found
+
+
+def _by_noise(measured: Measured) -> Figure:
+    return Figure(
+        "Telling eight languages by three words",
+        "share of characters that are noise",
+        "accuracy",
+        tuple(Curve.over_seeds(name, measured, f"{name}_{{}}") for name in ("bytes", "subwords")),
+        "The same encoder after as many steps; the snippets it was trained on are clean.",
+    )
+
+
+@claim(
+    "Noise in the characters costs a model of bytes at most three quarters of the accuracy that it costs one of subwords, "
+    "from none to 40 %.",
+    where="sec. 5.1",
+    kind="trend",
+    cost={"base": "2 CPU minutes a seed"},
+    plot=_by_noise,
+)
+def noise_costs_bytes_less(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
+    found = language_accuracy(scale, seed)
+    lost = {name: found[f"{name}_{NOISE[0]}"] - found[f"{name}_{NOISE[-1]}"] for name in ("bytes", "subwords")}
+    return lost["bytes"] <= 0.75 * lost["subwords"], {
+        **found,
+        **{f"lost_{name}": value for name, value in lost.items()},
+    }
+
+
+@claim(
+    "On clean text a model of bytes is as good as one of subwords, within two points. (The authors say so of models that "
+    "were pre-trained; here both are trained from scratch, for as many steps.)",
+    where="sec. 4",
+    kind="trend",
+    cost={"base": "2 CPU minutes a seed"},
+    plot=_by_noise,
+)
+def clean_text_is_read_as_well(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
+    found = language_accuracy(scale, seed)
+    behind = found[f"subwords_{NOISE[0]}"] - found[f"bytes_{NOISE[0]}"]
+    return behind <= 0.02, {**found, "behind": behind}
