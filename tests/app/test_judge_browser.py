@@ -173,7 +173,7 @@ def test_twenty_raters_at_once_say_what_is_kept(tmp_path):
             flipped = shown not in {tuple(made[f"item {i}", s] or empty for s in "AB") for i in range(len(TEXTS))}
             told[person.name, shown[::-1] if flipped else shown] = (choice if flipped else 2 - choice) / 2
     assert kept == told and len(kept) == 20
-    assert store.standings(likert.id).undone >= 14
+    assert store.progress(likert.id).undone >= 14
     store.close()
 
 

@@ -192,7 +192,7 @@ def test_forged_tokens_and_those_of_another_study_open_nothing(site, store, tmp_
         "/judge/a/9999999999",
     ):
         assert Browser(site).get(path, cookie=f"papertrial-judge={token}").status_code == 403
-    assert store.study(one.name).state == "open" and len(store.standings(two.id).raters) == 1
+    assert store.study(one.name).state == "open" and len(store.progress(two.id).raters) == 1
 
 
 def test_what_comes_from_another_site_is_refused(site, store, tmp_path):
@@ -203,7 +203,7 @@ def test_what_comes_from_another_site_is_refused(site, store, tmp_path):
         assert browser.post(f"/judge/r/{study.id}/begin", origin=origin).status_code == 403
     assert browser.get(f"/judge/r/{study.id}", host="evil.example").status_code == 400
     assert browser.get(f"/judge/r/{study.id}/begin").status_code in (404, 405)  # a link changes nothing
-    assert store.standings(study.id).raters[0].done == 0
+    assert store.progress(study.id).raters[0].done == 0
 
 
 def test_answers_that_no_form_gives(site, store, tmp_path):

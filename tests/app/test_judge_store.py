@@ -28,7 +28,9 @@ from sqlmodel import select
 import judging
 from judging import new_study, outputs, write_rows
 from papertrial.app.judge.outputs import clean, picture, read
-from papertrial.app.judge.store import VERSION, Assignment, Judgement, Rater, Refused, Store, Unit, Version
+from papertrial.app.judge.scheduling import Refused
+from papertrial.app.judge.store import Store
+from papertrial.app.judge.tables import VERSION, Assignment, Judgement, Rater, Unit, Version
 from papertrial.core.errors import DataError, PapertrialError
 from papertrial.core.judgement import Judgements, template
 
@@ -89,7 +91,7 @@ def test_a_whole_study_gives_each_output_its_labels_and_keeps_what_was_said(stor
     found = store.judgements(study.id)
     assert set(Counter((row.item, row.system) for row in found.ratings).values()) == {2}
     assert {(row.rater, row.system[-1] + row.item[1:]): row.value for row in found.ratings} == said
-    told = store.standings(study.id)
+    told = store.progress(study.id)
     assert (told.labels, told.wanted, told.undone) == (24, 24, 0)
     assert not store.desk(raters[0][0]).more and store.desk(raters[0][0]).state == "finished"
 
@@ -143,7 +145,7 @@ def test_checks_come_in_between_and_are_told_apart_from_ratings(store, tmp_path)
     assert {tuple(work.context) for work in first if work.outputs[0].text == "y"} == {("source",)}
     found = store.judgements(study.id)
     assert len(found.ratings) == 10 and sorted(check.right for check in found.checks) == [False, True]
-    told = store.standings(study.id).raters[0]
+    told = store.progress(study.id).raters[0]
     assert (told.done, told.checks, told.passed) == (10, 2, 1)
 
 
@@ -165,7 +167,7 @@ def test_undo_marks_and_goes_back_as_far_as_wished(store, tmp_path):
         store.answer(rater, wanted, {"quality": 0.0})
     values = [row.value for row in store.judgements(study.id).ratings]
     assert sorted(values) == [0.0, 0.0, 0.0, 1.0]
-    assert store.standings(study.id).undone == 2
+    assert store.progress(study.id).undone == 2
     with store.reading() as session:  # nothing is ever deleted
         assert len(session.exec(select(Judgement)).all()) == 6
 
@@ -193,7 +195,7 @@ def test_what_is_let_lie_goes_to_another_and_a_late_answer_counts(place, tmp_pat
     assert work_through(store, quick, lambda _: {"quality": 1.0}) and store.desk(quick).more
     store.take(quick, 10)
     assert len(work_through(store, quick, lambda _: {"quality": 1.0})) == 1  # all but what slow has is done
-    assert store.standings(study.id).labels == 3 and store.desk(quick).state == "finished"
+    assert store.progress(study.id).labels == 3 and store.desk(quick).state == "finished"
     clock.now += 601
     assert store.desk(slow).work == late.work  # still there for whoever comes back
     assert store.desk(quick).state == "ready"
@@ -314,7 +316,7 @@ def test_a_write_that_fails_among_others_fails_alone(tmp_path):
         except Refused:
             outcomes[index] = "refused"
 
-    threads = [threading.Thread(target=store._write, args=(study.id, hold))]
+    threads = [threading.Thread(target=store.write, args=(study.id, hold))]
     threads[0].start()
     entered.wait(20)
     threads += [threading.Thread(target=answer, args=(index,)) for index in range(10)]
@@ -462,7 +464,7 @@ def test_hostile_words_are_kept_to_the_letter(store, tmp_path):
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     study, _, _ = new_study(store, file, raters=1)
     store.invite(study.id, [clean(word) for word in evil])
-    [rater] = [one for one in store.standings(study.id).raters if one.name == evil[0]]
+    [rater] = [one for one in store.progress(study.id).raters if one.name == evil[0]]
     _, token = store.renew(study.id, rater.id)
     own = store.rater(study.id, token)[1]
     store.take(own, 10)

@@ -9,11 +9,22 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from papertrial.core.files import to_json
 from papertrial.core.recipe import Setting
 from papertrial.core.wording import aligned
 
 
-def columns() -> int:
+def say(*lines: str) -> None:
+    for line in lines:
+        print(line)
+
+
+def document(content: Any) -> None:
+    """One JSON document."""
+    print(to_json(content, indent=2))
+
+
+def terminal_width() -> int:
     """Width to print at: the terminal's, between 60 and 120."""
     return max(60, min(120, shutil.get_terminal_size((100, 24)).columns))
 
@@ -24,7 +35,7 @@ def labelled(rows: Iterable[tuple[str, str]], width: int = 12) -> list[str]:
     for label, words in rows:
         lead = f"{label:<{width - 2}}  "
         lines += textwrap.wrap(
-            str(words), columns(), initial_indent=lead, subsequent_indent=" " * len(lead), break_on_hyphens=False
+            str(words), terminal_width(), initial_indent=lead, subsequent_indent=" " * len(lead), break_on_hyphens=False
         ) or [lead.rstrip()]
     return lines
 
@@ -35,7 +46,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], last_cut: bool = F
     if last_cut and sys.stdout.isatty():
         before = sum(max(map(len, column)) + 2 for column in zip(*(row[:-1] for row in cells), strict=True))
         for row in cells:
-            row[-1] = textwrap.shorten(row[-1], max(20, columns() - before), placeholder=" ...")
+            row[-1] = textwrap.shorten(row[-1], max(20, terminal_width() - before), placeholder=" ...")
     return aligned(cells)
 
 
@@ -43,22 +54,22 @@ def settings(rows: Iterable[Setting]) -> list[str]:
     """`name = value   source`, one line each."""
     rows = list(rows)
     names = max((len(row.name) for row in rows), default=0)
-    values = min(24, max((len(words(row.value)) for row in rows), default=0))
-    return [f"  {row.name:<{names}}  {_cut(words(row.value)):<{values}}  {row.source}" for row in rows]
+    values = min(24, max((len(as_typed(row.value)) for row in rows), default=0))
+    return [f"  {row.name:<{names}}  {_cut(as_typed(row.value)):<{values}}  {row.source}" for row in rows]
 
 
 def _cut(text: str, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[: most - 4]} ..."
 
 
-def words(value: Any) -> str:
+def as_typed(value: Any) -> str:
     """A setting's value as one would type it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, tuple | list):
-        return ",".join(words(entry) for entry in value) or "none"
+        return ",".join(as_typed(entry) for entry in value) or "none"
     return "none" if value is None or value == "" else str(value)
 
 

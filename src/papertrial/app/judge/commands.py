@@ -227,7 +227,7 @@ def link(
     home = _home(url)
     store = _store(db)
     own = store.study(study).id or 0
-    known = {one.name: one.id for one in store.standings(own).raters}
+    known = {one.name: one.id for one in store.progress(own).raters}
     if rater is not None and rater not in known:
         raise PapertrialError(f"{study!r} has no rater {rater!r}", did_you_mean(rater, known))
     _say(_links(home, [store.renew(own, known[rater] if rater else None)])[0][1])
@@ -242,17 +242,17 @@ def status(
     """How far each study and each rater is."""
     store = _store(db)
     found = [store.study(study)] if study else store.studies()
-    standings = {one.name: store.standings(one.id or 0) for one in found}
+    progress = {one.name: store.progress(one.id or 0) for one in found}
     if json:
         _document(
             {
                 one.name: {
                     "state": one.state,
                     "template": one.template.name,
-                    "labels": standings[one.name].labels,
-                    "wanted": standings[one.name].wanted,
-                    "undone": standings[one.name].undone,
-                    "raters": [vars(rater) for rater in standings[one.name].raters],
+                    "labels": progress[one.name].labels,
+                    "wanted": progress[one.name].wanted,
+                    "undone": progress[one.name].undone,
+                    "raters": [vars(rater) for rater in progress[one.name].raters],
                 }
                 for one in found
             }
@@ -261,7 +261,7 @@ def status(
     if not found:
         _say(f"{store.name} holds no study yet.")
     for index, one in enumerate(found):
-        told = standings[one.name]
+        told = progress[one.name]
         if index:
             _say("")
         _say(
@@ -296,7 +296,7 @@ def export(
     store = _store(db)
     own = store.study(study).id or 0
     judgements = store.judgements(own)
-    undone = store.standings(own).undone
+    undone = store.progress(own).undone
     judgements.write(out)
     counts = {
         "ratings": len(judgements.ratings),

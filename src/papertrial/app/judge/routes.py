@@ -24,7 +24,9 @@ from fastapi import Request
 from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from papertrial.app.judge.store import LARGEST_ID, Desk, Rater, Refused, Store, Study
+from papertrial.app.judge.scheduling import Desk, Refused
+from papertrial.app.judge.store import Store
+from papertrial.app.judge.tables import LARGEST_ID, Rater, Study
 from papertrial.core.errors import DataError
 from papertrial.core.judgement import Template
 
@@ -210,7 +212,7 @@ class _Pages:
                 f"judge/{page}.html",
                 base=f"/judge/a/{own.id}",
                 study=own,
-                standings=self.store.standings(own.id or 0),
+                progress=self.store.progress(own.id or 0),
                 ago=lambda at: ago(self.store.clock() - at),
                 **{"links": [], **more},
             )

@@ -1,0 +1,114 @@
+"""Options that several commands share, each declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from papertrial.core import registry
+
+DATA_HELP = (
+    "Images or texts in a folder or archive, a table or text file, a built-in name such as digits, or hf:ID; "
+    "FILE#COLUMN for a column of text."
+)
+
+
+def complete_method(incomplete: str) -> list[str]:
+    return [name for name in registry.entries() if name.startswith(incomplete)]
+
+
+def complete_analysis(incomplete: str) -> list[str]:
+    papers = registry.papers()
+    return [name for name, paper in papers.items() if paper.kind == "analysis" and name.startswith(incomplete)]
+
+
+def complete_technique(incomplete: str) -> list[str]:
+    return [name for name in registry.techniques() if name.startswith(incomplete)]
+
+
+def complete_paper(incomplete: str) -> list[str]:
+    """Papers of the reading list, also those that are not on the shelf yet."""
+    return [row.paper.id for row in registry.reading_list() if row.paper.id.startswith(incomplete)]
+
+
+# Options that mean something else to each command: name and type are the same, the help is the command's own.
+
+
+def data_option(help: str = DATA_HELP) -> Any:
+    return typer.Option("--data", "-d", help=help, show_default=False)
+
+
+def out_option(help: str = "Where to write.", **more: Any) -> Any:
+    return typer.Option("--out", "-o", help=help, **more)
+
+
+def seed_option(help: str) -> Any:
+    return typer.Option(help=help, min=0)
+
+
+def seeds_option(help: str, **more: Any) -> Any:
+    return typer.Option(help=help, min=1, **more)
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Data = Annotated[str, data_option()]
+DataArgument = Annotated[str, typer.Argument(help=DATA_HELP, show_default=False)]
+Method = Annotated[str, typer.Argument(help="A paper or baseline.", autocompletion=complete_method, show_default=False)]
+Target = Annotated[
+    str | None,
+    typer.Option(help="Column to predict in a table; guessed and said when left out.", show_default=False),
+]
+TaskName = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        help="Such as tabular or text_classification; chosen from the data when left out.",
+        show_default=False,
+    ),
+]
+BudgetText = Annotated[
+    str | None,
+    typer.Option(
+        "--budget", "-b", help="What one run may spend: 90s, 10m, 500steps, 200ksamples, 20trials.", show_default=False
+    ),
+]
+Out = Annotated[Path | None, out_option(show_default=False)]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="name=value; may be repeated. 'papertrial fit PAPER --help' lists the names.", show_default=False
+    ),
+]
+Techniques = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--technique",
+        help="Technique to train with, such as agc or agc:clip=0.02; may be repeated.",
+        autocompletion=complete_technique,
+        show_default=False,
+    ),
+]
+Backbone = Annotated[
+    str | None,
+    typer.Option(
+        help="Architecture under an objective: mlp_mixer, vit, timm:resnet18[:pretrained], hf:ID or hf:FOLDER, or your own my_module:MyNet.",
+        autocompletion=complete_method,
+        show_default=False,
+    ),
+]
+RecipeName = Annotated[str, typer.Option("--recipe", help="paper, base or tiny.")]
+Labels = Annotated[
+    int | None,
+    typer.Option(help="Labels per class a method may see (image_representation).", show_default=False, min=1),
+]
+Size = Annotated[
+    int | None,
+    typer.Option(
+        help="Side of the images in pixels; chosen from the data when left out.", show_default=False, min=4, max=1024
+    ),
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Start over when the folder holds an earlier run.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
+RunFolder = Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)]

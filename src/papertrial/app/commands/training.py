@@ -1,0 +1,269 @@
+"""`fit` and `estimate`: one method on one's own data, and what that would cost."""
+
+from __future__ import annotations
+
+from shlex import quote
+from typing import Annotated, Any
+
+import typer
+
+from papertrial.app import printing
+from papertrial.app.commands.options import (
+    Backbone,
+    BudgetText,
+    Data,
+    Fresh,
+    Json,
+    Labels,
+    Method,
+    Out,
+    Quiet,
+    RecipeName,
+    Settings,
+    Size,
+    Target,
+    TaskName,
+    Techniques,
+    complete_method,
+    data_option,
+    seed_option,
+    seeds_option,
+)  # fmt: skip
+from papertrial.core import registry
+from papertrial.core.budget import Energy, duration, size_in_words
+from papertrial.core.errors import Declined, PapertrialError
+from papertrial.core.recipe import Setting
+from papertrial.train import processes
+
+
+def fit(
+    context: typer.Context,
+    paper: Annotated[
+        str | None,
+        typer.Argument(
+            help="A paper or baseline, such as mlp_mixer, mlp_mixer:S/16 or rtdl:resnet.",
+            autocompletion=complete_method,
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[str | None, data_option()] = None,
+    target: Target = None,
+    task: TaskName = None,
+    budget: BudgetText = None,
+    backbone: Backbone = None,
+    recipe: RecipeName = "base",
+    set_: Settings = None,
+    compile_: Annotated[
+        bool,
+        typer.Option("--compile", help="Compile the model with torch.compile, encoders of text layer by layer."),
+    ] = False,
+    technique: Techniques = None,
+    labels: Labels = None,
+    size: Size = None,
+    seed: Annotated[int, seed_option("Seed of weights, order and validation rows.")] = 0,
+    out: Out = None,
+    fresh: Fresh = False,
+    shard: Annotated[
+        bool, typer.Option("--shard", help="Under torchrun: split the weights over the processes (FSDP2).")
+    ] = False,
+    quiet: Quiet = False,
+    json: Json = False,
+    help_: Annotated[
+        bool, typer.Option("--help", "-h", help="Show this, or with a PAPER its options with their sources.")
+    ] = False,
+) -> None:
+    """Train one paper on your data. The same command resumes a run that was stopped; nothing is lost."""
+    if paper is None and data is not None and not help_:
+        raise PapertrialError("fit needs a paper", f"papertrial look {quote(data)} says which fit")
+    if paper is None or help_:
+        _fit_help(context, paper)
+        return
+    if data is None and not registry.find(paper.partition(":")[0]).paper.refusal:
+        raise PapertrialError("fit needs data", f"type: papertrial fit {paper} --data FOLDER_OR_FILE")
+    from papertrial.core.recipe import parse_settings
+    from papertrial.use.fit import fit as run_fit
+
+    method = registry.method(paper)
+    given = parse_settings([*(set_ or []), *(["compile=true"] if compile_ else [])])
+    artifact = run_fit(
+        method.name, data, task=task, target=target, out=out, backbone=backbone, recipe=recipe, settings=given,
+        techniques=technique or [], budget=budget, labels=labels, size=size, seed=seed, fresh=fresh,
+        progress=not quiet and not json, shard=shard,
+    )  # fmt: skip
+    main = processes.is_main()
+    processes.part()
+    if not main:
+        return
+    card = artifact.card
+    if json:
+        printing.document(
+            {
+                "folder": artifact.folder,
+                **{
+                    name: card[name]
+                    for name in (
+                        "method",
+                        "backbone",
+                        "task",
+                        "data",
+                        "techniques",
+                        "notes",
+                        "settings",
+                        "backbone_settings",
+                        "budget",
+                        "seed",
+                        "cost",
+                        "metrics",
+                        "intervals",
+                        "extra",
+                    )
+                },
+            }
+        )
+        return
+    printing.say(*_run_lines(artifact))
+
+
+def _run_lines(artifact: Any) -> list[str]:
+    card, cost = artifact.card, artifact.card["cost"]
+    rows = [
+        ("method", card["method"]["name"] + (f" on {card['backbone']}" if card["backbone"] else "")),
+        ("task", f"{card['task']['name']} v{card['task']['version']}"),
+        ("data", card["data"]["name"]),
+    ]
+    rows += [("note", note) for note in card["notes"]]
+    lines = printing.labelled(rows)
+    lines += [
+        "settings",
+        *printing.settings(Setting(**entry) for entry in card["settings"] + card["backbone_settings"]),
+    ]
+    spent = (
+        f"{duration(cost['seconds'])}, {cost['steps']} steps, {cost['samples']} examples seen"
+        if cost["steps"]
+        else f"{duration(cost['seconds'])}" + (f", {cost['trials']} trials" if cost["trials"] else "")
+    )
+    energy = Energy(cost["kwh"], cost["energy"], cost["energy_how"])
+    peak = "unknown" if cost["peak_bytes"] is None else size_in_words(cost["peak_bytes"])
+    rows = [("cost", f"{spent}, peak memory {peak}"), ("energy", energy.sentence())]
+    lines += ["", *printing.labelled(rows)]
+    lines += (
+        ["on test rows, with 95 % intervals", *printing.metrics(card["metrics"], card["intervals"])]
+        if card["metrics"]
+        else ["no labelled test rows: nothing to judge it by"]
+    )
+    if card["extra"]:
+        lines += ["also", *printing.metrics(card["extra"], {})]
+    folder = quote(str(artifact.folder))
+    return [
+        *lines,
+        "",
+        f"saved in {artifact.folder}",
+        f"next        {_uses(artifact, folder)}",
+        f"            papertrial report {folder}{_export(artifact, folder)}",
+    ]
+
+
+def _writes(artifact: Any) -> str:
+    """`answers` for a model from text to text, `on` for one that writes on, empty for one that writes nothing."""
+    from papertrial.use.generate import writer
+
+    try:
+        return "answers" if hasattr(writer(artifact), "encode") else "on"
+    except Declined:
+        return ""
+
+
+def _uses(artifact: Any, folder: str) -> str:
+    """What a trained model is for, as commands."""
+    if hasattr(artifact.model, "draw"):
+        return f"papertrial generate {folder}    papertrial evaluate {folder} DATA"
+    writes = _writes(artifact)
+    if not writes:
+        return f"papertrial predict {folder} DATA    papertrial embed {folder} DATA"
+    begin = f"papertrial predict {folder} DATA" if writes == "answers" else f"papertrial evaluate {folder} DATA"
+    return f'{begin}    papertrial generate {folder} "{"a text to answer" if writes == "answers" else "how it begins"}"'
+
+
+def _export(artifact: Any, folder: str) -> str:
+    """The command that takes a network away, where it turns inputs into answers."""
+    network = hasattr(artifact.model, "state_dict") and not hasattr(artifact.model, "draw")
+    network = network and _writes(artifact) != "answers"
+    return f"    papertrial export {folder} --to onnx" if network else ""
+
+
+def _fit_help(context: typer.Context, paper: str | None) -> None:
+    printing.say(context.get_help())
+    if paper is None:
+        return
+    from papertrial.core.recipe import Optim, resolve
+
+    method = registry.method(paper)
+    printing.say("", f"Options of {method.name}, each --set name=value (default, source):")
+    _, settings = resolve(
+        method.module.Config, None, {f"variant {method.variant}": method.overrides} if method.variant else {}
+    )
+    printing.say(*printing.settings(settings))
+    if getattr(method.module, "variants", {}):
+        printing.say("", f"Variants: {', '.join(f'{method.id}:{name}' for name in method.module.variants)}")
+    for recipe in method.module.recipes.values():
+        changes = ", ".join(
+            f"{name}={printing.as_typed(value)}" for name, value in {**recipe.config, **recipe.optim}.items()
+        )
+        changes += "".join(f", --technique {text}" for text in recipe.techniques)
+        printing.say(
+            *printing.labelled(
+                [
+                    (
+                        f"--recipe {recipe.name}",
+                        "; ".join(filter(None, (changes or "defaults", recipe.source, recipe.cost))),
+                    )
+                ],
+                width=16,
+            )
+        )
+    if method.paper.kind != "estimator" and not method.paper.refusal:
+        printing.say(
+            "",
+            "Training, also --set name=value:",
+            *printing.settings(Setting(row.name, row.value, row.source) for row in resolve(Optim, None, {})[1]),
+        )
+    for name in method.paper.techniques:
+        printing.say(
+            "",
+            f"--technique {name}:setting=value, with any model:",
+            *printing.settings(registry.technique(name).settings),
+        )
+    printing.say(
+        "", "Values marked with a rule are suited to your data; a run prints and keeps what was chosen and why."
+    )
+
+
+def estimate(
+    paper: Method,
+    data: Data,
+    target: Target = None,
+    task: TaskName = None,
+    budget: BudgetText = None,
+    backbone: Backbone = None,
+    recipe: RecipeName = "base",
+    set_: Settings = None,
+    technique: Techniques = None,
+    labels: Labels = None,
+    size: Size = None,
+    seeds: Annotated[
+        int | None, seeds_option("Also estimate a comparison with this many seeds.", max=200, show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """What would it cost? Minutes, memory and energy of a run, from ten of its steps, before it starts."""
+    from papertrial.core.recipe import parse_settings
+    from papertrial.study.estimate import estimate as run_estimate
+
+    found = run_estimate(
+        paper, data, task=task, target=target, budget=budget, backbone=backbone, recipe=recipe, settings=parse_settings(set_ or []),
+        techniques=technique or [], labels=labels, size=size, seeds=seeds,
+    )  # fmt: skip
+    if json:
+        printing.document(found)
+        return
+    printing.say(*printing.labelled(found.lines()))

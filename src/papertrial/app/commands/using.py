@@ -1,0 +1,246 @@
+"""`evaluate`, `predict`, `embed` and `generate`: a trained model on new data."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from papertrial.app import printing
+from papertrial.app.commands.options import Json, Quiet, RunFolder, out_option, seed_option
+from papertrial.core.errors import Declined, PapertrialError
+from papertrial.core.wording import counted
+
+
+def evaluate(
+    run: RunFolder, data: Annotated[str, typer.Argument(help="Labelled data.", show_default=False)], json: Json = False
+) -> None:
+    """Judge a trained model on labelled data."""
+    from papertrial.use.artifact import Artifact
+
+    scores = Artifact.load(run).evaluate(data)
+    if json:
+        printing.document(
+            {"metrics": scores.metrics, "intervals": scores.intervals, "examples": len(scores.per_example)}
+        )
+        return
+    printing.say(
+        f"{counted(len(scores.per_example), 'example')} of {data}, with 95 % intervals",
+        *printing.metrics(scores.metrics, scores.intervals),
+    )
+
+
+def predict(
+    run: RunFolder,
+    data: Annotated[str, typer.Argument(help="Data to answer for: a file, a folder, one image.", show_default=False)],
+    out: Annotated[Path, out_option("File to write: .csv, .jsonl or .parquet.")] = Path("predictions.csv"),
+    json: Json = False,
+) -> None:
+    """Answers of a trained model for new data."""
+    from papertrial.use.answer_files import check_table_name, write_table
+    from papertrial.use.artifact import Artifact
+
+    check_table_name(out)
+    answers = Artifact.load(run).predict(data)
+    write_table(out, answers)
+    rows = len(answers["prediction"])
+    if json:
+        printing.document({"file": out, "rows": rows, "columns": list(answers)})
+        return
+    head = ["example", "prediction"]
+    printing.say(
+        *printing.table(
+            head,
+            [
+                [
+                    printing.as_typed(
+                        answers[name][row].item() if hasattr(answers[name][row], "item") else answers[name][row]
+                    )
+                    for name in head
+                ]
+                for row in range(min(5, rows))
+            ],
+        )
+    )
+    printing.say(f"{'... ' if rows > 5 else ''}{counted(rows, 'row')} in {out}")
+
+
+def embed(
+    run: RunFolder,
+    data: Annotated[str, typer.Argument(help="Data to embed.", show_default=False)],
+    out: Annotated[Path, out_option("File to write: .npy or .parquet.")] = Path("embeddings.npy"),
+    json: Json = False,
+) -> None:
+    """Features of a trained model for new data, one row per example."""
+    from papertrial.use.answer_files import check_array_name, write_array
+    from papertrial.use.artifact import Artifact
+
+    check_array_name(out)
+    artifact = Artifact.load(run)
+    split, opened = artifact.encode(data)
+    features = artifact.task.embed(artifact.model, split)
+    write_array(out, features, opened.names)
+    if json:
+        printing.document({"file": out, "rows": features.shape[0], "width": features.shape[1]})
+        return
+    printing.say(f"{counted(features.shape[0], 'row')} of {counted(features.shape[1], 'feature')} in {out}")
+
+
+def generate(
+    context: typer.Context,
+    run: RunFolder,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Texts to go on with or to answer, nothing to begin with when left out; captions of pictures.",
+            show_default=False,
+        ),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="A text file that is the prompt.", show_default=False)
+    ] = None,
+    stdin: Annotated[bool, typer.Option("--stdin", help="Standard input is the prompt.")] = False,
+    length: Annotated[
+        int, typer.Option("--length", "-l", help="Most tokens of a text; bytes of a byte model.", min=1)
+    ] = 200,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            "--temperature",
+            "-t",
+            min=0,
+            show_default=False,
+            help="0 takes the most probable token, 1 draws as the model says (default for prompts; 0 for answers).",
+        ),
+    ] = None,
+    top_k: Annotated[int, typer.Option("--top-k", help="Draw from the k most probable tokens; 0 for all.", min=0)] = 0,
+    top_p: Annotated[
+        float, typer.Option("--top-p", help="Draw from the fewest tokens that have this probability together.", max=1)
+    ] = 1.0,
+    beams: Annotated[
+        int, typer.Option("--beams", help="Search for the most probable text with so many beams.", min=1)
+    ] = 1,
+    length_penalty: Annotated[float, typer.Option(help="Of beams: larger values favour longer texts.")] = 1.0,
+    seed: Annotated[int, seed_option("Seed of the first text or picture; the others have the next ones.")] = 0,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--samples",
+            "--n",
+            "-n",
+            min=1,
+            show_default=False,
+            help="Texts per prompt, 1 when left out; pictures of each class or caption, 16 when left out.",
+        ),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--label",
+            help="Pictures: class to draw, or all; may be repeated or a list such as cat,dog.",
+            show_default=False,
+        ),
+    ] = None,
+    caption: Annotated[
+        list[str] | None,
+        typer.Option("--caption", help="Pictures: what to draw, in words; may be repeated.", show_default=False),
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(help="Pictures: how strongly the class or caption is followed.", show_default=False, min=0),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Pictures: steps from noise to picture.", show_default=False, min=1)
+    ] = None,
+    start: Annotated[Path | None, typer.Option(help="Pictures: an image to begin from.", show_default=False)] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="Pictures: how far from --start, above 0 to 1.", show_default=False, max=1)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        out_option("Pictures: new folder to write; pictures in the run's folder when left out.", show_default=False),
+    ] = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Let a trained model make things: a language model writes, and the text is printed as it comes; a generator draws
+    pictures into a folder."""
+    from papertrial.use.artifact import Artifact
+    from papertrial.use.generate import generate as run_generate
+    from papertrial.use.generate import writer
+
+    artifact = Artifact.load(run)
+    drawing = hasattr(artifact.model, "draw")
+    _only_for(context, artifact, _OF_TEXTS if drawing else _OF_PICTURES)
+    if drawing:
+        _draw(
+            artifact, out, quiet or json, json, seed=seed, labels=[name for text in label or [] for name in _names(artifact, text)],
+            captions=[*(prompt or []), *(caption or [])], guidance=guidance, steps=steps, start=start, strength=strength,
+            **({"samples": samples} if samples else {}),
+        )  # fmt: skip
+        return
+    prompts, samples = _prompts(prompt or [], file, stdin), samples or 1
+    answers = hasattr(writer(artifact), "encode")
+    heads = [
+        (f"--- {place * samples + sample + 1} of {len(prompts) * samples}\n" if len(prompts) * samples > 1 else "")
+        + ("" if answers else text)
+        for place, text in enumerate(prompts)
+        for sample in range(samples)
+    ]
+    try:
+        texts = run_generate(
+            artifact, prompts, length=length, temperature=temperature, top_k=top_k, top_p=top_p, beams=beams,
+            length_penalty=length_penalty, seed=seed, samples=samples, heard=None if json else printing.InTurn(heads),
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        print()  # the prompt of the shell belongs on a line of its own
+        raise
+    if json:
+        printing.document({"folder": run, "method": artifact.card["method"]["name"], "texts": texts})
+
+
+#: options of `generate` that go with one sort of model
+_OF_TEXTS = ("file", "stdin", "length", "temperature", "top_k", "top_p", "beams", "length_penalty")
+_OF_PICTURES = ("label", "caption", "guidance", "steps", "start", "strength", "out")
+
+
+def _only_for(context: typer.Context, artifact: Any, others: tuple[str, ...]) -> None:
+    """Decline options that go with another sort of model."""
+    for name in others:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            does = "writes texts" if others is _OF_PICTURES else "draws pictures"
+            raise Declined(f"{artifact.card['method']['name']} {does} and takes no --{name.replace('_', '-')}")
+
+
+def _names(artifact: Any, text: str) -> list[str]:
+    """One class, or several between commas where no class has such a name."""
+    known = artifact.card["state"].get("class_names", [])
+    return [text] if text in known else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _draw(artifact: Any, out: Path | None, quiet: bool, json: bool, **options: Any) -> None:
+    from papertrial.use.pictures import Bar, save
+
+    with Bar(not quiet) as heard:
+        made = save(artifact, out, heard=heard, **options)
+    if json:
+        printing.document({"method": artifact.card["method"]["name"], **made})
+        return
+    count = len(made["pictures"])
+    printing.say(f"{count} picture{'s' if count > 1 else ''} in {made['folder']}, all of them in {made['grid']}")
+
+
+def _prompts(given: list[str], file: Path | None, stdin: bool) -> list[str]:
+    """The prompts from one of three places. A line end at the end of a file or of standard input is not part of it."""
+    if bool(given) + (file is not None) + stdin > 1:
+        raise PapertrialError("a prompt is an argument, a file or standard input", "give one of the three")
+    if file is None and not stdin:
+        return [text.encode("utf-8", "replace").decode() for text in given or [""]]
+    try:
+        text = (sys.stdin.buffer.read() if file is None else file.read_bytes()).decode("utf-8")
+    except (OSError, UnicodeError) as error:
+        raise PapertrialError(f"{file or 'standard input'} is no UTF-8 text that can be read ({error})") from None
+    return [text.removesuffix("\n").removesuffix("\r")]
