@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -23,10 +22,11 @@ from starlette.testclient import TestClient
 
 from papertrial.app.web import make_web
 from papertrial.app.web.routes import _gallery
-from papertrial.app.web.runs import DONE, RUNNING, STOPPED, UNREADABLE, Runs
+from papertrial.app.web.runs import DONE, RUNNING, STOPPED, UNKNOWN, UNREADABLE, Runs
 from papertrial.core import registry
 from papertrial.core.errors import PapertrialError
 from papertrial.core.files import read_json, write_json
+from papertrial.core.run import Run
 from papertrial.discover.index import index
 from papertrial.study.check import history, latest
 from papertrial.study.compare import compare
@@ -206,14 +206,38 @@ def test_a_stopped_run_says_how_far_it_came(copy):
 def test_a_run_whose_folder_is_owned_is_running(copy):
     client = client_of(copy)
     assert Runs(copy).entry("mixer").state == STOPPED
-    with open(copy / "mixer" / ".lock", "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with Run(copy / "mixer").locked():
         old(copy)
         assert Runs(copy).entry("mixer").state == RUNNING
         page = client.get("/runs/mixer").text
         assert 'hx-trigger="every 2s"' in page and "It is running" in page and "stopped with seed" not in page
         assert 'hx-get="/runs"' in client.get("/runs").text
     assert Runs(copy).entry("mixer").state == STOPPED
+
+
+def test_a_system_that_lists_no_locks_does_not_tell_that_a_run_was_stopped(folder, copy, monkeypatch):
+    shutil.copytree(folder / "wine", copy / "wine")
+    (copy / "wine" / "comparison.json").unlink()
+    (copy / "wine" / "linear" / "seed0" / "result.json").unlink()
+    old(copy)
+    read = Path.read_text
+
+    def unlisted(self, *args, **options):
+        if str(self) == "/proc/locks":
+            raise FileNotFoundError(self)
+        return read(self, *args, **options)
+
+    monkeypatch.setattr(Path, "read_text", unlisted)
+    client = client_of(copy)
+    with Run(copy / "mixer").locked():
+        old(copy)
+        assert Runs(copy).entry("mixer").state == UNKNOWN
+        page = client.get("/runs/mixer").text
+        assert "It may have stopped" in page and "does not tell" in page and "It was stopped" not in page
+    assert Runs(copy).entry("wine").state == UNKNOWN
+    assert "It may have stopped" in client.get("/runs/wine").text and "2 unknown" in client.get("/runs").text
+    os.utime(copy / "mixer" / "config.json")
+    assert Runs(copy).entry("mixer").state == RUNNING
 
 
 def test_a_comparison_before_its_first_round(folder, copy):
@@ -565,9 +589,8 @@ def test_a_browser_follows_a_run_and_filters_the_shelf(copy):
     with (
         webpage.serving(site) as home,
         webpage.browser() as made,
-        open(copy / "mixer" / ".lock", "a") as lock,
+        Run(copy / "mixer").locked(),
     ):
-        fcntl.flock(lock, fcntl.LOCK_EX)
         sheet = made.new_page()
         said = []
         sheet.on("console", lambda message: said.append(message.text))

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,31 @@ def test_the_same_run_goes_on_and_another_is_refused(tmp_path):
         assert run.begin({"lr": 0.1, "sizes": (1, 2)}) is True
         with pytest.raises(PapertrialError, match="differs in lr"):
             run.begin({"lr": 0.2, "sizes": (1, 2)})
+
+
+def test_one_process_at_a_time_and_the_lock_dies_with_it(tmp_path):
+    code = (
+        "import sys, time\nfrom papertrial.core.run import Run\n"
+        "with Run(sys.argv[1]).locked():\n    print('held', flush=True)\n    time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "a")], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(PapertrialError, match="another process is using"), Run(tmp_path / "a").locked():
+            raise AssertionError("two own it")
+        holder.kill()
+    refused = pytest.raises(PapertrialError, match="another process is using")
+    with Run(tmp_path / "a").locked(), refused, Run(tmp_path / "a").locked():
+        raise AssertionError("two own it")
+    with Run(tmp_path / "a").locked():  # what was locked goes away with its folder
+        shutil.rmtree(tmp_path / "a")
+    with Run(tmp_path / "a").locked():
+        assert (tmp_path / "a").is_dir()
+
+
+def test_a_place_without_room_for_a_lock_is_told(tmp_path):
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(PapertrialError, match="cannot write"), Run(tmp_path).locked():
+        raise AssertionError("it was locked")
 
 
 def test_other_peoples_files_are_neither_used_nor_removed(tmp_path):

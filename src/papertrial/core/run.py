@@ -53,7 +53,6 @@ class Run:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
-        self._lock: Any = None
         self._tensorboard: Any = None
 
     def path(self, name: str) -> Path:
@@ -81,22 +80,22 @@ class Run:
     @contextmanager
     def locked(self) -> Iterator[Run]:
         """Own the folder; a second process is refused with PapertrialError. The lock dies with the process."""
+        from filelock import FileLock, Timeout
+
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            stream = open(self.path(".lock"), "a")  # noqa: SIM115 - held open while the run lasts
-        try:
-            import fcntl
-
+            lock = FileLock(self.path(".lock"))
             try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+                lock.acquire(timeout=0)
+            except Timeout:
                 raise PapertrialError(
                     f"another process is using {self.folder}", "wait for it, or choose another folder with --out"
                 ) from None
+        try:
             yield self
         finally:
             self.close()
-            stream.close()
+            lock.release()
 
     def begin(self, config: dict[str, Any]) -> bool:
         """Open the run for `config`: True when the same run was begun here before and goes on.

@@ -1,7 +1,8 @@
-"""Multi-head attention on `scaled_dot_product_attention`, with separate query, key and value maps.
+"""Multi-head attention, with separate query, key and value maps.
 
 An `Attention` holds the weights. What a query sees, and how positions weigh in, is a `View`: made once per forward pass
-and used by all layers. Tokens are (B, N, ...), or packed as (T, ...); the view knows which.
+and used by all layers. Tokens are (B, N, ...), or packed as (T, ...); the view knows which. `attend` is the one place that
+chooses how queries, keys and values are mixed.
 """
 
 from __future__ import annotations
@@ -14,10 +15,71 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from papertrial.nn.modes import cpu_has_bf16
 from papertrial.nn.packing import Packed, Rows
 
 #: a view: `(q, k, v, scale, dropout) -> mixed`, all of them (..., heads, head width)
 View = Callable[[Tensor, Tensor, Tensor, "float | None", float], Tensor]
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    dropout: float = 0.0,
+    scale: float | None = None,
+) -> Tensor:
+    """softmax(scale q k^T + mask) v: q (B, H, M, D), k (B, H, N, D) and v (B, H, N, E) -> (B, H, M, E).
+
+    mask: added to the logits (float) or true where a key is seen (bool); broadcasts to (B, H, M, N). A query that sees no
+    key gets zeros.  causal: the query at place i sees the keys up to i; only without a mask.  dropout: of the map.
+    scale: 1 / sqrt(D) where not given.
+    The kernel of PyTorch, but where its gradients are slow: those in bfloat16 on a CPU with instructions for it take three to
+    nine times as long as the product written out, or one to two times with dropout.
+    """
+    if _kernel_is_slow(q, k, v):
+        return _written_out(q, k, v, mask, causal, dropout, scale)
+    return F.scaled_dot_product_attention(q, k, v, mask, dropout, causal, scale=scale)
+
+
+#: looked up once: a traced program cannot ask the processor
+_CPU_HAS_BF16 = cpu_has_bf16()
+
+
+def _kernel_is_slow(*given: Tensor) -> bool:
+    device = given[0].device.type
+    if device != "cpu" or not _CPU_HAS_BF16:
+        return False
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else given[0].dtype
+    return dtype == torch.bfloat16 and torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
+
+
+def _written_out(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, dropout: float, scale: float | None
+) -> Tensor:
+    """What `scaled_dot_product_attention` gives, product by product."""
+    logits = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-2, -1)
+    if causal:
+        mask = torch.ones(logits.shape[-2:], dtype=torch.bool, device=q.device).tril()
+    if mask is not None and mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=logits.dtype).masked_fill(~mask, -torch.inf)
+    blind = None
+    if mask is not None:
+        blind = mask.isneginf().all(
+            -1, keepdim=True
+        )  # a softmax over nothing is no number, and neither is its gradient
+        if torch.compiler.is_compiling() or blind.any():
+            mask = mask.masked_fill(blind, 0.0)
+        else:
+            blind = None
+        logits = logits + mask
+    # in float32, like the kernel, whatever the products are in
+    shares = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)).to(v.dtype)
+    if blind is not None:
+        shares = shares.masked_fill(blind, 0.0)
+    return (F.dropout(shares, dropout) if dropout else shares) @ v
 
 
 class Attention(nn.Module):
@@ -81,11 +143,8 @@ class Within:
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, scale: float | None, dropout: float) -> Tensor:
         q, k = turned(q, self.turn), turned(k, self.turn)
         bias = self.bias.to(q.dtype) if self.bias is not None and self.bias.is_floating_point() else self.bias
-        mixed = F.scaled_dot_product_attention(
-            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2),
-            attn_mask=bias, is_causal=self.causal, dropout_p=dropout, scale=scale,
-        )  # fmt: skip
-        return mixed.transpose(1, 2)
+        heads_first = (x.transpose(1, 2) for x in (q, k, v))
+        return attend(*heads_first, bias, self.causal, dropout, scale).transpose(1, 2)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ from papertrial.core.errors import DataError, PapertrialError, did_you_mean
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe, sourced
-from papertrial.nn.attention import Attention
+from papertrial.nn.attention import Attention, attend
 
 PAPER = Paper(
     id="rtdl",
@@ -222,7 +222,7 @@ class CompressedAttention(Attention):
         keys = self.key_map(self.key(context).transpose(1, 2)).transpose(1, 2)
         values = value_map(self.value(context).transpose(1, 2)).transpose(1, 2)
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (self.query(query), keys, values))
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        mixed = attend(q, k, v, dropout=self.dropout if self.training else 0.0)
         return self.out(mixed.transpose(1, 2).flatten(-2))
 
 

@@ -19,6 +19,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
 
 from papertrial.core.errors import PapertrialError, did_you_mean
+from papertrial.nn.modes import cpu_has_bf16
 
 _PRECISIONS = ("auto", "fp32", "bf16")
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
@@ -60,9 +61,7 @@ def accelerator(precision: str = "auto", device: str | torch.device | None = Non
 
 def emulates_bf16() -> bool:
     """Whether training is on a CPU that is known to have no instructions for bfloat16, which it then emulates: float32 is faster."""
-    has = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest torch that is supported
-    known = not torch.cuda.is_available() and has.get("architecture") == "x86_64"
-    return known and not (has.get("avx512_bf16") or has.get("amx_bf16"))
+    return not torch.cuda.is_available() and cpu_has_bf16() is False
 
 
 def keep_memory() -> None:

@@ -1,7 +1,8 @@
 """What is in the runs folder, read while it is being written: states, progress, logs, comparisons and pictures.
 
 Nothing here takes a lock or writes. Whose process owns a folder is read from the kernel's list of locks; asking for the
-lock itself, even for a moment, could turn away a run that begins. No link is followed, so that nothing outside is read.
+lock itself, even for a moment, could turn away a run that begins. Where a system has no such list (it is one of Linux), a
+run that writes nothing for a while is of an unknown state. No link is followed, so that nothing outside is read.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from papertrial.study.report_blocks import Record
 #: the kind of a folder that the server may not look into
 LOCKED = "folder"
 RUNNING, DONE, STOPPED, UNREADABLE = "running", "done", "stopped", "unreadable"
+#: has written nothing for a while, on a system that tells nobody who holds a lock
+UNKNOWN = "unknown"
 #: seconds in which a run writes something, even one on another machine, whose lock is not seen here: a checkpoint is due
 #: every 30
 _SILENCE = 45
@@ -167,7 +170,7 @@ class Runs:
                 found += [(name, size)] if size else []
         return found
 
-    def _entry(self, folder: Path, kind: str, held: set[int]) -> Entry:
+    def _entry(self, folder: Path, kind: str, held: set[int] | None) -> Entry:
         path = folder.relative_to(self.root).as_posix()
         read: Callable[[Path, str, set[int]], Entry] = _run if kind == "run" else _comparison
         if kind == LOCKED:
@@ -229,7 +232,7 @@ def _summary(folder: Path, state: tuple[int, ...]) -> tuple[str, str, int, tuple
     )
 
 
-def _run(folder: Path, path: str, held: set[int]) -> Entry:
+def _run(folder: Path, path: str, held: set[int] | None) -> Entry:
     if (folder / "result.json").exists() and (folder / "card.json").exists():
         method, data, seed, metric, seconds = _summary(folder, mark(folder / "result.json"))
         changed = (folder / "result.json").stat().st_mtime
@@ -243,7 +246,7 @@ def _run(folder: Path, path: str, held: set[int]) -> Entry:
     )  # fmt: skip
 
 
-def _comparison(folder: Path, path: str, held: set[int]) -> Entry:
+def _comparison(folder: Path, path: str, held: set[int] | None) -> Entry:
     runs = []
     for file in sorted(folder.glob("*/seed*/config.json")):
         own = f"{path}/{file.parent.relative_to(folder).as_posix()}"
@@ -254,7 +257,7 @@ def _comparison(folder: Path, path: str, held: set[int]) -> Entry:
     study = read_json(folder / "comparison.json") if (folder / "comparison.json").exists() else {}
     changed = max([_changed(folder), *(run.changed for run in runs)])
     busy = any(run.state == RUNNING for run in runs) or time.time() - changed < _SILENCE
-    state = DONE if study.get("complete") else RUNNING if busy else STOPPED
+    state = DONE if study.get("complete") else RUNNING if busy else _silent(held)
     asked = study.get("asked", {}).get("methods") or _asked(folder, runs)
     verdicts = study.get("verdicts", {})
     return Entry(
@@ -280,19 +283,24 @@ def _asked(folder: Path, runs: Sequence[Entry]) -> list[str]:
     return methods
 
 
-def _state(folder: Path, changed: float, held: set[int]) -> str:
+def _state(folder: Path, changed: float, held: set[int] | None) -> str:
     with suppress(OSError):
-        if (folder / ".lock").stat().st_ino in held:
+        if (folder / ".lock").stat().st_ino in (held or ()):
             return RUNNING
-    return RUNNING if time.time() - changed < _SILENCE else STOPPED
+    return RUNNING if time.time() - changed < _SILENCE else _silent(held)
 
 
-def _locked() -> set[int]:
-    """Inodes of the files that a process of this machine holds a lock on; none where the kernel does not tell."""
+def _silent(held: set[int] | None) -> str:
+    """The state of what has no lock that is seen, and writes nothing."""
+    return UNKNOWN if held is None else STOPPED
+
+
+def _locked() -> set[int] | None:
+    """Inodes of the files that a process of this machine holds a lock on; None on a system that does not tell."""
     with suppress(OSError):
         lines = Path("/proc/locks").read_text(encoding="ascii", errors="replace").splitlines()
         return {int(inode) for line in lines for inode in re.findall(r"[\da-f]+:[\da-f]+:(\d+)", line)}
-    return set()
+    return None
 
 
 def _changed(folder: Path) -> float:

@@ -11,7 +11,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from papertrial.app.web.runs import DAMAGE, DONE, RUNNING, STOPPED, UNREADABLE, Entry, Part, mark, metric_of, records
+from papertrial.app.web.runs import (
+    DAMAGE,
+    DONE,
+    RUNNING,
+    STOPPED,
+    UNKNOWN,
+    UNREADABLE,
+    Entry,
+    Part,
+    mark,
+    metric_of,
+    records,
+)
 from papertrial.core.budget import Budget, duration
 from papertrial.core.files import read_json
 from papertrial.core.wording import counted
@@ -21,7 +33,7 @@ from papertrial.study.html_page import Answer, Bars, Code, Facts, Fold, Page, Se
 from papertrial.study.report import page_of, standing
 from papertrial.study.report_blocks import number, typed
 
-TONES = {RUNNING: "busy", DONE: "good", STOPPED: "open", UNREADABLE: "bad"}
+TONES = {RUNNING: "busy", DONE: "good", STOPPED: "open", UNKNOWN: "open", UNREADABLE: "bad"}
 #: tasks whose models make something
 _MAKING = ("language_modeling", "text_to_text", "image_generation", "image_text_generation")
 
@@ -73,12 +85,20 @@ def _use(folder: Path) -> list[Any]:
     return [Code("\n".join(lines))]
 
 
+def _may_have_stopped(entry: Entry) -> Answer:
+    words = f": it last wrote something {ago(entry.changed)}, and this system does not tell whether a process still owns it."
+    return Answer(
+        "It may have stopped", f"{words} The command that began it goes on with it, or says that it is in use.", "open"
+    )
+
+
 def _run(entry: Entry, folder: Path) -> Page:
     config = read_json(folder / "config.json")
     (record,) = records(folder) or (None,)
     words = {
         RUNNING: Answer("It is running", f", and last wrote something {ago(entry.changed)}."),
         STOPPED: Answer("It was stopped", f" {ago(entry.changed)}. The command that began it goes on with it.", "open"),
+        UNKNOWN: _may_have_stopped(entry),
         DONE: Answer("It is done", ", but its report cannot be made.", "open"),
     }
     blocks: list[Any] = []
@@ -175,6 +195,8 @@ def _comparison(entry: Entry, folder: Path) -> Page:
             Answer("It was stopped", f" {ago(entry.changed)}. The same command goes on with it.", "open"),
             *answers,
         ]
+    elif entry.state == UNKNOWN:
+        answers = [_may_have_stopped(entry), *answers]
     held = records(folder)
     names = list(dict.fromkeys(run.method for run in held))
     curves: list[Any] = []

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from papertrial.nn.attention import Attention, Remembered, View, Within
+from papertrial.nn.cache import Cache
 from papertrial.nn.decode import Choice
 from papertrial.nn.packing import Padded
 from papertrial.nn.position import Position
 from papertrial.nn.ranks import all_sum, world_size
-from papertrial.nn.transformer import Cache, Stack, gpt2_layout, normal_
+from papertrial.nn.transformer import Stack, gpt2_layout, normal_
 
 PATTERNS = ("row", "column", "convolution", "dense")
 

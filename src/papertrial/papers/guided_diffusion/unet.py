@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from papertrial.core.errors import PapertrialError
+from papertrial.nn.attention import attend
 
 
 def time_embedding(time: Tensor, width: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -101,11 +102,6 @@ def split_heads(qkv_BTC: Tensor, heads: int, qkv_first: bool) -> tuple[Tensor, T
     return query, key, value
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """(B, heads, T, d) each -> (B, T, heads d)."""
-    return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-
-
 class Attention(nn.Module):
     """Every place of a feature map (B, C, H, W) attends to every place. The maps are kept as convolutions of width 1."""
 
@@ -118,7 +114,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         qkv_BTC = _pointwise(self.qkv, self.norm(x).flatten(2).mT)
-        found_BTC = _pointwise(self.proj_out, attend(*split_heads(qkv_BTC, self.heads, self.qkv_first)))
+        found_BTC = _pointwise(
+            self.proj_out, attend(*split_heads(qkv_BTC, self.heads, self.qkv_first)).transpose(1, 2).flatten(2)
+        )
         return x + found_BTC.mT.reshape(x.shape)
 
 
@@ -144,7 +142,7 @@ class AttentionPool(nn.Module):
         x_BTC = x.flatten(2).mT
         x_BTC = torch.cat([x_BTC.mean(1, keepdim=True), x_BTC], 1) + self.positional_embedding.mT
         query, key, value = split_heads(_pointwise(self.qkv_proj, x_BTC), self.heads, qkv_first=True)
-        return _pointwise(self.c_proj, attend(query[:, :, :1], key, value))[:, 0]
+        return _pointwise(self.c_proj, attend(query[:, :, :1], key, value).transpose(1, 2).flatten(2))[:, 0]
 
 
 class Half(nn.Module):

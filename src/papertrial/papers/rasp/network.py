@@ -11,8 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from papertrial.nn.attention import attend
 
 PAD, BOS = 0, 1
 SPECIALS = 2  # ids before those of the vocabulary
@@ -68,7 +69,7 @@ class Attention(nn.Module):
         q, k, v = (
             part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.query, self.key, self.value)
         )
-        return self.out(F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).flatten(2))
+        return self.out(attend(q, k, v, seen).transpose(1, 2).flatten(2))
 
 
 class Layer(nn.Module):
