@@ -179,6 +179,8 @@ def list_(
             last_cut=True,
         )
     )
+    if task in registry.declared_tasks():
+        _say("", *printing.labelled([("task", str(registry.declared_tasks()[task]))]))
     here = sum(row.on_shelf for row in rows)
     _say("", f"{len(rows)} papers, {here} on the shelf.   papertrial read PAPER   papertrial look DATA")
 
@@ -217,6 +219,7 @@ def read(
         ("selected", facts.month),
         ("kind", facts.kind),
         ("tasks", ", ".join(facts.tasks)),
+        *(("task", str(told)) for name, told in registry.declared_tasks().items() if name in facts.tasks),
         ("techniques", ", ".join(f"--technique {name}, with any model" for name in facts.techniques)),
         ("idea", facts.idea),
     ]
