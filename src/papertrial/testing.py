@@ -37,30 +37,20 @@ from papertrial.nn.views import Draw
 from papertrial.train.loop import train
 from papertrial.train.trainer import Trainer
 from papertrial.use.artifact import Artifact
-from papertrial.use.fit import Outcome, Resolved, build_model, fit, fit_prepared, prepare, resolve_method
+from papertrial.use.fit import (
+    Outcome,
+    Resolved,
+    build_model,
+    default_backbone,
+    fit,
+    fit_prepared,
+    prepare,
+    resolve_method,
+)
 
 HEADINGS = ("The idea", "The equation", "What matters", "Requires", "Offers", "Relations", "Try", "Cost", "Notation")
-#: data of each kind that every machine has
-_DATA = {
-    "images": "digits",
-    "table": "wine",
-    "text": "python-lines",
-    "pairs": "python-pairs",
-    "judged": "python-outputs",
-    "collection": "docstrings",
-}
 #: the task whose data a paper sees that trains nothing and has none of its own
 _ANALYSED_ON = ("image_classification",)
-#: what objectives are tried on where it is not a resnet
-_BACKBONES = {"text": "text_transformer", "pairs": "text_transformer", "collection": "word_vectors"}
-_WRONG = {
-    "images": "table",
-    "table": "images",
-    "text": "images",
-    "pairs": "images",
-    "judged": "pairs",
-    "collection": "table",
-}
 #: parts of the names of settings that draw at random
 _RANDOM = ("dropout", "stochastic", "jitter")
 #: rows of one batch in the checks on values and gradients
@@ -114,10 +104,10 @@ def bench(name: str) -> Bench:
     """The bench of a paper or baseline; raises PapertrialError when it has no task with built-in data."""
     method = registry.method(name)
     for key in method.paper.tasks or _ANALYSED_ON * bool(method.paper.refusal):
-        task = registry.task(key)
-        if task.kind in _DATA:
-            data = open_data(_DATA[task.kind])
-            return Bench(method, task, prepare(task, data, 0))
+        task = registry.tasks().get(key)
+        sample = registry.kind(task.kind).sample if task else ""
+        if sample:
+            return Bench(method, task, prepare(task, open_data(sample), 0))
     raise PapertrialError(f"{name} names no task with built-in data (tasks: {', '.join(method.paper.tasks) or 'none'})")
 
 
@@ -198,7 +188,9 @@ def recipes(b: Bench) -> None:
 
 def unsuitable_data(b: Bench) -> None:
     """Data of another kind is declined with a reason."""
-    other = _DATA[_WRONG[b.task.kind]]
+    kind = registry.kind(b.task.kind)
+    unsuitable = kind.unsuitable or next(name for name in ("table", "images") if name != kind.name)
+    other = registry.kind(unsuitable).sample
     supports = b.task.supports(open_data(other).look())
     assert not supports, f"the task {b.task.name} accepts {other}"
     assert supports.why, "it declines without a reason"
@@ -259,7 +251,7 @@ def measures(b: Bench) -> None:
     module = b.method.module
     config, _ = resolve(module.Config, None, {"tiny": module.recipes["tiny"].config})
     if b.method.paper.trains:
-        data = open_data(_DATA[b.task.kind])
+        data = open_data(registry.kind(b.task.kind).sample)
         trainer = Trainer.of(b.method.paper)
         first, second = (module.measure(data, data, config, trainer=trainer) for _ in range(2))
     else:
@@ -283,7 +275,7 @@ def measures(b: Bench) -> None:
 def declines_training(b: Bench) -> None:
     """`fit` refuses it with a reason."""
     try:
-        fit(b.method.name, _DATA[b.task.kind])
+        fit(b.method.name, registry.kind(b.task.kind).sample)
     except Declined:
         return
     raise AssertionError("fit accepts a paper that trains nothing")
@@ -477,7 +469,9 @@ def _loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 def _small_backbone(b: Bench) -> str | None:
     """One that is trained from scratch within seconds."""
-    return _BACKBONES.get(b.task.kind, "resnet") if b.method.paper.kind == "objective" else None
+    if b.method.paper.kind != "objective":
+        return None
+    return registry.kind(b.task.kind).small_backbone or default_backbone(b.task.kind)
 
 
 def _backbone_settings(b: Bench) -> dict[str, Any]:

@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 from papertrial.core.errors import DataError
 from papertrial.core.task import Ragged
 from papertrial.data import open as open_data
-from papertrial.data import texts as texts_module
 from papertrial.data.base import Look
 from papertrial.data.languages import language
 from papertrial.data.tables import Table
-from papertrial.data.texts import Pairs, Texts, blank, same
+from papertrial.data.texts import Pairs, Texts, blank, same, utf8
 
 FILMS = [
     f"{start} film about {about}, and the {who} is {how} in it"
@@ -394,12 +393,12 @@ def folded(text: str) -> str:
 
 @given(st.lists(st.text("aAbB .,!ä\n", max_size=8), max_size=12), st.sampled_from([1, 3, 1 << 20]))
 def test_the_same_is_what_python_says_is_the_same(texts, piece):
-    before, texts_module._PIECE = texts_module._PIECE, piece
+    before, utf8._PIECE = utf8._PIECE, piece
     try:
         ragged = Ragged.of_texts(texts)
         exact, near, empty = same(ragged), same(ragged, fold=True), blank(ragged)
     finally:
-        texts_module._PIECE = before
+        utf8._PIECE = before
     for groups, key in ((exact, str), (near, folded)):
         assert [[a == b for a in groups] for b in groups] == [[key(a) == key(b) for a in texts] for b in texts]
     assert empty.tolist() == [not text.strip() for text in texts]

@@ -12,8 +12,8 @@ from papertrial.baselines import resnet, vit
 from papertrial.core.facts import Facts
 from papertrial.core.paper import claims_of
 from papertrial.core.recipe import Optim, resolve
-from papertrial.nn.views import Draw
 from papertrial.nn.ranks import BatchNorm
+from papertrial.nn.views import Draw
 from papertrial.papers import barlow_twins, mlp_mixer
 from papertrial.papers.barlow_twins import BarlowTwins, Config, barlow_loss, standardise, terms
 from papertrial.testing import in_ranks

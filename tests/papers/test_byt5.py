@@ -19,9 +19,9 @@ from papertrial.baselines import t5
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.task import Ragged
 from papertrial.data.texts import Pairs, Texts
-from papertrial.nn.views import Draw
 from papertrial.nn import pretrained
 from papertrial.nn.tokenise import Bytes
+from papertrial.nn.views import Draw
 from papertrial.papers import byt5
 from papertrial.papers.byt5 import ByT5, ByT5Encoder, Config, Spans, noisy, reassembled
 

@@ -25,9 +25,9 @@ from papertrial.core.recipe import Optim, resolve
 from papertrial.core.run import Run
 from papertrial.core.task import Ragged, Split
 from papertrial.nn.batches import to_tensors
-from papertrial.nn.views import Draw
 from papertrial.nn.decode import GREEDY, Choice
 from papertrial.nn.tokenise import Bytes
+from papertrial.nn.views import Draw
 from papertrial.papers import dalle
 from papertrial.papers.dalle import checkpoints, dvae
 from papertrial.papers.dalle import prior as transformer

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -10,12 +11,12 @@ from typing import Any
 class Facts:
     """Facts of a prepared data set. Zero or empty: not there or not known.
 
-    kind: `images`, `table`, `text`, `pairs`, `judged` or `collection`.  examples: training examples; labelled: how many of them carry a target.
+    kind: of the data, by the name of its `Kind`.  examples: training examples; labelled: how many of them carry a target.
     channels, height, width: of the images as the model sees them.  numeric: number of numeric columns.
     cardinalities: categories seen in training per categorical column (code `cardinality` means unseen).
     classes: number of classes, 0 for regression or without labels.  outputs: width of a supervised model's last layer.
     bytes: of all training texts; length: bytes of a text that 19 of 20 do not exceed.  causal: whether a position may see
-    only those before it, as in language modelling.
+    only those before it, as in language modelling.  more: numbers that only some kinds have, such as frames of a video.
     """
 
     kind: str
@@ -33,6 +34,7 @@ class Facts:
     causal: bool = False
     writes: bool = False
     captions: bool = False
+    more: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -17,16 +17,23 @@ from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
+from papertrial.core.declared import DECLARED, Declared
 from papertrial.core.errors import PapertrialError, did_you_mean, missing_extra
+from papertrial.core.kind import Kind
 from papertrial.core.paper import Claim, Paper, claims_of
 from papertrial.core.recipe import Setting, parse_settings, resolve, unknown_settings
 
 _ROOT = Path(__file__).resolve().parent.parent
 _ENTRY_POINTS = "papertrial.papers"
 _TASK_ENTRY_POINTS = "papertrial.tasks"
-_STATEMENT = re.compile(r"^PAPER = Paper\(\n.*?^\)\n", re.MULTILINE | re.DOTALL)
+_KIND_ENTRY_POINTS = "papertrial.kinds"
+_Record = TypeVar("_Record", Paper, Kind)
+_STATEMENTS = {
+    record: re.compile(rf"^{record.__name__.upper()} = {record.__name__}\(\n.*?^\)\n", re.MULTILINE | re.DOTALL)
+    for record in (Paper, Kind)
+}
 #: extra -> the module that shows it is installed
 EXTRA_MODULES = {
     "tabular": ("xgboost", "lightgbm", "catboost", "optuna"),
@@ -68,28 +75,34 @@ def literal(file: Path) -> Paper | None:
 
     Raises PapertrialError when it cannot be parsed or a value is not a literal.
     """
+    return _literal(file, Paper)
+
+
+def _literal(file: Path, record: type[_Record]) -> _Record | None:
+    """The record of a file, `PAPER = Paper(...)` or `KIND = Kind(...)`."""
+    name, noun = record.__name__.upper(), record.__name__.lower()
     try:
-        tree = _parsed(file.read_text(encoding="utf-8"))
+        tree = _parsed(file.read_text(encoding="utf-8"), record)
     except (OSError, SyntaxError, ValueError) as error:
-        raise PapertrialError(f"{file} cannot be read as a paper ({error})", "mend the file") from None
+        raise PapertrialError(f"{file} cannot be read as a {noun} ({error})", "mend the file") from None
     for node in tree.body:
         if (
             isinstance(node, ast.Assign)
             and isinstance(node.value, ast.Call)
-            and any(isinstance(t, ast.Name) and t.id == "PAPER" for t in node.targets)
+            and any(isinstance(t, ast.Name) and t.id == name for t in node.targets)
         ):
             try:
-                return Paper(**{str(word.arg): ast.literal_eval(word.value) for word in node.value.keywords})
+                return record(**{str(word.arg): ast.literal_eval(word.value) for word in node.value.keywords})
             except (ValueError, TypeError) as error:
                 raise PapertrialError(
-                    f"PAPER in {file} must hold literals only ({error})", "write plain strings and tuples"
+                    f"{name} in {file} must hold literals only ({error})", "write plain strings and tuples"
                 ) from None
     return None
 
 
-def _parsed(text: str) -> ast.Module:
-    """The statement `PAPER = Paper(...)` where its lines stand out, else the whole file, which takes 20 times as long."""
-    found = _STATEMENT.findall(text)
+def _parsed(text: str, record: type[Paper] | type[Kind]) -> ast.Module:
+    """The statement that makes the record where its lines stand out, else the whole file, which takes 20 times as long."""
+    found = _STATEMENTS[record].findall(text)
     if len(found) == 1:
         with suppress(SyntaxError):
             return ast.parse(found[0])
@@ -279,6 +292,55 @@ def technique(text: str, source: str = "you") -> Technique:
 
 
 @cache
+def _found_kinds() -> dict[str, Kind]:
+    """The kinds of `data/`, and those of other packages, whose modules are read and not imported."""
+    found: dict[str, Kind] = {}
+    files = [*(_ROOT / "data").glob("[!_]*.py"), *(_ROOT / "data").glob("[!_]*/*.py")]
+    for file in sorted(files):
+        kind = _literal(file, Kind) if _STATEMENTS[Kind].search(file.read_text(encoding="utf-8")) else None
+        if kind is not None:
+            found[kind.name] = kind
+    for point in entry_points(group=_KIND_ENTRY_POINTS):
+        spec = importlib.util.find_spec(point.value)
+        kind = _literal(Path(spec.origin), Kind) if spec is not None and spec.origin else None
+        if kind is not None:
+            found.setdefault(kind.name, kind)
+    return found
+
+
+_added_kinds: dict[str, Kind] = {}
+
+
+def add_kind(kind: Kind) -> None:
+    """Make a kind known in this process: in a notebook, or before a package of its own has the entry point `papertrial.kinds`.
+
+    Added again, it takes the place of the one before. Raises PapertrialError for a name that another kind has.
+    """
+    if kind.name in _found_kinds():
+        raise PapertrialError(f"there is a kind of data called {kind.name!r} already", "choose another name")
+    _added_kinds[kind.name] = kind
+
+
+def kinds() -> dict[str, Kind]:
+    """Every kind of data by name, in the order in which they are asked whether a source is their own."""
+    known = {**_found_kinds(), **_added_kinds}
+    return dict(sorted(known.items(), key=lambda item: (item[1].order, item[0])))
+
+
+def kind(name: str) -> Kind:
+    """The kind called `name`; raises PapertrialError with a suggestion."""
+    known = kinds()
+    if name not in known:
+        raise PapertrialError(f"there is no kind of data called {name!r}", did_you_mean(name, known))
+    return known[name]
+
+
+def samples() -> dict[str, str]:
+    """Built-in data by name: the function that makes each, as "module:function"."""
+    return {name: made for kind in kinds().values() for name, made in kind.samples.items()}
+
+
+@cache
 def tasks() -> dict[str, Any]:
     """Every task by name: the files of `tasks/` that define TASK, and the tasks of other packages."""
     found = {}
@@ -293,7 +355,25 @@ def tasks() -> dict[str, Any]:
 
 
 def task(name: str) -> Any:
-    """The task called `name`; raises PapertrialError with a suggestion."""
-    if name not in tasks():
-        raise PapertrialError(f"there is no task called {name!r}", did_you_mean(name, tasks()))
-    return tasks()[name]
+    """The task called `name`; raises PapertrialError with a suggestion, or says which papers it comes with."""
+    if name in tasks():
+        return tasks()[name]
+    if name in declared_tasks():
+        raise PapertrialError(
+            f"the task {name} is not built yet: {comes_with(name)}", f"type: papertrial list --task {name}"
+        )
+    raise PapertrialError(f"there is no task called {name!r}", did_you_mean(name, [*tasks(), *declared_tasks()]))
+
+
+@cache
+def declared_tasks() -> dict[str, Declared]:
+    """The tasks of the reading list that are not built yet, by name. Imports no task."""
+    built = {file.stem for file in (_ROOT / "tasks").glob("[!_]*.py")}
+    built |= {point.name for point in entry_points(group=_TASK_ENTRY_POINTS)}
+    return {task.name: task for task in DECLARED if task.name not in built}
+
+
+def comes_with(name: str) -> str:
+    """The papers that a declared task comes with, in words."""
+    ids = [row.paper.id for row in reading_list() if name in row.paper.tasks and not row.on_shelf]
+    return f"it comes with {', '.join(ids)}" if ids else "no paper of the reading list is left that brings it"

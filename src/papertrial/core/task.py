@@ -203,10 +203,10 @@ class Estimator(Protocol):
 class Task(Protocol):
     """What every file in `tasks/` offers as `TASK`.
 
-    kind: of the data it takes (images | table | text | pairs | judged | collection).  inputs: columns a model is called with, in
+    kind: of the data it takes, by the name of its `Kind` (see core/kind.py).  inputs: columns a model is called with, in
     order.  references: baselines a verdict may be measured against; floors: baselines shown as the floor.  budget: of one
     run, when the user names none.
-    optional kinds: all the kinds of data it takes, where there is more than `kind`.
+    optional kinds: all the kinds of data it takes, where there is more than `kind` (`kinds_of` gives them).
     optional bank: most training rows that `extra_scores` looks at, all where it is missing.
     optional judged_without_labels: whether `score` needs no labels, as in language modelling.  optional
     trains_without_labels: whether architectures learn there from data without labels.
@@ -260,3 +260,8 @@ class Task(Protocol):
 
     def answers(self, outputs: np.ndarray, state: dict[str, Any]) -> dict[str, np.ndarray]:
         """Outputs as named columns a person reads: prediction, and a probability per class."""
+
+
+def kinds_of(task: Task) -> tuple[str, ...]:
+    """The names of all the kinds of data that a task takes."""
+    return getattr(task, "kinds", (task.kind,))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from papertrial.core import registry
 from papertrial.core.errors import DataError, PapertrialError
 from papertrial.core.files import write_with
 from papertrial.core.wording import aligned, counted
@@ -40,10 +41,8 @@ class Look:
 
     @property
     def what(self) -> str:
-        """The kind, within a sentence."""
-        if self.kind == "judged":
-            return "judged outputs"
-        return f"a {self.kind}" if self.kind in ("table", "collection") else self.kind
+        """The kind, within a sentence. Raises PapertrialError for a kind that nobody registered."""
+        return registry.kind(self.kind).words or self.kind
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -63,10 +62,14 @@ class Data:
     """Data of one kind. `fingerprint` changes with the content; `notes` are lines worth telling the user.
 
     source: what `papertrial.open` was given, paths made absolute, so that it can be opened again; "" for objects.
+    target_is_column: whether a target that the user names is one of its columns.  takes_columns: whether the columns
+    behind the `#` of a source mean something to it.
     """
 
     kind = ""
     source = ""
+    target_is_column = False
+    takes_columns = False
 
     def __init__(self, name: str, fingerprint: str, notes: Iterable[str] = ()) -> None:
         self.name = name
@@ -102,6 +105,16 @@ def fingerprint(*pieces: object) -> str:
             digest.update(str(piece).encode("utf-8", "surrogateescape"))
         digest.update(b"\0")
     return digest.hexdigest()
+
+
+def accepted() -> str:
+    """What can be opened, in words, for the message on what cannot."""
+    more = "".join(f"{kind.accepts}, " for kind in registry.kinds().values() if kind.accepts)
+    return (
+        "give a folder or archive of images or texts (a folder per class for labels, captions beside images), "
+        "idx or CIFAR-10 files, a text file, a CSV, JSON Lines or Parquet file, .npy or .npz, a BEIR folder, "
+        f"{more}hf:<data set>, or a built-in name"
+    )
 
 
 def cache_folder() -> Path:

@@ -14,6 +14,28 @@ PARTS = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), 1),
     **dict.fromkeys(("test", "testing"), 2),
 }
+TRAIN, VALID, TEST = 0, 1, 2
+#: endings of image files
+EXTENSIONS = frozenset(
+    f".{ending}"
+    for ending in (
+        "jpg",
+        "jpeg",
+        "jfif",
+        "png",
+        "bmp",
+        "gif",
+        "webp",
+        "tif",
+        "tiff",
+        "ppm",
+        "pgm",
+        "pbm",
+        "pnm",
+        "tga",
+        "avif",
+    )
+)
 _UNLABELLED = ("unlabelled", "unlabeled", "unsup")
 
 

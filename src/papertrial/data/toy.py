@@ -6,7 +6,6 @@ import itertools
 import os
 import re
 import sysconfig
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,9 @@ import numpy as np
 from papertrial.core.errors import Declined
 from papertrial.data.images import Images
 from papertrial.data.textfiles import Repairs, to_utf8
-from papertrial.data.texts import Pairs, Texts, as_ragged, files_as_rows
+from papertrial.data.texts import Texts
+from papertrial.data.texts.pairs import Pairs
+from papertrial.data.texts.utf8 import as_ragged, files_as_rows
 
 
 def digits() -> Images:
@@ -25,6 +26,26 @@ def digits() -> Images:
     held = load_digits()
     pixels = (held.images * (255 / 16)).round().astype(np.uint8)
     return Images.from_arrays(pixels, held.target, [str(name) for name in held.target_names], name="digits")
+
+
+def iris() -> Any:
+    """150 flowers of three species by four measures."""
+    return _table("iris")
+
+
+def wine() -> Any:
+    """178 wines of three makers by thirteen measures."""
+    return _table("wine")
+
+
+def breast_cancer() -> Any:
+    """569 tumours, malignant or benign, by thirty measures of their cells."""
+    return _table("breast_cancer")
+
+
+def diabetes() -> Any:
+    """442 patients with ten measures, and how far their disease had moved on a year later."""
+    return _table("diabetes")
 
 
 def _table(name: str) -> Any:
@@ -167,21 +188,6 @@ def python_source() -> Texts:
     texts = [to_utf8(np.frombuffer(file.read_bytes(), np.uint8), repairs) for file in files if file.stat().st_size]
     names = [file.relative_to(root).as_posix() for file in files if file.stat().st_size]
     return Texts(files_as_rows(texts), name="python-source", names=names, unit="file", notes=repairs.notes())
-
-
-BUILT_IN: dict[str, Callable[[], Any]] = {
-    "digits": digits,
-    "iris": lambda: _table("iris"),
-    "wine": lambda: _table("wine"),
-    "breast_cancer": lambda: _table("breast_cancer"),
-    "diabetes": lambda: _table("diabetes"),
-    "docstrings": docstrings,
-    "python-docs": python_docs,
-    "python-source": python_source,
-    "python-lines": python_lines,
-    "python-pairs": python_pairs,
-    "python-outputs": python_outputs,
-}
 
 
 def at_hand(name: str) -> Path:

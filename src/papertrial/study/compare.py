@@ -384,7 +384,8 @@ def _refusal(paper: Paper, task: Task) -> str:
         return str(missing_extra(paper.id, *missing))
     if paper.refusal:
         return paper.refusal
-    if task.name not in paper.tasks:
+    vouched = {name.partition(":")[0] for name in (*task.references, *task.floors)}  # by the task, whoever wrote it
+    if task.name not in paper.tasks and paper.id not in vouched:
         return f"it is for {' or '.join(paper.tasks) or 'no task here'}, this is {task.name}"
     return ""
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from papertrial.core import registry
 from papertrial.core.errors import PapertrialError
+from papertrial.core.task import Ragged
 from papertrial.study.figures import colour
 from papertrial.study.html_page import (
     Bars,
@@ -51,11 +52,9 @@ def blocks(card: Mapping[str, Any]) -> list[Any]:
         return [_missing(error.problem)]
     if prepared is None:
         return [_missing(f"what {origin['name']} holds has changed since the run")]
-    if "image" in prepared.train:
-        return _pictures(prepared)
-    if "relevant" in prepared.train:
-        return _queries(prepared)
-    return _texts(prepared) if {"text", "first"} & set(prepared.train) else _columns(prepared)
+    kind = registry.kind(prepared.facts.kind)
+    shown = kind.made("shown")
+    return list(shown(prepared)) if shown else [_missing(f"the kind {kind.name} does not say how")]
 
 
 def _missing(why: str) -> Text:
@@ -75,7 +74,8 @@ def _prepared(card: Mapping[str, Any]) -> Prepared | None:
     return prepared
 
 
-def _pictures(prepared: Prepared) -> list[Any]:
+def pictures(prepared: Prepared) -> list[Any]:
+    """Some images of each class, or with their captions."""
     if "text" in prepared.train:
         return _captioned(prepared.train)
     names = prepared.state["class_names"]
@@ -150,7 +150,7 @@ def _sheet(file: Path, name: str) -> Picture:
     return Picture(address, f"{name}, side by side", width, height)
 
 
-def _texts(prepared: Prepared) -> list[Any]:
+def texts(prepared: Prepared) -> list[Any]:
     """Texts of each class, pairs from all over the range of scores, or sentences that are no pairs."""
     train, draw = prepared.train, np.random.default_rng(0)
     names = prepared.state.get("class_names", [])
@@ -167,13 +167,16 @@ def _texts(prepared: Prepared) -> list[Any]:
         ]
     else:
         sides = [name for name in ("first", "second") if name in train]
-        head = ["score", *sides]
-        target = np.asarray(train["target"] if "target" in train else np.full(train.examples, np.nan), np.float64)
+        told = bool(sides)
+        sides = sides or [name for name, column in train.items() if isinstance(column, Ragged)]
+        scored = "target" in train and "target" not in sides
+        target = np.asarray(train["target"] if scored else np.full(train.examples, np.nan), np.float64)
+        head = [*(["score"] if scored or told else []), *sides]
         order = np.argsort(target, kind="stable")  # pairs without a score are the last
         spread = order[np.unique(np.linspace(0, len(order) - 1, 4 * _TEXTS).astype(np.int64))]
         rows = [
             [
-                "none" if np.isnan(target[row]) else f"{target[row]:g}",
+                *(["none" if np.isnan(target[row]) else f"{target[row]:g}"] if scored or told else []),
                 *(_excerpt(train[name], row) for name in sides),
             ]
             for row in spread.tolist()
@@ -182,7 +185,7 @@ def _texts(prepared: Prepared) -> list[Any]:
     return [Heading("Training texts"), Text(words, "note"), Table(head, rows, words=len(head))]
 
 
-def _queries(prepared: Prepared) -> list[Any]:
+def queries(prepared: Prepared) -> list[Any]:
     """Some queries, each beside a document that answers it best."""
     train, documents = prepared.train, prepared.train.documents["text"]  # type: ignore[attr-defined]
     chosen = np.random.default_rng(0).permutation(train.examples)[: 4 * _TEXTS].tolist()
@@ -199,7 +202,8 @@ def _excerpt(texts: Any, row: int) -> str:
     return " ".join("".join(letter if letter.isprintable() else " " for letter in held).split())[:_LETTERS]
 
 
-def _columns(prepared: Prepared) -> list[Any]:
+def columns(prepared: Prepared) -> list[Any]:
+    """The distribution of each column, by class where there are few."""
     state, train = prepared.state, prepared.train
     classes = state.get("class_names", [])
     step = max(1, train.examples // _ROWS)

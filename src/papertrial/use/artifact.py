@@ -13,7 +13,7 @@ from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.files import read_json
 from papertrial.core.recipe import Optim
-from papertrial.core.task import Estimator, Prepared, Scores, Split, Task
+from papertrial.core.task import Estimator, Prepared, Scores, Split, Task, kinds_of
 from papertrial.use.fit import CARD_VERSION, ESTIMATOR, WEIGHTS, Resolved, build_model
 
 
@@ -72,7 +72,7 @@ class Artifact:
         from papertrial.data import open as open_data
 
         opened = open_data(data, like=self.card["state"].get("columns"))
-        if opened.kind not in getattr(self.task, "kinds", (self.task.kind,)):
+        if opened.kind not in kinds_of(self.task):
             raise DataError(
                 f"{opened.name} is {opened.kind}, but this model was trained on {self.task.kind}",
                 "give it data like that it was trained on",
@@ -112,8 +112,7 @@ class Artifact:
         split, opened = self.encode(data)
         without = getattr(self.task, "judged_without_labels", False)
         if not without and not any(len(split[name]) for name in ("label", "target", "relevant") if name in split):
-            judged = "qrels" if self.task.kind == "collection" else "a folder per class"
-            wanted = self.card["state"].get("target") or judged
+            wanted = self.card["state"].get("target") or registry.kind(self.task.kind).labelled
             raise DataError(
                 f"{opened.name} has no labels to evaluate on (looked for {wanted})",
                 "use predict for data without labels",

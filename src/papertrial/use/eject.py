@@ -189,10 +189,9 @@ def _shape(entry: Mapping[str, Any]) -> str:
 def _facts(facts: Mapping[str, Any]) -> str:
     found = Facts.from_json(dict(facts))
     named = {entry.name: getattr(found, entry.name) for entry in fields(Facts)}
-    defaults = {entry.name: entry.default for entry in fields(Facts)}
-    return (
-        f"Facts({', '.join(f'{name}={_literal(value)}' for name, value in named.items() if value != defaults[name])})"
-    )
+    plain = Facts("", 0)
+    said = [f"{name}={_literal(value)}" for name, value in named.items() if value != getattr(plain, name)]
+    return f"Facts({', '.join(said)})"
 
 
 def _literal(value: Any) -> str:
@@ -425,7 +424,7 @@ def _compare(folder: Path, artifact: Artifact, rows: Split, answers: str) -> flo
     the tolerance, and when the folder does not run."""
     with tempfile.TemporaryDirectory() as place:
         result = Path(place) / "answers.npy"
-        if artifact.task.kind in text_export.KINDS:
+        if text_export.is_text(artifact):
             columns, wanted = textloader.asked(artifact, rows, answers)
             given = write_json(Path(place) / "rows.json", columns)
         else:

@@ -23,15 +23,13 @@ from papertrial.core.files import disk_errors, read_json, write_json, write_with
 from papertrial.core.recipe import Optim, Setting, resolve, unknown_settings
 from papertrial.core.registry import Method, Technique
 from papertrial.core.run import Run, environment
-from papertrial.core.task import Estimator, Prepared, Split, Task
+from papertrial.core.task import Estimator, Prepared, Split, Task, kinds_of
 from papertrial.core.wording import several
 from papertrial.train import processes
 from papertrial.use.answer_files import write_picture
 
 CARD_VERSION = 1
 WEIGHTS, ESTIMATOR = "model.safetensors", "estimator"
-#: the backbones that objectives on text get where the extra `encoder` is installed, by the kind of the data
-_TEXT_BACKBONES = {"text": "minilm", "pairs": "minilm", "collection": "word_vectors"}
 #: classes up to which a confusion matrix is kept, and predicted values kept otherwise
 MOST_CONFUSED, MOST_ANSWERS = 100, 500
 
@@ -111,8 +109,10 @@ def choose_task(data: Any, name: str | None = None) -> Task:
     fitting = sorted((task for name, task in registry.tasks().items() if said[name]), key=order)
     if fitting:
         return fitting[0]
-    kinds = {name: getattr(task, "kinds", (task.kind,)) for name, task in registry.tasks().items()}
-    reasons = {name: supports.why for name, supports in said.items() if look.kind in kinds[name]}
+    taking = {name for name, task in registry.tasks().items() if look.kind in kinds_of(task)}
+    if not taking:
+        raise DataError(f"no task takes {look.what}, as {data.name} is", "type: papertrial look DATA --all")
+    reasons = {name: supports.why for name, supports in said.items() if name in taking}
     raise DataError(f"no task fits {data.name}: " + "; ".join(f"{task}: {why}" for task, why in reasons.items()))
 
 
@@ -194,10 +194,18 @@ def resolve_method(
 
 
 def default_backbone(kind: str) -> str:
-    """The backbone an objective gets when the user names none, by the kind of the data."""
-    if kind not in _TEXT_BACKBONES:
-        return "resnet"
-    return _TEXT_BACKBONES[kind] if registry.installed("encoder") else "text_transformer"
+    """The backbone an objective gets when the user names none: what the kind of the data names, and is installed.
+
+    Raises PapertrialError for a kind that nobody registered, or one that names no backbone.
+    """
+    known = registry.kind(kind)
+    for name, extra in known.backbones.items():
+        if not extra or registry.installed(extra):
+            return name
+    raise PapertrialError(
+        f"nothing is known that an objective could learn with on {known.words or known.name}",
+        "name an architecture with --backbone",
+    )
 
 
 def build_model(task: Task, resolved: Resolved, prepared: Prepared) -> Any:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from papertrial.core import registry
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.task import Split
 from papertrial.nn.batches import to_tensors
@@ -74,12 +75,12 @@ def predictor(artifact: Artifact) -> Predictor:
             f"type: papertrial generate {artifact.folder}",
         )
     model, facts = artifact.model, artifact.card["facts"]
-    if artifact.task.kind in text_export.KINDS and isinstance(model, nn.Module):
+    if text_export.is_text(artifact) and isinstance(model, nn.Module):
         network, answers = text_export.network_of(artifact)
         texts, pad = len(text_export.longest_of(artifact)), model.encoder.tokeniser.pad
         return Predictor(network, answers, artifact.head, texts=texts, pad=pad).eval()
     absent = {}
-    if artifact.task.kind == "table":
+    if artifact.task.inputs == ("numeric", "categorical"):
         widths = ((facts["numeric"], torch.float32), (len(facts["cardinalities"]), torch.int64))
         absent = {place: dtype for place, (width, dtype) in enumerate(widths) if not width}
     if isinstance(model, Supervised):
@@ -122,7 +123,7 @@ def folded(network: nn.Module) -> nn.Module:
 
 def expected(artifact: Artifact, rows: Split) -> np.ndarray:
     """What the artifact itself answers: probabilities, values, or features where it has no answers."""
-    if artifact.task.kind in text_export.KINDS:
+    if text_export.is_text(artifact):
         return text_export.expected(artifact, rows)
     if isinstance(artifact.model, nn.Module) and not isinstance(artifact.model, Supervised) and not artifact.head:
         return artifact.task.embed(artifact.model, rows)
@@ -140,33 +141,13 @@ def input_meanings(artifact: Artifact) -> list[dict[str, Any]]:
 
     A word in a shape stands for any number.
     """
-    if artifact.task.kind in text_export.KINDS:
+    if text_export.is_text(artifact):
         return text_export.meanings(artifact)
-    state, facts = artifact.card["state"], artifact.card["facts"]
-    if artifact.task.kind == "images":
-        low, high = state["low"], state["high"]
-        scale = "pixel / 255" if state["bytes"] else f"(pixel - {low:g}) / {high - low:g}, cut to [0, 1]"
-        shape = [facts["channels"], facts["height"], facts["width"]]
-        return [{"name": "image", "dtype": "float32", "shape": shape, "meaning": scale}]
-    if artifact.task.inputs != ("numeric", "categorical"):
+    meanings = registry.kind(artifact.task.kind).made("meanings")
+    if meanings is None:
         raise Declined(f"what the inputs of the task {artifact.task.name} mean is not known here")
-    columns = [
-        {
-            "name": "numeric",
-            "dtype": "float32",
-            "shape": [len(state["numeric"])],
-            "meaning": "these columns as they are; NaN is missing, no and yes are 0 and 1, dates are days since 1970",
-            "columns": state["numeric"],
-        },
-        {
-            "name": "categorical",
-            "dtype": "int64",
-            "shape": [len(state["categories"])],
-            "meaning": "the place of the category in its column's list; the length of the list for any other or none",
-            "columns": state["categories"],
-        },
-    ]
-    return [entry for entry in columns if entry["shape"] != [0]]
+    found: list[dict[str, Any]] = meanings(artifact.card["state"], artifact.card["facts"])
+    return found
 
 
 def sample(artifact: Artifact, data: Any = None) -> tuple[Split, str]:
@@ -181,7 +162,7 @@ def sample(artifact: Artifact, data: Any = None) -> tuple[Split, str]:
         split, opened = artifact.encode(data)
         if not split.examples:
             raise DataError(f"{opened.name} has no rows", "give data with at least one")
-    if artifact.task.kind in text_export.KINDS:
+    if text_export.is_text(artifact):
         rows = text_export.rows_to_try(artifact, split, ROWS)
         return rows, f"{rows.examples} texts of " + ("random letters" if split is None else opened.name)
     if split is None:
@@ -193,7 +174,7 @@ def sample(artifact: Artifact, data: Any = None) -> tuple[Split, str]:
 
 def inputs_of(artifact: Artifact, rows: Split) -> tuple[Tensor, ...]:
     """Rows of `sample` as the predictor takes them."""
-    if artifact.task.kind in text_export.KINDS:
+    if text_export.is_text(artifact):
         return text_export.tensors(artifact, rows)
     return tuple(tensor for tensor in to_tensors(rows).values() if 0 not in tensor.shape[1:])
 
@@ -208,10 +189,9 @@ def _laid_out(column: np.ndarray) -> np.ndarray:
 
 def _rows_of_the_run(artifact: Artifact) -> tuple[Split | None, Any]:
     from papertrial.data import open as open_data
-    from papertrial.data.toy import BUILT_IN
 
     name = artifact.card["data"]["name"]
-    if name not in BUILT_IN and not Path(name).exists():
+    if name not in registry.samples() and not Path(name).exists():
         return None, None
     try:
         opened = open_data(name)
@@ -223,13 +203,10 @@ def _rows_of_the_run(artifact: Artifact) -> tuple[Split | None, Any]:
 
 
 def _made_up(artifact: Artifact) -> Split:
-    rng = np.random.default_rng(0)
-    facts = artifact.card["facts"]
-    if artifact.task.kind == "images":
-        shape = (ROWS, facts["height"], facts["width"], facts["channels"])
-        return Split({"image": _laid_out(rng.integers(0, 256, shape, dtype=np.uint8))})
-    numeric = rng.standard_normal((ROWS, facts["numeric"])) * 10 ** rng.uniform(-1, 3, (ROWS, 1))
-    numeric[rng.random(numeric.shape) < 0.05] = np.nan
-    codes = [rng.integers(0, size + 1, ROWS) for size in facts["cardinalities"]]
-    categorical = np.stack(codes, 1) if codes else np.zeros((ROWS, 0), dtype=np.int64)
-    return Split({"numeric": numeric.astype(np.float32), "categorical": categorical})
+    made_up = registry.kind(artifact.task.kind).made("made_up")
+    if made_up is None:
+        raise Declined(
+            f"rows of the kind {artifact.task.kind} cannot be made up", "name data to compare on with --data"
+        )
+    columns = made_up(artifact.card["facts"], ROWS)
+    return Split({name: _laid_out(column) for name, column in columns.items()})

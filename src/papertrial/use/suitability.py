@@ -7,6 +7,7 @@ from typing import Any
 
 from papertrial.core import registry
 from papertrial.core.errors import missing_extra
+from papertrial.core.task import kinds_of
 
 OTHER_TASKS = "for other tasks: papertrial read PAPER"
 
@@ -47,7 +48,7 @@ def suits(look: Any) -> Suits:
             papers[name] = ""
         else:
             papers[name] = OTHER_TASKS
-    of_kind = {name for name, task in registry.tasks().items() if look.kind in getattr(task, "kinds", (task.kind,))}
+    of_kind = {name for name, task in registry.tasks().items() if look.kind in kinds_of(task)}
     near_tasks = {name: reason for name, reason in tasks.items() if reason == "" or name in of_kind}
     shelf = registry.papers()
     near_papers = {

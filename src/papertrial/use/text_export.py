@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from papertrial.core import registry
 from papertrial.core.errors import Declined
 from papertrial.core.task import Ragged, Split
 from papertrial.nn.heads import NextToken, Supervised
@@ -22,11 +23,14 @@ from papertrial.tasks._texts import LONGEST, finite, ids_of, stacked, through
 from papertrial.tasks.retrieval import LENGTHS
 from papertrial.tasks.sentence_similarity import SIDES
 
-#: kinds of data that go through a tokeniser
-KINDS = ("text", "pairs", "collection")
 #: rows of a language model that a copy is tried on: each token of them has as many answers as there are ids
 _LOGIT_ROWS = 8
 _LETTERS = "abcdefghijklmnopqrstuvwxyz ,.' ABC 0123 éß字"
+
+
+def is_text(artifact: Any) -> bool:
+    """Whether the data of an artifact go through a tokeniser."""
+    return registry.kind(artifact.task.kind).tokenised
 
 
 class Logits(nn.Module):

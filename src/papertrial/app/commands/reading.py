@@ -35,6 +35,8 @@ def list_(
             last_cut=True,
         )
     )
+    if task in registry.declared_tasks():
+        printing.say("", *printing.labelled([("task", str(registry.declared_tasks()[task]))]))
     here = sum(row.on_shelf for row in rows)
     printing.say("", f"{len(rows)} papers, {here} on the shelf.   papertrial read PAPER   papertrial look DATA")
 
@@ -72,6 +74,7 @@ def read(
         ("selected", facts.month),
         ("kind", facts.kind),
         ("tasks", ", ".join(facts.tasks)),
+        *(("task", str(told)) for name, told in registry.declared_tasks().items() if name in facts.tasks),
         ("techniques", ", ".join(f"--technique {name}, with any model" for name in facts.techniques)),
         ("idea", facts.idea),
     ]

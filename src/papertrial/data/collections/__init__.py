@@ -11,6 +11,7 @@ import numpy as np
 
 from papertrial.core.budget import size_in_words
 from papertrial.core.errors import DataError
+from papertrial.core.kind import Kind
 from papertrial.core.task import Ragged, Split
 from papertrial.core.wording import counted
 from papertrial.data.base import Data, Look, fingerprint, track
@@ -26,6 +27,21 @@ from papertrial.data.collections.files import (
     squad,
 )
 from papertrial.data.layout import PARTS
+
+KIND = Kind(
+    name="collection",
+    data="papertrial.data.collections:Collection",
+    words="a collection",
+    opens="papertrial.data.collections.recognise:opens",
+    order=10,
+    samples={"docstrings": "papertrial.data.toy:docstrings"},
+    labelled="qrels",
+    backbones={"word_vectors": "encoder", "text_transformer": ""},
+    small_backbone="word_vectors",
+    unsuitable="table",
+    tokenised=True,
+    shown="papertrial.study.examples:queries",
+)
 
 _LONG = 1 << 20  # bytes of a document that is worth a line
 _QUESTION = ("query", "question", "qtext")
@@ -61,6 +77,7 @@ class Collection(Data):
     """
 
     kind = "collection"
+    target_is_column = True
 
     def __init__(
         self,

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from papertrial.core.errors import DataError
-from papertrial.core.task import Ragged
+from papertrial.core.kind import Kind
 from papertrial.core.wording import counted
-from papertrial.data.base import Data, Look, cached_array, fingerprint, track
+from papertrial.data.base import Data, Look, cached_array, fingerprint
 from papertrial.data.images import captions, duplicates
+from papertrial.data.images.arrays import Arrays, as_images, with_channels
 from papertrial.data.images.decode import (
     DECODER,
-    EXTENSIONS,
     GREY_MODES,
     Archive,
     Chosen,
@@ -26,13 +24,27 @@ from papertrial.data.images.decode import (
     Headers,
     Pictures,
     Source,
-    cover,
 )
+from papertrial.data.images.look import look
 from papertrial.data.labels import as_labels
-from papertrial.data.layout import layout
+from papertrial.data.layout import EXTENSIONS, TEST, layout
 from papertrial.data.textfiles import ARCHIVES
 
-TRAIN, VALID, TEST = 0, 1, 2
+KIND = Kind(
+    name="images",
+    data="papertrial.data.images:Images",
+    opens="papertrial.data.images.recognise:opens",
+    order=20,
+    samples={"digits": "papertrial.data.toy:digits"},
+    labelled="a folder per class",
+    backbones={"resnet": ""},
+    small_backbone="resnet",
+    unsuitable="table",
+    shown="papertrial.study.examples:pictures",
+    meanings="papertrial.data.images.exported:meanings",
+    made_up="papertrial.data.images.exported:made_up",
+)
+
 #: of what is left aside: one, and several
 _SORTS = {
     "hidden": ("hidden file",),
@@ -41,60 +53,8 @@ _SORTS = {
     "not images": ("file that is no image", "files that are no images"),
 }
 SMALL, DEFAULT = 64, 64  # images of one size up to SMALL keep it; others are brought to DEFAULT
-_FEW, _IMBALANCE = 10, 10  # labelled images of a class, and ratio of largest to smallest class, that look warns at
-_SHOWN, _WIDTH = 3, 90  # captions shown, and characters of each
-_MOSTLY = 0.5  # share of the captions in one language from which it is named
 _MANY = 4096  # images among which duplicates are worth remembering
 _NAMED = 5  # skipped files named in a note
-
-
-class Arrays:
-    """Images that are in memory already: uint8 or float32 (N, H, W, C). A `Source` as far as `Images` needs one."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
-        self.names = [str(row) for row in range(len(array))]
-        self.fingerprint = fingerprint(array)
-        self.others: dict[str, int] = {}
-
-    def headers(self) -> Headers:
-        count, height, width, channels = self.array.shape
-        mode = {1: "L", 3: "RGB"}.get(channels, f"{channels} channels")
-        bad = {}
-        if self.array.dtype != np.uint8:
-            finite = np.isfinite(self.array).reshape(count, -1).all(axis=1)
-            bad = {int(row): "holds NaN or infinite values" for row in np.flatnonzero(~finite)}
-        return Headers([height] * count, [width] * count, [mode] * count, bad=bad)
-
-    def render(
-        self, rows: np.ndarray, height: int, width: int, channels: int, note: Callable[[str], None]
-    ) -> tuple[np.ndarray, dict[int, str]]:
-        array = self.array if len(rows) == len(self.array) else self.array[rows]
-        if array.shape[1:3] != (height, width):
-            held = array
-
-            def fill(out: np.ndarray) -> None:
-                for row, image in enumerate(track(held, len(held), "resizing")):
-                    out[row] = np.stack(
-                        [cover(Image.fromarray(plane), height, width) for plane in image.transpose(2, 0, 1)], -1
-                    )
-
-            name = f"pixels-{fingerprint(DECODER, self.fingerprint, rows)}-{height}x{width}x{array.shape[3]}"
-            array = cached_array(name, (len(rows), height, width, array.shape[3]), array.dtype, fill, note)
-        return _with_channels(array, channels), {}
-
-
-def _with_channels(array: np.ndarray, channels: int) -> np.ndarray:
-    """Grey from colour or colour from grey; other numbers of channels have no meaning in common."""
-    held = array.shape[3]
-    if held == channels:
-        return array
-    if held == 1 and channels == 3:
-        return np.repeat(array, 3, axis=3)
-    if held == 3 and channels == 1:
-        grey = array @ np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow converts
-        return (grey.round() if array.dtype == np.uint8 else grey).astype(array.dtype)[..., None]
-    raise DataError(f"images with {held} channels where {channels} are expected", "open data of the same kind")
 
 
 class Images(Data):
@@ -133,6 +93,7 @@ class Images(Data):
         self._part = np.zeros(count, np.int8) if part is None else np.asarray(part, np.int8)
         self.class_names = tuple(class_names)
         self._captions = None if captions is None or not any(captions) else tuple(captions)
+        self.takes_columns = self.captioned  # `#` names that of the captions
         key = fingerprint(source.fingerprint, self._labels, self._part, *self.class_names, *(self._captions or ()))
         super().__init__(name, key, notes)
         if aside := _aside(source.others):
@@ -243,7 +204,7 @@ class Images(Data):
         DataError for anything else.
         """
         notes: list[str] = []
-        array = _as_images(images, notes)
+        array = as_images(images, notes)
         codes, names = as_labels(labels, len(array), class_names)
         if part is not None and len(part) != len(array):
             raise DataError(f"{len(array)} images but {len(part)} entries of part", "give one per image")
@@ -354,7 +315,7 @@ class Images(Data):
         size = (height or width or default_height, width or height or default_width)
         wanted = channels or self.channels
         if size == (default_height, default_width):
-            return _with_channels(pixels, wanted)
+            return with_channels(pixels, wanted)
         if min(size) < 1 or wanted < 1:
             raise DataError(f"images of {size[0]} x {size[1]} x {wanted} are asked for", "give positive numbers")
         pixels, bad = self._source.render(rows, *size, wanted, self.note)
@@ -413,71 +374,7 @@ class Images(Data):
 
     def look(self) -> Look:
         """The facts page; decodes everything once. Of 70 000 small images it takes seconds."""
-        labels, part, found = self.labels, self.part, self._duplicates
-        labelled = int((labels >= 0).sum())
-        counts = np.bincount(labels[labels >= 0], minlength=len(self.class_names))
-        exact, groups = found.surplus(found.exact), found.surplus(found.groups)
-        working, rows = self.working_size, self._decoded[1]
-        sizes = self._sizes[np.searchsorted(self._readable, rows)]
-        by_area = np.argsort(sizes.prod(axis=1), kind="stable")
-        numbers: dict[str, Any] = {
-            "examples": len(labels),
-            "labelled": labelled,
-            "unlabelled": len(labels) - labelled,
-            "train": int((part == TRAIN).sum()),
-            "valid": int((part == VALID).sum()),
-            "test": int((part == TEST).sum()),
-            "given_split": self.given_split,
-            "classes": len(self.class_names),
-            "class_counts": dict(zip(self.class_names, counts.tolist(), strict=True)),
-            "target_kind": {0: None, 1: None, 2: "binary"}.get(len(self.class_names), "multiclass"),
-            "channels": self.channels,
-            "height": self.height,
-            "width": self.width,
-            "uniform": self.uniform,
-            "smallest": sizes[by_area[0]].tolist(),
-            "largest": sizes[by_area[-1]].tolist(),
-            "working_height": working[0],
-            "working_width": working[1],
-            "dtype": str(self._decoded[0].dtype),
-            "modes": dict(Counter(self._headers.mode[row] for row in rows.tolist()).most_common()),
-            "skipped": self.skipped,
-            "exact_duplicates": exact,
-            "near_duplicates": groups - exact,
-            "moved_duplicates": self._moved[1],
-            "conflicting_labels": _conflicts(found.exact, labels),
-            "constant": int(found.constant.sum()),
-            **_caption_numbers(self.captions or ()),
-        }
-        facts = [
-            ("images", self._examples_words(numbers)),
-            ("classes", _class_words(numbers)),
-            ("size", self._size_words(numbers)),
-            ("channels", _channel_words(self.channels, numbers)),
-            ("duplicates", f"{exact:,} exact, {groups - exact:,} near"),
-            *_caption_facts(numbers),
-        ]
-        return Look(self.name, self.kind, facts, [*self.notes, *_warnings(numbers, self._headers)], numbers)
-
-    def _examples_words(self, numbers: dict[str, Any]) -> str:
-        words = f"{numbers['examples']:,}"
-        if not numbers["labelled"]:
-            return f"{words}, none with a label"
-        if self.given_split:
-            parts = (f"{numbers[name]:,} {name}" for name in ("train", "valid", "test") if numbers[name])
-            words += f" ({', '.join(parts)}, as given)"
-        return words + (f", {numbers['unlabelled']:,} without a label" if numbers["unlabelled"] else "")
-
-    def _size_words(self, numbers: dict[str, Any]) -> str:
-        typical, used = (self.height, self.width), self.working_size
-        words = f"all {_by(typical)}" if self.uniform else f"{_by(numbers['smallest'])} to {_by(numbers['largest'])}"
-        if not self.uniform:
-            words += f", typically {_by(typical)}"
-        return words + ("" if self.uniform and used == typical else f"; used at {_by(used)}") + " (height x width)"
-
-
-def _by(size: Sequence[int]) -> str:
-    return f"{size[0]} x {size[1]}"
+        return look(self)
 
 
 def _aside(others: dict[str, int]) -> str:
@@ -489,128 +386,3 @@ def _aside(others: dict[str, int]) -> str:
         for sort, count in sorted(others.items())
         if count and sort in _SORTS
     )
-
-
-def _class_words(numbers: dict[str, Any]) -> str:
-    counts = numbers["class_counts"]
-    if not counts:
-        return "none"
-    least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
-    if counts[least] == counts[most]:
-        return f"{len(counts)} of {counted(counts[most], 'image')}"
-    return f"{len(counts)}, from {counts[least]:,} ({least}) to {counts[most]:,} ({most}) images"
-
-
-def _channel_words(channels: int, numbers: dict[str, Any]) -> str:
-    name = {1: "grey", 3: "colour"}.get(channels, "")
-    return f"{channels}{f' ({name})' if name else ''}, {numbers['dtype']}"
-
-
-def _caption_numbers(captions: Sequence[str]) -> dict[str, Any]:
-    """How many, how many different, how long, in which languages, and a few spread over the data."""
-    given = [caption for caption in captions if caption]
-    if not given:
-        return {"captions": 0}
-    from papertrial.data.languages import languages
-
-    characters, words = (np.array(list(map(count, given))) for count in (len, lambda caption: len(caption.split())))
-    encoded = Ragged.of_texts(given)
-    spread = np.unique(np.linspace(0, len(given) - 1, _SHOWN).astype(np.int64))
-    return {
-        "captions": len(given),
-        "unique_captions": len(set(given)),
-        "caption_characters": {"median": int(np.median(characters)), "longest": int(characters.max())},
-        "caption_words": {"median": int(np.median(words)), "longest": int(words.max())},
-        "caption_length": int(np.quantile(encoded.lengths, 0.95)),
-        "caption_languages": languages([encoded]),
-        "captions_shown": [given[row] for row in spread.tolist()],
-    }
-
-
-def _caption_facts(numbers: dict[str, Any]) -> list[tuple[str, str]]:
-    if not numbers["captions"]:
-        return []
-    characters, words = numbers["caption_characters"], numbers["caption_words"]
-    language, share = next(iter(numbers["caption_languages"].items()))
-    guess = f"; {language} (a guess)" if language != "unknown" and share >= _MOSTLY else ""
-    return [
-        (
-            "captions",
-            f"{numbers['captions']:,}, {numbers['unique_captions']:,} of them different; half up to "
-            f"{counted(characters['median'], 'character')} ({counted(words['median'], 'word')}), "
-            f"longest {characters['longest']:,} ({words['longest']:,}){guess}",
-        ),
-        *(("such as" if not place else "", _cut(text)) for place, text in enumerate(numbers["captions_shown"])),
-    ]
-
-
-def _cut(text: str) -> str:
-    line = "".join(letter if letter.isprintable() else " " for letter in text)
-    return line if len(line) <= _WIDTH else f"{line[: _WIDTH - 3]}..."
-
-
-def _conflicts(exact: np.ndarray, labels: np.ndarray) -> int:
-    """Groups of equal images that carry more than one label."""
-    pairs = np.unique(np.stack([exact, labels], axis=1)[labels >= 0], axis=0)
-    return int((np.bincount(pairs[:, 0]) > 1).sum()) if len(pairs) else 0
-
-
-def _warnings(numbers: dict[str, Any], headers: Headers) -> list[str]:
-    """Lines on what may spoil training."""
-    lines, modes, counts = [], numbers["modes"], numbers["class_counts"]
-    if len(counts) == 1:
-        lines.append(f"there is one class only ({next(iter(counts))}): nothing to tell apart")
-    for fewest, limit in (("fewer than 2", 2), (f"fewer than {_FEW}", _FEW)):
-        few = [name for name, count in counts.items() if count < limit]
-        if few:
-            some = ", ".join(few[:_NAMED]) + (", ..." if len(few) > _NAMED else "")
-            lines.append(f"{counted(len(few), 'class', 'classes')} with {fewest} images: {some}")
-            break
-    if len(counts) > 1 and max(counts.values()) > _IMBALANCE * max(1, min(counts.values())):
-        lines.append("classes are out of balance by more than 10 to 1: accuracy alone will flatter")
-    if numbers["conflicting_labels"]:
-        lines.append(f"{counted(numbers['conflicting_labels'], 'image')} given more than once, with different labels")
-    if numbers["constant"]:
-        lines.append(f"{counted(numbers['constant'], 'image')} of a single colour")
-    grey = sum(count for mode, count in modes.items() if mode in GREY_MODES or mode.startswith("I;16"))
-    if numbers["channels"] == 3 and grey:
-        lines.append(f"{counted(grey, 'grey image')} among colour ones: repeated over three channels")
-    clear = sum(modes.get(mode, 0) for mode in ("RGBA", "LA", "PA", "RGBa", "La"))
-    if clear:
-        lines.append(f"{counted(clear, 'image')} with transparency: laid on white")
-    deep = sum(count for mode, count in modes.items() if mode in ("I", "F") or mode.startswith("I;16"))
-    if deep:
-        lines.append(f"{counted(deep, 'image')} of more than 8 bits a channel: reduced to 8")
-    if headers.animated:
-        lines.append(f"{counted(headers.animated, 'animation')}: the first frame is used")
-    if headers.turned:
-        lines.append(f"{counted(headers.turned, 'image')} turned upright by the camera's note")
-    return lines
-
-
-def _as_images(images: Any, notes: list[str]) -> np.ndarray:
-    """uint8 or float32 (N, H, W, C)."""
-    array = np.asarray(images)
-    if array.ndim not in (3, 4) or array.dtype.kind not in "buif" or 0 in array.shape[1:]:
-        raise DataError(
-            f"an array of shape {array.shape} and type {array.dtype} is not a set of images",
-            "give numbers of shape (N, height, width), (N, height, width, channels) or (N, channels, height, width)",
-        )
-    if array.ndim == 3:
-        array = array[..., None]
-    elif array.shape[3] > 4 and array.shape[1] in (1, 3) and min(array.shape[2:]) > array.shape[1]:
-        array = array.transpose(0, 2, 3, 1)
-        notes.append(f"read as (N, channels, height, width) with {array.shape[3]} channels")
-    if array.dtype == np.uint8:
-        return np.ascontiguousarray(array)
-    if array.dtype.kind == "b":
-        return array.astype(np.uint8) * 255
-    if array.dtype.kind in "ui" and array.size:
-        low, high = array.min(), array.max()
-        if low >= 0 and high <= 255 and array.dtype != np.uint16:
-            return array.astype(np.uint8)
-        if low >= 0 and high <= 65535:
-            notes.append("16-bit values are divided by 65535")
-            return (array / np.float32(65535)).astype(np.float32)
-    with np.errstate(over="ignore"):  # what does not fit is infinite then, and skipped
-        return np.ascontiguousarray(array, np.float32)

@@ -1,26 +1,24 @@
-"""Image sets in binary files: idx (the MNIST family), CIFAR-10 batches, numpy archives. Plain, .gz or .xz."""
+"""Image sets in binary files: idx (the MNIST family), CIFAR-10 batches. Plain, .gz or .xz."""
 
 from __future__ import annotations
 
 import gzip
 import lzma
 import re
-import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 
 from papertrial.core.errors import DataError
-from papertrial.data.images import TEST, TRAIN, Images
-from papertrial.data.layout import PARTS
+from papertrial.data.images import Images
+from papertrial.data.layout import TEST, TRAIN
 
 _IDX_NAME = re.compile(r".*images?[-_.]idx3[-_.]ubyte(\.gz|\.xz)?")
 _CIFAR_NAME = re.compile(r".*batch.*\.bin(\.gz|\.xz)?")
 _CIFAR_RECORD = 1 + 3 * 32 * 32  # one label, then the red, green and blue planes
 # batches.meta.txt of the binary version, https://www.cs.toronto.edu/~kriz/cifar.html
 _CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-_X_NAMES, _Y_NAMES = ("x", "images", "image", "data", "features"), ("y", "labels", "label", "targets", "target")
 
 
 def is_idx(path: Path) -> bool:
@@ -107,30 +105,3 @@ def cifar_images(paths: list[Path], name: str) -> Images:
     return Images.from_arrays(
         np.concatenate(pixels), np.concatenate(labels), _CIFAR_CLASSES, np.concatenate(part), name=name
     )
-
-
-def numpy_parts(path: Path) -> dict[int, tuple[np.ndarray, np.ndarray | None]]:
-    """part -> (X, y or None) of a .npy or .npz file, the latter with keys like x and y, or x_train and y_test.
-
-    Raises DataError for pickled objects, which are never loaded, and for keys that are not understood.
-    """
-    try:
-        with open(path, "rb") as stream:
-            held = np.load(stream, allow_pickle=False)
-            arrays = {"x": held} if isinstance(held, np.ndarray) else {key: held[key] for key in held.files}
-    except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        why = "it holds pickled objects" if "pickle" in str(error).lower() else str(error)
-        raise DataError(
-            f"{path} cannot be read as numpy arrays ({why})", "save plain arrays with numpy.savez"
-        ) from None
-    found: dict[int, dict[str, np.ndarray]] = {}
-    for key, array in arrays.items():
-        words = re.split(r"[_\-. ]+", key.lower())
-        part = next((word for word in words if word in PARTS), "train")
-        rest = [word for word in words if word not in PARTS]
-        if len(rest) == 1 and rest[0] in (*_X_NAMES, *_Y_NAMES):
-            found.setdefault(PARTS[part], {})["x" if rest[0] in _X_NAMES else "y"] = array
-    if not found or any("x" not in pair for pair in found.values()):
-        keys = ", ".join(arrays) or "(none)"
-        raise DataError(f"{path} has the keys {keys}", "name them x and y, or x_train, y_train, x_test, y_test")
-    return {part: (pair["x"], pair.get("y")) for part, pair in sorted(found.items())}

@@ -26,27 +26,8 @@ from PIL import Image, ImageOps
 from papertrial.core.errors import DataError, PapertrialError
 from papertrial.core.files import read_json, to_json, write_text
 from papertrial.data.base import cache_folder, cached_array, fingerprint, track
+from papertrial.data.layout import EXTENSIONS
 
-EXTENSIONS = frozenset(
-    f".{ending}"
-    for ending in (
-        "jpg",
-        "jpeg",
-        "jfif",
-        "png",
-        "bmp",
-        "gif",
-        "webp",
-        "tif",
-        "tiff",
-        "ppm",
-        "pgm",
-        "pbm",
-        "pnm",
-        "tga",
-        "avif",
-    )
-)
 #: endings of files beside images that may hold their captions; tables may be packed as .gz
 BESIDE = frozenset((".txt", ".caption", ".cls", ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".tab"))
 GREY_MODES = ("1", "L", "LA", "La", "I", "F")  # and I;16 in its byte orders

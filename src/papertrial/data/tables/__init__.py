@@ -14,6 +14,7 @@ import numpy as np
 
 from papertrial.core.errors import DataError, did_you_mean
 from papertrial.core.files import read_json, write_json
+from papertrial.core.kind import Kind
 from papertrial.core.task import Ragged
 from papertrial.core.wording import counted
 from papertrial.data.base import Data, Look, cache_folder, cached_array, fingerprint
@@ -30,8 +31,28 @@ from papertrial.data.tables.column_values import (
     see,
 )
 from papertrial.data.tables.files import Frame, Source, is_table, source_of
+from papertrial.data.tables.look import look
 from papertrial.data.tables.row_hashes import combined, spread_over_parts
 from papertrial.data.textfiles import part_of
+
+KIND = Kind(
+    name="table",
+    data="papertrial.data.tables:Table",
+    words="a table",
+    opens="papertrial.data.tables.recognise:opens",
+    order=50,
+    samples={
+        "wine": "papertrial.data.toy:wine",
+        "iris": "papertrial.data.toy:iris",
+        "breast_cancer": "papertrial.data.toy:breast_cancer",
+        "diabetes": "papertrial.data.toy:diabetes",
+    },
+    labelled="a folder per class",
+    unsuitable="images",
+    shown="papertrial.study.examples:columns",
+    meanings="papertrial.data.tables.exported:meanings",
+    made_up="papertrial.data.tables.exported:made_up",
+)
 
 IN_MEMORY = 256 << 20  # bytes of an array that stays in memory; larger ones are memory-mapped from the cache
 _WORTH_KEEPING = (
@@ -56,6 +77,8 @@ class Table(Data):
     """
 
     kind = "table"
+    target_is_column = True
+    takes_columns = True
 
     def __init__(self, sources: Sequence[tuple[int, Source]], target: str | None, name: str) -> None:
         """`sources`: (part, source) pairs whose rows follow each other. Raises DataError (see `from_file`)."""
@@ -430,14 +453,12 @@ class Table(Data):
         return combined([self.bits(column.name) for column in self.used], self.rows)
 
     def look(self) -> Look:
-        """The facts page (see `tablelook.look` for its numbers); worked out once."""
+        """The facts page (see `tables/look.py` for its numbers); worked out once."""
         page = deepcopy(self._facts_page)
         return replace(page, name=self.name, notes=[*page.notes, *self.notes])
 
     @cached_property
     def _facts_page(self) -> Look:
-        from papertrial.data.tables.look import look
-
         return look(self)
 
 

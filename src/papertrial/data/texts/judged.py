@@ -13,10 +13,24 @@ from typing import Any
 import numpy as np
 
 from papertrial.core.errors import DataError
+from papertrial.core.kind import Kind
 from papertrial.core.task import Ragged
 from papertrial.data.base import Look
 from papertrial.data.tables import Table
-from papertrial.data.texts import Pairs, as_ragged, same
+from papertrial.data.texts.pairs import Pairs
+from papertrial.data.texts.utf8 import as_ragged, same
+
+KIND = Kind(
+    name="judged",
+    data="papertrial.data.texts.judged:Judged",
+    words="judged outputs",
+    order=40,
+    reads="papertrial.data.texts.recognise:reads_judged",
+    samples={"python-outputs": "papertrial.data.toy:python_outputs"},
+    labelled="a folder per class",
+    unsuitable="pairs",
+    shown="papertrial.study.examples:texts",
+)
 
 #: columns by what they hold, the likeliest name first
 NAMES: Mapping[str, tuple[str, ...]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,7 +12,11 @@ from papertrial.core.task import Ragged
 from papertrial.core.wording import counted
 from papertrial.data.base import Look
 from papertrial.data.languages import languages
-from papertrial.data.texts import Pairs, Texts, chunks, same
+from papertrial.data.texts.utf8 import chunks, same
+
+if TYPE_CHECKING:
+    from papertrial.data.texts import Texts
+    from papertrial.data.texts.pairs import Pairs
 
 _SHOWN, _WIDTH = 3, 90  # examples shown, and characters of each
 _LONG = 1 << 20  # bytes of one text that are worth a note

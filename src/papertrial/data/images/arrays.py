@@ -1,0 +1,90 @@
+"""Images that are in memory already: arrays of any usual shape and type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from papertrial.core.errors import DataError
+from papertrial.data.base import cached_array, fingerprint, track
+from papertrial.data.images.decode import DECODER, Headers, cover
+
+
+class Arrays:
+    """Images that are in memory already: uint8 or float32 (N, H, W, C). A `Source` as far as `Images` needs one."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+        self.names = [str(row) for row in range(len(array))]
+        self.fingerprint = fingerprint(array)
+        self.others: dict[str, int] = {}
+
+    def headers(self) -> Headers:
+        count, height, width, channels = self.array.shape
+        mode = {1: "L", 3: "RGB"}.get(channels, f"{channels} channels")
+        bad = {}
+        if self.array.dtype != np.uint8:
+            finite = np.isfinite(self.array).reshape(count, -1).all(axis=1)
+            bad = {int(row): "holds NaN or infinite values" for row in np.flatnonzero(~finite)}
+        return Headers([height] * count, [width] * count, [mode] * count, bad=bad)
+
+    def render(
+        self, rows: np.ndarray, height: int, width: int, channels: int, note: Callable[[str], None]
+    ) -> tuple[np.ndarray, dict[int, str]]:
+        array = self.array if len(rows) == len(self.array) else self.array[rows]
+        if array.shape[1:3] != (height, width):
+            held = array
+
+            def fill(out: np.ndarray) -> None:
+                for row, image in enumerate(track(held, len(held), "resizing")):
+                    out[row] = np.stack(
+                        [cover(Image.fromarray(plane), height, width) for plane in image.transpose(2, 0, 1)], -1
+                    )
+
+            name = f"pixels-{fingerprint(DECODER, self.fingerprint, rows)}-{height}x{width}x{array.shape[3]}"
+            array = cached_array(name, (len(rows), height, width, array.shape[3]), array.dtype, fill, note)
+        return with_channels(array, channels), {}
+
+
+def with_channels(array: np.ndarray, channels: int) -> np.ndarray:
+    """Grey from colour or colour from grey; other numbers of channels have no meaning in common."""
+    held = array.shape[3]
+    if held == channels:
+        return array
+    if held == 1 and channels == 3:
+        return np.repeat(array, 3, axis=3)
+    if held == 3 and channels == 1:
+        grey = array @ np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow converts
+        return (grey.round() if array.dtype == np.uint8 else grey).astype(array.dtype)[..., None]
+    raise DataError(f"images with {held} channels where {channels} are expected", "open data of the same kind")
+
+
+def as_images(images: Any, notes: list[str]) -> np.ndarray:
+    """uint8 or float32 (N, H, W, C)."""
+    array = np.asarray(images)
+    if array.ndim not in (3, 4) or array.dtype.kind not in "buif" or 0 in array.shape[1:]:
+        raise DataError(
+            f"an array of shape {array.shape} and type {array.dtype} is not a set of images",
+            "give numbers of shape (N, height, width), (N, height, width, channels) or (N, channels, height, width)",
+        )
+    if array.ndim == 3:
+        array = array[..., None]
+    elif array.shape[3] > 4 and array.shape[1] in (1, 3) and min(array.shape[2:]) > array.shape[1]:
+        array = array.transpose(0, 2, 3, 1)
+        notes.append(f"read as (N, channels, height, width) with {array.shape[3]} channels")
+    if array.dtype == np.uint8:
+        return np.ascontiguousarray(array)
+    if array.dtype.kind == "b":
+        return array.astype(np.uint8) * 255
+    if array.dtype.kind in "ui" and array.size:
+        low, high = array.min(), array.max()
+        if low >= 0 and high <= 255 and array.dtype != np.uint16:
+            return array.astype(np.uint8)
+        if low >= 0 and high <= 65535:
+            notes.append("16-bit values are divided by 65535")
+            return (array / np.float32(65535)).astype(np.float32)
+    with np.errstate(over="ignore"):  # what does not fit is infinite then, and skipped
+        return np.ascontiguousarray(array, np.float32)
