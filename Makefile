@@ -1,11 +1,11 @@
-# Everything a newcomer needs: `make demo` and `make test` on a fresh clone.
+# Everything a newcomer needs: `make demo` and `make test` on a fresh clone; `make test-all` runs the slow tests too.
 PYTHON ?= python3
 VENV := .venv
 BENCH := .venv-bench
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint claims bench clean
+.PHONY: demo test test-slow test-all lint claims bench clean
 .DELETE_ON_ERROR:
 
 # timm is a peer of the parity tests only; its dependency torchvision has no CPU build and is not needed for them.
@@ -21,8 +21,16 @@ demo: $(STAMP)
 	@echo
 	@echo "next: papertrial compare YOUR_PAPER --data YOUR_FILE   (source $(VENV)/bin/activate first, or call $(BIN)/papertrial)"
 
+PYTEST := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
 test: $(STAMP)
-	OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	$(PYTEST) -m "not slow"
+
+test-slow: $(STAMP)
+	$(PYTEST) -m slow
+
+test-all: $(STAMP)
+	$(PYTEST)
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

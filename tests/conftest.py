@@ -14,11 +14,17 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from costs import Costs
+
 # no test measures time, these neither: a busy machine draws and runs examples slowly
 hypothesis.settings.register_profile(
     "papertrial", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("papertrial")
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(Costs(), "papertrial-costs")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,20 +7,23 @@ AssertionError with what it measured. `checks_for(name)` lists the ones that app
 from __future__ import annotations
 
 import ast
+import atexit
 import multiprocessing
+import multiprocessing.connection
+import shutil
 import tempfile
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
-from functools import cache
+from dataclasses import dataclass, fields, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from papertrial.core import registry
 from papertrial.core.budget import Budget
@@ -30,7 +33,7 @@ from papertrial.core.paper import Report
 from papertrial.core.recipe import resolve
 from papertrial.core.registry import Method
 from papertrial.core.run import Run
-from papertrial.core.task import Prepared, Task
+from papertrial.core.task import Prepared, Split, Task
 from papertrial.data import open as open_data
 from papertrial.nn.batches import to_tensors
 from papertrial.nn.views import Draw
@@ -55,6 +58,8 @@ _ANALYSED_ON = ("image_classification",)
 _RANDOM = ("dropout", "stochastic", "jitter")
 #: rows of one batch in the checks on values and gradients
 _ROWS = 16
+#: validation and test rows, at most: a method that answers these as it did answers others so
+_JUDGED = 96
 BF16_TOLERANCE = 0.08  # of the loss: bfloat16 keeps 8 bits of a mantissa
 
 
@@ -89,6 +94,11 @@ class Bench:
         views = getattr(model, "views", None)
         return views(batch, Draw(0, 0, _ROWS, 0, _ROWS, torch.device("cpu"))) if views else batch
 
+    @cached_property
+    def trained(self) -> Outcome:
+        """The run of the tiny recipe that several checks look at, in a folder that ends with the process."""
+        return self.run(_kept_folder() / "run")
+
     def run(self, folder: Path, **changes: Any) -> Outcome:
         return fit_prepared(
             self.method, self.task, self.prepared, out=folder, recipe="tiny", backbone=_small_backbone(self),
@@ -105,10 +115,22 @@ def bench(name: str) -> Bench:
     method = registry.method(name)
     for key in method.paper.tasks or _ANALYSED_ON * bool(method.paper.refusal):
         task = registry.tasks().get(key)
-        sample = registry.kind(task.kind).sample if task else ""
-        if sample:
-            return Bench(method, task, prepare(task, open_data(sample), 0))
+        if task and registry.kind(task.kind).sample:
+            return Bench(method, task, _prepared(key))
     raise PapertrialError(f"{name} names no task with built-in data (tasks: {', '.join(method.paper.tasks) or 'none'})")
+
+
+@cache
+def _prepared(key: str) -> Prepared:
+    """The built-in data of a task, which its methods share, with few rows to be judged on."""
+    task = registry.task(key)
+    prepared = prepare(task, open_data(registry.kind(task.kind).sample), 0)
+    return replace(prepared, valid=_spread(prepared.valid), test=_spread(prepared.test))
+
+
+def _spread(rows: Split) -> Split:
+    """`_JUDGED` rows, spread evenly."""
+    return rows.take(np.arange(_JUDGED) * rows.examples // _JUDGED) if rows.examples > _JUDGED else rows
 
 
 def checks_for(name: str) -> dict[str, Check]:
@@ -199,10 +221,9 @@ def unsuitable_data(b: Bench) -> None:
 def learns(b: Bench) -> None:
     """The tiny recipe lowers its loss and beats the trivial predictor on the test rows; a generator that is trained, which may
     need more than tests have to beat a floor that is not trivial, beats itself with fresh weights. A game has no loss to lower."""
-    floor, model = registry.method(b.task.floors[-1]), b.model()
+    floor, model, outcome = registry.method(b.task.floors[-1]), b.model(), b.trained
+    losses = [row["loss"] for row in Run(outcome.folder).history() if "loss" in row]
     with _folder() as folder:
-        outcome = b.run(folder / "run")
-        losses = [row["loss"] for row in Run(folder / "run").history() if "loss" in row]
         if isinstance(model, nn.Module) and hasattr(model, "draw"):
             name, trivial = "untrained", b.run(folder / "untrained", budget=Budget(steps=0))
         else:
@@ -219,7 +240,7 @@ def learns(b: Bench) -> None:
 def same_seed_same_bits(b: Bench) -> None:
     """The same command twice gives the same weights and the same answers, bit for bit."""
     with _folder() as folder:
-        first, second = b.run(folder / "a"), b.run(folder / "b")
+        first, second = b.trained, b.run(folder / "again")
         assert np.array_equal(first.per_example, second.per_example), "two runs of one seed answer differently"
         weights = [path / "model.safetensors" for path in (first.folder, second.folder)]
         if weights[0].exists():
@@ -228,12 +249,11 @@ def same_seed_same_bits(b: Bench) -> None:
 
 def saved_and_loaded(b: Bench) -> None:
     """The artifact answers on the test rows as the run did, in eval mode, in a new object."""
-    with _folder() as folder:
-        outcome = b.run(folder / "run")
-        artifact = Artifact.load(outcome.folder)
-        again = b.task.score(
-            b.task.outputs(artifact.model, artifact.head, b.prepared.test), b.prepared.test, b.prepared.state
-        )
+    outcome = b.trained
+    artifact = Artifact.load(outcome.folder)
+    again = b.task.score(
+        b.task.outputs(artifact.model, artifact.head, b.prepared.test), b.prepared.test, b.prepared.state
+    )
     assert np.array_equal(again.per_example, outcome.per_example), "the loaded model answers differently"
 
 
@@ -428,38 +448,86 @@ def _shared_gradient(rank: int, name: str, folder: Path) -> None:
 def in_ranks(work: Callable[..., None], *arguments: Any, count: int = 2) -> Callable[[], None]:
     """Start `work(rank, *arguments)` in `count` processes with a group of gloo, and return a function that waits for them.
 
-    work: a function of a module, which the processes import.  The function that waits raises AssertionError with the
-    traceback of a rank that failed.
+    work: a function of a module, which the processes import.  They stay for the next work that as many are asked for, so
+    it must not end their group.  The function that waits raises AssertionError with the traceback of a rank that failed.
     """
-    # children of a server that has imported torch once; where there is no such server, each imports it
-    how = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    multiprocessing.set_forkserver_preload(["papertrial.testing"])
-    folder = tempfile.TemporaryDirectory(prefix="papertrial-check-")
-    words = (work, count, f"file://{folder.name}/rendezvous", arguments)
-    # daemons end with whoever started them, waited for or not
-    ranks = torch.multiprocessing.start_processes(
-        _in_rank, words, nprocs=count, join=False, daemon=True, start_method=how
-    )
+    ranks = _idle.pop(count, None) or _Ranks(count)
+    ranks.begin(work, arguments)
 
     def wait() -> None:
-        with folder:
-            try:
-                while not ranks.join():
-                    pass
-            except (ProcessRaisedException, ProcessExitedException) as error:
-                raise AssertionError(f"a rank failed: {str(error).strip()[-500:]}") from None
+        ranks.end()
+        _idle[count] = ranks
 
     return wait
 
 
-def _in_rank(rank: int, work: Callable[..., None], count: int, meeting: str, arguments: tuple[Any, ...]) -> None:
+#: ranks that wait for work, by their number
+_idle: dict[int, _Ranks] = {}
+
+
+class _Ranks:
+    """Processes with a group of gloo that take work until whoever started them ends, or one of them fails."""
+
+    def __init__(self, count: int) -> None:
+        # children of a server that has imported torch once; where there is no such server, each imports it
+        how = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+        context: Any = multiprocessing.get_context(how)
+        context.set_forkserver_preload(["papertrial.testing"])
+        meeting = f"file://{_kept_folder()}/rendezvous"
+        self.ends, theirs = zip(*(context.Pipe() for _ in range(count)), strict=True)
+        # daemons end with whoever started them, waited for or not
+        self.processes = [
+            context.Process(target=_in_rank, args=(rank, count, meeting, end), daemon=True)
+            for rank, end in enumerate(theirs)
+        ]
+        for process in self.processes:
+            process.start()
+        for end in theirs:
+            end.close()
+
+    def begin(self, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        for end in self.ends:
+            end.send((work, arguments))
+
+    def end(self) -> None:
+        """Wait for the work that was begun; the first rank that fails ends them all, since the others may wait for it."""
+        left = list(self.ends)
+        while left:
+            for end in multiprocessing.connection.wait(left):
+                rank = self.ends.index(end)
+                try:
+                    error = end.recv()
+                except EOFError:
+                    self.processes[rank].join()
+                    error = f"process {rank} ended with exit code {self.processes[rank].exitcode}"
+                if error:
+                    self.close()
+                    raise AssertionError(f"a rank failed: {error.strip()[-500:]}")
+                left.remove(end)
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.join()
+        for end in self.ends:
+            end.close()
+
+
+def _in_rank(rank: int, count: int, meeting: str, end: Any) -> None:
+    """The life of a rank: it does what it is sent, and answers with a traceback or with nothing."""
     import torch.distributed as dist
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=count)
-    work(rank, *arguments)
-    dist.barrier()  # nobody hangs up while the other still listens
-    dist.destroy_process_group()
+    with suppress(EOFError):  # whoever started it has ended
+        while True:
+            work, arguments = end.recv()
+            try:
+                work(rank, *arguments)
+                said = ""
+            except BaseException:  # also what ends a process: the others must hear of it
+                said = traceback.format_exc()
+            end.send(said)
 
 
 def _loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
@@ -515,6 +583,13 @@ def _stopping_at(model: nn.Module, step: int) -> Iterator[None]:
         yield
     finally:
         del model.loss
+
+
+def _kept_folder() -> Path:
+    """A new folder that ends with the process."""
+    folder = tempfile.mkdtemp(prefix="papertrial-check-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 @contextmanager
