@@ -678,7 +678,9 @@ def check(
         for name in study.flipped(before[paper], [found for found in results if found.paper == paper])
     ]
     if readme is not None:
-        study.write_table(readme, evidence)
+        from papertrial.study.shelf_table import write_table
+
+        write_table(readme, evidence)
     if json:
         _document(results)
     else:
