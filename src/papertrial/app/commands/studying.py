@@ -181,7 +181,9 @@ def check(
         for name in study.flipped(before[paper], [found for found in results if found.paper == paper])
     ]
     if readme is not None:
-        study.write_table(readme, evidence)
+        from papertrial.study import shelf_table
+
+        shelf_table.write_table(readme, evidence)
     if json:
         printing.document(results)
     else:

@@ -1,0 +1,1 @@
+"""What is made of the project beside the package: its documentation, and the checks of a release."""
