@@ -190,6 +190,7 @@ def remedies_keep_the_codebook_in_use(scale: str, seed: int) -> tuple[bool, dict
     where="sec. 1, why pixels are not tokens; here on digits with the word of their class",
     kind="trend",
     cost={"tiny": "20 s cpu", "base": "3 min cpu"},
+    clock=("held", "*_pixels", "cpu_seconds", "margin"),
 )
 def codes_draw_better_than_pixels(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     ours, theirs = trials.dalle(scale, seed), trials.pixels(scale, seed)
@@ -206,6 +207,7 @@ def codes_draw_better_than_pixels(scale: str, seed: int) -> tuple[bool, dict[str
     where="sec. 1: the context of the Transformer is 192 times smaller, here 16 times",
     kind="trend",
     cost={"tiny": "20 s cpu", "base": "3 min cpu, shared with the claim above"},
+    clock=("held", "seconds*", "times"),
 )
 def codes_draw_faster_than_pixels(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     ours, theirs = trials.dalle(scale, seed), trials.pixels(scale, seed)

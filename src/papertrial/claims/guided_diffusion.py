@@ -185,6 +185,7 @@ def _distances(measured: Measured) -> Figure:
     kind="trend",
     cost={"tiny": "10 s cpu", "base": "8 min cpu, shared with the next two"},
     plot=_shares,
+    clock=("cpu_seconds",),
 )
 def guidance_trades_variety_for_fidelity(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     measured = trends.curve(scale, seed)
@@ -200,6 +201,7 @@ def guidance_trades_variety_for_fidelity(scale: str, seed: int) -> tuple[bool, d
     kind="trend",
     cost={"tiny": "10 s cpu", "base": "8 min cpu, shared"},
     plot=_distances,
+    clock=("cpu_seconds",),
 )
 def guidance_improves_the_distance(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     measured, best = trends.curve(scale, seed), trends.best(scale, seed)
@@ -212,6 +214,7 @@ def guidance_improves_the_distance(scale: str, seed: int) -> tuple[bool, dict[st
     where="table 5, there against BigGAN-deep on ImageNet, here against spectral norm and the hinge loss",
     kind="trend",
     cost={"tiny": "20 s cpu", "base": "13 min cpu, of which 8 are shared"},
+    clock=("held", "*_gan", "cpu_seconds", "margin"),
 )
 def beats_a_gan_at_equal_cost(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     best = trends.best(scale, seed)

@@ -199,6 +199,7 @@ def _gain(scale: str, seed: int, roomy: bool) -> tuple[bool, dict[str, float]]:
     kind="trend",
     cost={"tiny": "5 s cpu", "base": "90 s cpu"},
     plot=_figure,
+    clock=("cpu_seconds*",),
 )
 def experts_gain_on_many_domains(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     return _gain(scale, seed, roomy=False)
@@ -211,6 +212,7 @@ def experts_gain_on_many_domains(scale: str, seed: int) -> tuple[bool, dict[str,
     kind="trend",
     cost={"tiny": "5 s cpu", "base": "90 s cpu"},
     plot=_figure,
+    clock=("cpu_seconds*",),
 )
 def more_experts_and_room_gain(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     return _gain(scale, seed, roomy=True)

@@ -81,6 +81,8 @@ class Claim:
     """A sentence of the paper with a function that tries it: `function(scale, seed) -> (held, measured)`.
 
     plot: `plot(measured of each seed) -> Figure`, drawn from the evidence and nothing else; None where words are enough.
+    clock: names (`*` stands for anything) of what is measured by the clock, "held" among them where the outcome hangs on it:
+    two runs of the same code differ there.
     """
 
     name: str
@@ -90,26 +92,34 @@ class Claim:
     function: Callable[[str, int], tuple[bool, dict[str, float]]]
     cost: dict[str, str] = field(default_factory=dict)
     plot: Plot | None = None
+    clock: tuple[str, ...] = ()
 
     def __call__(self, scale: str = "tiny", seed: int = 0) -> tuple[bool, dict[str, float]]:
         return self.function(scale, seed)
 
 
 def claim(
-    text: str, *, where: str, kind: str, cost: dict[str, str] | None = None, plot: Plot | None = None
+    text: str,
+    *,
+    where: str,
+    kind: str,
+    cost: dict[str, str] | None = None,
+    plot: Plot | None = None,
+    clock: tuple[str, ...] = (),
 ) -> Callable[[Callable[..., Any]], Claim]:
-    """Turn a function `(scale, seed) -> (held, measured)` of a paper's file into one of its claims.
+    """Turn a function `(scale, seed) -> (held, measured)` of a file of claims into one of them.
 
     kind: `identity` (exact), `property` (for any weights or data), `trend` (A above B at equal budget, over seeds),
     `number` (the paper's own figure, on its own data).  plot: makes a figure of what was measured, a mapping per seed as
-    the evidence keeps it (a number that was not finite is None); `Curve.over_seeds` reads the lines from it.
+    the evidence keeps it (a number that was not finite is None); `Curve.over_seeds` reads the lines from it.  clock: see
+    `Claim`.
     Raises ValueError for another kind.
     """
     if kind not in CLAIM_KINDS:
         raise ValueError(f"claim kind {kind!r} is not one of {', '.join(CLAIM_KINDS)}")
 
     def wrap(function: Callable[..., Any]) -> Claim:
-        return Claim(function.__name__, text, where, kind, function, cost or {}, plot)
+        return Claim(function.__name__, text, where, kind, function, cost or {}, plot, clock)
 
     return wrap
 

@@ -4,13 +4,12 @@
 
 Identity and property claims must hold for every seed. A trend is judged by its margin (how far it holds, negative where it
 does not): a 95 % interval over seeds decides between holds, fails and cannot tell. A trend without a margin holds or
-fails only when every seed agrees. What needs data or weights that are not here is `not run`, never copied.
+fails only when every seed agrees. What needs data or weights that are not here is `not run`, never copied. Whether the code
+is still that of the evidence is told by `study.code_marks`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import json
 import math
 import multiprocessing
@@ -29,8 +28,9 @@ import numpy as np
 from papertrial.core import registry
 from papertrial.core.errors import Declined, PapertrialError, did_you_mean
 from papertrial.core.files import disk_errors, read_json, to_json, write_json, write_text
-from papertrial.core.paper import CLAIM_KINDS, Claim, claims_of
+from papertrial.core.paper import CLAIM_KINDS, Claim
 from papertrial.core.run import commit, environment
+from papertrial.study import code_marks
 
 HOLDS, FAILS, CANNOT_TELL, NOT_RUN = "holds", "fails", "cannot tell", "not run"
 VERDICTS = (HOLDS, FAILS, CANNOT_TELL, NOT_RUN)
@@ -126,20 +126,29 @@ def check(
         for claim in _asked(paper, claims, kinds)
     ]
     results = []
-    rows = [[_Job(paper, claim, scale, seed, Path(folder)) for seed in range(count)] for paper, claim, count in asked]
-    with _runner(jobs, [job for row in rows for job in row]) as promise:
-        for (paper, claim, _), row in zip(asked, rows, strict=True):
+    place = Path(folder)
+    rows = [[_Job(paper, claim, scale, seed, place) for seed in range(count)] for paper, claim, count in asked]
+    # the tiny figures that are kept beside base evidence, by the same code
+    tiny = [_Job(paper, claim, "tiny", 0, place) for paper, claim, _ in asked]
+    with _runner(jobs, [job for row in rows for job in row] + (tiny if scale == "base" else [])) as promise:
+        for (paper, claim, _), row, small in zip(asked, rows, tiny, strict=True):
             evidence = _gather(paper, claim, scale, [promise(job) for job in row], say)
-            _append(Path(folder) / f"{paper}.jsonl", evidence)
-            for job in row:
-                job.file.unlink(missing_ok=True)
+            figures = promise(small)() if evidence.verdict != NOT_RUN else {}
+            _append(place / f"{paper}.jsonl", evidence)
             say(f"{evidence.verdict:<12}{paper}: {claim.name} ({claim.kind}, {claim.where}){_margin_words(evidence)}")
+            if "held" in figures and scale == "base":
+                code_marks.keep(place, paper, claim, figures, evidence.environment["date"])
+            elif "held" in figures:
+                remark = code_marks.compare(place, paper, claim, figures, evidence.environment["date"])
+                say(f"{'':<12}{paper}: {claim.name}: {remark}") if remark else None
+            for job in [*row, small]:
+                job.file.unlink(missing_ok=True)
             results.append(evidence)
     return results
 
 
 def _asked(paper: str, names: Sequence[str], kinds: Sequence[str]) -> list[Claim]:
-    found = {claim.name: claim for claim in claims_of(registry.load(paper))}
+    found = {claim.name: claim for claim in registry.claims(paper)}
     for name in names:
         if name not in found:
             raise PapertrialError(f"{paper} has no claim {name!r}", did_you_mean(name, found))
@@ -165,20 +174,27 @@ class _Job:
         return self.folder / f".{self.paper}-{self.claim.name}-{self.scale}-{self.seed}.json"
 
     def run(self) -> dict[str, Any]:
-        """What was measured, or the reason why it was not."""
-        mark = _mark(self.claim)
+        """What was measured, or the reason why it was not; and the code that measured it."""
+        folders = code_marks.roots(self.paper)
+        code = code_marks.snapshot(folders)
         if self.file.exists():
-            kept = read_json(self.file)
-            if kept["mark"] == mark:
-                row: dict[str, Any] = kept["row"]
-                return row
+            kept: dict[str, Any] = read_json(self.file)
+            if "files" in kept and kept["mark"] == code_marks.mark(kept["files"], code):
+                return kept
         begun = time.monotonic()
         try:
-            held, measured = self.claim(self.scale, self.seed)
+            if (self.scale, self.seed) == ("tiny", 0):
+                with code_marks.watched(self.paper) as files:
+                    held, measured = self.claim(self.scale, self.seed)
+            else:  # hours are not to be slowed down
+                held, measured = self.claim(self.scale, self.seed)
+                files = code_marks.loaded(folders)
         except Declined as refusal:
             return {"reason": str(refusal)}
-        row = {"held": bool(held), "measured": measured, "seconds": time.monotonic() - begun}
-        write_json(self.file, {"mark": mark, "row": row})
+        seconds = time.monotonic() - begun
+        row = {"held": bool(held), "measured": measured, "seconds": seconds, "files": files}
+        row["mark"] = code_marks.mark(files, code)
+        write_json(self.file, row)
         return row
 
 
@@ -200,18 +216,18 @@ def _runner(jobs: int, work: Sequence[_Job]) -> Iterator[Callable[[_Job], Callab
         yield lambda job: job.run
         return
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    shared: dict[tuple[str, int], list[_Job]] = {}
+    shared: dict[tuple[str, int, str], list[_Job]] = {}
     for job in work:
-        shared.setdefault((job.paper, job.seed), []).append(job)
+        shared.setdefault((job.paper, job.seed, job.scale), []).append(job)
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
     try:
         rows = {
-            (paper, seed): pool.submit(
-                _run_elsewhere, paper, [job.claim.name for job in group], group[0].scale, seed, group[0].folder, threads
+            (paper, seed, scale): pool.submit(
+                _run_elsewhere, paper, [job.claim.name for job in group], scale, seed, group[0].folder, threads
             )
-            for (paper, seed), group in shared.items()
+            for (paper, seed, scale), group in shared.items()
         }
-        yield lambda job: lambda: rows[job.paper, job.seed].result()[job.claim.name]
+        yield lambda job: lambda: rows[job.paper, job.seed, job.scale].result()[job.claim.name]
     except BrokenProcessPool:
         raise PapertrialError(
             "a process that ran a claim was killed, perhaps for memory",
@@ -256,14 +272,6 @@ def _gather(
         commit=commit(),
         reason=reason,
     )
-
-
-def _mark(claim: Claim) -> str:
-    """Changes with the file or package of the claim, so that a half-finished check never mixes two versions of the code."""
-    source = inspect.getsourcefile(claim.function)
-    file = Path(source) if source else None
-    files = [] if file is None else sorted(file.parent.glob("*.py")) if file.name == "__init__.py" else [file]
-    return hashlib.blake2b(b"".join(each.read_bytes() for each in files), digest_size=8).hexdigest()
 
 
 def _append(path: Path, evidence: Evidence) -> None:

@@ -17,8 +17,9 @@ from papertrial.core import registry
 from papertrial.core.budget import duration
 from papertrial.core.errors import PapertrialError
 from papertrial.core.files import disk_errors
-from papertrial.core.paper import Claim, Paper, claims_of
+from papertrial.core.paper import Claim, Paper
 from papertrial.core.wording import counted
+from papertrial.study import code_marks
 from papertrial.study.check import CANNOT_TELL, FAILS, HOLDS, NOT_RUN, VERDICTS, history, latest
 from papertrial.study.html_page import (
     Answer,
@@ -77,9 +78,19 @@ class Tried:
     def claims(self) -> Mapping[str, Claim]:
         """Those of the paper's file, by name; none when it cannot be imported here."""
         try:
-            return {claim.name: claim for claim in claims_of(registry.load(self.id))}
+            return {claim.name: claim for claim in registry.claims(self.id)}
         except (PapertrialError, ImportError):
             return {}
+
+    @cached_property
+    def changed(self) -> set[str]:
+        """Claims whose evidence is by other code, which gives other figures at tiny scale."""
+        return code_marks.changed(self.folder, self.id) & self.newest.keys()
+
+    @cached_property
+    def untried(self) -> set[str]:
+        """Claims whose code is another than that of their evidence, without a look at the figures yet."""
+        return code_marks.untried(self.folder, self.id) & self.newest.keys()
 
     @property
     def missing(self) -> list[Claim]:
@@ -99,10 +110,10 @@ class Tried:
     def seconds(self) -> float:
         return sum(row.get("seconds") or 0.0 for row in self.newest.values())
 
-    def again(self, *words: str) -> str:
+    def again(self, *words: str, scale: str = "base") -> str:
         """The command that runs the claims of this paper."""
         options = [] if self.folder == Path("evidence") else ["--evidence", str(self.folder)]
-        return shlex.join(["papertrial", "check", self.id, *words, "--scale", "base", *options])
+        return shlex.join(["papertrial", "check", self.id, *words, "--scale", scale, *options])
 
 
 def page(path: Path, files: Sequence[Path]) -> Page:
@@ -183,7 +194,7 @@ def of_paper(tried: Tried) -> list[Any]:
         blocks.append(Text("This paper is not installed here: its evidence is shown without its figures.", "note"))
     elif not tried.claims:
         blocks.append(Text("Its file cannot be imported here: the evidence is shown without its figures.", "note"))
-    blocks.append(_table(tried))
+    blocks += [_table(tried), *_code(tried)]
     reasons = [f"{row['text']} {sentence(row['reason'])}" for row in tried.order if row.get("reason")]
     blocks += [Heading("Not run to the end"), Items(reasons)] if reasons else []
     gone = [row["claim"] for row in tried.order if row["claim"] not in tried.claims]
@@ -204,7 +215,7 @@ def _table(tried: Tried) -> Table:
     head = ["claim", "where", "kind", "margin", "seeds", "scale", "time"]
     rows = [
         [
-            Tag(row["text"], row["verdict"], TONES[row["verdict"]]),
+            _tag(tried, row),
             row["where"],
             row["kind"],
             _margin(row),
@@ -219,6 +230,25 @@ def _table(tried: Tried) -> Table:
         for claim in tried.missing
     ]
     return Table(head, rows, words=3, stacked=True)
+
+
+def _tag(tried: Tried, row: Mapping[str, Any]) -> Tag:
+    if row["claim"] in tried.changed:
+        return Tag(row["text"], f"{row['verdict']}, {code_marks.CHANGED}", TONES[CANNOT_TELL])
+    return Tag(row["text"], row["verdict"], TONES[row["verdict"]])
+
+
+def _code(tried: Tried) -> list[Any]:
+    """Where the code behind the claims is not that of their evidence, and what to type."""
+    blocks: list[Any] = []
+    if tried.changed:
+        words = f"The code behind {listed(sorted(tried.changed))} has changed since, and its figures at tiny scale are others."
+        again = (word for name in sorted(tried.changed) for word in ("--claim", name))
+        blocks += [Text(words), Code(tried.again(*again))]
+    if tried.untried:
+        words = f"The code behind {counted(len(tried.untried), 'claim')} has changed since; whether the figures have takes seconds:"
+        blocks += [Text(words, "note"), Code(tried.again(scale="tiny"))]
+    return blocks
 
 
 def _margin(row: Mapping[str, Any]) -> str | None:

@@ -16,7 +16,8 @@ from papertrial.core.errors import PapertrialError
 from papertrial.core.paper import Paper
 from papertrial.core.recipe import Optim, resolve
 from papertrial.core.registry import Listed
-from papertrial.study.check import FAILS, HOLDS, NOT_RUN, VERDICTS
+from papertrial.study import code_marks
+from papertrial.study.check import CANNOT_TELL, FAILS, HOLDS, NOT_RUN, VERDICTS
 from papertrial.study.evidence import TONES, Tried, of_paper
 from papertrial.study.html_page import Code, Facts, Fold, Heading, Link, Section, Table, Text
 from papertrial.study.report_blocks import listed, sentence, typed
@@ -74,21 +75,27 @@ def _line(row: Listed, evidence: Path) -> Line:
 
 
 def mark(evidence: Path, paper: str) -> tuple[int, int]:
-    """Changes with the evidence on a paper."""
-    try:
-        about = (evidence / f"{paper}.jsonl").stat()
-    except OSError:
-        return 0, 0
-    return about.st_mtime_ns, about.st_size
+    """Changes with the evidence on a paper, and with what is known of the code behind it."""
+    times, sizes = 0, 0
+    for file in (evidence / f"{paper}.jsonl", code_marks.file_of(evidence, paper)):
+        try:
+            about = file.stat()
+        except OSError:
+            continue
+        times, sizes = max(times, about.st_mtime_ns), sizes + about.st_size
+    return times, sizes
 
 
 @lru_cache(maxsize=256)
 def _counts(paper: str, evidence: Path, state: tuple[int, int]) -> tuple[tuple[str, str], ...]:
-    newest = Tried.read(evidence, paper).newest
-    verdicts = [row["verdict"] for row in newest.values()]
+    tried = Tried.read(evidence, paper)
+    newest = tried.newest
+    verdicts = [row["verdict"] for name, row in newest.items() if name not in tried.changed]
     verdicts += [NOT_RUN for name in _written(paper) if name not in newest]
     counts = ((verdict, verdicts.count(verdict)) for verdict in VERDICTS)
-    return tuple((f"{count} {_word(verdict, count)}", TONES[verdict]) for verdict, count in counts if count)
+    told = [(f"{count} {_word(verdict, count)}", TONES[verdict]) for verdict, count in counts if count]
+    old = [(f"{len(tried.changed)} {code_marks.CHANGED}", TONES[CANNOT_TELL])] if tried.changed else []
+    return (*told, *old)
 
 
 def _word(verdict: str, count: int) -> str:
@@ -97,9 +104,8 @@ def _word(verdict: str, count: int) -> str:
 
 @cache
 def _written(paper: str) -> tuple[str, ...]:
-    """Names of the claims in a paper's file or package, read without importing it."""
-    file = registry.entries()[paper].file
-    files = sorted(file.parent.glob("*.py")) if file.name == "__init__.py" else [file]
+    """Names of a paper's claims, read without importing them."""
+    files = registry.claim_files(paper)
     nodes = (node for each in files for node in ast.parse(each.read_text(encoding="utf-8")).body)
     return tuple(
         node.name
