@@ -85,7 +85,7 @@ def tokeniser(kind: str, vocabulary: int) -> Tokeniser:
     if kind == "bytes":
         return Bytes()
     if kind != "bpe":
-        raise PapertrialError(f"there is no tokeniser {kind!r}", f"choose one of {', '.join(TOKENISERS)}")
+        raise PapertrialError(f"there is not a tokeniser {kind!r}", f"choose one of {', '.join(TOKENISERS)}")
     try:
         return Bpe(vocabulary)
     except ValueError as error:

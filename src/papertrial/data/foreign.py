@@ -111,9 +111,7 @@ def from_datasets(held: Any, name: str, target: str | None) -> Data:
         raise DataError(f"{name} has the splits {', '.join(splits) or '(none)'}", "name one of them train")
     features = next(iter(named.values())).features
     image = next((column for column, feature in features.items() if isinstance(feature, datasets.Image)), None)
-    notes = (
-        [f"splits left aside: {', '.join(sorted(splits.keys() - named.keys()))}"] if len(named) < len(splits) else []
-    )
+    notes = [f"splits not used: {', '.join(sorted(splits.keys() - named.keys()))}"] if len(named) < len(splits) else []
     if image is None:
         return _table(named, name, target, notes)
     return _images(named, name, image, target, notes)

@@ -89,7 +89,9 @@ def _as_text(data: Data, text: tuple[str, ...], target: str | None, like: Mappin
     """The texts, pairs or judged outputs that a table holds; other data as it is."""
     if data.kind != "table":
         if text and not (isinstance(data, Images) and data.captioned):  # whose column of captions it names
-            raise DataError(f"{data.name} is no table, so it has no column {text[0]!r}", "leave # and what follows out")
+            raise DataError(
+                f"{data.name} is not a table, so it has no column {text[0]!r}", "leave # and what follows out"
+            )
         return data
     from papertrial.data.texts import from_table, judged
 
@@ -171,7 +173,7 @@ def _from_file(path: Path, target: str | None, column: str) -> Data:
     if lower.endswith(_SHEETS):
         raise DataError(f"{path} is a spreadsheet", "save it as CSV, and give that file")
     if lower.endswith(_PICKLES):
-        raise DataError(f"{path} is a pickle, which can run any code and is never loaded", _ACCEPTED)
+        raise DataError(f"{path} is a pickle: it could run any code, so it is never loaded", _ACCEPTED)
     if Path(plain).suffix in textfiles.SUFFIXES or textfiles.looks_like_text(path):
         return Texts.from_files(path)
     raise DataError(f"{path} is a file of a kind that is not known", _ACCEPTED)
@@ -319,7 +321,7 @@ def _array(values: Any) -> np.ndarray:
     try:
         return np.asarray(detached)
     except (ValueError, TypeError):
-        raise DataError(f"a {type(values).__name__} is no array of even rows", _ACCEPTED) from None
+        raise DataError(f"a {type(values).__name__} is not an array of even rows", _ACCEPTED) from None
 
 
 def _target(x: Any, y: Any) -> np.ndarray:

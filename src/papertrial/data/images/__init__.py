@@ -38,7 +38,7 @@ _SORTS = {
     "hidden": ("hidden file",),
     "linked folders": ("linked folder",),
     "folders that may not be read": ("folder that may not be read", "folders that may not be read"),
-    "not images": ("file that is no image", "files that are no images"),
+    "not images": ("file that is not an image", "files that are not images"),
 }
 SMALL, DEFAULT = 64, 64  # images of one size up to SMALL keep it; others are brought to DEFAULT
 _FEW, _IMBALANCE = 10, 10  # labelled images of a class, and ratio of largest to smallest class, that look warns at
@@ -136,7 +136,7 @@ class Images(Data):
         key = fingerprint(source.fingerprint, self._labels, self._part, *self.class_names, *(self._captions or ()))
         super().__init__(name, key, notes)
         if aside := _aside(source.others):
-            self.note(f"left aside: {aside}")
+            self.note(f"not used: {aside}")
 
     @classmethod
     def from_files(cls, path: Path | str, column: str = "") -> Images:
@@ -162,7 +162,7 @@ class Images(Data):
             aside = _aside(source.others) or "nothing"
             hint = "put images in it, in one folder per class for labels"
             if {".heic", ".heif"} & {*source.others}:
-                hint = "save the .heic pictures as .jpg first: they are not read here"
+                hint = "save the .heic pictures as .jpg first: .heic is not read here"
             raise DataError(f"no images in {name} (it holds {aside})", hint)
         notes: list[str] = []
         places: list[captions.Place] = [source]
@@ -360,7 +360,9 @@ class Images(Data):
         pixels, bad = self._source.render(rows, *size, wanted, self.note)
         if bad:
             row, why = next(iter(bad.items()))
-            raise DataError(f"{self._name(row)} could be read before and now cannot ({why})", "open the data again")
+            raise DataError(
+                f"{self._name(row)} could be read before but cannot be read now ({why})", "open the data again"
+            )
         return pixels
 
     @cached_property
@@ -536,7 +538,7 @@ def _caption_facts(numbers: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         (
             "captions",
-            f"{numbers['captions']:,}, {numbers['unique_captions']:,} of them different; half up to "
+            f"{numbers['captions']:,}, {numbers['unique_captions']:,} of them different; median "
             f"{counted(characters['median'], 'character')} ({counted(words['median'], 'word')}), "
             f"longest {characters['longest']:,} ({words['longest']:,}){guess}",
         ),
@@ -567,7 +569,7 @@ def _warnings(numbers: dict[str, Any], headers: Headers) -> list[str]:
             lines.append(f"{counted(len(few), 'class', 'classes')} with {fewest} images: {some}")
             break
     if len(counts) > 1 and max(counts.values()) > _IMBALANCE * max(1, min(counts.values())):
-        lines.append("classes are out of balance by more than 10 to 1: accuracy alone will flatter")
+        lines.append("the classes are imbalanced by more than 10 to 1: accuracy alone will look too good")
     if numbers["conflicting_labels"]:
         lines.append(f"{counted(numbers['conflicting_labels'], 'image')} given more than once, with different labels")
     if numbers["constant"]:
@@ -577,14 +579,14 @@ def _warnings(numbers: dict[str, Any], headers: Headers) -> list[str]:
         lines.append(f"{counted(grey, 'grey image')} among colour ones: repeated over three channels")
     clear = sum(modes.get(mode, 0) for mode in ("RGBA", "LA", "PA", "RGBa", "La"))
     if clear:
-        lines.append(f"{counted(clear, 'image')} with transparency: laid on white")
+        lines.append(f"{counted(clear, 'image')} with transparency: put on white")
     deep = sum(count for mode, count in modes.items() if mode in ("I", "F") or mode.startswith("I;16"))
     if deep:
-        lines.append(f"{counted(deep, 'image')} of more than 8 bits a channel: reduced to 8")
+        lines.append(f"{counted(deep, 'image')} of more than 8 bits per channel: reduced to 8")
     if headers.animated:
         lines.append(f"{counted(headers.animated, 'animation')}: the first frame is used")
     if headers.turned:
-        lines.append(f"{counted(headers.turned, 'image')} turned upright by the camera's note")
+        lines.append(f"{counted(headers.turned, 'image')} turned upright as the camera noted")
     return lines
 
 

@@ -180,7 +180,7 @@ class Texts(_Parted):
         labels, class_names = found.labels, found.class_names
         if class_names and not _are_classes(names, labels):
             if len(class_names) > 1:
-                notes.append("files lie at different depths: their folders are no classes")
+                notes.append("files lie at different depths: their folders are not classes")
             labels, class_names = np.full(len(names), -1, np.int64), ()
         return cls(
             files_as_rows(list(files.values())), labels, class_names, found.part, name=name, names=names, unit="file", notes=notes
@@ -276,7 +276,7 @@ class Pairs(_Parted):
         try:
             values = None if scores is None else np.array([np.nan if s is None else s for s in scores], np.float64)
         except (TypeError, ValueError):
-            raise DataError("the scores of the pairs are no numbers", "give a number for each pair") from None
+            raise DataError("the scores of the pairs are not numbers", "give a number for each pair") from None
         if values is not None and len(values) != len(first):
             raise DataError(f"{len(first)} pairs but {len(values)} scores", "give one per pair")
         return cls(first, second, values, part=part, name=name)
@@ -460,7 +460,7 @@ def _class_target(
         return None, ()
     column = table.columns[goal]
     if not asked and not again and table.is_like_id(column):
-        notes.append(f"column {goal!r} holds {column.unique} different texts, which are no classes: no labels")
+        notes.append(f"column {goal!r} holds {column.unique} different texts, which are not classes: no labels")
         return None, ()
     kind = table.kind_of_target(goal)
     if kind == "regression" and not again:

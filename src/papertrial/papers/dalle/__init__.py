@@ -300,7 +300,7 @@ def _tokeniser(config: Config) -> Tokeniser:
     known: dict[str, Callable[[], Tokeniser]] = {"bpe": lambda: Bpe(config.vocabulary), "bytes": Bytes}
     if config.tokeniser not in known:
         raise PapertrialError(
-            f"there is no tokeniser {config.tokeniser!r} for dalle", did_you_mean(config.tokeniser, known)
+            f"there is not a tokeniser {config.tokeniser!r} for dalle", did_you_mean(config.tokeniser, known)
         )
     return known[config.tokeniser]()
 
