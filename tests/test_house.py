@@ -92,6 +92,18 @@ assert not loaded, loaded
     assert done.returncode == 0, done.stderr
 
 
+def test_only_a_feature_that_presents_a_paper_imports_it():
+    """Everything else reaches papers through the registry, so that none is loaded before it is asked for."""
+    found: dict[str, set[str]] = {}
+    for file in FILES:
+        if own_layer(file) in ("papers", "claims") or "templates" in file.parts:
+            continue
+        for module in imports(file):
+            if module.startswith("papertrial.papers."):
+                found.setdefault(file.relative_to(ROOT).as_posix(), set()).add(module.split(".")[2])
+    assert found == {"study/people.py": {"genie"}, "app/rasp.py": {"rasp"}}
+
+
 def test_papers_import_only_what_they_cite():
     graph = {}
     for name, entry in registry.entries().items():

@@ -285,7 +285,7 @@ def measures(b: Bench) -> None:
         )
     assert isinstance(first, Report), f"measure returns a {type(first).__name__}, not a Report"
     assert first == second, "the same measurement twice gives two reports"
-    assert first.verdict.endswith("."), "the verdict is no sentence"
+    assert first.verdict.endswith("."), "the verdict is not a sentence"
     assert {len(row) for row in first.rows} == {len(first.head)}, "the rows of the table are not as long as its head"
     for curve in (curve for figure in first.figures for curve in figure.curves):
         assert len(curve.x) == len(curve.y) and np.isfinite(curve.y).all(), f"the curve {curve.name} cannot be drawn"

@@ -583,7 +583,7 @@ def test_pictures_to_judge_with_a_picture_beside_them(store, tmp_path):
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({"output": "x"}, "'' is no answer"),
+        ({"output": "x"}, "'' is not an answer"),
         ({"output": "x", "answer": "agre"}, "did you mean 'agree'"),
         ({"output": "x", "answer": '{"other": "agree"}'}, "no question 'other'"),
         ({"output": "x", "answer": "{"}, "not JSON"),

@@ -339,7 +339,7 @@ def test_an_address_is_told_as_browsers_tell_it(url, home):
     ],
 )  # fmt: skip
 def test_what_is_no_address_of_a_site_is_said_in_one_line(url):
-    with pytest.raises(PapertrialError, match="is no address of a site") as stop:
+    with pytest.raises(PapertrialError, match="is not the address of a site") as stop:
         home_of(url)
     assert len(str(stop.value).splitlines()) == 1
 

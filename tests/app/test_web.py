@@ -251,7 +251,7 @@ def test_a_comparison_before_its_first_round(folder, copy):
     study = read_json(folder / "wine" / "comparison.json")
     write_json(copy / "wine" / "comparison.json", study | {"complete": False})
     page = client.get("/runs/wine").text
-    assert "Of the rounds that are complete" in page and "linear" in page
+    assert "From the rounds that are complete" in page and "linear" in page
     old(copy)
     assert "It was stopped" in client.get("/runs/wine").text
 
@@ -387,7 +387,7 @@ def test_a_folder_that_is_not_there_or_is_a_run_is_said(folder, tmp_path):
         make_web(folder.parent / "rums")
     with pytest.raises(PapertrialError, match=r"is a run; name the folder it is in"):
         make_web(folder / "stopped")
-    with pytest.raises(PapertrialError, match="is no index"):
+    with pytest.raises(PapertrialError, match="is not an index"):
         make_web(None, indexes=[tmp_path])
 
 
@@ -564,7 +564,7 @@ def test_the_command_says_what_is_wrong_in_one_line(papertrial, folder, tmp_path
     for words, wanted in (
         (("web", tmp_path / "nowhere"), "there is no folder"),
         (("web", folder / "stopped"), "is a run"),
-        (("web", folder, "--index", tmp_path), "is no index"),
+        (("web", folder, "--index", tmp_path), "is not an index"),
         (("web", folder, "--host", "203.0.113.7"), "no address of this machine"),
     ):
         code, out, err = papertrial(*words)

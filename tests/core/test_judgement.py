@@ -48,7 +48,7 @@ def test_a_file_from_elsewhere(tmp_path):
     assert read.ratings == (Rating("7", "t5", "w0", "quality", 1.0), Rating("7", "bart", "w0", "quality", 0.0))
     path.write_text(path.read_text() + "8,t5,a third,NULL,w0\n")
     assert Judgements.read(path, columns=columns, words={"yes": 1, "no": 0, "NULL": None}) == read
-    with pytest.raises(DataError, match="line 4: the value 'NULL' is no number"):
+    with pytest.raises(DataError, match="line 4: the value 'NULL' is not a number"):
         Judgements.read(path, columns=columns, words={"yes": 1, "no": 0})
     likert = template().questions[0].scale.by_word
     path.write_text("item,system,rater,value\n7,t5,w0,strongly agree\n7,bart,w0,0.25\n")
@@ -70,11 +70,11 @@ def test_a_file_from_elsewhere(tmp_path):
         ("a.jsonl", '{"rater": "r", "right": "maybe"}', "'maybe' is neither right nor wrong"),
         ("a.csv", "item,first,second,rater,outcome\n1,a,b,r,0.7\n", "line 2: an outcome of 0.7"),
         ("a.csv", "item,first,second,rater,outcome\n1,a,a,r,1\n", "line 2: 'a' is compared with itself"),
-        ("a.csv", "item,system,rater,value\n1,a,r,good\n", "line 2: the value 'good' is no number"),
+        ("a.csv", "item,system,rater,value\n1,a,r,good\n", "line 2: the value 'good' is not a number"),
         ("a.csv", "item,system,rater,value\n1,a,r,1,2\n", "line 2: more cells"),
         ("a.csv", 'item,system,rater,value\n"1,a,r,1\n', "line 2: unexpected end of data"),
         ("a.csv", "item,system,rater,value\n", "holds no judgements"),
-        ("a.txt", "", "is no file of judgements"),
+        ("a.txt", "", "is not a file of judgements"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_line(tmp_path, name, content, said):
@@ -116,7 +116,7 @@ def test_an_own_template(tmp_path):
         ("kind = [", "cannot be read as TOML"),
         ("", "no questions"),
         ('colour = "red"\n' + question, "a template has no 'colour'"),
-        ('kind = "stars"\n' + question, "'stars' is no kind of template"),
+        ('kind = "stars"\n' + question, "'stars' is not a kind of template"),
         (question + question, "two of one name"),
         (question.replace("[1, 0]", "[1]"), "2 words and 1 values"),
         (question.replace("[1, 0]", "[5, 1]"), "not between 0 and 1"),

@@ -130,7 +130,7 @@ def test_tables_of_captions(tmp_path, name, place):
     assert [read(images)[file] for file in images.names] == list(WORDS.values())
     assert images.captioned
     assert (images.labels == -1).all()
-    assert not any("left aside" in note for note in images.notes)
+    assert not any("not used" in note for note in images.notes)
     assert any(f"captions from {name}" in note for note in images.notes)
 
 
@@ -185,7 +185,7 @@ def test_webdataset(tmp_path, ending):
     assert images.labels.tolist() == [0, 1, 0, 1]
     assert images.class_names == ("0", "1")
     assert "captions from the .cls, .json, .txt file of each image" in images.notes
-    assert not any("left aside" in note for note in images.notes)
+    assert not any("not used" in note for note in images.notes)
 
 
 def test_json_of_each_image_and_more_dots(tmp_path):
@@ -204,7 +204,7 @@ def test_a_text_beside_few_images_is_no_caption(tmp_path):
     images = open_data(root)
     assert images.captions is None
     assert not images.captioned
-    assert "left aside: 1 file that is no image (.txt)" in images.notes
+    assert "not used: 1 file that is not an image (.txt)" in images.notes
     assert images.look().numbers["captions"] == 0
 
 
@@ -240,7 +240,7 @@ def test_what_does_not_fit_is_said(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "note"),
     [
-        ("captions.jsonl", b'{"file": "1.png", "caption": "one"}\n[1]\nnot json\n', "2 lines that are no JSON objects"),
+        ("captions.jsonl", b'{"file": "1.png", "caption": "one"}\n[1]\nnot json\n', "2 lines that are not JSON objects"),
         ("captions.json", b'{"images": [', None),
         ("captions.json", b'{"images": [1], "annotations": [2, {"image_id": [3], "caption": 4}]}', None),
         ("captions.csv", b"", None),
@@ -338,7 +338,7 @@ def test_the_facts_page(papertrial, tmp_path):
     assert numbers["captions_shown"] == ["a red hat", "two cats, asleep", "a red hat"]
     code, out, _ = papertrial("look", root)
     out = " ".join(out.split())  # lines are broken to the width of the terminal
-    assert "3, 2 of them different; half up to 9 characters (3 words), longest 16 (3)" in out
+    assert "3, 2 of them different; median 9 characters (3 words), longest 16 (3)" in out
     assert "captions from captions.csv, column caption" in out
 
 

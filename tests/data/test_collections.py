@@ -77,7 +77,7 @@ def test_doubled_and_empty(tmp_path):
     queries = [{"_id": "q", "text": "x"}, {"_id": "q", "text": "y"}, {"_id": "r", "text": "  "}]
     data = open_data(beir(tmp_path, {"test": [("q", "a", 1), ("q", "a", 3)]}, corpus, queries))
     assert data.text.texts() == ["one", ""] and data.query.texts() == ["x"] and grades(data) == [{"a": 3}]
-    assert [note for note in data.notes if "id that came before" in note] and any(
+    assert [note for note in data.notes if "id that is already taken" in note] and any(
         "without text" in n for n in data.notes
     )
 

@@ -316,7 +316,7 @@ def test_odd_names_hidden_files_links_and_depth(tmp_path):
     images = Images.from_files(root)
     assert images.class_names == ("Kätzchen 猫", "dog")
     assert images.labels.tolist() == [0, 0, 1, 1]
-    assert any("1 hidden file, 1 linked folder, 1 file that is no image (.txt)" in note for note in images.notes)
+    assert any("1 hidden file, 1 linked folder, 1 file that is not an image (.txt)" in note for note in images.notes)
 
 
 @pytest.mark.parametrize(

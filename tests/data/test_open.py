@@ -311,7 +311,7 @@ def test_what_is_not_accepted(tmp_path, folder):
         open_data(empty)
     for name in ("a.wav", "b.wav"):
         (empty / name).write_bytes(b"RIFF")
-    with pytest.raises(DataError, match=r"no images in empty .it holds 2 files that are no images"):
+    with pytest.raises(DataError, match=r"no images in empty .it holds 2 files that are not images"):
         open_data(empty)
     for name in ("model.pkl", "weights.pt"):
         (tmp_path / name).write_bytes(pickle.dumps([1]))

@@ -217,7 +217,7 @@ def test_mixed_tables_stay_tables_unless_a_column_is_named(tmp_path):
     assert open_data(data.source, "mood").fingerprint == data.fingerprint
     with pytest.raises(DataError, match="no column 'revew'; did you mean 'review'"):
         open_data(f"{tmp_path / 'mixed.csv'}#revew")
-    with pytest.raises(DataError, match="is no table"):
+    with pytest.raises(DataError, match="is not a table"):
         open_data("digits#image")
 
 
@@ -312,7 +312,7 @@ def test_a_guessed_target_of_many_texts_gives_no_labels():
     texts = [f"number {row} of the comments" for row in range(150)]
     data = open_data(pd.DataFrame({"comment": texts, "who": [f"u{row % 120}" for row in range(150)]}))
     assert data.class_names == () and data.texts.texts() == texts
-    assert any("120 different texts, which are no classes" in note for note in data.notes)
+    assert any("120 different texts, which are not classes" in note for note in data.notes)
     assert not any("target guessed" in note for note in data.notes)
     with pytest.raises(DataError, match="looks like an id"):
         open_data(pd.DataFrame({"comment": texts, "who": [f"u{row % 120}" for row in range(150)]}), target="who")

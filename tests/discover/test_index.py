@@ -140,7 +140,7 @@ def test_what_was_encoded_before_a_kill_is_used(tmp_path, monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         index(corpus(), tmp_path / "x", encoder=dense.TextEncoder("letters", "1", 26, encode))
-    with pytest.raises(PapertrialError, match="is no index"):
+    with pytest.raises(PapertrialError, match="is not an index"):
         read(tmp_path / "x")
     done = index(corpus(), tmp_path / "x", encoder=counting.encoder)
     assert done.encoded == 2 and len(counting.texts) == 6 and not (tmp_path / "x" / "encoded").exists()
@@ -261,7 +261,7 @@ def test_wrong_places(tmp_path):
         search(tmp_path / "fruit", "apple")
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("a")
-    with pytest.raises(PapertrialError, match="is no index; make one: papertrial index"):
+    with pytest.raises(PapertrialError, match="is not an index; make one: papertrial index"):
         search(tmp_path / "notes", "apple")
     with pytest.raises(PapertrialError, match="not empty and no index"):
         index(corpus(), tmp_path / "notes")

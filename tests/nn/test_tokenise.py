@@ -307,7 +307,7 @@ def test_a_folder_without_padding_pads_with_its_end(tmp_path, bpe):
     ("files", "message"),
     [
         ({}, "has no tokenizer.json"),
-        ({"tokenizer.json": "{}"}, "is no tokeniser"),
+        ({"tokenizer.json": "{}"}, "is not a tokeniser"),
         ({"tokenizer.json": "\udcff"}, "has no tokenizer.json that can be read"),
         ({"tokenizer.json": None}, "names neither"),
         ({"tokenizer.json": None, "tokenizer_config.json": "{"}, "cannot be read as JSON"),

@@ -202,7 +202,7 @@ def test_energy_is_told_with_its_label_and_where_it_comes_from(run, world, tmp_p
     }
     assert cells == {"trees": "500 Wh", "new": "22 Wh e", "linear": "-"}
     said = " ".join(" ".join(line.split()) for line in lines)
-    assert "note e = energy not measured; CPU measured by RAPL (package-0); CPU estimated: a model" in said
+    assert "note e = estimated, not measured; CPU measured by RAPL (package-0); CPU estimated: a model" in said
     assert "GPU unknown: no NVML" in said
     assert all(len(line) <= 100 for line in lines)
     rows = json.loads((tmp_path / "study" / "comparison.json").read_text())["rows"]
@@ -221,7 +221,7 @@ def test_what_validates_better_than_the_reference_is_recommended_with_the_reason
     world.skill["new"] = 0.5
     world.valid["majority"] = 2.0
     sentence = run().sentences[-1]
-    assert sentence == "No method is shown to beat trees, and majority validates better than it: use majority here."
+    assert sentence == "No method is shown to beat trees, and majority validates better: use majority here."
 
 
 def test_who_took_longer_than_an_equal_share_is_named(run):
@@ -233,9 +233,10 @@ def test_who_took_longer_than_an_equal_share_is_named(run):
 def test_a_budget_of_steps_is_not_called_equal_for_who_tunes_itself(run, world, said, tmp_path):
     world.trials = {"trees": 100, "linear": 1}
     found = run(budget="20steps")
-    assert "(trees, linear take no steps and are not limited by it)" in said[0]
+    assert "(it does not limit trees, linear, trained without steps)" in said[0]
     assert (
-        "trees tuned without a limit: 20 steps say nothing to it; a --budget of seconds is equal for all" in found.notes
+        "trees tuned without a limit: 20 steps do not limit tuning; a --budget in seconds limits all alike"
+        in found.notes
     )
     assert "over trees, 3 seeds" in found.sentences[0] and "equal" not in found.sentences[0]
     for budget in ("30s", "20trials"):
@@ -387,7 +388,7 @@ def test_the_same_again_runs_nothing_and_says_the_same(run, world, said):
     again = run()
     assert len(world.calls) == calls
     assert again.sentences == first.sentences
-    assert "less what is there already (12 runs)" in again.plan
+    assert "minus 12 runs already done" in again.plan
 
 
 def test_fresh_runs_all_again(run, world):
@@ -502,7 +503,7 @@ def test_a_flat_curve_leaves_the_worth_unknown(run, world):
     world.per_label = 0.0
     found = run(["new", "other"], worth=True)
     assert {row.worth.factor for row in found.rows if row.role == "method"} == {None}
-    assert sum("worth of new, other unknown" in line for line in found.lines()) == 1
+    assert sum("cannot say how many labels new, other are worth" in line for line in found.lines()) == 1
 
 
 def test_several_methods_share_the_level(run, world):
@@ -521,7 +522,7 @@ def test_a_word_stricter_than_its_interval_is_explained(run, world, monkeypatch)
     monkeypatch.setattr(module, "verdicts", lambda gains, looks=0: verdicts(gains, looks=100))
     found = run(["new", "other"])
     assert found.verdicts["new"].word == "cannot tell"
-    assert any("the interval leaves out zero" in note and "Holm" in note for note in found.notes)
+    assert any("the interval excludes zero" in note and "Holm" in note for note in found.notes)
 
 
 def test_the_file_holds_what_was_found(run, tmp_path):

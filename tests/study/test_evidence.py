@@ -345,9 +345,9 @@ def test_what_is_no_evidence_is_one_line(outside, papertrial):
     whole = file.read_text()
     for damage, wanted in [
         (whole[:-20], "is not JSON"),
-        (whole + "3\n", "no evidence of a claim"),
-        (whole.replace('"verdict": "holds"', '"verdict": "maybe"'), "no evidence of a claim"),
-        (whole.replace('"scale"', '"size"'), "no evidence of a claim"),
+        (whole + "3\n", "not evidence of a claim"),
+        (whole.replace('"verdict": "holds"', '"verdict": "maybe"'), "not evidence of a claim"),
+        (whole.replace('"scale"', '"size"'), "not evidence of a claim"),
     ]:
         file.write_text(damage)
         code, _, err = papertrial("report", "evidence")

@@ -56,7 +56,7 @@ def test_a_board_of_ratings():
     assert word(board, "bad", "also good") == WORSE
     assert all(row.low < row.score < row.high and (row.answers, row.items) == (160, 80) for row in board.rows)
     assert board.alpha.low < board.alpha.value < board.alpha.high and board.answers == 480
-    assert "leads, but cannot be told from" in board.verdict
+    assert "leads, but cannot be told apart from" in board.verdict
     shown = board.report()
     assert len(shown.rows) == 3 and {len(row) for row in shown.rows} == {len(shown.head)}
     assert any("more answers would settle it" in words or "no reasonable number" in words for _, words in shown.facts)
@@ -198,7 +198,8 @@ def test_means_over_raters_by_output():
 def test_a_difference_that_could_be_told_alone_says_so():
     words = {low: str(Difference("A", "B", "cannot tell", 0.06, low, 0.1, 0.02, 8_700)) for low in (0.02, -0.02)}
     assert (
-        "+0.020, +0.100] (alone it could be told, but all pairs are compared at once: Holm); about 8,700" in words[0.02]
+        "+0.020, +0.100] (on its own it would count, but all pairs are compared at once: Holm); about 8,700"
+        in words[0.02]
     )
     assert "Holm" not in words[-0.02]
 
@@ -206,7 +207,7 @@ def test_a_difference_that_could_be_told_alone_says_so():
 def test_the_verdict_says_why_nothing_can_be_told():
     ratings = [Rating(f"i{i}", s, r, "q", v) for i in range(4) for s, v in (("A", 1.0), ("B", 0.0)) for r in "xy"]
     (board,) = boards(Judgements(tuple(ratings), (), ()), draws=50)
-    assert board.verdict == "Cannot tell any two systems apart: too few items to judge by; 10 are the least."
+    assert board.verdict == "Cannot tell any two systems apart: too few items to judge by; at least 10 are needed."
 
 
 # -- real ratings -----------------------------------------------------------------------------------------------

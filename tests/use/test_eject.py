@@ -144,7 +144,7 @@ def test_a_folder_that_is_there_and_what_is_no_network_are_refused(tmp_path):
     (tmp_path / "out" / "mine.txt").write_text("mine")
     with pytest.raises(PapertrialError, match="is there already"):
         eject(run("vit"), tmp_path / "out")
-    with pytest.raises(Declined, match="linear is no network"):
+    with pytest.raises(Declined, match="linear is not a network"):
         eject(run("linear"), tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 

@@ -155,7 +155,7 @@ def test_no_file_is_left_whose_answers_differ(wrong, tmp_path, monkeypatch):
 
 
 def test_what_is_no_network_is_declined(tmp_path):
-    with pytest.raises(Declined, match=r"majority is no network.*its own files.*estimator"):
+    with pytest.raises(Declined, match=r"majority is not a network.*its own files.*estimator"):
         export(run("majority"), "torch", out=tmp_path / "model.pt2")
 
 

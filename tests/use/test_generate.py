@@ -187,7 +187,7 @@ def test_a_terminal_is_not_controlled_by_a_model(capsys, monkeypatch):
     ("options", "message"),
     [
         ({"samples": 2, "temperature": 0}, "the same 2 times"),
-        ({"beams": 2, "samples": 3}, "2 beams find no 3 texts"),
+        ({"beams": 2, "samples": 3}, "2 beams cannot find 3 texts"),
         ({"beams": 2, "top_k": 5}, "beams search and draw nothing"),
         ({"beams": 2, "temperature": 0.5}, "beams search and draw nothing"),
         ({"top_p": 0}, "top_p is above 0"),
@@ -307,8 +307,8 @@ def test_an_interrupt_is_said_and_is_no_defect(papertrial, artifact, monkeypatch
     ("words", "message"),
     [
         (["RUN", "a", "--stdin"], "give one of the three"),
-        (["RUN", "--file", "nowhere.txt"], "nowhere.txt is no UTF-8 text"),
-        (["RUN", "--stdin"], "standard input is no UTF-8 text"),
+        (["RUN", "--file", "nowhere.txt"], "nowhere.txt is not readable UTF-8 text"),
+        (["RUN", "--stdin"], "standard input is not readable UTF-8 text"),
         (["RUN", "a", "-n", "2", "-t", "0"], "the same 2 times"),
         (["RUN", "a", "--top-p", "0"], "top_p is above 0"),
         (["RUN", "a", "--length", "0"], "--length"),

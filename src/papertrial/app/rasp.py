@@ -118,7 +118,7 @@ def compile_to(
         _start(session, file, code)
         program = session.evaluate(text)
         if not isinstance(program, Program) or program.node.selects:
-            raise RaspError(f"{text} is no s-op: only s-ops compile")
+            raise RaspError(f"{text} is not an s-op, and only s-ops compile")
         compiled = as_transformer(program.node, vocabulary, Config(longest=longest))
         tried = differences(compiled, program.node, strings=100, seed=0)
     except RaspError as error:

@@ -101,7 +101,7 @@ def build(config: Config, facts: Facts, backbone: nn.Module | None = None) -> nn
 
 
 def licence(config: Config) -> str:
-    return "minilm: apache-2.0" if config.pretrained else "minilm, fresh weights: yours"
+    return "minilm: apache-2.0" if config.pretrained else "minilm, fresh weights, so they are yours"
 
 
 variants = {"2": {"depth": 2}, "3": {"depth": 3}}

@@ -84,7 +84,7 @@ class Preference:
         _timed(self)
         if self.outcome not in (0, 0.5, 1):
             raise DataError(
-                f"an outcome of {self.outcome:g} is none", "write 1 for the first, 0 for the second, 0.5 for a tie"
+                f"{self.outcome:g} is not an outcome", "write 1 for the first, 0 for the second, 0.5 for a tie"
             )
         if self.first == self.second:
             raise DataError(f"{self.first!r} is compared with itself", "name two systems")
@@ -110,7 +110,7 @@ def _named(row: Any, *names: str) -> None:
 
 def _timed(row: Any) -> None:
     if not (row.seconds >= 0 and math.isfinite(row.seconds)):
-        raise DataError(f"{row.seconds:g} seconds are no duration", "write 0 where it is not known")
+        raise DataError(f"{row.seconds:g} seconds are not a duration", "write 0 where it is not known")
 
 
 _KINDS: dict[str, type] = {"rating": Rating, "preference": Preference, "check": Check}
@@ -156,7 +156,7 @@ class Judgements:
                 raise DataError(f"{path}, line {line}: {error.problem}", error.fix) from None
             found[kind].append(answer)
         if not any(found.values()):
-            raise DataError(f"{path} holds no judgements", "give a file with one answer a row")
+            raise DataError(f"{path} holds no judgements", "give a file with one answer per row")
         return cls(tuple(found["rating"]), tuple(found["preference"]), tuple(found["check"]))
 
     def write(self, path: Path | str) -> Path:
@@ -181,7 +181,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     packed = path.suffix == ".gz"
     ending = path.with_suffix("").suffix if packed else path.suffix
     if ending not in (".jsonl", ".csv"):
-        raise DataError(f"{path} is no file of judgements", "give a .jsonl or a .csv file")
+        raise DataError(f"{path} is not a file of judgements", "give a .jsonl or a .csv file")
     try:
         content = gzip.decompress(path.read_bytes()) if packed else path.read_bytes()
         text = content.decode("utf-8-sig")
@@ -199,9 +199,9 @@ def _json_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             row = json.loads(words)
         except ValueError as error:
-            raise DataError(f"{path}, line {line}: no JSON ({error})", "write one object a line") from None
+            raise DataError(f"{path}, line {line}: not JSON ({error})", "write one object per line") from None
         if not isinstance(row, dict):
-            raise DataError(f"{path}, line {line}: a {type(row).__name__}, not an object", "write one object a line")
+            raise DataError(f"{path}, line {line}: a {type(row).__name__}, not an object", "write one object per line")
         yield line, row
 
 
@@ -225,7 +225,7 @@ def _answer(row: Mapping[str, Any], words: Mapping[str, float | None]) -> tuple[
     guess = next((kind for column, kind in _TELLING.items() if column in row), "")
     kind = str(row.get("kind", guess))
     if kind not in _KINDS:
-        problem = f"{kind!r} is no kind of judgement" if kind else "no value, no outcome and no right"
+        problem = f"{kind!r} is not a kind of judgement" if kind else "no value, no outcome and no right"
         raise DataError(problem, did_you_mean(kind, _KINDS) if kind else f"the columns are {', '.join(sorted(row))}")
     row = {"question": QUESTION, **row}
     known = {field.name: field for field in fields(_KINDS[kind])}
@@ -250,7 +250,7 @@ def _cell(name: str, cell: Any, words: Mapping[str, float | None]) -> Any:
             return float(cell)
         except (TypeError, ValueError):
             known = did_you_mean(str(cell), words) if words else "write a number"
-            raise DataError(f"the {name} {cell!r} is no number", known) from None
+            raise DataError(f"the {name} {cell!r} is not a number", known) from None
     return str(cell).strip()
 
 
@@ -301,7 +301,7 @@ class Template:
 
     def __post_init__(self) -> None:
         if self.kind not in ("rating", "pair"):
-            raise DataError(f"{self.kind!r} is no kind of template", "write rating or pair")
+            raise DataError(f"{self.kind!r} is not a kind of template", "write rating or pair")
         names = [question.name for question in self.questions]
         if not names or len(set(names)) < len(names) or not all(name.strip() for name in names):
             raise DataError("a template without questions, or with two of one name", "name each question differently")

@@ -241,9 +241,9 @@ class Verdict:
         if self.more_seeds is not None:
             return f"about {counted(self.more_seeds, 'more seed')} would settle it"
         if self.more_examples is not None:
-            return f"more seeds would not settle it, about {self.more_examples} more test examples would"
+            return f"more seeds would not settle it, but about {self.more_examples} more test examples would"
         return (
-            f"so small a difference is not settled by any reasonable number of seeds (up to {MOST_SEEDS}) or examples"
+            f"the difference is too small for any reasonable number of seeds (up to {MOST_SEEDS}) or examples to settle"
         )
 
     def sentence(
@@ -316,9 +316,9 @@ def _checked(differences: np.ndarray) -> np.ndarray:
 def _reason(d: np.ndarray) -> str:
     seeds, examples = d.shape
     if seeds < 2:
-        return "with one seed nobody knows how much chance moves the result; 3 seeds are the least, 5 are better"
+        return "one seed cannot show how much of the result is chance; use at least 3 seeds, better 5"
     if examples < FEWEST_EXAMPLES:
-        return f"{counted(examples, 'test example')} are too few to judge by; {FEWEST_EXAMPLES} are the least"
+        return f"{counted(examples, 'test example')} are too few to judge by; at least {FEWEST_EXAMPLES} are needed"
     if not d.any():
         return "both score the same on every test example"
     return ""

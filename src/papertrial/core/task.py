@@ -256,7 +256,7 @@ class Task(Protocol):
         """Metrics, each with a 95 % interval over test examples."""
 
     def extra_scores(self, model: Any, prepared: Prepared, seed: int) -> dict[str, float]:
-        """Further figures of the protocol that no verdict rests on (k-NN, probes at other label fractions)."""
+        """Other metrics that no verdict rests on (k-NN, probes at other label fractions)."""
 
     def answers(self, outputs: np.ndarray, state: dict[str, Any]) -> dict[str, np.ndarray]:
         """Outputs as named columns a person reads: prediction, and a probability per class."""

@@ -146,4 +146,4 @@ def hub_of(held: Any, name: str) -> Hub:
     if not named:
         raise DataError(f"{name} has the splits {', '.join(splits) or '(none)'}", "name one of them train")
     aside = sorted(splits.keys() - named.keys())
-    return Hub(name, named, (f"splits left aside: {', '.join(aside)}",) if aside else ())
+    return Hub(name, named, (f"splits not used: {', '.join(aside)}",) if aside else ())

@@ -50,7 +50,9 @@ def open(
             f"{source} cannot be read ({error.strerror or error})", "check the path and its rights"
         ) from error
     if columns and not data.takes_columns:
-        raise DataError(f"{data.name} is no table, so it has no column {columns[0]!r}", "leave # and what follows out")
+        raise DataError(
+            f"{data.name} is not a table, so it has no column {columns[0]!r}", "leave # and what follows out"
+        )
     if data.kind == "table":
         data = _read_out(data, given)
     if target is not None and not data.target_is_column and not foreign.is_hub(source):

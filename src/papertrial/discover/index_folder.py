@@ -117,7 +117,7 @@ def read(folder: Path | str) -> Store:
 
 def _no_index(folder: Path) -> PapertrialError:
     if folder.exists():
-        return PapertrialError(f"{folder} is no index", f"make one: papertrial index {folder} --out INDEX")
+        return PapertrialError(f"{folder} is not an index", f"make one: papertrial index {folder} --out INDEX")
     beside = [entry.name for entry in folder.parent.iterdir() if entry.is_dir()] if folder.parent.is_dir() else []
     beside += ["list"] if folder.parent == Path() else []
     words = did_you_mean(folder.name, beside) if beside else ""

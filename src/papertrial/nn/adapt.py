@@ -153,7 +153,7 @@ def method(name: str) -> Method:
 class _Timm:
     """A model of timm, at the size and with the channels of the data."""
 
-    fresh = "fresh weights: yours"
+    fresh = "fresh weights, so they are yours"
 
     def __init__(self, key: str, rest: str) -> None:
         self.model, _, how = rest.partition(":")
@@ -211,7 +211,7 @@ class HuggingFace:
     weights are pickles.
     """
 
-    fresh = "fresh weights: yours"
+    fresh = "fresh weights, so they are yours"
 
     def __init__(self, key: str, rest: str) -> None:
         path = Path(rest).expanduser()

@@ -381,7 +381,7 @@ def _read(folder: Path) -> dict[str, Any]:
     except PapertrialError:
         raise
     except Exception as error:  # the library raises bare Exceptions
-        raise DataError(f"{folder / 'tokenizer.json'} is no tokeniser ({error})", "it may be damaged") from None
+        raise DataError(f"{folder / 'tokenizer.json'} is not a tokeniser ({error})", "it may be damaged") from None
     named: dict[str, Any] = {}
     for file in (folder / "special_tokens_map.json", folder / "tokenizer_config.json"):
         if file.is_file():

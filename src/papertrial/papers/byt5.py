@@ -257,7 +257,7 @@ def licence(config: Config) -> str:
     """Whose weights training starts from."""
     if config.pretrained.startswith("hf:"):
         return f"{config.pretrained}: {pretrained.find(config.pretrained).licence()}"
-    return f"those of {config.pretrained}" if config.pretrained else "fresh weights: yours"
+    return f"those of {config.pretrained}" if config.pretrained else "fresh weights, so they are yours"
 
 
 def build(config: Config, facts: Facts, backbone: nn.Module | None = None) -> ByT5 | ByT5Encoder:

@@ -75,7 +75,7 @@ PAPER = Paper(
         "125 or 250 steps.",
         "Seeds differ by up to two points, and the published seed is a good one (princeton-nlp/SimCSE#38, #63, #82).",
         "Embedding with the projection that training alone uses costs ten points and more, and the flag for it is easily "
-        "missed (princeton-nlp/SimCSE#25, #100, #208). Here it is no part of the encoder.",
+        "missed (princeton-nlp/SimCSE#25, #100, #208). Here it is not part of the encoder.",
         "On sentences of another kind than those it is judged on the gain can vanish (princeton-nlp/SimCSE#62).",
         "The settings of the recipe base were chosen among four by the Spearman correlation on the test pairs of STS-B with seed 0 "
         "(0.617; without the projection 0.561 at the same rate and 0.585 at 3e-5; untrained 0.562), so that this seed flatters "

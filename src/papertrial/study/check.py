@@ -306,7 +306,7 @@ def history(folder: Path | str, paper: str) -> list[dict[str, Any]]:
             or row["scale"] not in SCALES
             or row["verdict"] not in VERDICTS
         ):
-            raise PapertrialError(f"{path} holds a line that is no evidence of a claim", "remove the line")
+            raise PapertrialError(f"{path} holds a line that is not evidence of a claim", "remove the line")
     return rows
 
 

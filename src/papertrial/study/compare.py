@@ -276,7 +276,7 @@ def compare(
 
     echo, methods = echo or (lambda line: None), several(methods)
     if seeds < 1:
-        raise PapertrialError(f"{seeds} seeds are none", "give 3 or more, 5 are better")
+        raise PapertrialError(f"{seeds} seeds are too few", "give 3 or more, 5 are better")
     if not set(methods) - {against}:
         raise PapertrialError("no method was named to compare", "type: papertrial list")
     opened = content(data, target)
@@ -453,17 +453,17 @@ def _plan(study: _Study, entrants: list[_Entrant], runs: int, curve_runs: int) -
     extra = f" + {curve_runs} runs on fewer labels" if curve_runs else ""
     seconds = study.budget.seconds
     together = study.engine.at_once
-    time = "how long is not known beforehand"
+    time = "the time is not known beforehand"
     free = [e.name for e in entrants if e.method.paper.kind == "estimator" and not _idle(e, study.recipe)]
     if seconds is None and study.budget.trials is None and free:
-        time += f" ({', '.join(free)} take no steps and are not limited by it)"
+        time += f" (it does not limit {', '.join(free)}, trained without steps)"
     if seconds is not None:
         time = f"about {duration(math.ceil(runs / together) * seconds)}"
     if together > 1:
         time += f", up to {together} runs at once"
     folders = [study.out / entrant.method.slug / f"seed{seed}" for entrant in entrants for seed in range(study.seeds)]
     done = 0 if study.fresh else sum((folder / "result.json").exists() for folder in folders)
-    already = f", less what is there already ({counted(done, 'run')})" if done else ""
+    already = f", minus {counted(done, 'run')} already done" if done else ""
     size = f"{counted(len(entrants), 'method')} x {counted(study.seeds, 'seed')}{extra}"
     return f"plan: {size}, {study.budget} each: {time}{already}"
 
@@ -674,8 +674,8 @@ def _protocol(study: _Study, seeds: int) -> str:
     return (
         f"{study.task.name} v{study.task.version}: {study.metric} ({better} is better) on"
         f" {prepared.test.examples} test examples, the same for every seed;"
-        f" {prepared.train.examples} to train on, {prepared.valid.examples} to choose with;"
-        f" {counted(seeds, 'seed')}; {study.budget} a run"
+        f" {prepared.train.examples} to train on, {prepared.valid.examples} to validate on;"
+        f" {counted(seeds, 'seed')}; {study.budget} per run"
     )
 
 
@@ -693,9 +693,7 @@ def _caution(study: _Study, words: dict[str, Verdict]) -> list[str]:
         why.append(f"{len(words)} methods were tried at once (Holm)")
     if study.looks:
         why.append(f"it was judged before, with {', '.join(map(str, study.looks))} seeds")
-    return [
-        f"{', '.join(stricter)}: the interval leaves out zero, but that is not enough yet, since {' and '.join(why)}"
-    ]
+    return [f"{', '.join(stricter)}: the interval excludes zero, but that is not enough yet, since {' and '.join(why)}"]
 
 
 def _late(study: _Study, rows: Sequence[Row]) -> list[str]:
@@ -705,8 +703,8 @@ def _late(study: _Study, rows: Sequence[Row]) -> list[str]:
         return []
     late = [row for row in rows if row.seconds is not None and row.seconds > _LATE * given]
     said = ", ".join(f"{row.name} {duration(row.seconds or 0.0)}" for row in late)
-    why = "the machine was busy, or a step or a trial takes that long; a larger --budget is kept better"
-    return [f"over the {duration(given)} of a run: {said}; {why}"] if late else []
+    why = "the machine was busy, or one step or trial takes that long; a larger --budget is kept more closely"
+    return [f"took longer than the {duration(given)} of a run: {said}; {why}"] if late else []
 
 
 def _tuned(study: _Study, entrants: Sequence[_Entrant]) -> list[str]:
@@ -719,7 +717,7 @@ def _tuned(study: _Study, entrants: Sequence[_Entrant]) -> list[str]:
 
 def _unbound(study: _Study, entrants: Sequence[_Entrant]) -> list[str]:
     names = _tuned(study, entrants)
-    words = f"{', '.join(names)} tuned without a limit: {study.budget} say nothing to it; a --budget of seconds is equal for all"
+    words = f"{', '.join(names)} tuned without a limit: {study.budget} do not limit tuning; a --budget in seconds limits all alike"
     return [words] if names else []
 
 
@@ -755,7 +753,7 @@ def _sentences(result: Comparison, entrants: list[_Entrant], tuned: Collection[s
     if not helping:
         known = [e for e in entrants if not e.stopped and (not e.asked or e.name == result.reference)]
         best = max(known, key=lambda entrant: entrant.valid)
-        aside = "" if best.name == result.reference else f", and {best.name} validates better than it"
+        aside = "" if best.name == result.reference else f", and {best.name} validates better"
         found.append(f"No method is shown to beat {result.reference}{aside}: use {best.name} here.")
     return found
 
@@ -774,10 +772,14 @@ def _lines(result: Comparison) -> list[str]:
         if row.worth is not None and row.worth.reason:
             unknown.setdefault(row.worth.reason, []).append(row.name)
     for reason, names in unknown.items():
-        lines += _wrap(f"worth of {', '.join(names)} unknown: {reason}", "note      ")
+        lines += _wrap(
+            f"cannot say how many labels {', '.join(names)} {'is' if len(names) == 1 else 'are'} worth: {reason}",
+            "note      ",
+        )
     if any(row.worth is not None for row in result.rows):
         lines += _wrap(
-            "worth = labels the reference would need for the same, over those there are [over seeds only]", "note      "
+            "worth = labels the reference would need to do as well, as a multiple of those it has [95 % interval over seeds]",
+            "note      ",
         )
     for index, sentence in enumerate(result.sentences):
         lines += _wrap(sentence, " " * 10 if index else "verdict   ")
@@ -828,7 +830,7 @@ def _energy_notes(rows: tuple[Row, ...]) -> list[str]:
     run = [row for row in rows if row.metric is not None]
     modelled = list(dict.fromkeys(row.energy_how for row in run if row.energy == ESTIMATED))
     unknown = list(dict.fromkeys(row.energy_how for row in run if row.energy == UNKNOWN and row.energy_how))
-    return [f"e = energy not measured; {how}" for how in modelled] + [f"energy: {how}" for how in unknown]
+    return [f"e = estimated, not measured; {how}" for how in modelled] + [f"energy: {how}" for how in unknown]
 
 
 def _cut(text: str, width: int) -> str:

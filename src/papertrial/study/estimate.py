@@ -162,7 +162,7 @@ class Estimate:
             energy = Energy(comparison.kwh, comparison.energy)
             words = f"{comparison.seeds} seeds, {comparison.runs} runs: {duration(comparison.seconds)}, {energy}"
             rows.append(("compare", words))
-            rows += [("", f"{one.method}: {duration(one.seconds)} a run, {one.spent()}") for one in comparison.costs]
+            rows += [("", f"{one.method}: {duration(one.seconds)} per run, {one.spent()}") for one in comparison.costs]
             rows += [("", note) for note in comparison.notes]
         return rows
 
@@ -326,7 +326,7 @@ def _training_cost(
     measured = f"{whole.steps} steps of {whole.rows} rows, {_short(whole.step)} each"
     notes = []
     if whole.rows < batch:
-        notes.append(f"a step of {batch} rows is scaled up from steps of {whole.rows}")
+        notes.append(f"the time of a step of {batch} rows is extrapolated from steps of {whole.rows}")
         whole = whole.scaled(batch, max(1, rows.examples // batch))
     steps = whole.plan(budget, optim.epochs)
     seconds = whole.seconds(steps, budget)

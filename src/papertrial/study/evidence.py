@@ -134,7 +134,7 @@ def page(path: Path, files: Sequence[Path]) -> Page:
             Section("Overview", _overview(found) + ([_untried(found)] if path.is_dir() else [])),
             *(Section(tried.id, [*_about(tried.paper), *of_paper(tried)], _idea(tried)) for tried in found),
         ],
-        foot="Made from the lines of evidence and nothing else. This page is one file and fetches nothing from anywhere.",
+        foot="Made from the lines of evidence and nothing else. This page is a single file and loads nothing from the network.",
     )
 
 
@@ -153,7 +153,7 @@ def _overview(found: Sequence[Tried]) -> list[Any]:
         for tried in found
     ]
     blocks: list[Any] = [Table(["paper", *VERDICTS, "time"], rows, stacked=True)]
-    for verdict, title in ((FAILS, "What does not hold"), (CANNOT_TELL, "What cannot be told")):
+    for verdict, title in ((FAILS, "What does not hold"), (CANNOT_TELL, "What remains undecided")):
         lines = [f"{tried.id}: {row['text']}" for tried in found for row in tried.order if row["verdict"] == verdict]
         blocks += [Heading(title), Items(lines)] if lines else []
     if any(row["scale"] == "tiny" and row["kind"] == "trend" for tried in found for row in tried.order):
@@ -282,7 +282,7 @@ def _figures(tried: Tried) -> list[Any]:
         without.append(f"{listed(older)}: measured before there was a figure, so its points are not in the evidence.")
     blocks: list[Any] = [Heading("Figures")] if drawn or without else []
     if drawn:
-        words = "Lines are means over the seeds, circles are single seeds, bands reach from the least to the largest."
+        words = "Lines are means over the seeds, circles are single seeds, bands span the smallest to the largest."
         blocks += [Text(words, "note"), *([Grid(drawn, 400)] if drawn[1:] else drawn)]
     blocks += [Items(without)] if without else []
     blocks += [Code(tried.again(*(word for name in older for word in ("--claim", name))))] if older else []

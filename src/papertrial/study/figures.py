@@ -211,7 +211,7 @@ def confusion(title: str, words: str, counts: np.ndarray, classes: Sequence[str]
         "showscale": False,
         "xgap": 1 if few else 0,
         "ygap": 1 if few else 0,
-        "hovertemplate": "truly %{y}, said to be %{x}: %{customdata} (%{z:.1%})<extra></extra>",
+        "hovertemplate": "truth %{y}, answer %{x}: %{customdata} (%{z:.1%})<extra></extra>",
     }
     across = axis("answer", type="category", showgrid=False)
     down = axis("truth", type="category", autorange="reversed", showgrid=False)
@@ -236,7 +236,7 @@ def answers(title: str, words: str, truth: Sequence[float], answer: Sequence[flo
             "x": list(truth),
             "y": list(answer),
             "marker": {"color": "var(--c0)", "size": 6, "opacity": 0.6},
-            "hovertemplate": "truly %{x:.4g}, answered %{y:.4g}<extra></extra>",
+            "hovertemplate": "truth %{x:.4g}, answer %{y:.4g}<extra></extra>",
         },
     ]
     return Figure(title, traces, layout(axis("truth"), axis("answer")) | {"showlegend": False}, words, 340)

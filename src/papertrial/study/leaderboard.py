@@ -83,7 +83,7 @@ class Answers:
         out = np.array([name in set(raters) for name in self.raters])
         keep = ~out[self.rater]
         if not keep.any():
-            raise DataError("all raters would be left out", "ask for less of a rater")
+            raise DataError("all raters would be left out", "ask less of the raters")
         systems, items = (np.array(names) for names in (self.systems, self.items))
         # names that lost all their answers go too
         here = np.unique(self.system[keep] if self.other is None else np.r_[self.system[keep], self.other[keep]])

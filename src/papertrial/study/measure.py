@@ -46,7 +46,7 @@ def measure(
     if method.paper.kind != "analysis":
         known = [name for name, paper in registry.papers().items() if paper.kind == "analysis"]
         raise PapertrialError(
-            f"{analysis} is no analysis but of the kind {method.paper.kind}", did_you_mean(analysis, known)
+            f"{analysis} is of the kind {method.paper.kind}, not an analysis", did_you_mean(analysis, known)
         )
     config = _config(method, recipe, dict(settings or {}))
     if method.paper.trains:

@@ -173,7 +173,7 @@ def _encoder(model: Any, name: str) -> nn.Module:
     from torch import nn
 
     if not isinstance(model, nn.Module):
-        raise Declined(f"{name} is no neural network, so it has no layers to measure")
+        raise Declined(f"{name} is not a neural network, so it has no layers to measure")
     inner = getattr(model, "encoder", model)
     assert isinstance(inner, nn.Module)
     return inner

@@ -79,7 +79,9 @@ class Difference:
         if self.more_answers is not None:
             more = f"about {_rounded(self.more_answers):,} more answers would settle it"
         pairs = (
-            "" if self.low <= 0 <= self.high else " (alone it could be told, but all pairs are compared at once: Holm)"
+            ""
+            if self.low <= 0 <= self.high
+            else " (on its own it would count, but all pairs are compared at once: Holm)"
         )
         return f"{self.first} and {self.second}: cannot tell, {change}{pairs}; {more}"
 
@@ -148,7 +150,9 @@ class Board:
         """One sentence."""
         if len(self.rows) == 1:
             only = self.rows[0]
-            return f"{only.system} has {only.score:.3f} [{only.low:.3f}, {only.high:.3f}], and nothing to be compared with."
+            return (
+                f"{only.system} has {only.score:.3f} [{only.low:.3f}, {only.high:.3f}], and nothing to compare it with."
+            )
         first = self.rows[0].system
         beaten = [d.second for d in self.differences if d.first == first and d.word == BETTER]
         level = [d.second for d in self.differences if d.first == first and d.word == CANNOT_TELL]
@@ -158,7 +162,7 @@ class Board:
             reasons = {d.reason for d in self.differences}
             why = f": {reasons.pop()}" if len(reasons) == 1 and reasons != {""} else ""
             return f"Cannot tell any two systems apart{why}."
-        return f"{first} leads, but cannot be told from {_and(level)}."
+        return f"{first} leads, but cannot be told apart from {_and(level)}."
 
     def report(self) -> Report:
         """The board as a report: a table of systems, and lines on agreement, raters and differences."""
@@ -192,7 +196,7 @@ class Board:
         if self.alpha.reason:
             return f"not known: {self.alpha.reason}"
         ends = "" if math.isnan(self.alpha.low) else f" [{self.alpha.low:.2f}, {self.alpha.high:.2f}]"
-        return f"Krippendorff's alpha ({self.alpha.level}) {self.alpha.value:.2f}{ends}; 1 is full, 0 is chance"
+        return f"Krippendorff's alpha ({self.alpha.level}) {self.alpha.value:.2f}{ends}; 1 is perfect, 0 is chance"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -313,9 +317,9 @@ def _differences(where: Standing, order: np.ndarray, names: Sequence[str], kind:
     pairs = list(combinations(range(len(names)), 2))
     reason = ""
     if where.one_rater:
-        reason = "one rater alone: nobody knows how another would judge"
+        reason = "there is only one rater, and another may judge differently"
     elif where.items < stats.FEWEST_EXAMPLES:
-        reason = f"too few items to judge by; {stats.FEWEST_EXAMPLES} are the least"
+        reason = f"too few items to judge by; at least {stats.FEWEST_EXAMPLES} are needed"
     squares = []
     for first, second in pairs:
         contrast = np.zeros(len(names))

@@ -32,7 +32,7 @@ def page(report: Report) -> str:
                 Section("The numbers", [Table(report.head, report.rows)] if report.rows else []),
                 Section("Caveats", [Items(report.caveats)] if report.caveats else []),
             ],
-            foot="This page is one file and fetches nothing from anywhere.",
+            foot="This page is a single file and loads nothing from the network.",
         )
     )
 

@@ -215,7 +215,7 @@ def _of_comparison(folder: Path, data: bool) -> Page:
         Section("How to reproduce", report_blocks.reproduce(folder, study.every, _compare_command(study), study.card)),
     ]
     return Page(
-        f"papertrial comparison · {found.metric} · {counted(found.seeds, 'seed')} · {found.budget} a run",
+        f"papertrial comparison · {found.metric} · {counted(found.seeds, 'seed')} · {found.budget} per run",
         f"{verb} {listed(asked)} help on {name}?",
         _answers(study),
         sections,
@@ -260,17 +260,19 @@ def _result(study: _Compared) -> list[Any]:
     marked = [index for index, row in enumerate(found.rows) if row.role == "method"]
     notes = [
         "A square is the mean difference over the seeds, the bar its 95 % interval over seeds and test examples together;"
-        " an arrow goes on beyond the scale."
+        " an arrow points at what lies beyond the scale."
     ]
     if any(row.energy == ESTIMATED for row in found.rows):
         notes.append("Energy marked e is estimated, not measured.")
     if worth:
         notes.append(
-            f"Worth: labels that {found.reference} would need for the same {found.metric}, over those there are."
+            f"Worth: labels that {found.reference} would need for the same {found.metric}, as a multiple of those it has."
         )
         unknown = [(row.worth.reason, row.name) for row in found.rows if row.worth is not None and row.worth.reason]
         for reason in dict.fromkeys(reason for reason, _ in unknown):
-            notes.append(f"Unknown for {listed([name for why, name in unknown if why == reason])}: {reason}.")
+            named = [name for why, name in unknown if why == reason]
+            verb = "is" if len(named) == 1 else "are"
+            notes.append(f"Cannot say how many labels {listed(named)} {verb} worth: {reason}.")
     blocks: list[Any] = [
         Table([*head, *(["worth"] if worth else [])], rows, marked=marked),
         Text(" ".join(notes), "note"),
@@ -407,7 +409,7 @@ def _protocol(study: _Compared) -> list[Any]:
     said = found.protocol.partition(": ")
     items = [
         f"Task {said[0]}: {said[2]}.",
-        f"Every method may spend {found.budget} a run, tuning and pre-training included, and answers the same test examples"
+        f"Every method may spend {found.budget} per run, tuning and pre-training included, and answers the same test examples"
         " with the same seeds.",
         f"The reference, {found.reference}, "
         + (
@@ -415,8 +417,8 @@ def _protocol(study: _Compared) -> list[Any]:
             if study.asked.get("against")
             else "is the strongest baseline by validation, never by test."
         ),
-        "The interval of a difference is over seeds and test examples together. The words keep a chance of 5 % for all"
-        " methods together to see a difference where there is none.",
+        "The interval of a difference is over seeds and test examples together. The chance of a verdict where there is no"
+        " difference is at most 5 %, for all methods together.",
     ]
     if found.looks:
         items.append(f"Judged before with {listed(list(map(str, found.looks)))} seeds; each further look is stricter.")
@@ -457,8 +459,8 @@ def _of_run(folder: Path, data: bool) -> Page:
     label = card["method"]["name"] + (f" on {card['backbone']}" if card["backbone"] else "")
     name = card["data"]["name"]
     lead = (
-        "One run is no verdict: it says nothing of other seeds, and nothing of whether something simpler does as well."
-        f" For that, type: {shlex.join(['papertrial', 'compare', card['method']['name'], *report_blocks.data_words(card)])}"
+        "One run is not a verdict: it shows neither how much the seed matters nor whether something simpler does as well."
+        f" To find out, type: {shlex.join(['papertrial', 'compare', card['method']['name'], *report_blocks.data_words(card)])}"
     )
     sections = [
         Section("Result", _run_result(card)),
@@ -506,7 +508,7 @@ def _run_result(card: Mapping[str, Any]) -> list[Any]:
     blocks: list[Any] = [Table(["metric", "on test rows", "95 % interval over test rows"], rows)]
     if card["extra"]:
         extra = [[name, number(value)] for name, value in card["extra"].items()]
-        blocks.append(Fold("Further figures of the protocol", [Table(["figure", "value"], extra)]))
+        blocks.append(Fold("Other metrics", [Table(["figure", "value"], extra)]))
     return blocks
 
 

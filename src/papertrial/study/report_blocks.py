@@ -108,7 +108,7 @@ def curves(
                 title = f"Loss of {method}" + (f", {stage}" if stage else "")
                 losses.append(figures.lines(title, words, drawn, "steps", "loss", height=260))
     if losses:
-        each = counted(len(losses[0].data), "seed") if len(losses) == 1 else "a line a seed"
+        each = counted(len(losses[0].data), "seed") if len(losses) == 1 else "one line per seed"
         blocks += [
             Text(f"The loss on the training batches, {each}.", "note"),
             Grid(losses, 400) if losses[1:] else losses[0],
@@ -117,7 +117,7 @@ def curves(
     checks = [(run, *run.logged("validation")) for run in runs]
     drawn = [Line(run.method, run.seed, x, [sign * v for v in y], shade(run.method)) for run, x, y in checks if x]
     if drawn:
-        words = "after each epoch, on the rows kept aside to choose with; the best weights are kept"
+        words = "on the validation rows after each epoch; the best weights are kept"
         blocks.append(figures.lines(f"Validation {metric or 'score'}", words, drawn, "steps", metric or "score"))
     tuned = [_tuning(run, shade(run.method), metric) for run in runs if run.trials]
     if tuned:
@@ -146,7 +146,7 @@ def share_right(held: Mapping[str, np.ndarray], classes: Sequence[str]) -> Table
     right = {name: np.diag(counts) / np.maximum(counts.sum(axis=1), 1) for name, counts in held.items()}
     mean = np.mean(list(right.values()), axis=0)
     order = np.flatnonzero(totals)
-    caption = "Share of each class that is answered rightly"
+    caption = "Share of each class that is answered correctly"
     if len(order) > CLASSES:
         order = order[np.argsort(mean[order], kind="stable")][:CLASSES]
         caption += f"; the {CLASSES} hardest of {len(classes)} classes"
@@ -162,7 +162,7 @@ def scatter(run: Record) -> figures.Figure | None:
     held = (run.result or {}).get("answers", {})
     if "truth" not in held:
         return None
-    words = f"seed {run.seed}, {counted(len(held['truth']), 'test example')}; on the line the answer is the truth"
+    words = f"seed {run.seed}, {counted(len(held['truth']), 'test example')}; on the line the answer equals the truth"
     return figures.answers(f"Answers of {run.method}", words, held["truth"], held["answer"])
 
 
@@ -237,13 +237,13 @@ def _paper(card: Mapping[str, Any]) -> list[Any]:
 _COST = (
     "method",
     "runs",
-    "time a run",
+    "time per run",
     "steps",
     "examples seen",
     "trials",
     "parameters",
     "peak memory",
-    "energy a run",
+    "energy per run",
 )
 
 
@@ -291,7 +291,7 @@ def total(runs: Sequence[Record]) -> str:
     costs = [run.result["cost"] for run in runs if run.result is not None]
     fewer = sum(run.percent is not None for run in runs)
     words = f"In all {counted(len(costs), 'run')}, {duration(sum(cost['seconds'] for cost in costs))} of training"
-    words += f"; {counted(fewer, 'run')} of them on fewer labels, for the worth" if fewer else ""
+    words += f"; {fewer} of them on fewer labels, to find the worth" if fewer else ""
     energy = _energy(costs)
     if energy is None:
         return words + "."
@@ -316,7 +316,7 @@ def reproduce(folder: Path, runs: Sequence[Record], command: str, card: Mapping[
         ("machine", told(lambda place: f"{place['cpu']}, {counted(place['cores'], 'core')}, {place['system']}")),
         ("GPU", told(lambda place: ", ".join(place.get("gpus") or [])) or "none used"),
         ("threads", told(lambda place: place.get("threads"))),
-        ("commit", told(lambda place: place.get("commit")).replace("+", ", with changes that are not committed")),
+        ("commit", told(lambda place: place.get("commit")).replace("+", ", with uncommitted changes")),
         ("versions", f"Python {card['environment']['python']}, " + ", ".join(f"{k} {v}" for k, v in versions.items())),
         ("weights", "; ".join(dict.fromkeys(card["licence"]["weights"] for card in cards))),
     ]
@@ -352,7 +352,7 @@ def _files(folder: Path) -> list[tuple[Path, int]]:
 
 def foot(card: Mapping[str, Any]) -> str:
     version = card["environment"]["versions"].get("papertrial", "")
-    return f"Made by papertrial {version}. This page is one file and fetches nothing from anywhere."
+    return f"Made by papertrial {version}. This page is a single file and loads nothing from the network."
 
 
 def data_words(card: Mapping[str, Any]) -> list[str]:

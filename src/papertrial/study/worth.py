@@ -109,9 +109,9 @@ def _unusable(n: np.ndarray, errors: list[np.ndarray], own: np.ndarray) -> str:
     clear = _CLEAR * np.sqrt(noise[:-1] + noise[1:])
     if (fall < -clear).any():
         at = int(np.argmax(fall < -clear))
-        return f"the baseline was worse with {n[at + 1]:.0f} labels than with {n[at]:.0f}"
+        return f"the baseline's learning curve does not rise (it is worse with {n[at + 1]:.0f} labels than with {n[at]:.0f})"
     if means[0] - means[-1] <= _CLEAR * math.sqrt(noise[0] + noise[-1]):
-        return f"more labels did not clearly help the baseline between {n[0]:.0f} and {n[-1]:.0f}"
+        return f"the baseline's learning curve does not clearly rise between {n[0]:.0f} and {n[-1]:.0f} labels"
     return ""
 
 

@@ -177,7 +177,9 @@ class ImageTask:
                 "label at least two images of each class",
             )
         if len(kept) < (target[train] >= 0).sum():
-            notes.append(f"{revealed} labels a class are revealed: {len(kept)} of {len(train)} training images")
+            notes.append(
+                f"{revealed} labels per class are shown to methods: {len(kept)} of {len(train)} training images"
+            )
 
         pixels = data.pixels(*working_size(size))
         state = pixel_state(pixels, train, data)

@@ -102,7 +102,7 @@ class HumanJudgement:
     def build(self, method: Any, config: Any, optim: Any, prepared: Prepared, backbone: Any = None) -> Any:
         """Raises Declined for what is no metric."""
         if self.name not in method.paper.tasks:
-            raise Declined(f"{method.id} is no metric of texts", "type: papertrial list")
+            raise Declined(f"{method.id} is not a metric of texts", "type: papertrial list")
         if method.paper.kind != "estimator":
             raise Declined(f"{method.id} is of the kind {method.paper.kind}, which the task {self.name} cannot train")
         return method.module.build(config, prepared.facts)

@@ -151,7 +151,7 @@ class ImageGeneration:
     def answers(self, outputs: np.ndarray, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Raises Declined: a generator answers nothing."""
         raise Declined(
-            "a generator has no answer for each example", "papertrial generate draws pictures, evaluate judges them"
+            "a generator gives no answer for each example", "papertrial generate draws pictures, evaluate judges them"
         )
 
 

@@ -155,7 +155,7 @@ class LanguageModeling:
     def answers(self, outputs: np.ndarray, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Raises Declined: a language model answers with text."""
         raise Declined(
-            "a language model has no answer for each example",
+            "a language model gives no answer for each example",
             "papertrial generate goes on with a text, evaluate judges one",
         )
 
@@ -256,7 +256,7 @@ def _tell_repeats(train: Ragged, test: Ragged, notes: list[str]) -> None:
     again = np.isin(alike[len(lines[0]) :], alike[: len(lines[0])]) & (sizes >= LINE)
     share = sizes[again].sum() / max(int(sizes.sum()), 1)
     if share >= 0.01:
-        notes.append(f"{share:.0%} of the test text stands in the training text too, line for line")
+        notes.append(f"{share:.0%} of the test text is in the training text too, line for line")
 
 
 def _require_whole(tokeniser: Any, texts: Ragged) -> None:

@@ -92,7 +92,7 @@ class SentenceSimilarity:
         if look.kind not in self.kinds:
             return Supports(False, f"it takes pairs of texts, and {look.name} is {look.what}")
         if look.kind == "text":
-            return Supports(not look.numbers.get("labelled"), "its texts have labels, and are no pairs", judges=False)
+            return Supports(not look.numbers.get("labelled"), "its texts have labels and are not pairs", judges=False)
         if not look.numbers.get("scored"):
             return Supports(
                 not look.numbers.get("classes"),
@@ -150,7 +150,7 @@ class SentenceSimilarity:
             state |= {"low": float(target[train][scored].min()), "high": float(target[train][scored].max())}
             met = np.isin(data.sides[:, test], data.sides[:, train]).any(axis=0).mean()
             if met:
-                notes.append(f"{met:.0%} of the test pairs have a sentence that also stands in a training pair")
+                notes.append(f"{met:.0%} of the test pairs have a sentence that is also in a training pair")
         prepared = part(train)
         facts = Facts(
             "pairs", len(train), int(scored.sum()), outputs=1, **sizes(stacked([prepared["first"], prepared["second"]]))
@@ -226,7 +226,7 @@ class SentenceSimilarity:
     def outputs(self, model: Any, head: Mapping[str, np.ndarray], split: Split) -> np.ndarray:
         """(N,) float64: on the scale of the scores for supervised models, cosines for the others."""
         if "second" not in split:
-            raise DataError("sentences alone are no pairs to answer for", "give pairs, or embed them")
+            raise DataError("single sentences are not pairs to answer for", "give pairs, or embed them")
         if not isinstance(model, nn.Module):
             return np.asarray(model.outputs(split), dtype=np.float64)
         first, second = (_unit(self._side(model, split, name)) for name in self.inputs)

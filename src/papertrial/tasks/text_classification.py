@@ -94,7 +94,9 @@ class TextClassification:
                 "label two texts of each class or more",
             )
         if len(kept) < labelled.sum():
-            notes.append(f"{revealed} labels a class are revealed: {len(kept)} of {len(train)} training texts")
+            notes.append(
+                f"{revealed} labels per class are shown to methods: {len(kept)} of {len(train)} training texts"
+            )
         counts = np.bincount(target[target >= 0])
         lopsided = bool(counts.max() > LOPSIDED * counts.sum())
         if lopsided:

@@ -111,7 +111,7 @@ class TextToText:
         if look.kind not in self.kinds:
             return Supports(False, f"it takes texts or pairs of them, and {look.name} is {look.what}")
         if look.kind == "pairs" and (numbers.get("scored") or numbers.get("classes")):
-            return Supports(False, "its pairs have scores or labels: the second text is no answer to the first")
+            return Supports(False, "its pairs have scores or labels: the second text is not an answer to the first")
         if numbers.get("labelled") and numbers.get("classes", 0) < 2:
             return Supports(False, "all labels are the same class")
         return Supports(True, judges=look.kind == "pairs" or bool(numbers.get("labelled")))

@@ -60,7 +60,7 @@ def require_extra_states(model: nn.Module, states: Mapping[str, Tensor]) -> None
     differing += [name for name in held.keys() & states.keys() if not torch.equal(held[name].cpu(), states[name])]
     if differing:
         raise PapertrialError(
-            f"the checkpoint was made with another {differing[0] or 'model'} than is made of the data now",
+            f"the checkpoint was made with another {differing[0] or 'model'} than the data gives now",
             "add --fresh to start over, or install the packages that the run began with",
         )
 

@@ -101,7 +101,7 @@ class _Rapl:
         self._range = [int((zone / "max_energy_range_uj").read_text()) for zone in zones]
         self._last = self._counters()
         if not any(self._last):
-            raise ValueError("the counters stand still, as in some virtual machines")
+            raise ValueError("the counters do not move, as in some virtual machines")
         self._microjoules = 0
         names = ", ".join(dict.fromkeys((zone / "name").read_text().strip() for zone in zones))
         self._how = f"CPU measured by RAPL ({names})"
@@ -200,7 +200,7 @@ def _model_of_power() -> tuple[float, str]:
         cpu = CPU.from_utils(output_dir="", mode="constant", model=found.model, tdp=found.tdp).total_power().W
         memory = RAM(tracking_mode="machine").total_power().W
     guessed = found.tdp in (None, DEFAULT_POWER_PER_CORE * count_cpus())
-    rule = "a guess, since its table lacks this CPU" if guessed else f"half of its {found.tdp:g} W by design"
+    rule = "a guess: this CPU is not in its table" if guessed else f"half of its {found.tdp:g} W by design"
     version = metadata.version("codecarbon")
     return cpu + memory, f"CodeCarbon {version}, constant {cpu:g} W for {found.model} ({rule}), {memory:g} W for memory"
 

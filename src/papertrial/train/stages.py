@@ -33,7 +33,7 @@ def stages_of(model: nn.Module, optim: Optim) -> list[Stage]:
     if not stages or len({stage.name for stage in stages}) < len(stages):
         raise ValueError(f"the stages of a system need names of their own, and are {[stage.name for stage in stages]}")
     if any(stage.share <= 0 for stage in stages) or not math.isclose(sum(stage.share for stage in stages), 1.0):
-        raise ValueError(f"the shares of the stages are {[stage.share for stage in stages]}, and add up to no 1")
+        raise ValueError(f"the shares of the stages are {[stage.share for stage in stages]}, which do not add up to 1")
     if optim.patience:
         raise Declined(
             "a system of several stages is judged when all are trained, so none of them can stop early",

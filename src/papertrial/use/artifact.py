@@ -98,7 +98,7 @@ class Artifact:
         """Answers as named columns of equal length: `example`, `prediction`, and a probability per class."""
         if hasattr(self.model, "draw"):
             raise Declined(
-                f"{self.card['method']['name']} draws pictures and has no answer for each example",
+                f"{self.card['method']['name']} draws pictures and gives no answer for each example",
                 f"type: papertrial generate {self.folder}",
             )
         split, opened = self.encode(data)

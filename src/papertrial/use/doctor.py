@@ -47,7 +47,7 @@ def _torch() -> list[Check]:
         else "no GPU, runs on the CPU"
     )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    on_cpu = "on this CPU fp32 is faster" if emulates_bf16() else "on a CPU --set precision=bf16 takes it"
+    on_cpu = "on this CPU fp32 is faster" if emulates_bf16() else "on this CPU --set precision=bf16 turns it on"
     bf16 = f"bf16 is used on GPUs that have it; {on_cpu}; fp16 on a CPU is refused (it is slow and overflows)"
     return [
         _check("torch", "ok", f"{torch.__version__}, {device}"),
@@ -64,7 +64,7 @@ def _energy() -> Check:
     from papertrial.train.energy import energy_source
 
     source = energy_source()
-    return _check("energy", "missing" if source.label == UNKNOWN else "ok", f"{source.label}: {source.how}")
+    return _check("energy", "missing" if source.label == UNKNOWN else "ok", source.how or source.label)
 
 
 def _openmp() -> Check:

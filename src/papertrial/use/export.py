@@ -49,7 +49,7 @@ def export(artifact: Artifact, to: str, out: Path | str | None = None, data: Any
         raise PapertrialError(f"there is no format {to!r}", did_you_mean(to, SUFFIXES))
     path = Path(out) if out is not None else artifact.folder / f"model{SUFFIXES[to]}"
     if path.suffix != SUFFIXES[to] or path.is_dir():
-        raise PapertrialError(f"{path} is no name for the format {to}", f"end it with {SUFFIXES[to]}")
+        raise PapertrialError(f"{path} is not a file name for the format {to}", f"end it with {SUFFIXES[to]}")
     for package in ("onnx", "onnxscript", "onnxruntime") if to == "onnx" else ():
         if importlib.util.find_spec(package) is None:
             raise missing_extra("export --to onnx", package, "export")

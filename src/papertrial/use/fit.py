@@ -417,7 +417,7 @@ def _tell_licence(resolved: Resolved) -> str:
     network = resolved.backbone or resolved.method
     config = resolved.backbone_config if resolved.backbone else resolved.config
     if not hasattr(network.module, "licence"):
-        return "fresh weights: yours"
+        return "fresh weights, so they are yours"
     licence: str = network.module.licence(config)
     if processes.is_main():
         _say_once(f"weights     {licence}")
@@ -564,7 +564,7 @@ def _card(
         "licence": {
             "weights": f"trained here from {licence}",
             "code": "Apache-2.0",
-            "data": "not known to papertrial: the weights carry what its licence asks",
+            "data": "not known to papertrial: what it asks holds for these weights too",
         },
         "environment": environment(),
         **{

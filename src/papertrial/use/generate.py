@@ -89,7 +89,7 @@ def generate(
     if beams > 1 and drawn:
         raise PapertrialError("beams search and draw nothing", "leave temperature, top_k and top_p out, or beams")
     if 1 < beams < samples:
-        raise PapertrialError(f"{beams} beams find no {samples} texts", f"type --beams {samples} or fewer texts")
+        raise PapertrialError(f"{beams} beams cannot find {samples} texts", f"type --beams {samples} or fewer texts")
     if beams == 1 < samples and choice.temperature == 0:
         raise PapertrialError(f"the most probable text is the same {samples} times", "add --temperature 1 or --beams")
 

@@ -71,7 +71,7 @@ def predictor(artifact: Artifact) -> Predictor:
     """
     if hasattr(artifact.model, "draw"):
         raise Declined(
-            f"{artifact.card['method']['name']} draws pictures from a seed, which is no module from inputs to answers",
+            f"{artifact.card['method']['name']} draws pictures from a seed, which is not a module from inputs to answers",
             f"type: papertrial generate {artifact.folder}",
         )
     model, facts = artifact.model, artifact.card["facts"]
@@ -91,7 +91,7 @@ def predictor(artifact: Artifact) -> Predictor:
         found = Predictor(model.as_module(), "probabilities" if facts["classes"] else "value", absent=absent)
     else:
         raise Declined(
-            f"{artifact.card['method']['name']} is no network, so there is nothing to take away but its own files",
+            f"{artifact.card['method']['name']} is not a network, so there is nothing to take away but its own files",
             f"they are in {artifact.folder / ESTIMATOR}",
         )
     return found.eval()

@@ -37,14 +37,15 @@ def index(
     kind: Annotated[
         str | None,
         typer.Option(
-            help="How vectors are found: flat, hnsw, ivf or pq; by their number when left out.", show_default=False
+            help="Index of the vectors: flat, hnsw, ivf or pq; chosen by their number when left out.",
+            show_default=False,
         ),
     ] = None,
     stem: Annotated[
         bool | None,
-        typer.Option("--stem/--no-stem", help="Take English plurals for their singular.", show_default=False),
+        typer.Option("--stem/--no-stem", help="Treat English plurals like their singular.", show_default=False),
     ] = None,
-    add: Annotated[bool, typer.Option("--add", help="Keep documents that CORPUS does not have.")] = False,
+    add: Annotated[bool, typer.Option("--add", help="Keep documents that are not in CORPUS.")] = False,
     delete: Annotated[
         list[str] | None, typer.Option(help="Id of a document to remove; may be repeated.", show_default=False)
     ] = None,
@@ -94,7 +95,7 @@ def search(
         typer.Option(help="hybrid, bm25 or dense; hybrid where the index has vectors.", show_default=False),
     ] = None,
     rerank: Annotated[
-        Path | None, typer.Option(help="Run of a reranker that orders what was found anew.", show_default=False)
+        Path | None, typer.Option(help="Run of a reranker that puts the results into a new order.", show_default=False)
     ] = None,
     json: Json = False,
 ) -> None:

@@ -19,7 +19,8 @@ def new(
     ],
     kind: Annotated[str, typer.Option(help="architecture or objective.")] = "architecture",
     out: Annotated[
-        Path | None, out_option("Folder of a package of its own, even inside of a checkout.", show_default=False)
+        Path | None,
+        out_option("Write a package of its own into this folder, even inside a checkout.", show_default=False),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -39,8 +40,8 @@ def new(
 def rasp(
     file: Annotated[Path | None, typer.Argument(help="A program, FILE.rasp.", show_default=False)] = None,
     code: Annotated[str | None, typer.Option("-c", help="Statements to run, after FILE.", show_default=False)] = None,
-    example: Annotated[str, typer.Option(help="Input on which results are shown.")] = "hello",
-    interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Then start the prompt.")] = False,
+    example: Annotated[str, typer.Option(help="Input to show results on.")] = "hello",
+    interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Start the prompt afterwards.")] = False,
     compile_: Annotated[
         str | None,
         typer.Option("--compile", help="Program to compile to a PyTorch transformer in --out.", show_default=False),

@@ -58,7 +58,7 @@ DataArgument = Annotated[str, typer.Argument(help=DATA_HELP, show_default=False)
 Method = Annotated[str, typer.Argument(help="A paper or baseline.", autocompletion=complete_method, show_default=False)]
 Target = Annotated[
     str | None,
-    typer.Option(help="Column to predict in a table; guessed and said when left out.", show_default=False),
+    typer.Option(help="Column of a table to predict; when left out, it is guessed and named.", show_default=False),
 ]
 TaskName = Annotated[
     str | None,

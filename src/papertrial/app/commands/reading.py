@@ -12,6 +12,7 @@ from papertrial.app import printing
 from papertrial.app.commands.options import DataArgument, Json, Target, complete_paper
 from papertrial.core import registry
 from papertrial.core.errors import PapertrialError, did_you_mean
+from papertrial.core.wording import counted
 
 
 def list_(
@@ -98,7 +99,7 @@ def read(
 def look(
     data: DataArgument,
     target: Target = None,
-    every: Annotated[bool, typer.Option("--all", help="Say of every task and paper why it does not fit.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Say for every task and paper why it does not fit.")] = False,
     json: Json = False,
 ) -> None:
     """The facts of your data before anything trains, the tasks it fits, and the papers that accept it."""
@@ -117,7 +118,7 @@ def look(
         return
     accepted = [name for name, reason in fitting.papers.items() if reason == ""]
     tasks, papers = (fitting.tasks, fitting.papers) if every else (fitting.near_tasks, fitting.near_papers)
-    aside = len(fitting.tasks) - len(tasks), len(fitting.papers) - len(papers)
+    hidden = [(len(fitting.tasks) - len(tasks), "task"), (len(fitting.papers) - len(papers), "paper")]
     printing.say(
         "",
         *printing.labelled(("fits", name) for name, reason in tasks.items() if reason == ""),
@@ -125,10 +126,8 @@ def look(
         *printing.labelled([("papers", ", ".join(accepted) or "none on the shelf")]),
         *printing.labelled(("declines", line) for line in _by_reason(papers)),
     )
-    if any(aside):
-        printing.say(
-            *printing.labelled([("aside", f"{aside[0]} tasks and {aside[1]} papers for other uses: --all says why")])
-        )
+    if left := " and ".join(counted(count, word) for count, word in hidden if count):
+        printing.say(*printing.labelled([("not shown", f"{left} that need other data (list them with --all)")]))
     if accepted:
         verb = "compare" if facts.numbers.get("labelled") else "fit"
         extra = f" --target {quote(target)}" if target else ""

@@ -20,13 +20,13 @@ def web(
         ),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to bind to; other machines reach 0.0.0.0, with the token it prints.")
+        str, typer.Option(help="Address to bind to; 0.0.0.0 lets other machines in, with the token it prints.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes any that is free.", min=0, max=65535)] = 8000,
     url: Annotated[
         str | None,
         typer.Option(
-            help="The address at which a proxy passes the site on, such as https://lab.example.org; cookies are then for https alone.",
+            help="Public address of the proxy in front, such as https://lab.example.org; cookies are then for https only.",
             show_default=False,
         ),
     ] = None,
@@ -34,9 +34,11 @@ def web(
         list[Path] | None, typer.Option(help="Index to search; may be repeated.", show_default=False)
     ] = None,
     judge: Annotated[
-        str | None, typer.Option(help="Database of judgements, whose pages stand under /judge.", show_default=False)
+        str | None, typer.Option(help="Database of judgements; its pages are under /judge.", show_default=False)
     ] = None,
-    evidence: Annotated[Path | None, typer.Option(help="Folder of the evidence on claims.", show_default=False)] = None,
+    evidence: Annotated[
+        Path | None, typer.Option(help="Folder with the evidence on claims.", show_default=False)
+    ] = None,
 ) -> None:
     """The shelf, runs as they go, search and judgements as a site on this machine. Ctrl-C ends it."""
     from papertrial.app.site import serve

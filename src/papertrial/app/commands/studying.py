@@ -65,7 +65,7 @@ def compare(
     against: Annotated[
         str | None,
         typer.Option(
-            help="Baseline to measure differences to; by default the one that validates best.", show_default=False
+            help="Baseline to compare with; by default the one with the best validation score.", show_default=False
         ),
     ] = None,
     backbone: Backbone = None,
@@ -82,7 +82,7 @@ def compare(
         str | None,
         typer.Option(help="Ray cluster, such as auto; one is started here when left out.", show_default=False),
     ] = None,
-    cores: Annotated[int, typer.Option(help="Cores of each run on Ray.", min=1)] = 1,
+    cores: Annotated[int, typer.Option(help="Cores per run on Ray.", min=1)] = 1,
     out: Out = None,
     fresh: Fresh = False,
     quiet: Quiet = False,
@@ -123,7 +123,7 @@ def report(
     ] = True,
     json: Json = False,
 ) -> None:
-    """One HTML page that needs no network: the verdict, what it rests on, what it cost, how to get it again."""
+    """One HTML page that needs no network: the verdict, what it rests on, what it cost, how to reproduce it."""
     from papertrial.study.report import report as write_report
 
     written = write_report(folder, out, data=data)
@@ -229,7 +229,7 @@ def measure(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """What does an analysis say of this model, or of this data? A table, a sentence, report.json and plot.html."""
+    """What does an analysis say about this model, or this data? A table, a sentence, report.json and plot.html."""
     from papertrial.core.recipe import parse_settings
     from papertrial.study.measure import measure as run_measure
 

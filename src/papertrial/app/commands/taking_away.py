@@ -13,7 +13,7 @@ from papertrial.app.commands.options import Json, Out, RunFolder, data_option, o
 
 CheckData = Annotated[
     str | None,
-    data_option("Rows to compare the answers on; by default those of the run where they are found by name."),
+    data_option("Rows to compare the answers on; by default those of the run, if they are found by name."),
 ]
 
 

@@ -69,7 +69,7 @@ def fit(
     quiet: Quiet = False,
     json: Json = False,
     help_: Annotated[
-        bool, typer.Option("--help", "-h", help="Show this, or with a PAPER its options with their sources.")
+        bool, typer.Option("--help", "-h", help="Show this; with a PAPER also its options and where they come from.")
     ] = False,
 ) -> None:
     """Train one paper on your data. The same command resumes a run that was stopped; nothing is lost."""

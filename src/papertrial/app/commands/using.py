@@ -38,7 +38,7 @@ def predict(
     out: Annotated[Path, out_option("File to write: .csv, .jsonl or .parquet.")] = Path("predictions.csv"),
     json: Json = False,
 ) -> None:
-    """Answers of a trained model for new data."""
+    """What a trained model answers for new data."""
     from papertrial.use.answer_files import check_table_name, write_table
     from papertrial.use.artifact import Artifact
 
@@ -94,7 +94,7 @@ def generate(
     prompt: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Texts to go on with or to answer, nothing to begin with when left out; captions of pictures.",
+            help="Texts to continue or to answer; captions, for pictures. When left out, a text begins from nothing.",
             show_default=False,
         ),
     ] = None,
@@ -103,7 +103,7 @@ def generate(
     ] = None,
     stdin: Annotated[bool, typer.Option("--stdin", help="Standard input is the prompt.")] = False,
     length: Annotated[
-        int, typer.Option("--length", "-l", help="Most tokens of a text; bytes of a byte model.", min=1)
+        int, typer.Option("--length", "-l", help="Maximum number of tokens (bytes, for a byte model).", min=1)
     ] = 200,
     temperature: Annotated[
         float | None,
@@ -112,17 +112,19 @@ def generate(
             "-t",
             min=0,
             show_default=False,
-            help="0 takes the most probable token, 1 draws as the model says (default for prompts; 0 for answers).",
+            help="0 takes the most probable token, 1 samples from the model as it is (default for prompts; 0 for answers).",
         ),
     ] = None,
-    top_k: Annotated[int, typer.Option("--top-k", help="Draw from the k most probable tokens; 0 for all.", min=0)] = 0,
+    top_k: Annotated[
+        int, typer.Option("--top-k", help="Sample from the k most probable tokens; 0 for all.", min=0)
+    ] = 0,
     top_p: Annotated[
-        float, typer.Option("--top-p", help="Draw from the fewest tokens that have this probability together.", max=1)
+        float, typer.Option("--top-p", help="Sample from the fewest tokens whose probabilities add up to this.", max=1)
     ] = 1.0,
     beams: Annotated[
-        int, typer.Option("--beams", help="Search for the most probable text with so many beams.", min=1)
+        int, typer.Option("--beams", help="Search for the most probable text with this many beams.", min=1)
     ] = 1,
-    length_penalty: Annotated[float, typer.Option(help="Of beams: larger values favour longer texts.")] = 1.0,
+    length_penalty: Annotated[float, typer.Option(help="With beams: larger values favour longer texts.")] = 1.0,
     seed: Annotated[int, seed_option("Seed of the first text or picture; the others have the next ones.")] = 0,
     samples: Annotated[
         int | None,
@@ -132,7 +134,7 @@ def generate(
             "-n",
             min=1,
             show_default=False,
-            help="Texts per prompt, 1 when left out; pictures of each class or caption, 16 when left out.",
+            help="Texts per prompt, 1 when left out; pictures per class or caption, 16 when left out.",
         ),
     ] = None,
     label: Annotated[
@@ -165,8 +167,7 @@ def generate(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Let a trained model make things: a language model writes, and the text is printed as it comes; a generator draws
-    pictures into a folder."""
+    """Let a trained model write or draw: a text is printed as it is written, pictures go into a folder."""
     from papertrial.use.artifact import Artifact
     from papertrial.use.generate import generate as run_generate
     from papertrial.use.generate import writer
@@ -242,5 +243,5 @@ def _prompts(given: list[str], file: Path | None, stdin: bool) -> list[str]:
     try:
         text = (sys.stdin.buffer.read() if file is None else file.read_bytes()).decode("utf-8")
     except (OSError, UnicodeError) as error:
-        raise PapertrialError(f"{file or 'standard input'} is no UTF-8 text that can be read ({error})") from None
+        raise PapertrialError(f"{file or 'standard input'} is not readable UTF-8 text ({error})") from None
     return [text.removesuffix("\n").removesuffix("\r")]

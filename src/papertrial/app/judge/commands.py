@@ -72,7 +72,7 @@ def new(
     outputs: Annotated[
         list[str],
         typer.Argument(
-            help="JSONL or CSV with item, system and output (or text, or image: a path); or one file a system, SYSTEM=FILE.",
+            help="JSONL or CSV with item, system and output (or text, or image: a path); or one file per system, SYSTEM=FILE.",
             show_default=False,
         ),
     ],
@@ -85,7 +85,7 @@ def new(
         int,
         typer.Option(
             "--labels-per-item",
-            help="Raters for each output or pair; GENIE: more items rather than more labels.",
+            help="Raters for each output or pair; GENIE advises more items rather than more labels.",
             min=1,
         ),
     ] = 1,
@@ -96,14 +96,14 @@ def new(
         ),
     ] = None,
     against: Annotated[
-        str | None, typer.Option(help="In pairs: compare with this system alone.", show_default=False)
+        str | None, typer.Option(help="For pairs: compare with this system only.", show_default=False)
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="Folder that paths of images begin at, if not the file's own.", show_default=False),
+        typer.Option(help="Folder that image paths are relative to, if not the file's own.", show_default=False),
     ] = None,
     minutes: Annotated[
-        float, typer.Option(help="After which an item that somebody let lie may go to another rater.", min=0.1)
+        float, typer.Option(help="Minutes until an item that was left unanswered may go to another rater.", min=0.1)
     ] = 30,
     url: Address = _URL,
     json: Json = False,
@@ -118,7 +118,7 @@ def new(
         raise PapertrialError("the study has no name", "type: papertrial judge new NAME OUTPUTS")
     if labels > raters:
         raise PapertrialError(
-            f"{labels} labels an item need as many raters, and there are {raters}", f"type: --raters {labels}"
+            f"{labels} labels per item need as many raters, but there are {raters}", f"type: --raters {labels}"
         )
     asked = find_template(template)
     material = read(outputs, asked, checks=checks, against=against, images=images)
@@ -148,7 +148,7 @@ def new(
         ("study", called),
         ("asks", f"{asked.name}: {'; '.join(question.text for question in asked.questions)}"),
         ("of", f"{counted(len(material.units), what)}: {counted(items, 'item')}, {', '.join(sorted(systems))}"),
-        ("labels", f"{labels} each, {counted(study.share, what)} a rater"),
+        ("labels", f"{labels} each, {counted(study.share, what)} per rater"),
         ("checks", f"{len(material.checks)}, one in about {study.check_every}" if material.checks else "none: --checks FILE adds some"),
         ("kept in", store.name),
     ]  # fmt: skip
@@ -165,7 +165,7 @@ def serve(
     url: Annotated[
         str | None,
         typer.Option(
-            help="The address at which a proxy passes the pages on, such as https://judge.example.org; cookies are then for https alone.",
+            help="Public address of the proxy in front, such as https://judge.example.org; cookies are then for https only.",
             show_default=False,
         ),
     ] = None,
@@ -218,7 +218,7 @@ def invite(
 def link(
     study: Name,
     rater: Annotated[
-        str | None, typer.Argument(help="Whose; the administrator's when left out.", show_default=False)
+        str | None, typer.Argument(help="The rater it is for; the administrator when left out.", show_default=False)
     ] = None,
     db: Database = _FILE,
     url: Address = _URL,
@@ -323,7 +323,7 @@ def results(
     everyone: Annotated[
         bool,
         typer.Option(
-            "--everyone", help="Count raters too who are almost certainly noisy by their checks (GENIE: 0.99)."
+            "--everyone", help="Also count raters whose checks say that they are almost certainly noisy (GENIE: 0.99)."
         ),
     ] = False,
     json: Json = False,

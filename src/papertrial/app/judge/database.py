@@ -166,7 +166,7 @@ def _engine(place: str, create: bool) -> tuple[str, sql.Engine]:
             url = None
         if url is None or url.get_backend_name() not in ("postgresql", "postgres"):
             raise PapertrialError(
-                f"{place.partition('://')[0]}:// is no database of ours",
+                f"{place.partition('://')[0]}:// is not a database that can be used",
                 "name a file, or postgresql://user:password@host/database",
             )
         name = url.render_as_string(hide_password=True)

@@ -137,7 +137,7 @@ def _entries(files: Sequence[str], images: Path | None, notes: list[str]) -> dic
             entry.outputs[system] = made
             beside.setdefault(item, []).append(row)
     if not entries:
-        raise DataError("the files hold no outputs", "write one output a row")
+        raise DataError("the files hold no outputs", "write one output per row")
     systems = {system for entry in entries.values() for system in entry.outputs}
     telling: dict[str, None] = {}
     for item, fields in beside.items():
@@ -190,7 +190,7 @@ def _own_picture(row: dict[str, str], where: str, folder: Path, column: str = "i
 def rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """(`file, line n`, columns as text) of a JSONL or CSV file. Raises DataError that names the line."""
     if path.suffix.lower() not in (".jsonl", ".csv"):
-        raise DataError(f"{path} is no file of outputs", "give a .jsonl or a .csv file")
+        raise DataError(f"{path} is not a file of outputs", "give a .jsonl or a .csv file")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -214,7 +214,7 @@ def _json_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             row = json.loads(words)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}, line {line}: not JSON ({error})", "write one object a line") from None
+            raise DataError(f"{path}, line {line}: not JSON ({error})", "write one object per line") from None
         if not isinstance(row, dict):
             raise DataError(f"{path}, line {line}: not an object", 'write {"item": ..., "system": ..., "output": ...}')
         yield line, row
@@ -329,6 +329,6 @@ def _right(answer: str, template: Template, where: str) -> dict[str, list[float]
         for word in words:
             if word not in by_question[name]:
                 known = did_you_mean(word, by_question[name]) if word else f"one of {', '.join(by_question[name])}"
-                raise DataError(f"{where}: {word!r} is no answer to {name!r}", known)
+                raise DataError(f"{where}: {word!r} is not an answer to {name!r}", known)
         right[name] = [by_question[name][word] for word in words]
     return right

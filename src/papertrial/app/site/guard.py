@@ -21,7 +21,7 @@ from urllib.parse import parse_qs, quote
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 #: bytes that a request may bring where nothing else is said
 MOST = 1 << 20
-_TOO_MUCH = (413, "This is too much at once.")
+_TOO_MUCH = (413, "This request is too large.")
 _READS = ("GET", "HEAD", "OPTIONS")
 #: what has no business in a path: parts that lead upwards, other separators, and characters that are not shown
 _STRANGE = re.compile(r"(^|/)\.{1,2}(/|$)|[\\\x00-\x1f\x7f]")
@@ -127,7 +127,7 @@ class Guard:
         """Status and words for a request that is not let through, whoever sends it."""
         host = headers.get("host", [])
         if len(host) != 1 or not self._own(host[0]):
-            return 400, "This server does not go by that name."
+            return 400, "This server is not known by that name."
         if _STRANGE.search(scope["path"]) or re.search(rb"%(2f|5c|00)", scope.get("raw_path") or b"", re.IGNORECASE):
             return 400, "There is no such address."
         if scope["method"] not in _READS:
@@ -139,7 +139,7 @@ class Guard:
                 return 403, "This was sent from another site."
         length = headers.get("content-length", ["0"])
         if len(length) != 1 or not re.fullmatch(r"\d{1,18}", length[0]):
-            return 400, "The length of this request is no number."
+            return 400, "The length of this request is not a number."
         if int(length[0]) > self._most(scope["path"]):
             return _TOO_MUCH
         return None

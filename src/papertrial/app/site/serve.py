@@ -41,7 +41,7 @@ def listen(host: str, port: int) -> socket.socket:
         )[0]
     except (OSError, UnicodeError, OverflowError):
         raise PapertrialError(
-            f"{host} is no address of this machine", "leave out --host for this machine alone"
+            f"{host} is not an address of this machine", "leave out --host for this machine alone"
         ) from None
     listening = socket.socket(family, kind, protocol)
     try:
@@ -61,7 +61,7 @@ def _refused(host: str, port: int, error: OSError) -> PapertrialError:
     if error.errno in (errno.EACCES, errno.EPERM):
         return PapertrialError(f"port {port} may not be used", "choose one above 1023")
     if error.errno == errno.EADDRNOTAVAIL:
-        return PapertrialError(f"{host} is no address of this machine", "leave out --host for this machine alone")
+        return PapertrialError(f"{host} is not an address of this machine", "leave out --host for this machine alone")
     return PapertrialError(f"{host}:{port} cannot be used: {(error.strerror or str(error)).lower()}")
 
 
@@ -88,7 +88,8 @@ def home_of(url: str) -> str:
     more = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
     if parts.scheme not in ("http", "https") or not name or more:
         raise PapertrialError(
-            f"{url!r} is no address of a site", "name one such as https://judge.example.org, with nothing behind it"
+            f"{url!r} is not the address of a site",
+            "name one such as https://judge.example.org, with nothing behind it",
         )
     usual = {"http": 80, "https": 443}[parts.scheme]
     name = f"[{name}]" if ":" in name else name

@@ -126,7 +126,7 @@ def _going(entry: Entry, folder: Path) -> list[Path]:
 
 def _progress(entry: Entry) -> list[Any]:
     if not entry.parts:
-        return [Text("It has begun, and no step is logged yet.", "note")]
+        return [Text("It has begun; no step is logged yet.", "note")]
     return [Bars("", [(part.name or "training", part.share or 0.0, progress(part)) for part in entry.parts])]
 
 
@@ -166,7 +166,7 @@ def _log(record: report_blocks.Record | None) -> list[Any]:
             for row in history:
                 newest |= row
     rows = [[name, number(value) if isinstance(value, float) else str(value)] for name, value in newest.items()]
-    return [Fold("The newest values of the log", [Table(["value", "newest"], rows)])] if rows else []
+    return [Fold("The latest values in the log", [Table(["value", "newest"], rows)])] if rows else []
 
 
 def _settings(config: dict[str, Any]) -> list[Any]:
@@ -219,7 +219,7 @@ def _comparison(entry: Entry, folder: Path) -> Page:
         f"{entry.method} on {entry.data}" if entry.method else entry.path,
         answers,
         [
-            Section("Result", blocks, "Of the rounds that are complete." if blocks else ""),
+            Section("Result", blocks, "From the rounds that are complete." if blocks else ""),
             Section("Runs", [_runs(entry)]),
             Section("Learning", curves),
             Section("Cost", [Text(report_blocks.total(done))] if done else []),
@@ -241,7 +241,7 @@ def _runs(entry: Entry) -> Table:
         ]
         for run in order
     ]
-    return Table(["run", "seed", "result, or how far it is", "time"], rows, words=3, stacked=True)
+    return Table(["run", "seed", "result or progress", "time"], rows, words=3, stacked=True)
 
 
 def address(path: str) -> str:

@@ -202,7 +202,9 @@ class Collection(Data):
         self.title_bytes = np.array(titles, dtype=np.int64)
         self._place = place
         if twice:
-            self.note(f"{counted(len(twice), 'document')} with an id that came before, such as {twice[0]!r}: left out")
+            self.note(
+                f"{counted(len(twice), 'document')} with an id that is already taken, such as {twice[0]!r}: left out"
+            )
         lengths = self.text.lengths
         if not lengths.any():
             raise DataError(f"all documents of {self.name} are empty", "check how it was made")
@@ -226,7 +228,7 @@ class Collection(Data):
         if empty:
             self.note(f"{counted(empty, 'query', 'queries')} without text left out")
         if twice:
-            self.note(f"{counted(twice, 'query', 'queries')} with an id that came before left out")
+            self.note(f"{counted(twice, 'query', 'queries')} with an id that is already taken left out")
         self.query_ids = np.array(list(asked), dtype=object)
         self.query = Ragged.of_texts(list(asked.values()))
         self.part = np.zeros(len(asked), dtype=np.int8)
@@ -255,11 +257,11 @@ class Collection(Data):
                     f"{counted(len(names), 'judgement')} of a {what} that is not there, such as {names[0]!r}: left out"
                 )
         if not known and any(strangers.values()):
-            self.note("no judgement names a query and a document that are there: are they all of one data set?")
-        if moved:
             self.note(
-                f"{counted(moved, 'judgement')} of a query that is in another part too: it belongs to the later part"
+                "no judgement is about a query and a document that are here: do all files belong to one data set?"
             )
+        if moved:
+            self.note(f"{counted(moved, 'judgement')} of a query that is in another part too: kept in the later part")
         self.relevant = Ragged.of([list(row) for row in judged], np.int64)
         self.grade = Ragged.of([list(row.values()) for row in judged], np.int64)
 
@@ -431,5 +433,5 @@ def _grade(text: str, path: Path, number: int) -> int:
     except ValueError:
         value = float("nan")
     if not np.isfinite(value) or value != int(value):
-        raise DataError(f"{path}, line {number}: the grade {text!r} is no whole number", "grades are 0, 1, 2 ...")
+        raise DataError(f"{path}, line {number}: the grade {text!r} is not a whole number", "grades are 0, 1, 2 ...")
     return int(value)

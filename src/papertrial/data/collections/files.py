@@ -75,12 +75,12 @@ def json_lines(path: Path, note: Callable[[str], None]) -> Iterator[tuple[int, d
             try:
                 row = json.loads(text)
             except (ValueError, RecursionError) as error:
-                raise DataError(f"{path}, line {number}: no JSON ({error})", "one JSON object per line") from None
+                raise DataError(f"{path}, line {number}: not JSON ({error})", "one JSON object per line") from None
             if not isinstance(row, dict):
                 raise DataError(f"{path}, line {number}: {type(row).__name__} instead of an object", "write {...}")
             yield number, row
         if repaired:
-            note(f"{path.name}: {counted(repaired, 'line')} not in UTF-8; what could not be read is U+FFFD now")
+            note(f"{path.name}: {counted(repaired, 'line')} not in UTF-8; what could not be read became U+FFFD")
 
 
 def rows_of(path: Path, note: Callable[[str], None]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -157,7 +157,7 @@ def _load_json(path: Path) -> Any:
         try:
             return json.loads(stream.read().decode("utf-8-sig", "replace"))
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{path} is no JSON ({error})", "is it complete?") from None
+            raise DataError(f"{path} is not JSON ({error})", "is it complete?") from None
 
 
 def _folder(path: Path, note: Callable[[str], None]) -> Iterator[Document]:
@@ -241,7 +241,7 @@ def _text(path: Path, note: Callable[[str], None]) -> str:
     encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     text = content.decode(encoding, "replace")
     if "\ufffd" in text and b"\xef\xbf\xbd" not in content:
-        note(f"{path.name} is not UTF-8; what could not be read is U+FFFD now")
+        note(f"{path.name} is not UTF-8; what could not be read became U+FFFD")
     return text
 
 

@@ -50,7 +50,7 @@ _SORTS = {
     "hidden": ("hidden file",),
     "linked folders": ("linked folder",),
     "folders that may not be read": ("folder that may not be read", "folders that may not be read"),
-    "not images": ("file that is no image", "files that are no images"),
+    "not images": ("file that is not an image", "files that are not images"),
 }
 SMALL, DEFAULT = 64, 64  # images of one size up to SMALL keep it; others are brought to DEFAULT
 _MANY = 4096  # images among which duplicates are worth remembering
@@ -97,7 +97,7 @@ class Images(Data):
         key = fingerprint(source.fingerprint, self._labels, self._part, *self.class_names, *(self._captions or ()))
         super().__init__(name, key, notes)
         if aside := _aside(source.others):
-            self.note(f"left aside: {aside}")
+            self.note(f"not used: {aside}")
 
     @classmethod
     def from_files(cls, path: Path | str, column: str = "") -> Images:
@@ -123,7 +123,7 @@ class Images(Data):
             aside = _aside(source.others) or "nothing"
             hint = "put images in it, in one folder per class for labels"
             if {".heic", ".heif"} & {*source.others}:
-                hint = "save the .heic pictures as .jpg first: they are not read here"
+                hint = "save the .heic pictures as .jpg first: .heic is not read here"
             raise DataError(f"no images in {name} (it holds {aside})", hint)
         notes: list[str] = []
         places: list[captions.Place] = [source]
@@ -321,7 +321,9 @@ class Images(Data):
         pixels, bad = self._source.render(rows, *size, wanted, self.note)
         if bad:
             row, why = next(iter(bad.items()))
-            raise DataError(f"{self._name(row)} could be read before and now cannot ({why})", "open the data again")
+            raise DataError(
+                f"{self._name(row)} could be read before but cannot be read now ({why})", "open the data again"
+            )
         return pixels
 
     @cached_property

@@ -117,7 +117,7 @@ def find(
             return found
     if column:
         raise DataError(
-            f"no captions in a column {column!r} are beside these images",
+            f"no file beside these images has captions in a column {column!r}",
             "name a column of captions.csv or the like after #, or leave # and what follows out",
         )
     return None
@@ -327,7 +327,7 @@ def _json_lines(name: str, text: str, notes: list[str]) -> Iterator[Mapping[str,
             bad.append(number)
     if bad:
         notes.append(
-            f"{name}: {counted(len(bad), 'line')} that are no JSON objects are left out, the first is line {bad[0]}"
+            f"{name}: {counted(len(bad), 'line')} that are not JSON objects are left out, the first is line {bad[0]}"
         )
 
 

@@ -138,7 +138,7 @@ def _caption_facts(numbers: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         (
             "captions",
-            f"{numbers['captions']:,}, {numbers['unique_captions']:,} of them different; half up to "
+            f"{numbers['captions']:,}, {numbers['unique_captions']:,} of them different; median "
             f"{counted(characters['median'], 'character')} ({counted(words['median'], 'word')}), "
             f"longest {characters['longest']:,} ({words['longest']:,}){guess}",
         ),
@@ -169,7 +169,7 @@ def _warnings(numbers: dict[str, Any], headers: Headers) -> list[str]:
             lines.append(f"{counted(len(few), 'class', 'classes')} with {fewest} images: {some}")
             break
     if len(counts) > 1 and max(counts.values()) > _IMBALANCE * max(1, min(counts.values())):
-        lines.append("classes are out of balance by more than 10 to 1: accuracy alone will flatter")
+        lines.append("the classes are imbalanced by more than 10 to 1: accuracy alone will look too good")
     if numbers["conflicting_labels"]:
         lines.append(f"{counted(numbers['conflicting_labels'], 'image')} given more than once, with different labels")
     if numbers["constant"]:
@@ -179,12 +179,12 @@ def _warnings(numbers: dict[str, Any], headers: Headers) -> list[str]:
         lines.append(f"{counted(grey, 'grey image')} among colour ones: repeated over three channels")
     clear = sum(modes.get(mode, 0) for mode in ("RGBA", "LA", "PA", "RGBa", "La"))
     if clear:
-        lines.append(f"{counted(clear, 'image')} with transparency: laid on white")
+        lines.append(f"{counted(clear, 'image')} with transparency: put on white")
     deep = sum(count for mode, count in modes.items() if mode in ("I", "F") or mode.startswith("I;16"))
     if deep:
-        lines.append(f"{counted(deep, 'image')} of more than 8 bits a channel: reduced to 8")
+        lines.append(f"{counted(deep, 'image')} of more than 8 bits per channel: reduced to 8")
     if headers.animated:
         lines.append(f"{counted(headers.animated, 'animation')}: the first frame is used")
     if headers.turned:
-        lines.append(f"{counted(headers.turned, 'image')} turned upright by the camera's note")
+        lines.append(f"{counted(headers.turned, 'image')} turned upright as the camera noted")
     return lines

@@ -144,7 +144,7 @@ class Texts(Parted):
         labels, class_names = found.labels, found.class_names
         if class_names and not _are_classes(names, labels):
             if len(class_names) > 1:
-                notes.append("files lie at different depths: their folders are no classes")
+                notes.append("files lie at different depths: their folders are not classes")
             labels, class_names = np.full(len(names), -1, np.int64), ()
         return cls(
             files_as_rows(list(files.values())), labels, class_names, found.part, name=name, names=names, unit="file", notes=notes

@@ -203,7 +203,7 @@ def _class_target(
         return None, ()
     column = table.columns[goal]
     if not asked and not again and table.is_like_id(column):
-        notes.append(f"column {goal!r} holds {column.unique} different texts, which are no classes: no labels")
+        notes.append(f"column {goal!r} holds {column.unique} different texts, which are not classes: no labels")
         return None, ()
     kind = table.kind_of_target(goal)
     if kind == "regression" and not again:

@@ -111,7 +111,7 @@ def from_table(
     score = target or found["score"]
     if score is not None and table.column(score).form not in ("number", "boolean", "comma"):
         raise DataError(
-            f"the scores in column {score!r} of {table.name} are no numbers", "name the column with --target"
+            f"the scores in column {score!r} of {table.name} are not numbers", "name the column with --target"
         )
     first, second, system = table.texts([str(found[part]) for part in ("reference", "output", "system")])
     item = table.texts([found["item"]])[0].texts() if found["item"] is not None else []
@@ -122,7 +122,7 @@ def from_table(
         f"outputs in column {found['output']!r} beside references in column {found['reference']!r}",
     ]
     if score is not None and target is None and not like:
-        notes.append(f"people's scores in column {score!r}, higher is better; name another with --target")
+        notes.append(f"human scores in column {score!r}, higher is better; name another with --target")
     # rows of one output are several raters'
     key = np.stack(
         [same(second), np.unique(system.texts(), return_inverse=True)[1], _codes(item) if item else same(first)]

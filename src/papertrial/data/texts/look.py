@@ -107,7 +107,7 @@ def _amount(page: Look, texts: Ragged, unit: str, names: Any, count: int | None 
     page.facts.append(
         (
             "length",
-            f"half below {size_in_words(usual)}, 19 of 20 up to {size_in_words(page.numbers['length'])}, longest {size_in_words(most)} ({at})",
+            f"median {size_in_words(usual)}, 95 % up to {size_in_words(page.numbers['length'])}, longest {size_in_words(most)} ({at})",
         )
     )
     if most > _LONG:
@@ -160,7 +160,7 @@ def _classes(page: Look, labels: np.ndarray, class_names: Sequence[str]) -> None
             f"classes with fewer than {_FEW} texts: {', '.join(few[:5])}{', ...' if len(few) > 5 else ''}"
         )
     if counts.max() > _IMBALANCE * max(1, counts.min()):
-        page.notes.append("classes are out of balance by more than 10 to 1: accuracy alone will flatter")
+        page.notes.append("the classes are imbalanced by more than 10 to 1: accuracy alone will look too good")
 
 
 def _parts(page: Look, data: Texts | Pairs) -> None:
@@ -207,7 +207,7 @@ def _damage(page: Look, texts: Ragged, empty: np.ndarray) -> None:
         (controls, "control character", ", kept in place"),
         (replaced, "character", " that an earlier program could not read (U+FFFD)"),
         (mangled, "letter", " decoded wrongly before, such as Ã©"),
-        (int(empty.sum()), "empty example", ", passed over in training"),
+        (int(empty.sum()), "empty example", ", skipped in training"),
     ]
     page.notes += [counted(count, word) + more for count, word, more in found if count]
 

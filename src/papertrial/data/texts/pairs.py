@@ -87,7 +87,7 @@ class Pairs(Parted):
         try:
             values = None if scores is None else np.array([np.nan if s is None else s for s in scores], np.float64)
         except (TypeError, ValueError):
-            raise DataError("the scores of the pairs are no numbers", "give a number for each pair") from None
+            raise DataError("the scores of the pairs are not numbers", "give a number for each pair") from None
         if values is not None and len(values) != len(first):
             raise DataError(f"{len(first)} pairs but {len(values)} scores", "give one per pair")
         return cls(first, second, values, part=part, name=name)

@@ -111,7 +111,9 @@ def read_pickled(path: Path | str) -> dict[str, Tensor]:
             entries = {entry.filename: entry for entry in archive.infolist()}
             programs = [name for name in entries if name.split("/")[1:] == ["data.pkl"]]
             if len(programs) != 1:
-                raise DataError(f"{path} is no archive of torch.save", "give the authors' encoder.pkl or decoder.pkl")
+                raise DataError(
+                    f"{path} is not an archive of torch.save", "give the authors' encoder.pkl or decoder.pkl"
+                )
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
                 raise DataError(f"{path} is compressed, which torch.save never does", "download the file again")
             if entries[programs[0]].file_size > _LARGEST:
@@ -136,7 +138,7 @@ def read_pickled(path: Path | str) -> dict[str, Tensor]:
         raise DataError(f"cannot read {path}: {(error.strerror or str(error)).lower()}", "check the path") from error
     except zipfile.BadZipFile as error:
         raise DataError(
-            f"{path} is no archive of torch.save", "give the authors' encoder.pkl or decoder.pkl"
+            f"{path} is not an archive of torch.save", "give the authors' encoder.pkl or decoder.pkl"
         ) from error
     except Exception as error:  # a damaged or hostile pickle fails in any way it likes
         raise DataError(f"{path} is not read as weights: {error}", "use a file from the authors") from error

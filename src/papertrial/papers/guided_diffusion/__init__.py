@@ -81,7 +81,7 @@ PAPER = Paper(
     official="https://github.com/openai/guided-diffusion",
     licence="MIT",
     caveats=(
-        "The unguided models of the paper are still given the class; a guidance of 0 is no model without labels "
+        "The unguided models of the paper are still given the class; a guidance of 0 is not a model without labels "
         "(guided-diffusion#3). Here the U-Net is given none unless class_cond is set.",
         "The authors' code does not say what its flags must be for a checkpoint: predicted variances double the output, and a "
         "class table, the heads and the order of queries and keys must fit (guided-diffusion#60, ilvr_adm#27).",
@@ -418,7 +418,7 @@ def _plan(config: Config, facts: Facts, width: int, blocks: int) -> Plan:
 
 def licence(config: Config) -> str:
     """Whose weights training starts from."""
-    return f"those of {config.pretrained}" if config.pretrained else "fresh weights: yours"
+    return f"those of {config.pretrained}" if config.pretrained else "fresh weights, so they are yours"
 
 
 def build(config: Config, facts: Facts, backbone: nn.Module | None = None) -> GuidedDiffusion:

@@ -286,7 +286,7 @@ def _layer_figure(curves: Mapping[str, Tensor], floor: float) -> Figure:
             )
             for name, curve in curves.items()
         ),
-        "At 0 all tokens are equal. Lines are means over the examples, bands reach from the least to the largest.",
+        "At 0 all tokens are equal. Lines are means over the examples, bands span the smallest to the largest.",
         log=True,
         floor=floor,
     )

@@ -65,7 +65,7 @@ PAPER = Paper(
     licence="MIT",
     caveats=(
         "In the authors' grammar all binary operators group to the left, `a if c else b if d else e` too, and `not` binds "
-        "tighter than any of them: `not a == b` is `(not a) == b`. So it is here; write brackets.",
+        "tighter than any of them: `not a == b` is `(not a) == b`. It is the same here: write brackets.",
         "The text gives Dyck-2 three layers and one head, with an operation that the authors' code lacks (best); the program "
         "there, and here, takes four layers and two heads (paper_examples.rasp).",
         "Layers and heads are what a program takes, which is no less than what the task takes: nothing is proven minimal.",
