@@ -30,6 +30,7 @@ from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe, sourced
 from papertrial.core.registry import Method, entries
 from papertrial.nn import hub
+from papertrial.nn.modes import evaluating
 
 FEATURES = ("auto", "pooled", "cls", "mean")
 #: parameters of the user's own class or function that are filled in from the data
@@ -62,10 +63,8 @@ class Adapted(nn.Module):
         self.size = None if size == (facts.height, facts.width) else size
         if self.channels != facts.channels and facts.channels != 1:
             raise Declined(f"the network takes images of {self.channels} channels, these have {facts.channels}")
-        training = network.training
-        network.eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), evaluating(network):
                 found = self(torch.zeros(2, facts.channels, facts.height, facts.width))
         except Declined:
             raise
@@ -74,8 +73,6 @@ class Adapted(nn.Module):
                 f"the network does not take images of {facts.channels}x{facts.height}x{facts.width} ({hub.first_line(error)})",
                 "choose another --size or another network",
             ) from error
-        finally:
-            network.train(training)
         self.width = found.shape[1]
 
     def forward(self, image: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from papertrial.core.errors import DataError, Declined, PapertrialError
+from papertrial.core.offers import offers
 from papertrial.core.task import Split
 from papertrial.data.batches import to_tensors
 from papertrial.nn.heads import Supervised
@@ -68,7 +69,7 @@ def predictor(artifact: Artifact) -> Predictor:
 
     Raises Declined for a method that is no network, or that makes pictures or texts.
     """
-    if hasattr(artifact.model, "draw"):
+    if offers(artifact.model).draw:
         raise Declined(
             f"{artifact.card['method']['name']} draws pictures from a seed, which is no module from inputs to answers",
             f"type: papertrial generate {artifact.folder}",
@@ -86,8 +87,8 @@ def predictor(artifact: Artifact) -> Predictor:
         found = Predictor(model, "probabilities" if model.kind == "classes" else "value", absent=absent)
     elif isinstance(model, nn.Module):
         found = Predictor(model.encoder, "probabilities" if artifact.head else "features", artifact.head, absent)
-    elif hasattr(model, "as_module"):
-        found = Predictor(model.as_module(), "probabilities" if facts["classes"] else "value", absent=absent)
+    elif as_module := offers(model).as_module:
+        found = Predictor(as_module(), "probabilities" if facts["classes"] else "value", absent=absent)
     else:
         raise Declined(
             f"{artifact.card['method']['name']} is no network, so there is nothing to take away but its own files",
@@ -98,10 +99,10 @@ def predictor(artifact: Artifact) -> Predictor:
 
 def foldable(network: nn.Module, place: str = "") -> str | None:
     """The dotted name of the part of `network`, or of what it wraps, that has `fold()`; empty for itself, None where none has."""
-    if callable(getattr(network, "fold", None)):
+    held = offers(network)
+    if held.fold:
         return place
-    for name in ("encoder", "backbone"):  # of a supervised model, and behind the first step of images
-        inner = getattr(network, name, None)
+    for name, inner in (("encoder", held.encoder), ("backbone", held.backbone)):
         if isinstance(inner, nn.Module):
             return foldable(inner, f"{place}.{name}".lstrip("."))
     return None

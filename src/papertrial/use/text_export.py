@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from papertrial.core.errors import Declined
+from papertrial.core.offers import offers
 from papertrial.core.task import Ragged, Split
 from papertrial.nn.heads import NextToken, Supervised
 from papertrial.nn.tokenise import Bpe, Bytes, Pretrained
 from papertrial.nn.transformer import EncoderDecoder
-from papertrial.tasks._texts import LONGEST, finite, ids_of, stacked, through
-from papertrial.tasks.retrieval import LENGTHS
+from papertrial.tasks._texts import features_of, most_tokens, stacked
+from papertrial.tasks.retrieval import lengths_of
 from papertrial.tasks.sentence_similarity import SIDES
 
 #: kinds of data that go through a tokeniser
@@ -48,7 +49,7 @@ class PairScore(nn.Module):
 
     def __init__(self, reranker: Any) -> None:
         super().__init__()
-        self.encoder, self.scorer, self.fusion = reranker.encoder, reranker.scorer, reranker.fusion
+        self.encoder, self.scorer, self.fusion = reranker.encoder, reranker.scorer, offers(reranker).fusion
 
     def forward(self, query: Tensor, document: Tensor, first: Tensor | None = None) -> Tensor:
         score = self.scorer(self.encoder, query, document)
@@ -61,8 +62,8 @@ def network_of(artifact: Any) -> tuple[nn.Module, str]:
     Raises Declined for a model that writes texts.
     """
     model = artifact.model
-    if hasattr(model, "score"):
-        if not {"scorer", "fusion"} <= {*dir(model)}:
+    if offers(model).score:
+        if offers(model).scorer is None:
             raise Declined(f"how {artifact.card['method']['name']} scores a pair is not known here")
         return PairScore(model), "score"
     if isinstance(model, NextToken):
@@ -81,9 +82,7 @@ def network_of(artifact: Any) -> tuple[nn.Module, str]:
 def longest_of(artifact: Any) -> tuple[int, ...]:
     """Most tokens of a text, or of a query and of a document."""
     model = artifact.model
-    if hasattr(model, "score"):
-        return tuple(getattr(model, "lengths", LENGTHS))
-    return (min(getattr(model.encoder, "longest", None) or LONGEST, LONGEST),)
+    return lengths_of(model) if offers(model).score else (most_tokens(model.encoder),)
 
 
 def meanings(artifact: Any) -> list[dict[str, Any]]:
@@ -101,7 +100,7 @@ def meanings(artifact: Any) -> list[dict[str, Any]]:
             {"name": mask, "dtype": "bool", "shape": [length], "longest": most,
              "meaning": "true where a token stands, false behind the end of a shorter text"},
         ]  # fmt: skip
-    if getattr(artifact.model, "fusion", None) is not None:
+    if offers(artifact.model).fusion is not None:
         entries.append(
             {"name": "first", "dtype": "float32", "shape": [],
              "meaning": "what BM25 (k1 = 1.5, b = 0.75) gives the pair"}
@@ -116,7 +115,7 @@ def tensors(artifact: Any, rows: Split) -> tuple[Tensor, ...]:
     found: list[Tensor] = []
     for column, most in zip(texts, longest, strict=True):
         found += _padded(_ids(artifact.model, column, most))
-    if getattr(artifact.model, "fusion", None) is not None:
+    if offers(artifact.model).fusion is not None:
         found.append(torch.from_numpy(np.asarray(rows["first"], dtype=np.float32)))
     return tuple(found)
 
@@ -146,7 +145,7 @@ def expected(artifact: Any, rows: Split) -> np.ndarray:
     if answers == "probabilities":
         return artifact.task.outputs(model, artifact.head, Split({"text": rows["text"]}))
     if answers == "features":
-        return finite(through(model, model.encoder, {"ids": ids_of(model, rows["text"])}))
+        return features_of(model, rows["text"])
     given = tensors(artifact, rows)
     with torch.no_grad():
         if answers == "score":
@@ -160,7 +159,7 @@ def rows_to_try(artifact: Any, split: Split | None, count: int) -> Split:
     Longest first, as a task hands them to a model: experts with a limited room serve who comes first.
     """
     count = _LOGIT_ROWS if isinstance(artifact.model, NextToken) else count
-    if hasattr(artifact.model, "score"):
+    if offers(artifact.model).score:
         return _pairs_to_try(split, count)
     if split is None:
         texts = _made_up(count)
