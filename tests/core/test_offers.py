@@ -63,7 +63,9 @@ def test_what_is_there_and_what_is_not():
     ],
 )
 def test_a_member_of_the_wrong_sort_is_told(name, value, wanted):
-    with pytest.raises(PapertrialError, match=rf"SimpleNamespace\.{name} is .*, not {wanted}; core/offers\.py says") as told:
+    with pytest.raises(
+        PapertrialError, match=rf"SimpleNamespace\.{name} is .*, not {wanted}; core/offers\.py says"
+    ) as told:
         offers(SimpleNamespace(**{name: value}))
     assert "docs/architecture.md" in told.value.fix
 
@@ -73,7 +75,9 @@ def test_a_task_has_defaults_in_one_place():
     assert plain == TaskOffers(kinds=("text",)) and plain.bank == math.inf and plain.keep is None
     both = task_offers(SimpleNamespace(kind="text", kinds=("text", "pairs"), bank=10, captions=True))
     assert both == TaskOffers(kinds=("text", "pairs"), bank=10, captions=True)
-    with pytest.raises(PapertrialError, match=r"judged_without_labels is 'no', not True or False.*what a task may offer"):
+    with pytest.raises(
+        PapertrialError, match=r"judged_without_labels is 'no', not True or False.*what a task may offer"
+    ):
         task_offers(SimpleNamespace(kind="text", judged_without_labels="no"))
 
 

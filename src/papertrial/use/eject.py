@@ -239,11 +239,11 @@ def _literal(value: Any) -> str:
 def _config_text(cls: type, values: Mapping[str, Any], settings: list[Mapping[str, Any]]) -> str:
     """The dataclass with the values of this run as defaults, each with its source as a comment."""
     found = source(cls.__module__)
-    node = found.definitions["Config"]
+    node: Any = found.definitions["Config"]
     where = {setting["name"]: setting["source"] for setting in settings}
     lines = ["@dataclass(frozen=True)", "class Config:", '    """The settings of this model."""', ""]
     for entry in node.body:
-        if isinstance(entry, ast.AnnAssign):
+        if isinstance(entry, ast.AnnAssign) and isinstance(entry.target, ast.Name):
             name, value = entry.target.id, values[entry.target.id]
             value = tuple(value) if isinstance(value, list) else value
             lines += [f"    # {where[name]}", f"    {name}: {ast.unparse(entry.annotation)} = {_literal(value)}"]
@@ -263,7 +263,7 @@ def _build_text(module: str, config: Mapping[str, Any]) -> str:
 def _fields_only(cls: type) -> str:
     """A dataclass without its methods."""
     found = source(cls.__module__)
-    node = found.definitions[cls.__name__]
+    node: Any = found.definitions[cls.__name__]
     last = next((entry for entry in node.body if isinstance(entry, ast.FunctionDef)), None)
     text = found.text(node)
     if last is None:
@@ -274,7 +274,8 @@ def _fields_only(cls: type) -> str:
 
 def _page(module: Any) -> str:
     """The paper's page without the paragraphs on papertrial itself."""
-    kept, keeping = [], True
+    kept: list[str] = []
+    keeping = True
     for line in (module.__doc__ or "").strip().splitlines():
         if line and not line.startswith(" ") and kept and not kept[-1]:
             keeping = line.startswith(_KEPT) or not any(entry.startswith(_KEPT) for entry in kept)
@@ -321,8 +322,8 @@ def _loader(model: Predictor, inputs: list[dict[str, Any]], artifact: Artifact) 
         return textloader.loader(artifact, model.answers)
     names = [entry["name"] for entry in inputs]
     called = [f"torch.tensor({name})" for name in names]
-    for place, dtype in model.absent.items():
-        called.insert(place, f"torch.empty(len({names[0]}), 0, dtype={dtype})")
+    for at, dtype in model.absent.items():
+        called.insert(at, f"torch.empty(len({names[0]}), 0, dtype={dtype})")
     out = f"MODEL({', '.join(called)})"
     imports = ["import torch", "from model import build_model", "from safetensors.torch import load_file"]
     if model.answers == "probabilities":

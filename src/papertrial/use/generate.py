@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -94,9 +94,10 @@ def generate(
     if beams == 1 < samples and choice.temperature == 0:
         raise PapertrialError(f"the most probable text is the same {samples} times", "add --temperature 1 or --beams")
 
-    start = artifact.model.start if isinstance(artifact.model, NextToken) else None
+    start: int | None = artifact.model.start if isinstance(artifact.model, NextToken) else None
     seeds = range(seed, seed + samples)
     written: list[Written] = []
+    steps: Iterable[tuple[np.ndarray, np.ndarray]]
     for begin in range(0, len(given), BATCH):
         some = given[begin : begin + BATCH]
         ids = model.tokeniser.encode(some, specials=answers)

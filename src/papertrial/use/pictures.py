@@ -225,7 +225,8 @@ class Bar:
 
     def __init__(self, wanted: bool = True) -> None:
         self.wanted, self.begun = wanted, time.monotonic()
-        self.said, self.bar = self.begun, None
+        self.said = self.begun
+        self.bar: Any = None
 
     def __enter__(self) -> Heard:
         return self._hear

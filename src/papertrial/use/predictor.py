@@ -47,6 +47,10 @@ class Predictor(nn.Module):
         super().__init__()
         self.network, self.answers, self.probed, self.absent = network, answers, bool(probe), dict(absent or {})
         self.texts, self.pad = texts, pad
+        self.mean: Tensor
+        self.std: Tensor
+        self.weight: Tensor
+        self.bias: Tensor
         for name, array in (probe or {}).items():
             self.register_buffer(name, torch.from_numpy(np.array(array, dtype=np.float32)))
 
@@ -74,7 +78,8 @@ def predictor(artifact: Artifact) -> Predictor:
             f"{artifact.card['method']['name']} draws pictures from a seed, which is no module from inputs to answers",
             f"type: papertrial generate {artifact.folder}",
         )
-    model, facts = artifact.model, artifact.card["facts"]
+    model: Any = artifact.model
+    facts = artifact.card["facts"]
     if artifact.task.kind in text_export.KINDS and isinstance(model, nn.Module):
         network, answers = text_export.network_of(artifact)
         texts, pad = len(text_export.longest_of(artifact)), model.encoder.tokeniser.pad
@@ -114,7 +119,8 @@ def folded(network: nn.Module) -> nn.Module:
     if place is None:
         return network
     network = copy.deepcopy(network).eval()
-    made = network.get_submodule(place).fold()
+    inner: Any = network.get_submodule(place)
+    made: nn.Module = inner.fold()
     if not place:
         return made
     network.set_submodule(place, made)
@@ -183,8 +189,8 @@ def sample(artifact: Artifact, data: Any = None) -> tuple[Split, str]:
         if not split.examples:
             raise DataError(f"{opened.name} has no rows", "give data with at least one")
     if artifact.task.kind in text_export.KINDS:
-        rows = text_export.rows_to_try(artifact, split, ROWS)
-        return rows, f"{rows.examples} texts of " + ("random letters" if split is None else opened.name)
+        texts = text_export.rows_to_try(artifact, split, ROWS)
+        return texts, f"{texts.examples} texts of " + ("random letters" if split is None else opened.name)
     if split is None:
         return _made_up(artifact), f"{ROWS} rows of random numbers"
     places = np.unique(np.linspace(0, split.examples - 1, ROWS).astype(np.int64))

@@ -35,7 +35,7 @@ class Logits(nn.Module):
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder: Any = encoder
 
     def forward(self, ids: Tensor) -> Tensor:
         return self.encoder.logits(ids)
@@ -129,7 +129,8 @@ def _ids(model: Any, texts: Ragged, longest: int) -> Ragged:
 
 
 def _start(model: NextToken) -> int:
-    return int(model.start)
+    start: Any = model.start
+    return int(start)
 
 
 def _padded(ids: Ragged) -> list[Tensor]:
