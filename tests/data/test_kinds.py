@@ -15,7 +15,7 @@ import papertrial
 from papertrial.core import registry
 from papertrial.core.errors import PapertrialError
 from papertrial.core.kind import Kind, load
-from papertrial.core.task import kinds_of
+from papertrial.core.offers import task_offers
 from papertrial.data import Data
 from papertrial.data import open as open_data
 from papertrial.data.base import Look
@@ -51,8 +51,8 @@ def test_a_kind_of_ours_is_whole(name):
 
 def test_every_task_takes_kinds_that_are_known_and_the_first_one_comes_first():
     for task in registry.tasks().values():
-        assert set(kinds_of(task)) <= set(registry.kinds())
-        assert task.kind == kinds_of(task)[0]
+        assert set(task_offers(task).kinds) <= set(registry.kinds())
+        assert task.kind == task_offers(task).kinds[0]
 
 
 def test_an_unknown_kind_is_an_error_with_a_suggestion():

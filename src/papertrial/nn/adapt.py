@@ -30,6 +30,7 @@ from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe, sourced
 from papertrial.core.registry import Method, entries
 from papertrial.nn import hub
+from papertrial.nn.modes import evaluating
 
 FEATURES = ("auto", "pooled", "cls", "mean")
 #: parameters of the user's own class or function that are filled in from the data
@@ -62,10 +63,8 @@ class Adapted(nn.Module):
         self.size = None if size == (facts.height, facts.width) else size
         if self.channels != facts.channels and facts.channels != 1:
             raise Declined(f"the network takes images of {self.channels} channels, these have {facts.channels}")
-        training = network.training
-        network.eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), evaluating(network):
                 found = self(torch.zeros(2, facts.channels, facts.height, facts.width))
         except Declined:
             raise
@@ -74,8 +73,6 @@ class Adapted(nn.Module):
                 f"the network does not take images of {facts.channels}x{facts.height}x{facts.width} ({hub.first_line(error)})",
                 "choose another --size or another network",
             ) from error
-        finally:
-            network.train(training)
         self.width = found.shape[1]
 
     def forward(self, image: Tensor) -> Tensor:
@@ -113,7 +110,7 @@ def method(name: str) -> Method:
     Raises PapertrialError for a name that cannot be read.
     """
     key, _, rest = name.partition(":")
-    source = {"timm": _Timm, "hf": HuggingFace}.get(key, _Own)(key, rest)
+    source: Any = {"timm": _Timm, "hf": HuggingFace}.get(key, _Own)(key, rest)
 
     @dataclass(frozen=True)
     class Config:
@@ -216,6 +213,8 @@ class HuggingFace:
     def __init__(self, key: str, rest: str) -> None:
         path = Path(rest).expanduser()
         folder = path.parent if path.name == "config.json" else path
+        self.model: str
+        self.folder: Path | None
         self.model, self.folder = (str(folder), folder) if folder.is_dir() else (rest, None)
         self.pretrained = self.folder is None or any(folder.glob("*.safetensors"))
         if not self.pretrained and any(folder.glob("*.bin")):
@@ -261,7 +260,7 @@ class HuggingFace:
 
     def build(self, config: Any, facts: Facts) -> Adapted:
         settings = _transformers().AutoConfig.for_model(**json.loads(config.architecture))
-        network = self.network(settings, config.pretrained)
+        network: Any = self.network(settings, config.pretrained)
         pooler = getattr(network, "pooler", None)
         if config.features in ("cls", "mean") and pooler is not None and any(True for _ in pooler.parameters()):
             network.pooler = None  # nothing would train it

@@ -143,8 +143,8 @@ class Within:
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, scale: float | None, dropout: float) -> Tensor:
         q, k = turned(q, self.turn), turned(k, self.turn)
         bias = self.bias.to(q.dtype) if self.bias is not None and self.bias.is_floating_point() else self.bias
-        heads_first = (x.transpose(1, 2) for x in (q, k, v))
-        return attend(*heads_first, bias, self.causal, dropout, scale).transpose(1, 2)
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        return attend(q, k, v, bias, self.causal, dropout, scale).transpose(1, 2)
 
 
 @dataclass(frozen=True)
@@ -202,8 +202,8 @@ class Remembered:
             place = (torch.arange(len(q), device=q.device)[:, None], self.at)
         self.keys[place] = turned(k, self.turn).detach().to(self.keys.dtype)
         self.values[place] = v.detach().to(self.values.dtype)
-        held = (x[:, : self.used].to(q.dtype) for x in (self.keys, self.values))
-        return Within(self.bias)(turned(q, self.turn), *held, scale, dropout)
+        keys, values = (x[:, : self.used].to(q.dtype) for x in (self.keys, self.values))
+        return Within(self.bias)(turned(q, self.turn), keys, values, scale, dropout)
 
 
 def turned(x: Tensor, turn: tuple[Tensor, Tensor] | None) -> Tensor:

@@ -7,14 +7,13 @@ next). With several processes each takes its slice of the same global batch, wha
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from papertrial.core.errors import DataError
 from papertrial.core.task import Ragged, Split
@@ -128,18 +127,6 @@ def forward_batches(
         return np.empty(0, dtype=np.float32)
     answers = np.concatenate(parts)
     return answers if order is None else answers[np.argsort(order)]
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """`eval()` for a while; afterwards every module is as it was (a frozen part stays in eval)."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _take(column: Any, rows: np.ndarray) -> Any:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from papertrial.core.errors import PapertrialError
+from papertrial.core.offers import offers
 from papertrial.core.task import Ragged
 
 
@@ -231,7 +232,7 @@ class _Writer:
         self.lead, self.encoded = [] if start is None else [start], None
         # a row without ids begins with padding, which counts as a token in the first place
         rows = [row.tolist() or [model.tokeniser.pad or 0][len(self.lead) :] for row in prompts]
-        if hasattr(model, "encode"):
+        if offers(model).encode:
             self.encoded = model.encode(self._padded(rows))
             self.lead, rows = [model.start], [[] for _ in rows]
         held = Ragged.of(rows, dtype=np.int64)
@@ -295,8 +296,9 @@ class _Writer:
 
 def _places(model: Any) -> int | None:
     """How many tokens a model reads at most: those it was trained with, or those it has positions for."""
-    stack = getattr(model, "decoder", None) or getattr(model, "stack", None)
-    known = (getattr(model, "longest", None), getattr(getattr(stack, "position", None), "longest", None))
+    held = offers(model)
+    stack = held.stack if held.decoder is None else held.decoder
+    known = (held.longest, None if stack is None else offers(stack.position).longest)
     return min((places for places in known if places is not None), default=None)
 
 

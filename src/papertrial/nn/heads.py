@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from papertrial.core.offers import offers
 from papertrial.nn.transformer import auxiliary
 
 
 def fit_inputs(model: nn.Module, columns: Mapping[str, Any]) -> None:
     """Let the encoder of `model` take what it needs from its training inputs (quantiles, a vocabulary), if it does."""
-    fit = getattr(getattr(model, "encoder", None), "fit_inputs", None)
+    fit = offers(offers(model).encoder).fit_inputs
     if fit is not None:
         fit(columns)
 
@@ -32,7 +33,7 @@ class Supervised(nn.Module):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Any,
         outputs: int,
         kind: str = "classes",
         inputs: Sequence[str] = ("image",),
@@ -43,8 +44,8 @@ class Supervised(nn.Module):
         super().__init__()
         if kind not in ("classes", "value"):
             raise ValueError(f"kind is {kind!r}, not 'classes' or 'value'")
-        self.encoder = backbone
-        make = getattr(backbone, "make_head", None)
+        self.encoder: Any = backbone
+        make = offers(backbone).make_head
         self.head = make(outputs) if make else nn.Linear(backbone.width, outputs)
         self.kind, self.inputs, self.label_smoothing = kind, tuple(inputs), label_smoothing
         self.register_buffer("target_mean", torch.tensor(float(target_mean)))
@@ -63,8 +64,7 @@ class Supervised(nn.Module):
         return sum(auxiliary(self.encoder).values(), loss)
 
     def no_decay(self) -> set[str]:
-        inner = getattr(self.encoder, "no_decay", None)
-        return {f"encoder.{name}" for name in inner()} if inner else set()
+        return offers(self.encoder).exempt("encoder")
 
 
 class NextToken(nn.Module):
@@ -75,9 +75,10 @@ class NextToken(nn.Module):
     tokeniser's `end` or, without one, its `pad`.  `forward(ids (B, N)) -> (B, N)`: nats of each token, 0 at padding.
     """
 
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, backbone: Any) -> None:
         super().__init__()
-        self.encoder = backbone
+        self.encoder: Any = backbone
+        self.tells = offers(backbone).figures is not None
         tokeniser = backbone.tokeniser
         self.pad, self.start = tokeniser.pad, tokeniser.pad if tokeniser.end is None else tokeniser.end
 
@@ -92,9 +93,9 @@ class NextToken(nn.Module):
         ids = batch["ids"]
         nats = self(ids).sum() / self._held(ids).sum()
         added = auxiliary(self.encoder)
-        figures = getattr(self.encoder, "figures", dict)()
+        figures = self.encoder.figures() if self.tells else {}
         return {"loss": sum(added.values(), nats), "nats_per_token": nats.detach(), **added, **figures}
 
     def _held(self, ids: Tensor) -> Tensor:
         """bool (B, N): up to the last token that is no padding, because `pad` may also be the `end` between two texts."""
-        return (ids != self.pad).flip(1).cumsum(1).flip(1) > 0
+        return ids.ne(self.pad).flip(1).cumsum(1).flip(1) > 0

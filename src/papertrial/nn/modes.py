@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,7 +29,9 @@ def device_of(model: nn.Module) -> torch.device:
 
 def cpu_has_bf16() -> bool | None:
     """Whether this processor multiplies in bfloat16 by instructions of its own; None where that is not known."""
-    has = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest torch that is supported
+    has: dict[str, Any] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # newer than the oldest torch that is supported
     if has.get("architecture") != "x86_64":
         return None
     return bool(has.get("avx512_bf16") or has.get("amx_bf16"))

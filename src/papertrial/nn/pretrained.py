@@ -388,8 +388,9 @@ def find(source: str, depth: int | None = None, families: Mapping[str, Family] |
     kind = settings.get("model_type")
     if kind not in families:
         raise PapertrialError(f"{source} is a model of kind {kind!r}", f"kinds that can be read: {', '.join(families)}")
-    for name in families[kind].depth if depth else ():
-        settings[name] = min(depth, settings.get(name) or depth)
+    if depth is not None:
+        for name in families[kind].depth:
+            settings[name] = min(depth, settings.get(name) or depth)
     for pooling in sorted(folder.glob("*_Pooling/config.json")):
         settings["pool"] = _pool(read_json(pooling), source)
     return Checkpoint(source, place, settings | {"tokeniser": _kind_of_tokeniser(folder)}, families)

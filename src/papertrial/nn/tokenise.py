@@ -209,9 +209,9 @@ class Pretrained(_Learnt):
 
     def segments(self, ids: Tensor) -> Tensor:
         """Which of two texts an id (B, N) belongs to, 0 or 1, as the model was told in training; 0 where it was not."""
-        if not self.segmented:
+        if not self.segmented or self.end is None:
             return torch.zeros_like(ids)
-        ends = (ids == self.end).long()
+        ends = ids.eq(self.end).long()
         return ((ends.cumsum(1) - ends > 0) & (ids != self.pad)).long()
 
     def decode(self, ids: Any) -> str:

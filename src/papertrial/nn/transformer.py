@@ -171,7 +171,7 @@ def compile_(model: nn.Module, **options: Any) -> list[nn.Module]:
     """
     modules = list(model.modules())
     reads = any(isinstance(module, Stack) and not module.causal for module in modules)
-    parts = [module for module in modules if reads and isinstance(module, Block)] or [model]
+    parts: list[nn.Module] = [module for module in modules if reads and isinstance(module, Block)] or [model]
     for part in parts:
         part.compile(**options)
     return parts
@@ -210,7 +210,7 @@ class Embed(nn.Module):
 class _Reader(nn.Module):
     """What the three models share: a tokeniser, and from ids to the first layer."""
 
-    tokeniser: nn.Module
+    tokeniser: Any
     embed: Embed
 
     def fit_inputs(self, columns: Mapping[str, Any]) -> None:
@@ -220,7 +220,7 @@ class _Reader(nn.Module):
     def _held(self, ids: Tensor) -> Tensor:
         """bool (B, N): the places of a row up to its last id that is no padding, whatever is between."""
         pad = self.tokeniser.pad
-        return torch.ones_like(ids, dtype=torch.bool) if pad is None else (ids != pad).flip(1).cumsum(1).flip(1) > 0
+        return torch.ones_like(ids, dtype=torch.bool) if pad is None else ids.ne(pad).flip(1).cumsum(1).flip(1) > 0
 
     def _rows(self, ids: Tensor, cache: Cache | None = None, packed: bool | None = None) -> Rows:
         """Where the tokens of ids (B, N) are. The first place of a row always holds one, so that no row is empty."""
@@ -267,7 +267,7 @@ class Encoder(_Reader):
 
     def __init__(
         self,
-        tokeniser: nn.Module,
+        tokeniser: Any,
         layout: Layout,
         pool: str = "mean",
         vocabulary: int | None = None,
@@ -314,7 +314,7 @@ class Decoder(_Reader):
     tied: the logits are products with the embedding table; else with a table of their own (`head`).
     """
 
-    def __init__(self, tokeniser: nn.Module, layout: Layout, vocabulary: int | None = None, tied: bool = True) -> None:
+    def __init__(self, tokeniser: Any, layout: Layout, vocabulary: int | None = None, tied: bool = True) -> None:
         super().__init__()
         self.tokeniser, self.width = tokeniser, layout.width
         self.vocabulary = vocabulary or tokeniser.size
@@ -374,7 +374,7 @@ class EncoderDecoder(_Reader):
 
     def __init__(
         self,
-        tokeniser: nn.Module,
+        tokeniser: Any,
         encoder: Layout,
         decoder: Layout,
         vocabulary: int | None = None,
@@ -512,8 +512,9 @@ def normal_(model: nn.Module, std: float = 0.02) -> None:
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=std)
-            if getattr(module, "bias", None) is not None:
-                nn.init.zeros_(module.bias)
+            bias = getattr(module, "bias", None)
+            if bias is not None:
+                nn.init.zeros_(bias)
     for stack in model.modules():
         if isinstance(stack, Stack):
             for name, weight in stack.blocks.named_parameters():
@@ -521,7 +522,7 @@ def normal_(model: nn.Module, std: float = 0.02) -> None:
                     nn.init.normal_(weight, std=std / (2 * len(stack.blocks)) ** 0.5)
 
 
-def mesh_(model: nn.Module) -> None:
+def mesh_(model: Any) -> None:
     """Initialise as T5: normal with the inverse root of the fan-in; queries also for unscaled logits; embeddings with 1."""
     for name, module in model.named_modules():
         if isinstance(module, Attention):
@@ -538,6 +539,7 @@ def mesh_(model: nn.Module) -> None:
 def auxiliary(model: nn.Module) -> dict[str, Tensor]:
     """The losses that parts of the model added in the last forward pass, summed by name and then forgotten."""
     found: dict[str, Tensor] = {}
+    module: Any
     for module in model.modules():
         aux = getattr(module, "aux", None)
         if aux:
@@ -549,7 +551,8 @@ def auxiliary(model: nn.Module) -> dict[str, Tensor]:
 
 def _cache(stack: Stack, rows: int, longest: int) -> Cache:
     stack.position.check(longest)
-    attention: Attention = stack.blocks[0].attention
+    first: Any = stack.blocks[0]
+    attention: Attention = first.attention
     weight = attention.key.weight
     return Cache(len(stack.blocks), rows, longest, attention.heads, attention.head_width, weight.dtype, weight.device)
 

@@ -30,9 +30,18 @@ from papertrial.core.errors import DataError, PapertrialError
 from papertrial.core.files import write_with
 from papertrial.core.task import Prepared, Scores
 from papertrial.data.base import cache_folder, track
-from papertrial.tasks._images import evaluating
+from papertrial.nn.modes import evaluating
 from papertrial.tasks._metrics import Z, wilson
-from papertrial.tasks._split import SPLIT_SEED, TEST_SHARE, VALID_SHARE, pick, pick_together, rounded
+from papertrial.tasks._split import (
+    SPLIT_SEED,
+    TEST_SHARE,
+    VALID_SHARE,
+    pick,
+    pick_together,
+    rounded,
+    some_of,
+    spread_evenly,
+)
 
 #: features of a picture, and the size it is looked at when it is larger
 WIDTH, SIDE = 64, 64
@@ -341,9 +350,9 @@ def parts(
         valid = pick_together(everything, groups, lambda count: np.maximum(rounded(count, share), 1), rng, free)
     train = np.flatnonzero(free & ~valid)
     if fraction < 1:
-        train = np.sort(np.random.default_rng([seed, 1]).permutation(train)[: max(1, round(fraction * len(train)))])
+        train = some_of(train, fraction, seed)
     if len(test) > MOST:
-        test = test[np.arange(MOST) * len(test) // MOST]
+        test = spread_evenly(test, MOST)
         notes.append(f"judged on {MOST:,} of the test images, spread evenly")
     return train, np.flatnonzero(valid), test, np.flatnonzero(free)
 

@@ -14,7 +14,6 @@ Protocol, version 1
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -25,13 +24,14 @@ from torch import Tensor, nn
 from papertrial.core.budget import Budget
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
+from papertrial.core.offers import offers
 from papertrial.core.task import Prepared, Scores, Split, Supports
-from papertrial.nn.batches import forward_batches
 from papertrial.nn.heads import Supervised
 from papertrial.nn.views import Draw, flip, shift
+from papertrial.tasks._common import Common, encoder_of, estimated, finite, known_labels, objective, through
 from papertrial.tasks._metrics import classification_scores
 from papertrial.tasks._probe import fit_probe, nearest, probe_outputs, softmax
-from papertrial.tasks._split import at_least_one, pick, revealed_per_class, split_rows
+from papertrial.tasks._split import at_least_one, pick, require_fraction, revealed_per_class, split_rows
 
 #: most training rows that k-NN and the probes of `extra_scores` look at
 BANK = 10_000
@@ -82,12 +82,11 @@ class Normalized(nn.Module):
         return tokens
 
     def make_head(self, outputs: int) -> nn.Module:
-        make = getattr(self.backbone, "make_head", None)
+        make = offers(self.backbone).make_head
         return make(outputs) if make else nn.Linear(self.width, outputs)
 
     def no_decay(self) -> set[str]:
-        inner = getattr(self.backbone, "no_decay", None)
-        return {f"backbone.{name}" for name in inner()} if inner else set()
+        return offers(self.backbone).exempt("backbone")
 
 
 class SupervisedImages(Supervised):
@@ -103,7 +102,7 @@ class SupervisedImages(Supervised):
         return {**batch, "image": flip(image, draw) if self.flips else image}
 
 
-class ImageTask:
+class ImageTask(Common):
     """What `image_classification` and `image_representation` share. `labels`: per class, None for all."""
 
     version = 1
@@ -144,8 +143,7 @@ class ImageTask:
         or too few labels to hold some out, PapertrialError for an option out of range.
         """
         revealed = revealed_per_class(labels, self.labels)
-        if not 0 < float(fraction) <= 1:
-            raise PapertrialError(f"fraction is {fraction}, not above 0 and at most 1", "write it as fraction=0.1")
+        require_fraction(fraction)
         if revealed is not None and fraction < 1:  # where labels are what is scarce, a fraction is one of labels
             revealed, fraction = max(1, round(revealed * float(fraction))), 1.0
         target = np.asarray(data.labels, dtype=np.int64)
@@ -213,9 +211,7 @@ class ImageTask:
         """New images at the size and with the channels of the model. Labels are kept where their class is known to the
         model, and -1 elsewhere. Raises DataError when the channels cannot be converted."""
         columns = {"image": as_trained(data.pixels(state["height"], state["width"], state["channels"]), state)}
-        known = {name: index for index, name in enumerate(state["class_names"])}
-        codes = np.array([known.get(str(name), -1) for name in data.class_names] + [-1], dtype=np.int64)
-        label = codes[np.asarray(data.labels, dtype=np.int64)]
+        label = known_labels(state, data)
         if (label >= 0).any():
             columns["label"] = label
         return Split(columns)
@@ -223,8 +219,7 @@ class ImageTask:
     def build(self, method: Any, config: Any, optim: Any, prepared: Prepared, backbone: nn.Module | None = None) -> Any:
         """Raises Declined when the method is not for this task, or needs labels or a backbone that are not there."""
         kind, facts, state = method.paper.kind, prepared.facts, prepared.state
-        if not {"image_classification", "image_representation"} & set(method.paper.tasks):  # the columns are the same
-            raise Declined(f"{method.id} is not made for the task {self.name}", "type: papertrial list")
+        self.require_made_for(method, "image_classification", "image_representation")  # the columns are the same
         if kind != "objective" and facts.labelled == 0:
             raise Declined(f"{method.id} learns from labels, and there are none")
         if kind == "estimator":
@@ -233,14 +228,14 @@ class ImageTask:
             inner = Normalized(method.module.build(config, facts), state["mean"], state["std"])
             return SupervisedImages(inner, facts.outputs, facts.channels == 3, optim.label_smoothing)
         if kind == "objective":
-            if backbone is None:
-                raise Declined(f"{method.id} trains a backbone, and none was given", "name one with --backbone")
-            return method.module.build(config, facts, Normalized(backbone, state["mean"], state["std"]))
-        raise Declined(f"{method.id} is of the kind {kind}, which the task {self.name} cannot train")
+            return objective(
+                method, config, facts, backbone, lambda inner: Normalized(inner, state["mean"], state["std"])
+            )
+        raise self.cannot_train(method)
 
     def training(self, model: Any, prepared: Prepared) -> Split:
         train = prepared.train
-        if not hasattr(model, "encoder") or isinstance(model, Supervised):
+        if offers(model).encoder is None or isinstance(model, Supervised):
             labelled = np.flatnonzero(train["label"] >= 0)
             return Split({"image": _only(train["image"], labelled), "label": train["label"][labelled]})
         return Split({"image": train["image"], "label": train["label"]})
@@ -256,22 +251,16 @@ class ImageTask:
     def outputs(self, model: Any, head: Mapping[str, np.ndarray], split: Split) -> np.ndarray:
         """Probabilities (N, classes). Raises Declined for an objective that met no labels."""
         if not isinstance(model, nn.Module):
-            return np.asarray(model.outputs(split), dtype=np.float64)
+            return estimated(model, split)
         if isinstance(model, Supervised):
-            return softmax(_through(model, model, split["image"]).astype(np.float64))
+            return softmax(through(model, model, {"image": split["image"]}, _CHUNK).astype(np.float64))
         if not head:
             raise Declined("this model was trained without labels, so it has features but no predictions", "use embed")
         return probe_outputs(head, self.embed(model, split))
 
     def embed(self, model: Any, split: Split) -> np.ndarray:
-        if not hasattr(model, "encoder"):
-            raise Declined("this model has no features to give")
-        features = _through(model, model.encoder, split["image"])
-        if not np.isfinite(features).all():
-            raise PapertrialError(
-                "the features of the model are not all finite numbers", "train again with a smaller --set lr="
-            )
-        return features
+        """(N, width) float32. Raises Declined for a model without features."""
+        return finite(through(model, encoder_of(model), {"image": split["image"]}, _CHUNK))
 
     def score(self, outputs: np.ndarray, split: Split, state: Mapping[str, Any]) -> Scores:
         judged = split["label"] >= 0
@@ -280,7 +269,7 @@ class ImageTask:
     def extra_scores(self, model: Any, prepared: Prepared, seed: int) -> dict[str, float]:
         """For `image_representation`: accuracy of weighted k-NN (k = 20, T = 0.07, cosine) and of probes on 10 labels a
         class and on 1, 10 and 100 % of the labels, from at most 10 000 training rows with all their labels."""
-        if self.needs_labels or not hasattr(model, "encoder") or prepared.facts.classes == 0:
+        if self.needs_labels or offers(model).encoder is None or prepared.facts.classes == 0:
             return {}
         rng = np.random.default_rng([seed, 3])
         known = np.flatnonzero(prepared.train["hidden"] >= 0)
@@ -297,13 +286,6 @@ class ImageTask:
             probe = fit_probe(features[rows], label[rows], classes)
             found[name] = float((probe_outputs(probe, tested).argmax(1) == truth).mean())
         return found
-
-    def answers(self, outputs: np.ndarray, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        names = np.asarray(state["class_names"])
-        return {
-            "prediction": names[outputs.argmax(1)],
-            **{f"p({name})": outputs[:, index] for index, name in enumerate(names)},
-        }
 
 
 def working_size(size: int | tuple[int, int] | None) -> tuple[int | None, int | None]:
@@ -357,20 +339,3 @@ def as_trained(pixels: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
         return pixels
     values = np.asarray(pixels, dtype=np.float32) / (255 if pixels.dtype == np.uint8 else 1)
     return np.clip((values - state["low"]) / (state["high"] - state["low"]), 0, 1, dtype=np.float32)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Any:
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
-
-
-def _through(model: nn.Module, part: nn.Module, images: Any) -> np.ndarray:
-    """`part` of the model, in `eval()`, on all images: float32 (N, width)."""
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    with evaluating(model):
-        return forward_batches(part, Split({"image": images}), ("image",), _CHUNK, device)

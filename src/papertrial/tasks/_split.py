@@ -12,6 +12,30 @@ from papertrial.core.errors import DataError, PapertrialError
 TEST_SHARE, VALID_SHARE, SPLIT_SEED = 0.2, 0.1, 20_210_100
 
 
+def require_fraction(fraction: Any) -> None:
+    """Raises PapertrialError for what is no share of the training rows."""
+    if not 0 < float(fraction) <= 1:
+        raise PapertrialError(f"fraction is {fraction}, not above 0 and at most 1", "write it as fraction=0.1")
+
+
+def require_shares(fraction: Any, test_share: Any, valid_share: Any) -> None:
+    """Raises PapertrialError for what is no share of the rows."""
+    for name, share in (("fraction", fraction), ("test_share", test_share), ("valid_share", valid_share)):
+        if not 0 < float(share) < 1 + (name == "fraction"):
+            raise PapertrialError(f"{name} is {share}, not between 0 and 1", f"write it as {name}=0.2")
+
+
+def some_of(rows: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """A share of the training rows, drawn by the seed, in their order."""
+    kept = np.random.default_rng([seed, 1]).permutation(rows)[: max(1, round(fraction * len(rows)))]
+    return np.sort(kept)
+
+
+def spread_evenly(rows: Any, most: int) -> Any:
+    """At most so many of the rows (an array, or Ragged), at even distances."""
+    return rows if len(rows) <= most else rows[np.arange(most) * len(rows) // most]
+
+
 def revealed_per_class(labels: int | str | None, usual: int | None) -> int | None:
     """How many labels per class a method may see, None for all. Raises PapertrialError for what is neither a number nor `all`."""
     if labels is None:

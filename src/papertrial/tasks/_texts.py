@@ -11,13 +11,13 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from papertrial.core.errors import Declined, PapertrialError
-from papertrial.core.task import Ragged, Split
-from papertrial.nn.batches import forward_batches
+from papertrial.core.errors import Declined
+from papertrial.core.offers import offers
+from papertrial.core.task import Ragged
 from papertrial.nn.heads import fit_inputs
+from papertrial.tasks import _common
 
 #: most tokens of a text that a model reads
 LONGEST = 512
@@ -28,8 +28,14 @@ _COLUMNS = 2
 
 def require_tokeniser(backbone: Any, name: str) -> None:
     """Raise Declined for a backbone that does not read text."""
-    if not isinstance(getattr(backbone, "tokeniser", None), nn.Module):
+    if not isinstance(offers(backbone).tokeniser, nn.Module):
         raise Declined(f"{name} does not read text: it has no tokeniser", "type: papertrial list")
+
+
+def reading(backbone: nn.Module) -> nn.Module:
+    """The backbone, which reads text. Raises Declined where it does not."""
+    require_tokeniser(backbone, "the backbone")
+    return backbone
 
 
 def fit_to(model: Any, texts: Ragged) -> None:
@@ -43,37 +49,33 @@ def ids_of(model: Any, texts: Ragged) -> Ragged:
     tokeniser: Any = model.encoder.tokeniser
     held = _ENCODED.setdefault(tokeniser, {})
     if id(texts) not in held:
-        longest = min(getattr(model.encoder, "longest", None) or LONGEST, LONGEST)
+        longest = most_tokens(model.encoder)
         while len(held) >= _COLUMNS:
             held.pop(next(iter(held)))
         held[id(texts)] = (texts, tokeniser.encode(texts, longest=longest))  # with the texts, whose id stays theirs
     return held[id(texts)][1]
 
 
+def most_tokens(backbone: Any) -> int:
+    """How many tokens of a text a backbone is given."""
+    return min(offers(backbone).longest or LONGEST, LONGEST)
+
+
 def through(model: nn.Module, part: nn.Module, columns: Mapping[str, Ragged]) -> np.ndarray:
     """`part` of the model, in `eval()`, on columns of token ids: float32 (N, ...)."""
-    training = model.training
-    model.eval()
-    try:
-        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-        return forward_batches(part, Split(columns), tuple(columns), _batch(columns), device)
-    finally:
-        model.train(training)
+    return _common.through(model, part, columns, _batch(columns))
+
+
+def features_of(model: nn.Module, texts: Ragged) -> np.ndarray:
+    """(N, width) float32: what the encoder of the model makes of texts. Raises Declined for a model without one."""
+    encoder = _common.encoder_of(model)
+    return _common.finite(through(model, encoder, {"ids": ids_of(model, texts)}))
 
 
 def _batch(columns: Mapping[str, Ragged]) -> int:
     """Rows that are read at once: fewer where they are long."""
     longest = max(int(column.lengths.max(initial=1)) for column in columns.values())
     return int(np.clip(65_536 // max(longest, 1), 8, 512))
-
-
-def finite(features: np.ndarray) -> np.ndarray:
-    """The features. Raises PapertrialError when they are not all finite numbers."""
-    if not np.isfinite(features).all():
-        raise PapertrialError(
-            "the features of the model are not all finite numbers", "train again with a smaller --set lr="
-        )
-    return features
 
 
 def sizes(texts: Ragged) -> dict[str, Any]:

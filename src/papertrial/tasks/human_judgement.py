@@ -20,18 +20,19 @@ import numpy as np
 import scipy
 
 from papertrial.core.budget import Budget
-from papertrial.core.errors import DataError, Declined, PapertrialError
+from papertrial.core.errors import DataError, Declined
 from papertrial.core.facts import Facts
 from papertrial.core.task import Prepared, Scores, Split, Supports
 from papertrial.core.wording import counted
+from papertrial.tasks._common import Common, estimated
 from papertrial.tasks._metrics import spearman_scores
-from papertrial.tasks._split import SPLIT_SEED, split_rows
+from papertrial.tasks._split import SPLIT_SEED, require_fraction, split_rows
 from papertrial.tasks._texts import sizes, stacked
 
 TEST_SHARE = 0.5
 
 
-class HumanJudgement:
+class HumanJudgement(Common):
     """Columns "reference" and "output" Ragged uint8 (UTF-8), "system" and "item" int64, "target" float32 (N,), NaN = none."""
 
     name = "human_judgement"
@@ -61,8 +62,7 @@ class HumanJudgement:
 
         Raises DataError where the scores of the test outputs are all equal, PapertrialError for an option out of range.
         """
-        if not 0 < float(fraction) <= 1:
-            raise PapertrialError(f"fraction is {fraction}, not above 0 and at most 1", "write it as fraction=0.1")
+        require_fraction(fraction)
         notes: list[str] = []
         known = np.isfinite(data.scores)
         if not known.all():
@@ -104,18 +104,15 @@ class HumanJudgement:
         if self.name not in method.paper.tasks:
             raise Declined(f"{method.id} is not a metric of texts", "type: papertrial list")
         if method.paper.kind != "estimator":
-            raise Declined(f"{method.id} is of the kind {method.paper.kind}, which the task {self.name} cannot train")
+            raise self.cannot_train(method)
         return method.module.build(config, prepared.facts)
 
     def training(self, model: Any, prepared: Prepared) -> Split:
         return prepared.train
 
-    def finish(self, model: Any, prepared: Prepared, seed: int) -> dict[str, np.ndarray]:
-        return {}
-
     def outputs(self, model: Any, head: Mapping[str, np.ndarray], split: Split) -> np.ndarray:
         """(N,) float64."""
-        return np.asarray(model.outputs(split), dtype=np.float64)
+        return estimated(model, split)
 
     def embed(self, model: Any, split: Split) -> np.ndarray:
         raise Declined("a metric of texts has no features to give")
@@ -147,9 +144,6 @@ class HumanJudgement:
                 np.mean([_or_zero(scipy.stats.kendalltau, values[some], targets[some]) for some in rows])
             )
         return found
-
-    def answers(self, outputs: np.ndarray, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        return {"prediction": outputs}
 
 
 TASK = HumanJudgement()

@@ -23,15 +23,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from papertrial.core.budget import Budget
-from papertrial.core.errors import DataError, Declined, PapertrialError
+from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.facts import Facts
+from papertrial.core.offers import offers
 from papertrial.core.task import Prepared, Ragged, Scores, Split, Supports
 from papertrial.data.base import fingerprint
-from papertrial.nn.batches import forward_batches
+from papertrial.tasks._common import Common, known_labels, through
 from papertrial.tasks._image_quality import (
     LEAST,
     Drawn,
@@ -43,13 +43,14 @@ from papertrial.tasks._image_quality import (
     real_scores,
     shown,
 )
-from papertrial.tasks._images import Rows, as_trained, evaluating, pixel_state, working_size
+from papertrial.tasks._images import Rows, as_trained, pixel_state, working_size
+from papertrial.tasks._split import require_fraction
 
 #: what measures pictures, as a file of the artifact
 MEASURES = "measures.safetensors"
 
 
-class ImageGeneration:
+class ImageGeneration(Common):
     """The columns "image" uint8 (N, H, W, C) and "label" int64 (N,), -1 = none. A generator is what has `draw`, see there."""
 
     name = "image_generation"
@@ -80,61 +81,48 @@ class ImageGeneration:
         The first time, what measures the pictures is trained, which takes seconds. Raises DataError for too few images,
         PapertrialError for an option out of range.
         """
-        self._require(data, fraction)
+        require_fraction(fraction)
+        self.require(data, fix="give more images")
         return ready(data, np.asarray(data.part), data.groups, seed, float(fraction), size, [])
-
-    def _require(self, data: Any, fraction: float) -> None:
-        if not 0 < float(fraction) <= 1:
-            raise PapertrialError(f"fraction is {fraction}, not above 0 and at most 1", "write it as fraction=0.1")
-        supports = self.supports(data.look())
-        if not supports:
-            raise DataError(f"{data.name} cannot be learned from: {supports.why}", "give more images")
 
     def encode(self, state: Mapping[str, Any], data: Any) -> Split:
         """New images at the size and with the channels of the model, with labels where it knows their class and -1
         elsewhere. Raises DataError when the channels cannot be converted."""
         pixels = data.pixels(state["height"], state["width"], state["channels"])
-        known = {name: index for index, name in enumerate(state["class_names"])}
-        codes = np.array([known.get(str(name), -1) for name in data.class_names] + [-1], dtype=np.int64)
-        return Split({"image": _as_bytes(pixels, state), "label": codes[np.asarray(data.labels, dtype=np.int64)]})
+        return Split({"image": _as_bytes(pixels, state), "label": known_labels(state, data)})
 
     def build(self, method: Any, config: Any, optim: Any, prepared: Prepared, backbone: nn.Module | None = None) -> Any:
         """Raises Declined when the method is not for this task, or what it makes draws nothing."""
-        if self.name not in method.paper.tasks:
-            raise Declined(f"{method.id} is not made for the task {self.name}", "type: papertrial list")
+        self.require_made_for(method)
         model = method.module.build(config, prepared.facts)
-        if not hasattr(model, "draw"):
+        if offers(model).draw is None:
             raise Declined(f"{method.id} as it is set here draws nothing")
         return model
 
     def training(self, model: Any, prepared: Prepared) -> Split:
-        if hasattr(model, "fit_inputs"):  # a palette, a vocabulary
-            model.fit_inputs(prepared.train)
+        takes = offers(model).fit_inputs
+        if takes:  # a palette, a vocabulary
+            takes(prepared.train)
         return prepared.train
-
-    def finish(self, model: Any, prepared: Prepared, seed: int) -> dict[str, np.ndarray]:
-        return {}
 
     def outputs(self, model: Any, head: Mapping[str, np.ndarray], split: Split) -> np.ndarray:
         """A picture for each row, `Drawn` uint8 (N, H, W, C)."""
-        asked = np.asarray(split["label"]) if "labels" in model.draws else None
+        asked = np.asarray(split["label"]) if "labels" in offers(model).draws else None
         return Drawn.of(draw(model, range(split.examples), labels=asked), asked)
 
     def embed(self, model: Any, split: Split) -> np.ndarray:
         """(N, width) float32. Raises Declined for a generator without an encoder."""
-        if not hasattr(model, "encoder"):
+        if offers(model).encoder is None:
             raise Declined("this generator draws pictures and has no features of them to give")
-        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-        with evaluating(model):
-            return forward_batches(model.encoder, Split({"image": split["image"]}), ("image",), device=device)
+        return through(model, model.encoder, {"image": split["image"]})
 
     def score(self, outputs: np.ndarray, split: Split, state: Mapping[str, Any]) -> Scores:
         """Raises PapertrialError where the networks that measure the pictures of this data are gone."""
         return picture_scores(outputs, np.asarray(split["image"]), Measures.find(state["measures"]))
 
     def extra_scores(self, model: Any, prepared: Prepared, seed: int) -> dict[str, float]:
-        own: dict[str, float] = getattr(model, "figures", dict)()  # the use of a codebook
-        return {**real_scores(prepared, Measures.find(prepared.state["measures"])), **own}
+        own = offers(model).figures  # the use of a codebook
+        return {**real_scores(prepared, Measures.find(prepared.state["measures"])), **(own() if own else {})}
 
     def sheets(self, outputs: np.ndarray, split: Split) -> dict[str, np.ndarray]:
         """Drawn pictures and the test pictures that they stand for, side by side: uint8 (H, W, C) by file name."""

@@ -25,10 +25,12 @@ from typing import Any
 import numpy as np
 
 from papertrial.core.errors import DataError, PapertrialError
+from papertrial.core.offers import offers
 from papertrial.core.task import Prepared, Ragged, Scores, Split, Supports
 from papertrial.core.wording import counted
 from papertrial.tasks._image_quality import LEAST, Drawn, Measures, draw, picture_scores
 from papertrial.tasks._metrics import Z
+from papertrial.tasks._split import require_fraction
 from papertrial.tasks.image_generation import ImageGeneration, ready
 
 HELD = ("auto", "captions", "images")
@@ -70,7 +72,8 @@ class ImageTextGeneration(ImageGeneration):
     ) -> Prepared:
         """fraction, size: as in image_generation.  held: out for the test, whole `captions` or single `images`; `auto` says
         which by how many share one. Raises DataError for too few images, PapertrialError for an option out of range."""
-        self._require(data, fraction)
+        require_fraction(fraction)
+        self.require(data, fix="give more images")
         if held not in HELD:
             raise PapertrialError(f"held is {held!r}", f"write it as held={' or held='.join(HELD)}")
         notes: list[str] = []
@@ -114,7 +117,7 @@ class ImageTextGeneration(ImageGeneration):
 
     def outputs(self, model: Any, head: Mapping[str, np.ndarray], split: Split) -> np.ndarray:
         """A picture for each row, `Drawn` uint8 (N, H, W, C)."""
-        captions = {"captions": split["text"].texts()} if "captions" in model.draws else {}
+        captions = {"captions": split["text"].texts()} if "captions" in offers(model).draws else {}
         return Drawn.of(draw(model, range(split.examples), **captions), np.asarray(split["label"]))
 
     def score(self, outputs: np.ndarray, split: Split, state: Mapping[str, Any]) -> Scores:

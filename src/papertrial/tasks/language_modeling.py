@@ -25,15 +25,17 @@ import torch
 from torch import nn
 
 from papertrial.core.budget import Budget
-from papertrial.core.errors import DataError, Declined, PapertrialError
+from papertrial.core.errors import DataError, Declined
 from papertrial.core.facts import Facts
+from papertrial.core.offers import offers
 from papertrial.core.task import Prepared, Ragged, Scores, Split, Supports
 from papertrial.data.textfiles import lines_of
 from papertrial.data.texts import same
-from papertrial.nn.batches import forward_batches
 from papertrial.nn.heads import NextToken
 from papertrial.nn.tokenise import windows
+from papertrial.tasks._common import Common, encoder_of, estimated, through
 from papertrial.tasks._metrics import ratio_scores
+from papertrial.tasks._split import require_fraction, spread_evenly
 from papertrial.tasks._texts import stacked
 
 WINDOW, MOST = 512, 1000
@@ -45,7 +47,7 @@ LINE = 32
 _TOKENS = 8192  # that are read at once when a model is judged
 
 
-class LanguageModeling:
+class LanguageModeling(Common):
     """The column "text" Ragged uint8 (UTF-8): documents to learn from, windows to be judged on. Models learn from the column
     "ids" (N, tokens of a row) int32."""
 
@@ -74,17 +76,14 @@ class LanguageModeling:
 
         Raises DataError for less text than LEAST bytes, PapertrialError for a fraction out of range.
         """
-        if not 0 < float(fraction) <= 1:
-            raise PapertrialError(f"fraction is {fraction}, not above 0 and at most 1", "write it as fraction=0.1")
-        supports = self.supports(data.look())
-        if not supports:
-            raise DataError(f"{data.name} cannot be learned from: {supports.why}", "give more text")
+        require_fraction(fraction)
+        self.require(data, fix="give more text")
         units, document = _units(data.documents)
         part, notes = _parts(data, units, document, seed)
         kept = _drawn(units, np.flatnonzero(part == 0), float(fraction), np.random.default_rng([seed, 1]))
         train = _joined(units, document, kept)
         _tell_repeats(train, _joined(units, document, part == 2), notes)
-        judged = [_spread(windows(_joined(units, document, part == index), WINDOW)) for index in (1, 2)]
+        judged = [spread_evenly(windows(_joined(units, document, part == index), WINDOW), MOST) for index in (1, 2)]
         total = int(train.lengths.sum())
         facts = Facts("text", -(-total // WINDOW), bytes=total, length=WINDOW, causal=True)
         valid, test = (Split({"text": column}) for column in judged)
@@ -98,14 +97,13 @@ class LanguageModeling:
 
     def build(self, method: Any, config: Any, optim: Any, prepared: Prepared, backbone: nn.Module | None = None) -> Any:
         """Raises Declined when the method is not for this task, or sees what is to be predicted."""
-        if self.name not in method.paper.tasks:
-            raise Declined(f"{method.id} is not made for the task {self.name}", "type: papertrial list")
+        self.require_made_for(method)
         if method.paper.kind == "estimator":
             return method.module.build(config, prepared.facts)
         if method.paper.kind != "architecture":
-            raise Declined(f"{method.id} is of the kind {method.paper.kind}, which the task {self.name} cannot train")
+            raise self.cannot_train(method)
         built = method.module.build(config, prepared.facts)
-        if not hasattr(built, "logits"):
+        if offers(built).logits is None:
             raise Declined(f"{method.id} as it is set here does not predict the next token", "leave causal as it is")
         return NextToken(built)
 
@@ -121,36 +119,29 @@ class LanguageModeling:
         backbone.fit_inputs({"text": texts})
         ids = backbone.tokeniser.encode(texts)
         _require_whole(backbone.tokeniser, texts)
-        longest = min(getattr(backbone, "longest", None) or WINDOW, len(ids.values))
+        longest = min(offers(backbone).longest or WINDOW, len(ids.values))
         rows = len(ids.values) // longest
         return Split({"ids": ids.values[: rows * longest].reshape(rows, longest)})
-
-    def finish(self, model: Any, prepared: Prepared, seed: int) -> dict[str, np.ndarray]:
-        return {}
 
     def outputs(self, model: Any, head: Mapping[str, np.ndarray], split: Split) -> np.ndarray:
         """Bits of each window (N,), float64. What is longer than a model's rows is read in rows that overlap by a half."""
         if not isinstance(model, nn.Module):
-            return np.asarray(model.outputs(split), dtype=np.float64)
+            return estimated(model, split)
         backbone: Any = model.encoder
         ids = backbone.tokeniser.encode(split["text"], specials=False)
-        rows, window, known = overlapping(ids, getattr(backbone, "longest", None) or WINDOW)
+        rows, window, known = overlapping(ids, offers(backbone).longest or WINDOW)
         nats = _nats(model, rows, known)
         return np.bincount(window, weights=nats, minlength=split.examples) / math.log(2)
 
     def embed(self, model: Any, split: Split) -> np.ndarray:
         """(N, width) float32: features of the windows' last tokens. Raises Declined for a model without features."""
-        if not hasattr(model, "encoder"):
-            raise Declined("this model has no features to give")
-        ids = model.encoder.tokeniser.encode(split["text"], getattr(model.encoder, "longest", None), specials=False)
-        return _through(model, model.encoder, Split({"ids": ids}))
+        encoder = encoder_of(model)
+        ids = encoder.tokeniser.encode(split["text"], offers(encoder).longest, specials=False)
+        return _through(model, encoder, {"ids": ids})
 
     def score(self, outputs: np.ndarray, split: Split, state: Mapping[str, Any]) -> Scores:
         """Bits per byte of all windows, and its interval over windows."""
         return ratio_scores("bits_per_byte", outputs, split["text"].lengths)
-
-    def extra_scores(self, model: Any, prepared: Prepared, seed: int) -> dict[str, float]:
-        return {}
 
     def answers(self, outputs: np.ndarray, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Raises Declined: a language model answers with text."""
@@ -244,10 +235,6 @@ def _joined(units: Ragged, document: np.ndarray, chosen: np.ndarray) -> Ragged:
     return Ragged(taken.values, taken.offsets[first])
 
 
-def _spread(column: Ragged) -> Ragged:
-    return column if len(column) <= MOST else column[np.arange(MOST) * len(column) // MOST]
-
-
 def _tell_repeats(train: Ragged, test: Ragged, notes: list[str]) -> None:
     """Test text that also stands in the training text is not moved, since it may belong where it is, but it is told of."""
     lines = [lines_of(part.values)[0] for part in (train, test)]
@@ -274,16 +261,9 @@ def _nats(model: nn.Module, rows: Ragged, known: np.ndarray) -> np.ndarray:
     def summed(ids: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         return (model(ids).double() * (torch.arange(ids.shape[1], device=ids.device) >= known[:, None])).sum(1)
 
-    return _through(model, summed, Split({"ids": rows, "known": known}))
+    return _through(model, summed, {"ids": rows, "known": known})
 
 
-def _through(model: nn.Module, function: Any, split: Split) -> np.ndarray:
+def _through(model: nn.Module, function: Any, columns: Mapping[str, Any]) -> np.ndarray:
     """`function` of the columns of all rows, with the model in `eval()`."""
-    training = model.training
-    model.eval()
-    try:
-        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-        batch = max(1, _TOKENS // max(1, int(split["ids"].lengths.max(initial=1))))
-        return forward_batches(function, split, tuple(split), batch, device)
-    finally:
-        model.train(training)
+    return through(model, function, columns, max(1, _TOKENS // max(1, int(columns["ids"].lengths.max(initial=1)))))

@@ -20,7 +20,6 @@ What a reranker's `loss(batch)` and `score(batch)` are called with: see `groups`
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -29,16 +28,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from papertrial.core.budget import Budget
-from papertrial.core.errors import DataError, Declined, PapertrialError
+from papertrial.core.errors import DataError, Declined
 from papertrial.core.facts import Facts
+from papertrial.core.offers import offers
 from papertrial.core.task import Prepared, Ragged, Scores, Split, Supports
 from papertrial.core.wording import counted
 from papertrial.data.collections import Queries
 from papertrial.data.collections.bm25 import K1, B, best
-from papertrial.nn.batches import forward_batches
 from papertrial.nn.ranks import all_rows
+from papertrial.tasks._common import Common, require_backbone, through
 from papertrial.tasks._metrics import DEPTH, ranking_scores
-from papertrial.tasks._texts import finite, fit_to, ids_of, require_tokeniser, through
+from papertrial.tasks._split import require_shares, some_of
+from papertrial.tasks._texts import features_of, fit_to, ids_of, require_tokeniser
 
 TEST_SHARE, VALID_SHARE, SPLIT_SEED = 0.4, 0.2, 20_210_400
 #: tokens of a query and of a document that a reranker reads, where it does not name `lengths` of its own
@@ -88,11 +89,10 @@ class BiEncoder(nn.Module):
         return F.cross_entropy(cosine, torch.arange(len(row), device=row.device))
 
     def no_decay(self) -> set[str]:
-        inner = getattr(self.encoder, "no_decay", None)
-        return {f"encoder.{name}" for name in inner()} if inner else set()
+        return offers(self.encoder).exempt("encoder")
 
 
-class RetrievalTask:
+class RetrievalTask(Common):
     """Rows are queries, with the columns of `data.collection.Collection.queries`, 100 candidates each."""
 
     name = "retrieval"
@@ -129,12 +129,8 @@ class RetrievalTask:
         Raises DataError when no query has a relevant document or there are too few, PapertrialError for a share out of
         range.
         """
-        for name, share in (("fraction", fraction), ("test_share", test_share), ("valid_share", valid_share)):
-            if not 0 < float(share) < 1 + (name == "fraction"):
-                raise PapertrialError(f"{name} is {share}, not between 0 and 1", f"write it as {name}=0.2")
-        supports = self.supports(data.look())
-        if not supports:
-            raise DataError(f"{data.name} cannot be learned from: {supports.why}", "type: papertrial look DATA")
+        require_shares(fraction, test_share, valid_share)
+        self.require(data)
         train, valid, test, notes = _parts(data, seed, float(fraction), float(test_share), float(valid_share))
         rows = data.queries(DEPTH)
         silent = np.flatnonzero(rows["candidates"][:, 0] < 0)
@@ -166,9 +162,9 @@ class RetrievalTask:
         if kind == "estimator":
             return method.module.build(config, prepared.facts)
         if kind not in ("architecture", "objective"):
-            raise Declined(f"{method.id} is of the kind {kind}, which the task {self.name} cannot train")
-        if kind == "objective" and backbone is None:
-            raise Declined(f"{method.id} trains a backbone, and none was given", "name one with --backbone")
+            raise self.cannot_train(method)
+        if kind == "objective":
+            require_backbone(method, backbone)
         model = method.module.build(config, prepared.facts, backbone)
         if kind == "architecture":
             model = BiEncoder(model)
@@ -183,7 +179,7 @@ class RetrievalTask:
         if not isinstance(model, nn.Module):
             return train
         fit_to(model, train.documents["text"])
-        if hasattr(model, "score"):
+        if offers(model).score:
             return groups(model, train)
         documents = ids_of(model, train.documents["text"])
         if not isinstance(model, BiEncoder):
@@ -193,15 +189,12 @@ class RetrievalTask:
         row = train["relevant"].values[relevant]
         return Split({"query": ids_of(model, train["text"])[query], "document": documents[row], "row": row})
 
-    def finish(self, model: Any, prepared: Prepared, seed: int) -> dict[str, np.ndarray]:
-        return {}
-
     def outputs(self, model: Any, head: Mapping[str, np.ndarray], split: Split) -> np.ndarray:
         """Ids of the documents found, best first: object (N, 100), None where there is no further one."""
         assert isinstance(split, Queries)
         if not isinstance(model, nn.Module):
             rows = np.asarray(model.outputs(split), dtype=np.int64)
-        elif hasattr(model, "score"):
+        elif offers(model).score:
             rows = rerank(model, split)
         else:
             rows = _nearest(self.embed(model, split), self.embed(model, split.documents), split)
@@ -213,8 +206,7 @@ class RetrievalTask:
         """Features (N, width) of the queries, or of a Split of documents, float32. Raises Declined for a model without."""
         if not isinstance(model, nn.Module):
             raise Declined("this model has no features to give")
-        encoder: Any = model.encoder
-        return finite(through(model, encoder, {"ids": ids_of(model, split["text"])}))
+        return features_of(model, split["text"])
 
     def score(self, outputs: np.ndarray, split: Split, state: Mapping[str, Any]) -> Scores:
         """Queries without a relevant document are left out."""
@@ -226,9 +218,6 @@ class RetrievalTask:
             grade = dict(zip(split["relevant"][query].tolist(), split["grade"][query].tolist(), strict=True))
             ranked[row] = [grade.get(place.get(name, -1), 0) for name in outputs[query]]
         return ranking_scores(ranked, split["grade"][np.array(judged, dtype=np.int64)])
-
-    def extra_scores(self, model: Any, prepared: Prepared, seed: int) -> dict[str, float]:
-        return {}
 
     def answers(self, outputs: np.ndarray, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """`prediction`, the id of the best document, and the ids at the places 2 to 10; empty where there is none."""
@@ -280,18 +269,22 @@ def pair_scores(model: Any, queries: Queries) -> np.ndarray:
     Reads the columns "text", "candidates" and "first" and the text of the documents alone.
     Raises DataError for scores that are not finite.
     """
-    rows, split = queries["candidates"], groups(model, queries, learn=False)
-    with _evaluating(model) as device:
-        scores = forward_batches(
-            lambda *columns: model.score(dict(zip(RetrievalTask.inputs, columns, strict=True))),
-            split,
-            RetrievalTask.inputs,
-            max(1, _PAIRS // rows.shape[1]),
-            device,
-        )
+    rows, split, inputs = queries["candidates"], groups(model, queries, learn=False), RetrievalTask.inputs
+    scores = through(
+        model,
+        lambda *columns: model.score(dict(zip(inputs, columns, strict=True))),
+        {name: split[name] for name in inputs},
+        max(1, _PAIRS // rows.shape[1]),
+    )
     if not np.isfinite(scores[rows >= 0]).all():
         raise DataError("the model's scores are not all finite numbers", "train again with a smaller --set lr=")
     return np.where(rows >= 0, scores.astype(np.float32), np.float32(-np.inf))
+
+
+def lengths_of(model: Any) -> tuple[int, int]:
+    """Tokens of a query and of a document that a reranker reads."""
+    query, document = offers(model).lengths or LENGTHS
+    return query, document
 
 
 def _with_relevant(queries: Queries) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -344,14 +337,13 @@ def _parts(
             "give at least 5 of them",
         )
     if fraction < 1:
-        kept = np.random.default_rng([seed, 1]).permutation(train)[: max(1, round(fraction * len(train)))]
-        train = np.sort(kept)
+        train = some_of(train, fraction, seed)
     return train, valid, test, notes
 
 
 def _tokens(model: Any, texts: Ragged, which: int) -> Ragged:
     """As the model reads them. which: 0 for queries, 1 for documents."""
-    ids: Ragged = model.encoder.tokeniser.encode(texts, longest=getattr(model, "lengths", LENGTHS)[which])
+    ids: Ragged = model.encoder.tokeniser.encode(texts, longest=lengths_of(model)[which])
     return ids
 
 
@@ -364,14 +356,3 @@ def _nearest(queries: np.ndarray, documents: np.ndarray, split: Queries) -> np.n
         found = best(keys @ asked[query], DEPTH, split.documents["place"], int(split["itself"][query]))
         rows[query, : len(found)] = found
     return rows
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Any:
-    """The model in `eval()`; gives its device."""
-    training = model.training
-    model.eval()
-    try:
-        yield next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    finally:
-        model.train(training)

@@ -24,14 +24,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from papertrial.core.budget import Budget
-from papertrial.core.errors import DataError, Declined, PapertrialError
+from papertrial.core.errors import DataError, Declined
 from papertrial.core.facts import Facts
+from papertrial.core.offers import offers
 from papertrial.core.task import Prepared, Scores, Split, Supports
 from papertrial.core.wording import counted
 from papertrial.nn.contrastive import alignment, uniformity
+from papertrial.tasks._common import Common, estimated, objective
 from papertrial.tasks._metrics import spearman_scores
-from papertrial.tasks._split import split_rows
-from papertrial.tasks._texts import finite, fit_to, ids_of, require_tokeniser, sizes, stacked, through, unit
+from papertrial.tasks._split import require_fraction, some_of, split_rows
+from papertrial.tasks._texts import features_of, fit_to, ids_of, reading, require_tokeniser, sizes, stacked, unit
 
 #: share of the range of scores from which a pair counts as alike (4 on a scale of 5; arXiv 2104.08821, sec. 2)
 ALIKE = 0.8
@@ -68,11 +70,10 @@ class SupervisedPairs(nn.Module):
         return F.mse_loss(self.cosine(batch["first"], batch["second"]), wanted)
 
     def no_decay(self) -> set[str]:
-        inner = getattr(self.encoder, "no_decay", None)
-        return {f"encoder.{name}" for name in inner()} if inner else set()
+        return offers(self.encoder).exempt("encoder")
 
 
-class SentenceSimilarity:
+class SentenceSimilarity(Common):
     """Columns "first" and "second" Ragged uint8 (UTF-8) and "target" float32 (N,), NaN = no score; models read token ids."""
 
     name = "sentence_similarity"
@@ -109,8 +110,7 @@ class SentenceSimilarity:
         Without any scores all pairs are for training, and valid and test are empty. Raises DataError for too few scored
         pairs or scores that are all equal, PapertrialError for an option out of range.
         """
-        if not 0 < float(fraction) <= 1:
-            raise PapertrialError(f"fraction is {fraction}, not above 0 and at most 1", "write it as fraction=0.1")
+        require_fraction(fraction)
         if data.kind == "text":
             return self._sentences(data, seed, float(fraction))
         rows = np.flatnonzero(~data.empty)
@@ -162,8 +162,7 @@ class SentenceSimilarity:
         rows = np.flatnonzero(~data.empty)
         if not len(rows):
             raise DataError(f"{data.name} has no sentences", "give lines of text")
-        kept = np.random.default_rng([seed, 1]).permutation(rows)[: max(1, round(fraction * len(rows)))]
-        train = data.texts[np.sort(kept)]
+        train = data.texts[some_of(rows, fraction, seed)]
         facts = Facts("pairs", len(train), outputs=1, **sizes(train))
         none = Split(dict.fromkeys(self.inputs, train[:0]))
         notes = ("sentences alone: nothing is judged; score pairs of them to know what was learnt",)
@@ -181,8 +180,7 @@ class SentenceSimilarity:
     def build(self, method: Any, config: Any, optim: Any, prepared: Prepared, backbone: nn.Module | None = None) -> Any:
         """Raises Declined when the method is not for this task, or needs scores or a backbone that are not there."""
         kind, facts, state = method.paper.kind, prepared.facts, prepared.state
-        if not {self.name, "text_classification"} & set(method.paper.tasks):  # one encoder serves both
-            raise Declined(f"{method.id} is not made for the task {self.name}", "type: papertrial list")
+        self.require_made_for(method, "text_classification")  # one encoder serves both
         if kind != "objective" and "low" not in state:
             raise Declined(f"{method.id} learns from scores, and there are none")
         if kind == "estimator":
@@ -192,11 +190,8 @@ class SentenceSimilarity:
             require_tokeniser(built, method.id)
             return SupervisedPairs(built, state["low"], state["high"])
         if kind == "objective":
-            if backbone is None:
-                raise Declined(f"{method.id} trains a backbone, and none was given", "name one with --backbone")
-            require_tokeniser(backbone, "the backbone")
-            return method.module.build(config, facts, backbone)
-        raise Declined(f"{method.id} is of the kind {kind}, which the task {self.name} cannot train")
+            return objective(method, config, facts, backbone, reading)
+        raise self.cannot_train(method)
 
     def training(self, model: Any, prepared: Prepared) -> Split:
         train = prepared.train
@@ -208,7 +203,7 @@ class SentenceSimilarity:
         fit_to(model, sentences)
         if isinstance(model, SupervisedPairs):
             return Split({**self._ids(model, train), "target": train["target"]})
-        if getattr(model, "paired", False):
+        if offers(model).paired:
             if "second" not in train:
                 raise Declined(
                     "pairs that are alike are wanted, and these are sentences alone", "leave --set paired out"
@@ -220,15 +215,12 @@ class SentenceSimilarity:
     def _ids(model: nn.Module, split: Split) -> dict[str, Any]:
         return {name: ids_of(model, split[name]) for name in SIDES if name in split}
 
-    def finish(self, model: Any, prepared: Prepared, seed: int) -> dict[str, np.ndarray]:
-        return {}
-
     def outputs(self, model: Any, head: Mapping[str, np.ndarray], split: Split) -> np.ndarray:
         """(N,) float64: on the scale of the scores for supervised models, cosines for the others."""
         if "second" not in split:
             raise DataError("single sentences are not pairs to answer for", "give pairs, or embed them")
         if not isinstance(model, nn.Module):
-            return np.asarray(model.outputs(split), dtype=np.float64)
+            return estimated(model, split)
         first, second = (_unit(self._side(model, split, name)) for name in self.inputs)
         cosine = (first * second).sum(1)
         if isinstance(model, SupervisedPairs):
@@ -237,16 +229,13 @@ class SentenceSimilarity:
         return cosine
 
     def _side(self, model: nn.Module, split: Split, name: str) -> np.ndarray:
-        encoder: Any = model.encoder
-        return finite(through(model, encoder, {"ids": ids_of(model, split[name])}))
+        return features_of(model, split[name])
 
     def embed(self, model: Any, split: Split) -> np.ndarray:
         """(N, 2 * width) float32: the features of the first text, then those of the second; (N, width) of sentences alone.
 
         Raises Declined for a model without features.
         """
-        if not hasattr(model, "encoder"):
-            raise Declined("this model has no features to give")
         return np.concatenate([self._side(model, split, name) for name in self.inputs if name in split], axis=1)
 
     def score(self, outputs: np.ndarray, split: Split, state: Mapping[str, Any]) -> Scores:
@@ -258,7 +247,7 @@ class SentenceSimilarity:
         """Alignment: mean squared distance of the unit embeddings of test pairs that are alike (from 0.8 of the range of
         scores). Uniformity: log of the mean of exp(-2 squared distance) over pairs of distinct test sentences, at most 2000
         of them. Both are better when lower (arXiv 2005.10242)."""
-        if not hasattr(model, "encoder") or not prepared.test.examples:
+        if offers(model).encoder is None or not prepared.test.examples:
             return {}
         test, state = prepared.test, prepared.state
         sides = [_unit(self._side(model, test, name)) for name in self.inputs]
@@ -271,9 +260,6 @@ class SentenceSimilarity:
         if len(rows) > 1:
             found["uniformity"] = float(uniformity(torch.from_numpy(np.concatenate(sides)[rows])))
         return found
-
-    def answers(self, outputs: np.ndarray, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        return {"prediction": outputs}
 
 
 TASK = SentenceSimilarity()

@@ -14,25 +14,25 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.special import softmax
 from torch import nn
 
 from papertrial.core.budget import Budget
-from papertrial.core.errors import DataError, Declined, PapertrialError
+from papertrial.core.errors import DataError, Declined
 from papertrial.core.facts import Facts
 from papertrial.core.task import Prepared, Scores, Split, Supports
 from papertrial.core.wording import counted
-from papertrial.nn.batches import forward_batches
 from papertrial.nn.heads import Supervised, fit_inputs
+from papertrial.tasks._common import Common, encoder_of, estimated, through
 from papertrial.tasks._metrics import classification_scores, regression_scores
+from papertrial.tasks._split import require_shares
 
 SPLIT_SEED = 20_210_600
 _NUMERIC = ("numeric", "boolean", "date")
 _CHUNK = 4096
 
 
-class TabularTask:
+class TabularTask(Common):
     """Columns "numeric" float32 (N, F), "categorical" int64 (N, C) with code == cardinality for unseen and missing, and
     "label" int64 (N,), -1 for missing, or "target" float32 (N,), NaN for missing."""
 
@@ -69,12 +69,8 @@ class TabularTask:
         Raises DataError when there is no target, no column to predict from, or too few rows, PapertrialError for a share
         out of range.
         """
-        for name, share in (("fraction", fraction), ("test_share", test_share), ("valid_share", valid_share)):
-            if not 0 < float(share) < 1 + (name == "fraction"):
-                raise PapertrialError(f"{name} is {share}, not between 0 and 1", f"write it as {name}=0.2")
-        supports = self.supports(data.look())
-        if not supports:
-            raise DataError(f"{data.name} cannot be learned from: {supports.why}", "type: papertrial look DATA")
+        require_shares(fraction, test_share, valid_share)
+        self.require(data)
         names = [column.name for column in data.used if column.type in _NUMERIC]
         columns, class_names = self._target(data)
         target = next(iter(columns.values()))
@@ -187,7 +183,7 @@ class TabularTask:
         if method.paper.kind == "estimator":
             return method.module.build(config, facts)
         if method.paper.kind != "architecture":
-            raise Declined(f"{method.id} is of the kind {method.paper.kind}, which the task {self.name} cannot train")
+            raise self.cannot_train(method)
         return Supervised(
             method.module.build(config, facts),
             facts.outputs,
@@ -202,21 +198,19 @@ class TabularTask:
         fit_inputs(model, prepared.train)
         return prepared.train
 
-    def finish(self, model: Any, prepared: Prepared, seed: int) -> dict[str, np.ndarray]:
-        return {}
-
     def outputs(self, model: Any, head: Mapping[str, np.ndarray], split: Split) -> np.ndarray:
         """Probabilities (N, classes) or values (N,), float64."""
         if not isinstance(model, nn.Module):
-            return np.asarray(model.outputs(split), dtype=np.float64)
-        out = _through(model, model, split).astype(np.float64)
+            return estimated(model, split)
+        out = self._through(model, model, split).astype(np.float64)
         return softmax(out, axis=1) if model.kind == "classes" else out
 
     def embed(self, model: Any, split: Split) -> np.ndarray:
         """(N, width) float32. Raises Declined for trees and other methods without features."""
-        if not hasattr(model, "encoder"):
-            raise Declined("this model has no features to give")
-        return _through(model, model.encoder, split)
+        return self._through(model, encoder_of(model), split)
+
+    def _through(self, model: nn.Module, part: nn.Module, split: Split) -> np.ndarray:
+        return through(model, part, {name: split[name] for name in self.inputs}, _CHUNK)
 
     def score(self, outputs: np.ndarray, split: Split, state: Mapping[str, Any]) -> Scores:
         """Rows without a target are left out."""
@@ -225,16 +219,6 @@ class TabularTask:
             return classification_scores(outputs[judged], split["label"][judged], state["class_names"])
         judged = np.isfinite(split["target"])
         return regression_scores(outputs[judged], split["target"][judged])
-
-    def extra_scores(self, model: Any, prepared: Prepared, seed: int) -> dict[str, float]:
-        return {}
-
-    def answers(self, outputs: np.ndarray, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """`prediction`, and `p(class)` for each class."""
-        if "class_names" not in state:
-            return {"prediction": outputs}
-        names = np.asarray(state["class_names"])
-        return {"prediction": names[outputs.argmax(1)], **{f"p({n})": outputs[:, i] for i, n in enumerate(names)}}
 
 
 TASK = TabularTask()
@@ -262,14 +246,3 @@ def _pick(strata: np.ndarray, groups: np.ndarray, share: float, rng: np.random.G
     chosen = np.zeros(len(label), dtype=bool)
     chosen[order] = np.arange(len(label)) - np.repeat(start, count) < np.repeat(wanted, count)
     return chosen[group]
-
-
-def _through(model: nn.Module, part: nn.Module, split: Split) -> np.ndarray:
-    """`part` of the model, in `eval()`, on all rows."""
-    training = model.training
-    model.eval()
-    try:
-        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-        return forward_batches(part, split, TabularTask.inputs, _CHUNK, device)
-    finally:
-        model.train(training)

@@ -21,21 +21,22 @@ import numpy as np
 from torch import nn
 
 from papertrial.core.budget import Budget
-from papertrial.core.errors import DataError, Declined, PapertrialError
+from papertrial.core.errors import DataError
 from papertrial.core.facts import Facts
 from papertrial.core.task import Prepared, Scores, Split, Supports
 from papertrial.core.wording import counted
 from papertrial.nn.heads import Supervised
+from papertrial.tasks._common import Common, estimated, known_labels, objective
 from papertrial.tasks._metrics import classification_scores, with_macro_f1
 from papertrial.tasks._probe import fit_probe, probe_outputs, softmax
-from papertrial.tasks._split import pick, revealed_per_class, split_rows
-from papertrial.tasks._texts import finite, fit_to, ids_of, require_tokeniser, sizes, through
+from papertrial.tasks._split import pick, require_fraction, revealed_per_class, split_rows
+from papertrial.tasks._texts import features_of, fit_to, ids_of, reading, require_tokeniser, sizes, through
 
 #: share of the labels of the commonest class from which macro F1 is the metric
 LOPSIDED = 0.75
 
 
-class TextClassification:
+class TextClassification(Common):
     """Columns "text" Ragged uint8 (UTF-8) and "label" int64 (N,), -1 = unlabelled; models read "ids" Ragged int32."""
 
     name = "text_classification"
@@ -64,8 +65,7 @@ class TextClassification:
         Raises DataError for a single class, or too few labels to hold some out, PapertrialError for an option out of range.
         """
         revealed = revealed_per_class(labels, None)
-        if not 0 < float(fraction) <= 1:
-            raise PapertrialError(f"fraction is {fraction}, not above 0 and at most 1", "write it as fraction=0.1")
+        require_fraction(fraction)
         rows = np.flatnonzero(~data.empty)
         target = np.asarray(data.labels, dtype=np.int64)[rows]
         notes = [f"left out: {counted(data.empty.sum(), 'empty text')}"] if data.empty.any() else []
@@ -119,9 +119,7 @@ class TextClassification:
     def encode(self, state: Mapping[str, Any], data: Any) -> Split:
         """New texts. Labels are kept where their class is known to the model, and -1 elsewhere."""
         columns = {"text": data.texts}
-        known = {name: index for index, name in enumerate(state["class_names"])}
-        codes = np.array([known.get(str(name), -1) for name in data.class_names] + [-1], dtype=np.int64)
-        label = codes[data.labels]
+        label = known_labels(state, data)
         if (label >= 0).any():
             columns["label"] = label
         return Split(columns)
@@ -129,8 +127,7 @@ class TextClassification:
     def build(self, method: Any, config: Any, optim: Any, prepared: Prepared, backbone: nn.Module | None = None) -> Any:
         """Raises Declined when the method is not for this task, or needs labels or a backbone that are not there."""
         kind, facts = method.paper.kind, prepared.facts
-        if self.name not in method.paper.tasks:
-            raise Declined(f"{method.id} is not made for the task {self.name}", "type: papertrial list")
+        self.require_made_for(method)
         if kind == "estimator":
             return method.module.build(config, facts)
         if kind == "architecture":
@@ -138,11 +135,8 @@ class TextClassification:
             require_tokeniser(built, method.id)
             return Supervised(built, facts.outputs, "classes", self.inputs, optim.label_smoothing)
         if kind == "objective":
-            if backbone is None:
-                raise Declined(f"{method.id} trains a backbone, and none was given", "name one with --backbone")
-            require_tokeniser(backbone, "the backbone")
-            return method.module.build(config, facts, backbone)
-        raise Declined(f"{method.id} is of the kind {kind}, which the task {self.name} cannot train")
+            return objective(method, config, facts, backbone, reading)
+        raise self.cannot_train(method)
 
     def training(self, model: Any, prepared: Prepared) -> Split:
         train = prepared.train
@@ -163,30 +157,20 @@ class TextClassification:
     def outputs(self, model: Any, head: Mapping[str, np.ndarray], split: Split) -> np.ndarray:
         """Probabilities (N, classes), float64."""
         if not isinstance(model, nn.Module):
-            return np.asarray(model.outputs(split), dtype=np.float64)
+            return estimated(model, split)
         if isinstance(model, Supervised):
             return softmax(through(model, model, {"ids": ids_of(model, split["text"])}).astype(np.float64))
         return probe_outputs(head, self.embed(model, split))
 
     def embed(self, model: Any, split: Split) -> np.ndarray:
         """(N, width) float32. Raises Declined for a model without features."""
-        if not hasattr(model, "encoder"):
-            raise Declined("this model has no features to give")
-        return finite(through(model, model.encoder, {"ids": ids_of(model, split["text"])}))
+        return features_of(model, split["text"])
 
     def score(self, outputs: np.ndarray, split: Split, state: Mapping[str, Any]) -> Scores:
         judged = split["label"] >= 0
         outputs, label = outputs[judged], split["label"][judged]
         scores = classification_scores(outputs, label, state["class_names"])
         return with_macro_f1(scores, outputs.argmax(1), label, primary=state["metric"] == "macro_f1")
-
-    def extra_scores(self, model: Any, prepared: Prepared, seed: int) -> dict[str, float]:
-        return {}
-
-    def answers(self, outputs: np.ndarray, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """`prediction`, and `p(class)` for each class."""
-        names = np.asarray(state["class_names"])
-        return {"prediction": names[outputs.argmax(1)], **{f"p({n})": outputs[:, i] for i, n in enumerate(names)}}
 
 
 TASK = TextClassification()

@@ -24,17 +24,20 @@ import numpy as np
 from torch import Tensor, nn
 
 from papertrial.core.budget import Budget
-from papertrial.core.errors import DataError, Declined, PapertrialError
+from papertrial.core.errors import DataError, Declined
 from papertrial.core.facts import Facts
+from papertrial.core.offers import offers
 from papertrial.core.task import Prepared, Ragged, Scores, Split, Supports
 from papertrial.core.wording import counted
 from papertrial.nn.decode import beam, complete
+from papertrial.nn.modes import evaluating
 from papertrial.nn.ranks import all_count, all_sum
 from papertrial.nn.transformer import auxiliary
 from papertrial.nn.views import Draw
+from papertrial.tasks._common import Common
 from papertrial.tasks._metrics import text_scores
-from papertrial.tasks._split import split_rows
-from papertrial.tasks._texts import LONGEST, finite, fit_to, ids_of, require_tokeniser, sizes, stacked, through
+from papertrial.tasks._split import require_fraction, some_of, split_rows, spread_evenly
+from papertrial.tasks._texts import LONGEST, features_of, fit_to, ids_of, require_tokeniser, sizes, stacked
 
 #: most examples of a part that are judged
 MOST = 500
@@ -71,12 +74,8 @@ class SourceToTarget(nn.Module):
 
     def write(self, texts: Ragged) -> list[str]:
         """An answer to each text, as in `eval()`."""
-        training = self.training
-        self.eval()
-        try:
-            rows = self._rows(ids_of(self, texts), getattr(self.encoder, "beams", 1))
-        finally:
-            self.train(training)
+        with evaluating(self):
+            rows = self._rows(ids_of(self, texts), offers(self.encoder).beams)
         return [self.encoder.tokeniser.decode(row) for row in rows]
 
     def _rows(self, ids: Ragged, beams: int) -> list[np.ndarray]:
@@ -86,11 +85,10 @@ class SourceToTarget(nn.Module):
         return [written[row] for row in range(len(written))]
 
     def no_decay(self) -> set[str]:
-        inner = getattr(self.encoder, "no_decay", None)
-        return {f"encoder.{name}" for name in inner()} if inner else set()
+        return offers(self.encoder).exempt("encoder")
 
 
-class TextToText:
+class TextToText(Common):
     """Columns "source" and "target" Ragged uint8 (UTF-8); models read both as token ids."""
 
     name = "text_to_text"
@@ -122,11 +120,8 @@ class TextToText:
         Raises DataError for data that `supports` declines or too few rows to hold some out, PapertrialError for a fraction
         out of range.
         """
-        if not 0 < float(fraction) <= 1:
-            raise PapertrialError(f"fraction is {fraction}, not above 0 and at most 1", "write it as fraction=0.1")
-        supports = self.supports(data.look())
-        if not supports:
-            raise DataError(f"{data.name} cannot be answered with texts: {supports.why}", "type: papertrial look DATA")
+        require_fraction(fraction)
+        self.require(data, "cannot be answered with texts")
         if data.kind == "text" and not (data.labels >= 0).any():
             return self._without_targets(data, seed, float(fraction))
         source, target, known = _sides(data)
@@ -169,8 +164,7 @@ class TextToText:
         free = np.flatnonzero((data.document_part if data.documents is not data.texts else data.part) != 2)
         if not len(free):
             raise DataError(f"all of {data.name} is for the test", "give text to learn from")
-        kept = np.random.default_rng([seed, 1]).permutation(free)[: max(1, round(fraction * len(free)))]
-        texts = data.documents[np.sort(kept)]
+        texts = data.documents[some_of(free, fraction, seed)]
         none = Split({"source": texts[:0], "target": texts[:0]})
         state = {"kind": "text", "columns": data.columns, "target": None, "class_names": [], "metric": "exact_match"}
         facts = Facts("text", len(texts), writes=True, **sizes(texts))
@@ -194,19 +188,19 @@ class TextToText:
     def build(self, method: Any, config: Any, optim: Any, prepared: Prepared, backbone: nn.Module | None = None) -> Any:
         """Raises Declined when the method is not for this task, writes nothing, or needs targets that are not there."""
         facts, kind = prepared.facts, method.paper.kind
-        if self.name not in method.paper.tasks:
-            raise Declined(f"{method.id} is not made for the task {self.name}", "type: papertrial list")
+        self.require_made_for(method)
         if kind == "estimator":
             if not facts.labelled:
                 raise Declined(f"{method.id} learns from targets, and there are none")
             return method.module.build(config, facts)
         if kind != "architecture":
-            raise Declined(f"{method.id} is of the kind {kind}, which the task {self.name} cannot train")
+            raise self.cannot_train(method)
         built = method.module.build(config, facts)
         require_tokeniser(built, method.id)
-        if not hasattr(built, "losses") or not hasattr(built, "encode"):
+        held = offers(built)
+        if held.losses is None or held.encode is None:
             raise Declined(f"{method.id} as it is set here writes no text", "leave writes as it is")
-        if not facts.labelled and not hasattr(built, "corrupt"):
+        if not facts.labelled and held.corrupt is None:
             raise Declined(f"{method.id} learns from targets, and there are none")
         return SourceToTarget(built, prepared.state["longest"])
 
@@ -223,9 +217,6 @@ class TextToText:
         target = backbone.tokeniser.encode(train["target"], longest=LONGEST + 1)
         return Split({"source": ids_of(model, train["source"]), "target": target})
 
-    def finish(self, model: Any, prepared: Prepared, seed: int) -> dict[str, np.ndarray]:
-        return {}
-
     def outputs(self, model: Any, head: Mapping[str, np.ndarray], split: Split) -> np.ndarray:
         """Answers (N,), str objects."""
         found = model.write(split["source"]) if isinstance(model, SourceToTarget) else model.outputs(split)
@@ -235,13 +226,10 @@ class TextToText:
         """(N, width) float32: the mean of what the encoder makes of a source. Raises Declined for a model without features."""
         if not isinstance(model, SourceToTarget):
             raise Declined("this model has no features to give")
-        return finite(through(model, model.encoder, {"ids": ids_of(model, split["source"])}))
+        return features_of(model, split["source"])
 
     def score(self, outputs: np.ndarray, split: Split, state: Mapping[str, Any]) -> Scores:
         return text_scores(outputs.tolist(), split["target"].texts(), state["metric"])
-
-    def extra_scores(self, model: Any, prepared: Prepared, seed: int) -> dict[str, float]:
-        return {}
 
     def answers(self, outputs: np.ndarray, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
         return {"prediction": outputs}
@@ -270,7 +258,7 @@ def _spread(rows: np.ndarray, name: str, notes: list[str]) -> np.ndarray:
     if len(rows) <= MOST:
         return rows
     notes.append(f"{name}: {MOST:,} of {len(rows):,} rows are judged, spread evenly")
-    return rows[np.arange(MOST) * len(rows) // MOST]
+    return spread_evenly(rows, MOST)
 
 
 def _rows(ids: Ragged, longest: int) -> Ragged:

@@ -26,7 +26,8 @@ from papertrial.core.files import read_json, write_json
 from papertrial.core.recipe import Optim
 from papertrial.core.run import Run
 from papertrial.core.task import Split
-from papertrial.nn.batches import Batches, evaluating
+from papertrial.nn.batches import Batches
+from papertrial.nn.modes import evaluating
 from papertrial.nn.ranks import share_statistics
 from papertrial.nn.transformer import compile_
 from papertrial.train import checkpoint

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from papertrial.core.errors import TrainingStopped
 from papertrial.core.task import Split
-from papertrial.nn.batches import evaluating, to_tensors
+from papertrial.nn.batches import to_tensors
 from papertrial.nn.heads import Supervised
+from papertrial.nn.modes import evaluating
 
 _PROBE = 128  # rows
 _CHECKS = 40  # looks over a whole training

@@ -12,8 +12,9 @@ from papertrial.core import registry
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.files import read_json
+from papertrial.core.offers import offers, task_offers
 from papertrial.core.recipe import Optim
-from papertrial.core.task import Estimator, Prepared, Scores, Split, Task, kinds_of
+from papertrial.core.task import Estimator, Prepared, Scores, Split, Task
 from papertrial.use.fit import CARD_VERSION, ESTIMATOR, WEIGHTS, Resolved, build_model
 
 
@@ -72,7 +73,7 @@ class Artifact:
         from papertrial.data import open as open_data
 
         opened = open_data(data, like=self.card["state"].get("columns"))
-        if opened.kind not in kinds_of(self.task):
+        if opened.kind not in task_offers(self.task).kinds:
             raise DataError(
                 f"{opened.name} is {opened.kind}, but this model was trained on {self.task.kind}",
                 "give it data like that it was trained on",
@@ -96,7 +97,7 @@ class Artifact:
 
     def predict(self, data: Any) -> dict[str, np.ndarray]:
         """Answers as named columns of equal length: `example`, `prediction`, and a probability per class."""
-        if hasattr(self.model, "draw"):
+        if offers(self.model).draw:
             raise Declined(
                 f"{self.card['method']['name']} draws pictures and gives no answer for each example",
                 f"type: papertrial generate {self.folder}",
@@ -110,15 +111,16 @@ class Artifact:
     def evaluate(self, data: Any) -> Scores:
         """Metrics on labelled data; raises DataError when it carries no labels."""
         split, opened = self.encode(data)
-        without = getattr(self.task, "judged_without_labels", False)
+        held = task_offers(self.task)
+        without = held.judged_without_labels
         if not without and not any(len(split[name]) for name in ("label", "target", "relevant") if name in split):
             wanted = self.card["state"].get("target") or registry.kind(self.task.kind).labelled
             raise DataError(
                 f"{opened.name} has no labels to evaluate on (looked for {wanted})",
                 "use predict for data without labels",
             )
-        if hasattr(self.task, "recall"):
-            self.task.recall(self.card["state"], self.folder)
+        if held.recall:
+            held.recall(self.card["state"], self.folder)
         if "label" in split and not without:
             split = split.take(np.flatnonzero(np.asarray(split["label"]) >= 0))
             if not split.examples:
@@ -138,7 +140,7 @@ class Artifact:
 
         Raises Declined for a model that makes nothing, or takes no such option.
         """
-        if hasattr(self.model, "draw"):
+        if offers(self.model).draw:
             from papertrial.use import pictures
 
             captions = [prompts] if isinstance(prompts, str) else list(prompts)

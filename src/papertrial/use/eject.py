@@ -29,8 +29,10 @@ from papertrial.core import registry
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.files import disk_errors, write_json, write_text
+from papertrial.core.offers import offers
 from papertrial.core.task import Split
 from papertrial.nn.adapt import Adapted
+from papertrial.nn.attention import attend
 from papertrial.nn.heads import Supervised
 from papertrial.tasks._images import Normalized
 from papertrial.use import text_export, textloader
@@ -129,6 +131,38 @@ def _written(model: Predictor) -> nn.Module:
     return model.network.encoder if isinstance(model.network, text_export.Logits) else model.network
 
 
+def _place(what: Any) -> Place:
+    return what.__module__, what.__name__
+
+
+#: what a model asks of the package, in so few words as its own file needs
+_SHORTER = {
+    _place(offers): '''class offers:
+    """What a module has, None for what it does not have."""
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.module, name, None)
+
+    def exempt(self, place: str) -> set[str]:
+        """The names of `no_decay` as a model knows them that holds this part at `place`."""
+        return {f"{place}.{name}" for name in self.no_decay()} if self.no_decay else set()''',
+    _place(attend): '''def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    dropout: float = 0.0,
+    scale: float | None = None,
+) -> Tensor:
+    """softmax(scale q k^T + mask) v, over (B, heads, N, width of a head)."""
+    return F.scaled_dot_product_attention(q, k, v, mask, dropout, causal, scale=scale)''',
+}
+
+
 def _source(artifact: Artifact, model: Predictor, inputs: list[dict[str, Any]]) -> str:
     """The text of model.py."""
     card, network = artifact.card, _written(model)
@@ -144,9 +178,10 @@ def _source(artifact: Artifact, model: Predictor, inputs: list[dict[str, Any]]) 
         body.append(
             f"network = Normalized(network, {[0.0] * channels}, {[1.0] * channels})  # the weights hold the numbers"
         )
-    if card["backbone"] and hasattr(encoder, "arguments"):  # what an objective puts around its backbone
+    arguments = offers(encoder).arguments
+    if card["backbone"] and arguments is not None:  # what an objective puts around its backbone
         roots.append(_place(type(encoder)))
-        named = ", ".join(f"{name}={_literal(value)}" for name, value in encoder.arguments.items())
+        named = ", ".join(f"{name}={_literal(value)}" for name, value in arguments.items())
         body.append(f"network = {type(encoder).__name__}(network, {named})")
     given = ", ".join(f"{entry['name']} {_shape(entry)} {entry['dtype']}" for entry in inputs)
     if isinstance(network, Supervised):
@@ -164,6 +199,7 @@ def _source(artifact: Artifact, model: Predictor, inputs: list[dict[str, Any]]) 
     written = {
         (config_class.__module__, "Config"): _config_text(config_class, card[config], card[settings]),
         _place(Facts): _fields_only(Facts),
+        **_SHORTER,
     }
     if model.texts:
         written |= textloader.stand_ins(artifact.model.encoder.tokeniser)
@@ -176,10 +212,6 @@ def _source(artifact: Artifact, model: Predictor, inputs: list[dict[str, Any]]) 
     return (
         f"{head}\n\nfrom __future__ import annotations\n\n{imports}\n\n{definitions}\n\n\n# this model\n\n\n{build}\n"
     )
-
-
-def _place(cls: type) -> Place:
-    return cls.__module__, cls.__name__
 
 
 def _shape(entry: Mapping[str, Any]) -> str:
@@ -206,11 +238,11 @@ def _literal(value: Any) -> str:
 def _config_text(cls: type, values: Mapping[str, Any], settings: list[Mapping[str, Any]]) -> str:
     """The dataclass with the values of this run as defaults, each with its source as a comment."""
     found = source(cls.__module__)
-    node = found.definitions["Config"]
+    node: Any = found.definitions["Config"]
     where = {setting["name"]: setting["source"] for setting in settings}
     lines = ["@dataclass(frozen=True)", "class Config:", '    """The settings of this model."""', ""]
     for entry in node.body:
-        if isinstance(entry, ast.AnnAssign):
+        if isinstance(entry, ast.AnnAssign) and isinstance(entry.target, ast.Name):
             name, value = entry.target.id, values[entry.target.id]
             value = tuple(value) if isinstance(value, list) else value
             lines += [f"    # {where[name]}", f"    {name}: {ast.unparse(entry.annotation)} = {_literal(value)}"]
@@ -230,7 +262,7 @@ def _build_text(module: str, config: Mapping[str, Any]) -> str:
 def _fields_only(cls: type) -> str:
     """A dataclass without its methods."""
     found = source(cls.__module__)
-    node = found.definitions[cls.__name__]
+    node: Any = found.definitions[cls.__name__]
     last = next((entry for entry in node.body if isinstance(entry, ast.FunctionDef)), None)
     text = found.text(node)
     if last is None:
@@ -241,7 +273,8 @@ def _fields_only(cls: type) -> str:
 
 def _page(module: Any) -> str:
     """The paper's page without the paragraphs on papertrial itself."""
-    kept, keeping = [], True
+    kept: list[str] = []
+    keeping = True
     for line in (module.__doc__ or "").strip().splitlines():
         if line and not line.startswith(" ") and kept and not kept[-1]:
             keeping = line.startswith(_KEPT) or not any(entry.startswith(_KEPT) for entry in kept)
@@ -288,8 +321,8 @@ def _loader(model: Predictor, inputs: list[dict[str, Any]], artifact: Artifact) 
         return textloader.loader(artifact, model.answers)
     names = [entry["name"] for entry in inputs]
     called = [f"torch.tensor({name})" for name in names]
-    for place, dtype in model.absent.items():
-        called.insert(place, f"torch.empty(len({names[0]}), 0, dtype={dtype})")
+    for at, dtype in model.absent.items():
+        called.insert(at, f"torch.empty(len({names[0]}), 0, dtype={dtype})")
     out = f"MODEL({', '.join(called)})"
     imports = ["import torch", "from model import build_model", "from safetensors.torch import load_file"]
     if model.answers == "probabilities":

@@ -148,6 +148,7 @@ def _write_onnx(path: Path, program: torch.export.ExportedProgram, about: dict[s
         raise PapertrialError(
             f"this model cannot be written as ONNX ({_first_line(error)})", "type: papertrial export RUN --to torch"
         ) from error
+    assert found is not None  # as it is without a file to write to
     proto = found.model_proto
     named = {}
     for given, entry in zip(proto.graph.input, about["inputs"], strict=True):

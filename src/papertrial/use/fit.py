@@ -20,10 +20,11 @@ from papertrial.core import registry
 from papertrial.core.budget import Budget, Meter
 from papertrial.core.errors import DataError, Declined, PapertrialError, did_you_mean
 from papertrial.core.files import disk_errors, read_json, write_json, write_with
+from papertrial.core.offers import task_offers
 from papertrial.core.recipe import Optim, Setting, resolve, unknown_settings
 from papertrial.core.registry import Method, Technique
 from papertrial.core.run import Run, environment
-from papertrial.core.task import Estimator, Prepared, Split, Task, kinds_of
+from papertrial.core.task import Estimator, Prepared, Split, Task
 from papertrial.core.wording import several
 from papertrial.train import processes
 from papertrial.use.answer_files import write_picture
@@ -109,7 +110,7 @@ def choose_task(data: Any, name: str | None = None) -> Task:
     fitting = sorted((task for name, task in registry.tasks().items() if said[name]), key=order)
     if fitting:
         return fitting[0]
-    taking = {name for name, task in registry.tasks().items() if look.kind in kinds_of(task)}
+    taking = {name for name, task in registry.tasks().items() if look.kind in task_offers(task).kinds}
     if not taking:
         raise DataError(f"no task takes {look.what}, as {data.name} is", "type: papertrial look DATA --all")
     reasons = {name: supports.why for name, supports in said.items() if name in taking}

@@ -90,9 +90,9 @@ class Gathered:
         self.pieces[module, name] = text
         self.needs.setdefault(module, {})
         for node in ast.walk(ast.parse(text)):
-            used = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)  # a field may have an import's name
-            if used and (node.id in found.definitions or node.id in found.imported):
-                self.need(module, node.id)
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):  # a field may have an import's name
+                if node.id in found.definitions or node.id in found.imported:
+                    self.need(module, node.id)
             elif isinstance(node, ast.ImportFrom) and self._ours(node.module or ""):
                 raise Declined(f"{module}.{name} imports {node.module} when it is called, so it cannot be written out")
 
@@ -152,13 +152,14 @@ def _section(found: Gathered, module: str) -> str:
 
 def _imports(elsewhere: Mapping[str, Place]) -> str:
     """Standard library first, then the rest; `import x` before `from x import y`."""
-    whole, parts = [], {}
+    whole: list[tuple[str, str]] = []
+    parts: dict[str, list[str]] = {}
     for bound, (module, name) in elsewhere.items():
         if name:
             parts.setdefault(module, []).append(name if name == bound else f"{name} as {bound}")
         else:
             whole.append((module, f"import {module}" + (f" as {bound}" if bound != module else "")))
-    lines = {False: [], True: []}
+    lines: dict[bool, list[str]] = {False: [], True: []}
     for module, line in sorted(whole):
         lines[module.partition(".")[0] not in sys.stdlib_module_names].append(line)
     for module, names in sorted(parts.items()):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from papertrial.core.errors import Declined, PapertrialError
+from papertrial.core.offers import offers
 from papertrial.nn.decode import Choice, beam, sample
-from papertrial.nn.heads import Supervised
+from papertrial.nn.heads import NextToken, Supervised
 from papertrial.use.artifact import Artifact
 
 #: tokens of a text where nobody says how many
@@ -45,8 +46,8 @@ def writer(artifact: Artifact) -> Any:
     """The part of an artifact's model that writes, as nn/decode.py takes it. One that has `encode` answers sources, any
     other goes on with prompts. Raises Declined for an artifact that makes nothing."""
     model = artifact.model
-    for part in () if isinstance(model, Supervised) else (model, getattr(model, "encoder", None)):
-        if all(hasattr(part, name) for name in ("tokeniser", "next", "cache")):
+    for part in () if isinstance(model, Supervised) else (model, offers(model).encoder):
+        if offers(part).writes:
             return part
     raise Declined(
         f"{artifact.card['method']['name']} in {artifact.folder} generates nothing: it was trained for {artifact.task.name}",
@@ -79,7 +80,7 @@ def generate(
     model = writer(artifact)
     given = [prompts] if isinstance(prompts, str) else list(prompts)
     drawn = temperature is not None or top_k != 0 or top_p != 1
-    answers = hasattr(model, "encode")
+    answers = offers(model).encode is not None
     try:
         choice = Choice((0.0 if answers else 1.0) if temperature is None else temperature, top_k, top_p)
     except ValueError as error:
@@ -93,9 +94,10 @@ def generate(
     if beams == 1 < samples and choice.temperature == 0:
         raise PapertrialError(f"the most probable text is the same {samples} times", "add --temperature 1 or --beams")
 
-    start = getattr(artifact.model, "start", None)
+    start: int | None = artifact.model.start if isinstance(artifact.model, NextToken) else None
     seeds = range(seed, seed + samples)
     written: list[Written] = []
+    steps: Iterable[tuple[np.ndarray, np.ndarray]]
     for begin in range(0, len(given), BATCH):
         some = given[begin : begin + BATCH]
         ids = model.tokeniser.encode(some, specials=answers)

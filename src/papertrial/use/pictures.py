@@ -18,8 +18,9 @@ import torch
 from papertrial.core.budget import duration
 from papertrial.core.errors import DataError, Declined, PapertrialError, did_you_mean
 from papertrial.core.files import disk_errors, to_json, write_text
+from papertrial.core.offers import offers
+from papertrial.nn.modes import evaluating
 from papertrial.tasks._image_quality import ACROSS, grid
-from papertrial.tasks._images import evaluating
 from papertrial.use.answer_files import write_picture
 from papertrial.use.artifact import Artifact
 
@@ -109,9 +110,10 @@ def generate(
 def require(artifact: Artifact, options: Sequence[str]) -> None:
     """Raise Declined for an artifact that draws nothing, or that does not take one of `options`."""
     name = artifact.card["method"]["name"]
-    if not hasattr(artifact.model, "draw"):
+    held = offers(artifact.model)
+    if held.draw is None:
         raise Declined(f"{name} in {artifact.folder} draws nothing: it was trained for {artifact.task.name}")
-    taken = artifact.model.draws | ({"strength"} if "start" in artifact.model.draws else set())
+    taken = held.draws | ({"strength"} if "start" in held.draws else set())
     words = {"labels": "label", "captions": "caption"}
     for option in options:
         if option not in taken:
@@ -223,7 +225,8 @@ class Bar:
 
     def __init__(self, wanted: bool = True) -> None:
         self.wanted, self.begun = wanted, time.monotonic()
-        self.said, self.bar = self.begun, None
+        self.said = self.begun
+        self.bar: Any = None
 
     def __enter__(self) -> Heard:
         return self._hear

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from papertrial.core import registry
 from papertrial.core.errors import DataError, Declined, PapertrialError
+from papertrial.core.offers import offers
 from papertrial.core.task import Split
 from papertrial.nn.batches import to_tensors
 from papertrial.nn.heads import Supervised
@@ -47,6 +48,10 @@ class Predictor(nn.Module):
         super().__init__()
         self.network, self.answers, self.probed, self.absent = network, answers, bool(probe), dict(absent or {})
         self.texts, self.pad = texts, pad
+        self.mean: Tensor
+        self.std: Tensor
+        self.weight: Tensor
+        self.bias: Tensor
         for name, array in (probe or {}).items():
             self.register_buffer(name, torch.from_numpy(np.array(array, dtype=np.float32)))
 
@@ -69,12 +74,13 @@ def predictor(artifact: Artifact) -> Predictor:
 
     Raises Declined for a method that is no network, or that makes pictures or texts.
     """
-    if hasattr(artifact.model, "draw"):
+    if offers(artifact.model).draw:
         raise Declined(
             f"{artifact.card['method']['name']} draws pictures from a seed, which is not a module from inputs to answers",
             f"type: papertrial generate {artifact.folder}",
         )
-    model, facts = artifact.model, artifact.card["facts"]
+    model: Any = artifact.model
+    facts = artifact.card["facts"]
     if text_export.is_text(artifact) and isinstance(model, nn.Module):
         network, answers = text_export.network_of(artifact)
         texts, pad = len(text_export.longest_of(artifact)), model.encoder.tokeniser.pad
@@ -87,8 +93,8 @@ def predictor(artifact: Artifact) -> Predictor:
         found = Predictor(model, "probabilities" if model.kind == "classes" else "value", absent=absent)
     elif isinstance(model, nn.Module):
         found = Predictor(model.encoder, "probabilities" if artifact.head else "features", artifact.head, absent)
-    elif hasattr(model, "as_module"):
-        found = Predictor(model.as_module(), "probabilities" if facts["classes"] else "value", absent=absent)
+    elif as_module := offers(model).as_module:
+        found = Predictor(as_module(), "probabilities" if facts["classes"] else "value", absent=absent)
     else:
         raise Declined(
             f"{artifact.card['method']['name']} is not a network, so there is nothing to take away but its own files",
@@ -99,10 +105,10 @@ def predictor(artifact: Artifact) -> Predictor:
 
 def foldable(network: nn.Module, place: str = "") -> str | None:
     """The dotted name of the part of `network`, or of what it wraps, that has `fold()`; empty for itself, None where none has."""
-    if callable(getattr(network, "fold", None)):
+    held = offers(network)
+    if held.fold:
         return place
-    for name in ("encoder", "backbone"):  # of a supervised model, and behind the first step of images
-        inner = getattr(network, name, None)
+    for name, inner in (("encoder", held.encoder), ("backbone", held.backbone)):
         if isinstance(inner, nn.Module):
             return foldable(inner, f"{place}.{name}".lstrip("."))
     return None
@@ -114,7 +120,8 @@ def folded(network: nn.Module) -> nn.Module:
     if place is None:
         return network
     network = copy.deepcopy(network).eval()
-    made = network.get_submodule(place).fold()
+    inner: Any = network.get_submodule(place)
+    made: nn.Module = inner.fold()
     if not place:
         return made
     network.set_submodule(place, made)
@@ -163,8 +170,8 @@ def sample(artifact: Artifact, data: Any = None) -> tuple[Split, str]:
         if not split.examples:
             raise DataError(f"{opened.name} has no rows", "give data with at least one")
     if text_export.is_text(artifact):
-        rows = text_export.rows_to_try(artifact, split, ROWS)
-        return rows, f"{rows.examples} texts of " + ("random letters" if split is None else opened.name)
+        texts = text_export.rows_to_try(artifact, split, ROWS)
+        return texts, f"{texts.examples} texts of " + ("random letters" if split is None else opened.name)
     if split is None:
         return _made_up(artifact), f"{ROWS} rows of random numbers"
     places = np.unique(np.linspace(0, split.examples - 1, ROWS).astype(np.int64))

@@ -7,7 +7,7 @@ from typing import Any
 
 from papertrial.core import registry
 from papertrial.core.errors import missing_extra
-from papertrial.core.task import kinds_of
+from papertrial.core.offers import task_offers
 
 OTHER_TASKS = "for other tasks: papertrial read PAPER"
 
@@ -31,7 +31,7 @@ def suits(look: Any) -> Suits:
     for name, task in registry.tasks().items():
         supports = task.supports(look)
         tasks[name] = "" if supports else supports.why
-    unlabelled = {name for name, task in registry.tasks().items() if getattr(task, "trains_without_labels", False)}
+    unlabelled = {name for name, task in registry.tasks().items() if task_offers(task).trains_without_labels}
     papers = {}
     for name, paper in registry.papers().items():
         missing = registry.missing_package(paper)
@@ -48,7 +48,7 @@ def suits(look: Any) -> Suits:
             papers[name] = ""
         else:
             papers[name] = OTHER_TASKS
-    of_kind = {name for name, task in registry.tasks().items() if look.kind in kinds_of(task)}
+    of_kind = {name for name, task in registry.tasks().items() if look.kind in task_offers(task).kinds}
     near_tasks = {name: reason for name, reason in tasks.items() if reason == "" or name in of_kind}
     shelf = registry.papers()
     near_papers = {

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from papertrial.core import registry
 from papertrial.core.errors import Declined
+from papertrial.core.offers import offers
 from papertrial.core.task import Ragged, Split
 from papertrial.nn.heads import NextToken, Supervised
 from papertrial.nn.tokenise import Bpe, Bytes, Pretrained
 from papertrial.nn.transformer import EncoderDecoder
-from papertrial.tasks._texts import LONGEST, finite, ids_of, stacked, through
-from papertrial.tasks.retrieval import LENGTHS
+from papertrial.tasks._texts import features_of, most_tokens, stacked
+from papertrial.tasks.retrieval import lengths_of
 from papertrial.tasks.sentence_similarity import SIDES
 
 #: rows of a language model that a copy is tried on: each token of them has as many answers as there are ids
@@ -38,7 +39,7 @@ class Logits(nn.Module):
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder: Any = encoder
 
     def forward(self, ids: Tensor) -> Tensor:
         return self.encoder.logits(ids)
@@ -52,7 +53,7 @@ class PairScore(nn.Module):
 
     def __init__(self, reranker: Any) -> None:
         super().__init__()
-        self.encoder, self.scorer, self.fusion = reranker.encoder, reranker.scorer, reranker.fusion
+        self.encoder, self.scorer, self.fusion = reranker.encoder, reranker.scorer, offers(reranker).fusion
 
     def forward(self, query: Tensor, document: Tensor, first: Tensor | None = None) -> Tensor:
         score = self.scorer(self.encoder, query, document)
@@ -65,8 +66,8 @@ def network_of(artifact: Any) -> tuple[nn.Module, str]:
     Raises Declined for a model that writes texts.
     """
     model = artifact.model
-    if hasattr(model, "score"):
-        if not {"scorer", "fusion"} <= {*dir(model)}:
+    if offers(model).score:
+        if offers(model).scorer is None:
             raise Declined(f"how {artifact.card['method']['name']} scores a pair is not known here")
         return PairScore(model), "score"
     if isinstance(model, NextToken):
@@ -85,9 +86,7 @@ def network_of(artifact: Any) -> tuple[nn.Module, str]:
 def longest_of(artifact: Any) -> tuple[int, ...]:
     """Most tokens of a text, or of a query and of a document."""
     model = artifact.model
-    if hasattr(model, "score"):
-        return tuple(getattr(model, "lengths", LENGTHS))
-    return (min(getattr(model.encoder, "longest", None) or LONGEST, LONGEST),)
+    return lengths_of(model) if offers(model).score else (most_tokens(model.encoder),)
 
 
 def meanings(artifact: Any) -> list[dict[str, Any]]:
@@ -105,7 +104,7 @@ def meanings(artifact: Any) -> list[dict[str, Any]]:
             {"name": mask, "dtype": "bool", "shape": [length], "longest": most,
              "meaning": "true where a token stands, false behind the end of a shorter text"},
         ]  # fmt: skip
-    if getattr(artifact.model, "fusion", None) is not None:
+    if offers(artifact.model).fusion is not None:
         entries.append(
             {"name": "first", "dtype": "float32", "shape": [],
              "meaning": "what BM25 (k1 = 1.5, b = 0.75) gives the pair"}
@@ -120,7 +119,7 @@ def tensors(artifact: Any, rows: Split) -> tuple[Tensor, ...]:
     found: list[Tensor] = []
     for column, most in zip(texts, longest, strict=True):
         found += _padded(_ids(artifact.model, column, most))
-    if getattr(artifact.model, "fusion", None) is not None:
+    if offers(artifact.model).fusion is not None:
         found.append(torch.from_numpy(np.asarray(rows["first"], dtype=np.float32)))
     return tuple(found)
 
@@ -134,7 +133,8 @@ def _ids(model: Any, texts: Ragged, longest: int) -> Ragged:
 
 
 def _start(model: NextToken) -> int:
-    return int(model.start)
+    start: Any = model.start
+    return int(start)
 
 
 def _padded(ids: Ragged) -> list[Tensor]:
@@ -150,7 +150,7 @@ def expected(artifact: Any, rows: Split) -> np.ndarray:
     if answers == "probabilities":
         return artifact.task.outputs(model, artifact.head, Split({"text": rows["text"]}))
     if answers == "features":
-        return finite(through(model, model.encoder, {"ids": ids_of(model, rows["text"])}))
+        return features_of(model, rows["text"])
     given = tensors(artifact, rows)
     with torch.no_grad():
         if answers == "score":
@@ -164,7 +164,7 @@ def rows_to_try(artifact: Any, split: Split | None, count: int) -> Split:
     Longest first, as a task hands them to a model: experts with a limited room serve who comes first.
     """
     count = _LOGIT_ROWS if isinstance(artifact.model, NextToken) else count
-    if hasattr(artifact.model, "score"):
+    if offers(artifact.model).score:
         return _pairs_to_try(split, count)
     if split is None:
         texts = _made_up(count)

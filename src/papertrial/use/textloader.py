@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from papertrial.core.offers import offers
 from papertrial.core.task import Split
 from papertrial.nn.tokenise import Bpe, Bytes, Pretrained
 from papertrial.tasks.sentence_similarity import SupervisedPairs
@@ -158,7 +159,7 @@ def loader(artifact: Any, answers: str) -> str:
     if artifact.head:
         parts.append('PROBE = load_arrays(HERE / "probe.safetensors")  # a linear probe on the features\n')
     if answers == "logits":
-        longest = getattr(artifact.model.encoder, "longest", None) or about["longest"]
+        longest = offers(artifact.model.encoder).longest or about["longest"]
         template = (_LEARNT if learnt else _BYTES).removeprefix("\n")
         parts += [template.format(**{**about, "longest": longest}), _LANGUAGE]
         return "".join(parts)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from papertrial.data.batches import forward_batches
 
 from papertrial.core.budget import Budget
 from papertrial.core.errors import Declined
 from papertrial.core.facts import Facts
 from papertrial.core.task import Prepared, Split, Supports
+from papertrial.nn.batches import forward_batches
 from papertrial.nn.heads import Supervised
 from papertrial.tasks._metrics import classification_scores
 

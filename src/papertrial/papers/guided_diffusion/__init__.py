@@ -59,7 +59,7 @@ from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe, sourced
 from papertrial.core.task import Split, Stage
-from papertrial.nn.batches import evaluating
+from papertrial.nn.modes import evaluating
 from papertrial.nn.views import Draw, flip, random_resized_crop
 from papertrial.papers.guided_diffusion import checkpoints
 from papertrial.papers.guided_diffusion.chain import Predicted, Process, at, betas, spaced
