@@ -13,6 +13,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+
 from costs import Costs
 
 # no test measures time, these neither: a busy machine draws and runs examples slowly

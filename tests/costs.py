@@ -88,6 +88,10 @@ class Costs:
     def pytest_terminal_summary(self, terminalreporter):
         for paper, seconds in self.seconds.most_common():
             if seconds > SHARE:
-                terminalreporter.write_line(f"{paper}: its tests took {seconds:.0f} s of processor time, over {SHARE} s")
+                terminalreporter.write_line(
+                    f"{paper}: its tests took {seconds:.0f} s of processor time, over {SHARE} s"
+                )
         if self.left_out:
-            terminalreporter.write_line(f"left out: {self.left_out} slow tests (make test-slow runs them, make test-all all)")
+            terminalreporter.write_line(
+                f"left out: {self.left_out} slow tests (make test-slow runs them, make test-all all)"
+            )
