@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import torch
 from safetensors.torch import save_file
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from papertrial.app import cli
 from papertrial.core.budget import Budget
@@ -127,7 +128,7 @@ def command(words, dies_at):
             os.kill(os.getpid(), signal.SIGKILL)
 
     if dies_at and os.environ["RANK"] == "1":
-        torch.optim.optimizer.register_optimizer_step_post_hook(count)
+        register_optimizer_step_post_hook(count)
     train.__kwdefaults__["checkpoint_seconds"] = 0.0
     sys.argv = ["papertrial", *words]
     cli.main()

@@ -1,6 +1,7 @@
 """Processes as `torchrun` starts them, without the seconds of its imports: forked by a server that has torch."""
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import traceback
 from pathlib import Path
@@ -33,6 +34,12 @@ def together(work, *arguments, said: Path, count=2):
     ]
     for process in started:
         process.start()
+    left = {process.sentinel: process for process in started}
+    while left:
+        for sentinel in multiprocessing.connection.wait(list(left)):
+            if left.pop(sentinel).exitcode:
+                for process in left.values():  # as torchrun does
+                    process.terminate()
     for process in started:
         process.join()
     return [process.exitcode for process in started]
