@@ -1,17 +1,19 @@
-"""Trainings of every kind of method in float64, run by the tests alone and by torchrun on several processes.
+"""Trainings of every kind of method in float64, run by the tests alone and on several processes.
 
-As a program: `ranks.py FOLDER`. It leaves the weights of each training in FOLDER/<number of processes>/<name>.safetensors, an
-interrupted training in FOLDER/<number>/half, and what it goes on with from halves that others have left.
+As a program, for torchrun: `ranks.py N WORDS`, which is `papertrial WORDS` where rank 1 is killed after N updates (0: never).
 """
 
-import shutil
+import itertools
+import os
+import signal
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from papertrial.app import cli
 from papertrial.core.budget import Budget
 from papertrial.core.recipe import Optim
 from papertrial.core.run import Run
@@ -93,26 +95,44 @@ def weights(model):
 
 
 def program(folder):
+    """All trainings by the processes that meet here: their weights in FOLDER/<number of processes>/<name>.safetensors, and an
+    interrupted training in FOLDER/<number>/half."""
     processes.join()
-    world = torch.distributed.get_world_size()
-    own = folder / str(world)
-
-    def keep(name, model):
-        if processes.is_main():
-            own.mkdir(parents=True, exist_ok=True)
-            save_file(weights(model), own / f"{name}.safetensors")
-
+    own = folder / str(torch.distributed.get_world_size())
     shard._WORTH = 500  # layers of these small models are gathered one by one too
     for name in TRAININGS:
-        keep(name, start(name, own / name))
+        _keep(start(name, own / name), own / f"{name}.safetensors")
     stop_half_way(own / "half")
-    for left in sorted(folder.glob("*/half")):
-        copy = own / f"from-{left.parent.name}"
-        processes.once(lambda left=left, copy=copy: shutil.copytree(left, copy) and None)
-        keep(copy.name, start(HALF, copy))
     processes.part()
 
 
+def go_on(folder):
+    """The interrupted training in `folder`, which leaves its weights there."""
+    processes.join()
+    _keep(start(HALF, folder), folder / "end.safetensors")
+    processes.part()
+
+
+def _keep(model, file):
+    if processes.is_main():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file(weights(model), file)
+
+
+def command(words, dies_at):
+    """`papertrial WORDS`, with a checkpoint after every update; the process of rank 1 is killed after so many, if any."""
+    updates = itertools.count(1)
+
+    def count(*_):
+        if next(updates) == dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if dies_at and os.environ["RANK"] == "1":
+        register_optimizer_step_post_hook(count)
+    train.__kwdefaults__["checkpoint_seconds"] = 0.0
+    sys.argv = ["papertrial", *words]
+    cli.main()
+
+
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    program(Path(sys.argv[1]))
+    command(sys.argv[2:], int(sys.argv[1]))
