@@ -5,7 +5,7 @@ BENCH := .venv-bench
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-all lint claims bench clean
+.PHONY: demo test test-slow test-all lint claims bench docs dist clean
 .DELETE_ON_ERROR:
 
 # timm is a peer of the parity tests only; its dependency torchvision has no CPU build and is not needed for them.
@@ -57,3 +57,14 @@ bench: $(BENCH)/.installed
 
 clean:
 	rm -rf $(VENV) $(BENCH) build dist
+
+# Warnings are errors; nothing is fetched from elsewhere when a page is read. `python -m http.server -d build/site` shows it.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(BIN)/mkdocs build --strict --quiet
+
+# The release: built, its files counted, its page on the index rendered, and the wheel tried alone in an environment of its own.
+dist: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python -m tools.wheel dist

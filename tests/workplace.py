@@ -114,6 +114,19 @@ def _outputs(folder: Path) -> None:
     for name in ("ours", "theirs"):
         rows = [{"item": n, "source": f"a long text, number {n}", "output": f"{name} says {n}"} for n in range(6)]
         _lines(folder / f"{name}.jsonl", rows)
+    answers = [
+        {
+            "item": str(n),
+            "system": system,
+            "rater": f"r{rater}",
+            "question": "quality",
+            "value": (n + rater + place) % 5 / 4,
+        }
+        for n in range(12)
+        for rater in range(4)
+        for place, system in enumerate(("ours", "theirs"))
+    ]
+    _lines(folder / "answers.jsonl", answers)
     _csv(
         folder / "judged.csv",
         [

@@ -23,7 +23,7 @@ _in_time = "torch" not in sys.modules or os.environ.get("OMP_WAIT_POLICY", "").u
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 WAITS_PASSIVELY = _in_time and os.environ["OMP_WAIT_POLICY"].upper() == "PASSIVE"
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Artifact", "compare", "estimate", "fit", "load", "measure", "open", "papers"]
 
 _FACE = {

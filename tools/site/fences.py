@@ -15,7 +15,6 @@ Languages: `sh` (commands), `console` (commands after `$ `, with output), `pytho
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,14 +63,8 @@ class Block:
 
 
 def _bare(line: str) -> str:
-    """Without the comment at its end, and without the blanks before one."""
-    try:
-        lexer = shlex.shlex(line, posix=True, punctuation_chars=False)
-        lexer.whitespace_split = True
-        words = list(lexer)
-    except ValueError:
-        return line.strip()
-    return shlex.join(words)
+    """Without the comment at its end: a # that stands alone."""
+    return re.sub(r"(?:^|\s+)# .*$", "", line).strip()
 
 
 def blocks(text: str, page: str) -> Iterator[Block]:
