@@ -19,12 +19,12 @@ from papertrial.core.recipe import resolve
 from papertrial.core.task import Ragged
 from papertrial.data.collections import Collection
 from papertrial.data.collections.files import Document
-from papertrial.nn.views import Draw
 from papertrial.discover.index import index
 from papertrial.discover.search import search
 from papertrial.nn import pretrained
 from papertrial.nn.tokenise import Bytes
 from papertrial.nn.transformer import Encoder, bert_layout
+from papertrial.nn.views import Draw
 from papertrial.papers.lce_reranker import (
     CENTRES,
     FEATURES,

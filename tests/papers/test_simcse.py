@@ -14,10 +14,10 @@ from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.data import open as open_data
 from papertrial.data.texts import Pairs
-from papertrial.nn.views import Draw
 from papertrial.nn.contrastive import info_nce
 from papertrial.nn.tokenise import Bytes
 from papertrial.nn.transformer import Decoder, Encoder, Ids, bert_layout, gpt2_layout
+from papertrial.nn.views import Draw
 from papertrial.papers import simcse
 from papertrial.papers.simcse import POOLINGS, Config, SentenceEncoder, SimCSE, cropping, deletion, row_keys
 from papertrial.use.artifact import Artifact

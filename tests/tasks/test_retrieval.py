@@ -14,9 +14,9 @@ from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.recipe import Optim
 from papertrial.core.task import Ragged
 from papertrial.data import open as open_data
-from papertrial.nn.batches import Batches, to_tensors
 from papertrial.data.collections import Collection
 from papertrial.data.collections.files import Document
+from papertrial.nn.batches import Batches, to_tensors
 from papertrial.tasks._metrics import ranking_scores
 from papertrial.tasks.retrieval import TASK, BiEncoder, Grouped, groups, rerank
 from papertrial.testing import bench

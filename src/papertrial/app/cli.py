@@ -1066,7 +1066,7 @@ def new(
             help="The paper's id, such as barlow_twins.", autocompletion=_complete_listed, show_default=False
         ),
     ],
-    kind: Annotated[str, typer.Option(help="architecture or objective.")] = "architecture",
+    kind: Annotated[str, typer.Option(help="architecture, objective or analysis.")] = "architecture",
     out: Annotated[
         Path | None,
         typer.Option(
