@@ -38,7 +38,12 @@ class Toyland:
     def __init__(self, place):
         self.package, self.evidence = place / "toyland", place / "evidence"
         self.package.mkdir()
-        for name, text in {"__init__": "", "trial": TRIAL, "unused": "", "maths": "from toyland import numbers_\n"}.items():
+        for name, text in {
+            "__init__": "",
+            "trial": TRIAL,
+            "unused": "",
+            "maths": "from toyland import numbers_\n",
+        }.items():
             (self.package / f"{name}.py").write_text(text)
         (self.package / "numbers_.py").write_text("TWO = 2\n")
         self.change("maths", "from toyland.numbers_ import TWO\ndef double(x):\n    return TWO * x\n")
@@ -74,9 +79,7 @@ def toyland(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     made = Toyland(tmp_path)
     claims = registry.claims
-    monkeypatch.setattr(
-        registry, "claims", lambda name: claims_of(made.trial) if name == "mlp_mixer" else claims(name)
-    )
+    monkeypatch.setattr(registry, "claims", lambda name: claims_of(made.trial) if name == "mlp_mixer" else claims(name))
     monkeypatch.setattr(code_marks, "roots", lambda paper: [made.package])
     monkeypatch.setattr(code_marks, "_RAN", {})
     yield made
@@ -141,7 +144,7 @@ def test_a_half_finished_check_never_mixes_two_versions_of_the_code(toyland, oth
     toyland.change(other, texts[other])
     found, _ = toyland.check("base")
     fresh = [("base", 0), ("base", 1)] if other != "unchanged" else []
-    assert toyland.trial.CALLS == [*fresh, ("base", 2), ("tiny", 0)]
+    assert [*fresh, ("base", 2), ("tiny", 0)] == toyland.trial.CALLS
     assert {row["twice"] for row in found.measured} == ({60} if fresh else {40})
 
 
