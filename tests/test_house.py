@@ -26,13 +26,27 @@ LAYERS = {
             ["data"],
             ["tasks"],
             ["train"],
-            ["papers", "baselines"],
-            ["study", "use", "discover"],
+            ["baselines"],
+            ["use"],
+            ["claims", "discover"],
+            ["study"],
             ["testing", "app"],
         ]
     )
     for name in names
 }
+#: beside the ladder: a paper builds on these and on papers it cites, and everything from `claims` up may name it
+LAYERS["papers"] = LAYERS["nn"]
+#: files of papers that are longer than a page of a book, and why
+LONG = {
+    "nfnet.py": "the network and the clipping, each with the authors' many particulars, are one method",
+    "rtdl.py": "three networks of one paper, with the quantiles that all of them need",
+    "guided_diffusion": "the diffusion, its classifier and both samplers, beside the U-Net and the chain",
+    "rank_collapse": "the measurement and its report are the method",
+    "switch": "the layer, both trunks and the checkpoints of transformers",
+    "rasp": "a language, its compiler and its files: none has a seam where it is long",
+}
+AIM = 400
 FILES = sorted(ROOT.rglob("*.py"))
 
 
@@ -62,8 +76,11 @@ def own_layer(file: Path) -> str:
     "file", [file for file in FILES if own_layer(file) in LAYERS], ids=lambda file: str(file.relative_to(ROOT))
 )
 def test_imports_go_one_way(file):
-    level = LAYERS[own_layer(file)]
+    own = own_layer(file)
+    level = LAYERS[own]
     wrong = {name for name in imports(file) if layer(name) in LAYERS and LAYERS[layer(name)] > level}
+    if level < LAYERS["claims"] and own != "papers":
+        wrong |= {name for name in imports(file) if layer(name) == "papers"}
     assert not wrong, f"{file.relative_to(ROOT)} imports upwards: {sorted(wrong)}"
 
 
@@ -123,6 +140,60 @@ def test_papers_import_only_what_they_cite():
 
     for name in graph:
         walk(name, [])
+
+
+def papers_files():
+    return [file for file in FILES if own_layer(file) == "papers" and file.parent.name != "papertrial"]
+
+
+@pytest.mark.parametrize("file", papers_files(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_a_paper_is_the_paper_alone(file):
+    """Plain torch on `core` and `nn`: no claims, nothing that trains, no data; functions count as much as the top level."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    assert not [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and _is_claim(node)]
+    allowed = {"core", "nn", "papers"}
+    wrong = {name for name in imports(file) if name.startswith("papertrial.") and layer(name) not in allowed}
+    assert not wrong, f"{file.relative_to(ROOT)} imports {sorted(wrong)}"
+
+
+def _is_claim(node):
+    return any(isinstance(call, ast.Call) and getattr(call.func, "id", "") == "claim" for call in node.decorator_list)
+
+
+def test_claims_stand_under_the_name_of_their_paper():
+    """`claims/<id>.py` has the claims of `papers/<id>` and of no other; what begins with _ serves them."""
+    shelf = {name for name, entry in registry.entries().items() if entry.shelf == "papers"}
+    files = {file.stem: file for file in (ROOT / "claims").glob("[!_]*.py")}
+    assert files.keys() == shelf
+    for name, file in files.items():
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        assert any(isinstance(node, ast.FunctionDef) and _is_claim(node) for node in tree.body), name
+        reached = {module for module in imports(file) if layer(module) == "papers"}
+        assert {module.split(".")[2] for module in reached if module != "papertrial.papers"} == {name}
+
+
+def test_a_paper_is_short():
+    """A reader opens one file and can read it to the end; those that are longer say why in LONG."""
+    long = {
+        file.relative_to(ROOT / "papers").parts[0]: lines
+        for file in papers_files()
+        if (lines := len(file.read_text(encoding="utf-8").splitlines())) > AIM
+    }
+    assert long.keys() == LONG.keys(), f"more than {AIM} lines: {long}"
+
+
+def test_importing_a_paper_loads_nothing_that_trains():
+    names = sorted(file.stem for file in (ROOT / "claims").glob("[!_]*.py"))
+    code = f"""
+import importlib, sys
+for name in {names!r}:
+    importlib.import_module(f'papertrial.papers.{{name}}')
+heavy = ('accelerate', 'pandas', 'sklearn', *(f'papertrial.{{layer}}' for layer in ('data', 'tasks', 'train', 'use')))
+loaded = [name for name in heavy if name in sys.modules]
+assert not loaded, loaded
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_block_has_two_users():

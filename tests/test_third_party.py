@@ -21,19 +21,24 @@ from papertrial.use.eject import eject
 check_paper("elsewhere_net")
 for name in ("page", "recipes", "learns", "claims", "gradients"):
     checks_for("elsewhere_loss")[name](bench("elsewhere_loss"))
+check_paper("elsewhere_rank")
 eject(pt.fit("elsewhere_net", "digits", recipe="tiny", budget="3steps", out="run", progress=False), "taken")
 """
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """Two small packages as `pip install` leaves them: modules, and a dist-info folder that names the entry point.
+    """Three small packages as `pip install` leaves them: modules, and a dist-info folder that names the entry point.
 
     Returns a function that runs Python with them, in an empty folder.
     """
     place = tmp_path_factory.mktemp("elsewhere")
     site = place / "site"
-    for name, kind in (("elsewhere_net", "architecture"), ("elsewhere_loss", "objective")):
+    for name, kind in (
+        ("elsewhere_net", "architecture"),
+        ("elsewhere_loss", "objective"),
+        ("elsewhere_rank", "analysis"),
+    ):
         new(name, kind, out=place / name)
         shutil.copytree(place / name / "src", site, dirs_exist_ok=True)
         info = site / f"papertrial_{name}-0.1.0.dist-info"
@@ -73,3 +78,21 @@ def test_it_is_compared(installed):
     )  # fmt: skip
     result = json.loads(words)
     assert "elsewhere_net" in json.dumps(result)
+
+
+def test_its_claims_stand_beside_it_and_leave_evidence_that_knows_its_code(installed):
+    code = """
+import json
+from pathlib import Path
+from papertrial.core import registry
+from papertrial.study import code_marks
+from papertrial.study.check import check
+
+assert [file.name for file in registry.claim_files("elsewhere_rank")] == ["elsewhere_rank.py", "elsewhere_rank_claims.py"]
+(found,) = check("elsewhere_rank", scale="base", folder="evidence")
+assert found.verdict == "holds"
+(kept,) = code_marks.read(Path("evidence"), "elsewhere_rank").values()
+assert "papertrial_elsewhere_rank/elsewhere_rank.py" in kept["files"], kept["files"]
+"""
+    installed("-c", code)
+    installed("-m", "papertrial", "check", "elsewhere_rank", "--evidence", "evidence")

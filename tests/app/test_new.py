@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from papertrial.app.new import new
+from papertrial.app.new import KINDS, new
+from papertrial.core import registry
 from papertrial.core.errors import PapertrialError
 from papertrial.core.registry import literal
 
@@ -21,7 +22,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("kind", ["architecture", "objective"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_elsewhere_it_writes_a_package_with_an_entry_point(kind, here):
     files = new("tiny_net", kind)
     package = here / "papertrial-tiny-net"
@@ -31,7 +32,11 @@ def test_elsewhere_it_writes_a_package_with_an_entry_point(kind, here):
         in (package / "pyproject.toml").read_text()
     )
     paper = literal(package / "src" / "papertrial_tiny_net" / "tiny_net.py")
-    assert (paper.id, paper.kind, paper.method, paper.title) == ("tiny_net", kind, "TinyNet", "Tiny Net")
+    method = "measure" if kind == "analysis" else "TinyNet"
+    assert (paper.id, paper.kind, paper.method, paper.title) == ("tiny_net", kind, method, "Tiny Net")
+    claims = (package / "src" / "papertrial_tiny_net" / "tiny_net_claims.py").read_text()
+    assert "from papertrial_tiny_net import tiny_net as paper" in claims and "@claim(" in claims
+    assert "@claim(" not in (package / "src" / "papertrial_tiny_net" / "tiny_net.py").read_text()
     assert "stand-in" in paper.caveats[0]
     test = (package / "tests" / "test_tiny_net.py").read_text()
     assert 'check_paper("tiny_net")' in test and "from papertrial_tiny_net import tiny_net" in test
@@ -39,18 +44,23 @@ def test_elsewhere_it_writes_a_package_with_an_entry_point(kind, here):
         assert "my_paper" not in file.read_text() and "MyPaper" not in file.read_text()
 
 
-@pytest.mark.parametrize("kind", ["architecture", "objective"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_in_a_checkout_it_goes_to_the_shelf_as_the_linters_want_it(kind, here):
     (here / "src" / "papertrial" / "papers").mkdir(parents=True)
-    for package in (here / "src" / "papertrial", here / "src" / "papertrial" / "papers"):
-        (package / "__init__.py").touch()
+    source = Path(registry.__file__).parents[1]
+    for file in [source / "__init__.py", *source.glob("[cnp]*/*.py")]:  # the linter asks which modules are ours
+        place = here / "src" / "papertrial" / file.relative_to(source)
+        place.parent.mkdir(exist_ok=True)
+        place.touch()
     files = new("byol", kind) if kind == "objective" else new("tiny_net", kind)
     name = files[0].stem
     assert files == [
         here / "src" / "papertrial" / "papers" / f"{name}.py",
+        here / "src" / "papertrial" / "claims" / f"{name}.py",
         here / "tests" / "papers" / f"test_{name}.py",
     ]
-    assert f"from papertrial.papers import {name}" in files[1].read_text()
+    assert f"from papertrial.papers import {name} as paper" in files[1].read_text()
+    assert f"from papertrial.papers import {name}" in files[2].read_text()
     ruff = shutil.which("ruff", path=str(Path(sys.executable).parent)) or shutil.which("ruff")
     if ruff is not None:
         (here / "pyproject.toml").write_bytes((Path(__file__).parents[2] / "pyproject.toml").read_bytes())

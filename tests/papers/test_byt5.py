@@ -16,6 +16,7 @@ from torch.nn import functional as F
 import papertrial
 from papertrial import testing
 from papertrial.baselines import t5
+from papertrial.claims import byt5 as claims
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.task import Ragged
 from papertrial.data.texts import Pairs, Texts
@@ -23,7 +24,7 @@ from papertrial.nn import pretrained
 from papertrial.nn.tokenise import Bytes
 from papertrial.nn.views import Draw
 from papertrial.papers import byt5
-from papertrial.papers.byt5 import ByT5, ByT5Encoder, Config, Spans, noisy, reassembled
+from papertrial.papers.byt5 import ByT5, ByT5Encoder, Config, Spans, reassembled
 
 TINY = {
     "width": 16, "encoder_depth": 3, "decoder_depth": 1, "heads": 2, "head_width": 5, "hidden": 24, "longest": 40,
@@ -191,9 +192,9 @@ def test_ranks_hide_the_same():
 
 def test_noise_loses_doubles_and_replaces():
     texts = ["Grüße 世界", "", "x" * 4000]
-    assert noisy(texts, 0.0, 0) == texts
-    made = noisy(texts, 0.3, 0)
-    assert made[1] == "" and noisy(texts, 0.3, 0) == made != noisy(texts, 0.3, 1)
+    assert claims.noisy(texts, 0.0, 0) == texts
+    made = claims.noisy(texts, 0.3, 0)
+    assert made[1] == "" and claims.noisy(texts, 0.3, 0) == made != claims.noisy(texts, 0.3, 1)
     assert abs(len(made[2]) - 4000) < 150
     assert abs(made[2].count("x") - 4000 * 0.9) < 150  # a tenth is replaced; what is lost and doubled is as often
     assert all(char in "xabcdefghijklmnopqrstuvwyz" for char in made[2])
@@ -303,18 +304,18 @@ def test_adafactor_goes_on_where_it_stopped(tmp_path):
 
 def test_the_study_of_noise_runs_on_real_snippets(shared_data, monkeypatch):
     monkeypatch.setenv("PAPERTRIAL_DATA", str(shared_data))
-    byt5.language_accuracy.cache_clear()
-    _, found = byt5.noise_costs_bytes_less("tiny", 0)
+    claims.language_accuracy.cache_clear()
+    _, found = claims.noise_costs_bytes_less("tiny", 0)
     assert found["bytes_0.0"] > 0.2  # an eighth is chance
-    assert len(byt5.noise_costs_bytes_less.plot([found]).curves) == 2
-    _, again = byt5.clean_text_is_read_as_well("tiny", 0)  # from the same runs
+    assert len(claims.noise_costs_bytes_less.plot([found]).curves) == 2
+    _, again = claims.clean_text_is_read_as_well("tiny", 0)  # from the same runs
     assert again["bytes_0.4"] == found["bytes_0.4"]
 
 
 def test_without_the_snippets_the_claim_is_not_run(monkeypatch, tmp_path):
     monkeypatch.setenv("PAPERTRIAL_DATA", str(tmp_path))
     with pytest.raises(Declined, match="stsb"):
-        byt5.snippets("dev")
+        claims.snippets("dev")
 
 
 def test_pairs_are_written(tmp_path):

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from papertrial.claims import dalle as claims
 from papertrial.core.budget import Budget
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
@@ -619,10 +620,10 @@ def test_what_does_not_fit_is_declined():
 def test_the_use_of_the_codebook_is_followed_and_drawn(monkeypatch):
     monkeypatch.delenv("PAPERTRIAL_DATA", raising=False)  # the digits of scikit-learn stand in
     dalle.trials.digits.cache_clear()
-    _, measured = dalle.remedies_keep_the_codebook_in_use("tiny", 0)
+    _, measured = claims.remedies_keep_the_codebook_in_use("tiny", 0)
     dalle.trials.digits.cache_clear()
     assert all(1 <= value <= 16 for key, value in measured.items() if "_at_" in key)
-    figure = dalle.remedies_keep_the_codebook_in_use.plot([measured])
+    figure = claims.remedies_keep_the_codebook_in_use.plot([measured])
     assert [curve.x for curve in figure.curves] == [(20.0, 40.0)] * 4
 
 

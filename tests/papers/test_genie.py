@@ -9,10 +9,10 @@ from scipy.special import logsumexp
 from scipy.stats import beta as beta_distribution
 from scipy.stats import betabinom, bootstrap
 
+from papertrial.claims import genie as claims
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.judgement import Check
 from papertrial.core.paper import claims_of
-from papertrial.papers import genie
 from papertrial.papers.genie import Config, Mixture, fit_mixture, interval, log_likelihood, noisy
 
 
@@ -118,7 +118,7 @@ def test_the_interval_is_the_percentile_bootstrap():
     assert interval(instances, groups=np.arange(300)) == pytest.approx(interval(instances))
 
 
-@pytest.mark.parametrize("claim", claims_of(genie), ids=lambda claim: claim.name)
+@pytest.mark.parametrize("claim", claims_of(claims), ids=lambda claim: claim.name)
 def test_claims_run_small(claim, monkeypatch, shared_data):
     monkeypatch.setenv("PAPERTRIAL_DATA", str(shared_data))
     held, measured = claim("tiny", 0)
@@ -132,4 +132,4 @@ def test_claims_run_small(claim, monkeypatch, shared_data):
 def test_without_the_real_answers_the_claim_is_declined(monkeypatch):
     monkeypatch.delenv("PAPERTRIAL_DATA", raising=False)
     with pytest.raises(Declined, match="xsum-hallucination"):
-        next(claim for claim in claims_of(genie) if "real" in claim.name)("tiny", 0)
+        next(claim for claim in claims_of(claims) if "real" in claim.name)("tiny", 0)

@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from papertrial.claims import _guided_diffusion as trends
+from papertrial.claims import guided_diffusion as claims
 from papertrial.core.budget import Budget
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.facts import Facts
@@ -31,7 +33,6 @@ from papertrial.papers.guided_diffusion import (
     hybrid_terms,
     recipes,
     spaced,
-    trends,
     variants,
 )
 from papertrial.papers.guided_diffusion.unet import Attention, AttentionPool, Classifier, Plan, ResBlock, UNet, side_at
@@ -774,13 +775,13 @@ def test_an_upsampler_does_not_draw(tmp_path):
 
 # --------------------------------------------------------------------------------------------------------------- claims
 
-EXACT = [claim.name for claim in claims_of(guided_diffusion) if claim.kind in ("identity", "property")]
+EXACT = [claim.name for claim in claims_of(claims) if claim.kind in ("identity", "property")]
 
 
 @pytest.mark.parametrize("name", EXACT)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_exact_claims_hold(name, seed):
-    held, measured = getattr(guided_diffusion, name)("tiny", seed)
+    held, measured = getattr(claims, name)("tiny", seed)
     assert held, measured
 
 
@@ -789,7 +790,7 @@ def test_claims_notice_what_is_wrong(monkeypatch):
         with monkeypatch.context() as patch:
             right = getattr(Process, name) if hasattr(Process, name) else getattr(guided_diffusion, name)
             patch.setattr(Process if hasattr(Process, name) else guided_diffusion, name, change(right))
-            assert not getattr(guided_diffusion, claim)("tiny", 0)[0], claim
+            assert not getattr(claims, claim)("tiny", 0)[0], claim
 
     wrong(
         "ddim_step",
@@ -808,7 +809,7 @@ def test_claims_notice_what_is_wrong(monkeypatch):
 
 def test_trends_draw_what_they_measured(monkeypatch):
     figures = {f"{name}_{at}": at / 10 for name in trends.METRICS for at in trends.SCALES}
-    for claim in claims_of(guided_diffusion):
+    for claim in claims_of(claims):
         if claim.plot is not None:
             for line in claim.plot([figures, figures]).curves:
                 assert line.x == (0, 1, 2, 5, 10)

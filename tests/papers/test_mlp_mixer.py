@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import peers
+from papertrial.claims import mlp_mixer as claims
 from papertrial.core.errors import PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.paper import claims_of
@@ -158,10 +159,10 @@ def test_wide_inputs_stay_finite_in_bfloat16():
     assert torch.isfinite(model(1e4 * torch.randn(2, 3, 12, 12, dtype=torch.bfloat16))).all()
 
 
-@pytest.mark.parametrize("name", [c.name for c in claims_of(mlp_mixer) if c.kind in ("identity", "property")])
+@pytest.mark.parametrize("name", [c.name for c in claims_of(claims) if c.kind in ("identity", "property")])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_exact_claims_hold(name, seed):
-    held, measured = getattr(mlp_mixer, name)("tiny", seed)
+    held, measured = getattr(claims, name)("tiny", seed)
     assert held, measured
 
 
@@ -174,6 +175,6 @@ def test_claims_notice_a_wrong_model(monkeypatch):
         return x + self.mix_tokens(self.norm_tokens(x).transpose(1, 2)).transpose(1, 2)
 
     monkeypatch.setattr(mlp_mixer.MixerBlock, "forward", only_channels)
-    assert not mlp_mixer.token_mixing_is_channel_mixing_transposed("tiny", 0)[0]
+    assert not claims.token_mixing_is_channel_mixing_transposed("tiny", 0)[0]
     monkeypatch.setattr(mlp_mixer.MixerBlock, "forward", positions_added)
-    assert not mlp_mixer.order_of_patches_is_a_convention("tiny", 0)[0]
+    assert not claims.order_of_patches_is_a_convention("tiny", 0)[0]

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import peers
+from papertrial.claims import nfnet as claims
 from papertrial.core import registry
 from papertrial.core.budget import Budget
 from papertrial.core.errors import Declined, PapertrialError
@@ -460,10 +461,10 @@ def test_a_comparison_gives_techniques_to_the_methods_asked_for_alone(tmp_path):
 # ------------------------------------------------------------------------------------------------------- claims
 
 
-@pytest.mark.parametrize("name", [c.name for c in claims_of(nfnet) if c.kind in ("identity", "property")])
+@pytest.mark.parametrize("name", [c.name for c in claims_of(claims) if c.kind in ("identity", "property")])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_exact_claims_hold(name, seed):
-    held, measured = getattr(nfnet, name)("tiny", seed)
+    held, measured = getattr(claims, name)("tiny", seed)
     assert held, measured
 
 
@@ -481,7 +482,7 @@ def test_exact_claims_hold(name, seed):
 )  # fmt: skip
 def test_claims_notice_wrong_code(claim, name, wrong, monkeypatch):
     monkeypatch.setattr(nfnet, name, wrong)
-    assert not getattr(nfnet, claim)("tiny", 0)[0]
+    assert not getattr(claims, claim)("tiny", 0)[0]
 
 
 def test_the_variance_claim_notices_a_beta_that_stays_at_one(monkeypatch):
@@ -495,9 +496,9 @@ def test_the_variance_claim_notices_a_beta_that_stays_at_one(monkeypatch):
             self.beta = self.true_beta
 
     monkeypatch.setattr(nfnet.Block, "forward", unscaled)
-    assert not nfnet.variance_is_as_assumed_at_any_depth("tiny", 0)[0]
+    assert not claims.variance_is_as_assumed_at_any_depth("tiny", 0)[0]
 
 
 def test_what_the_trend_trains_breaks_off_without_the_technique(monkeypatch):
     monkeypatch.setattr(AGC, "before_step", lambda self, model: None)
-    assert nfnet._accuracy(0, 0.8, "agc", 0.01) == 0.0
+    assert claims._accuracy(0, 0.8, "agc", 0.01) == 0.0

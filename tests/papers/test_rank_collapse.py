@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from papertrial.baselines import vit
+from papertrial.claims import rank_collapse as claims
 from papertrial.core.errors import Declined
 from papertrial.core.paper import claims_of
 from papertrial.nn.attention import Attention
@@ -507,7 +508,7 @@ def test_layers_can_be_named():
 # claims and mutations of them
 
 
-CLAIMS = {claim.name: claim for claim in claims_of(rank_collapse)}
+CLAIMS = {claim.name: claim for claim in claims_of(claims)}
 QUICK = sorted(CLAIMS.keys() - {"trained_models_collapse_without_skips", "perceptrons_stop_it"})
 
 

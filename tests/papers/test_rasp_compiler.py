@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
+from papertrial.claims import rasp as claims
 from papertrial.core.errors import PapertrialError
 from papertrial.papers import rasp
 from papertrial.papers.rasp import Config
@@ -27,10 +28,10 @@ def node(text: str):
     return Session().evaluate(text).node
 
 
-@pytest.mark.parametrize("name", sorted(rasp.KNOWN))
+@pytest.mark.parametrize("name", sorted(claims.KNOWN))
 def test_weights_compute_the_program_on_any_string(name):
     """Also on strings that the program is not meant for, such as those without the token in front."""
-    known = rasp.KNOWN[name]
+    known = claims.KNOWN[name]
     compiled = rasp.as_transformer(name, known.first + known.letters, Config(longest=10))
     found = differences(compiled, rasp.program(name), 60, seed=1)
     assert found.different == 0 and found.compared > 150
@@ -41,7 +42,7 @@ def test_weights_compute_the_program_on_any_string(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["reverse", "hist2_bos", "sort_bos", "dyck2_ptf"])
 def test_weights_compute_the_program_on_long_strings(name):
-    known = rasp.KNOWN[name]
+    known = claims.KNOWN[name]
     compiled = rasp.as_transformer(name, known.first + known.letters, Config(longest=32))
     assert differences(compiled, rasp.program(name), 30, seed=2, first=known.first or None).different == 0
 
@@ -171,5 +172,5 @@ def test_a_softer_attention_is_wrong():
 
 
 def test_learning_beats_guessing_with_attention_only():
-    _, measured = rasp.histograms_take_one_layer("tiny", 0)
+    _, measured = claims.histograms_take_one_layer("tiny", 0)
     assert measured["all_layers"] > measured["one_less"] + 0.1

@@ -9,6 +9,7 @@ import torch
 from sklearn.preprocessing import QuantileTransformer
 from torch import nn
 
+from papertrial.claims import rtdl as claims
 from papertrial.core.errors import DataError, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.paper import claims_of
@@ -16,7 +17,7 @@ from papertrial.nn.heads import Supervised
 from papertrial.papers import rtdl
 
 OUTPUTS = 2
-CLAIMS = {claim.name: claim for claim in claims_of(rtdl)}
+CLAIMS = {claim.name: claim for claim in claims_of(claims)}
 
 
 def translated(tensors: dict[str, torch.Tensor], names: dict[str, str]) -> dict[str, torch.Tensor]:
@@ -264,11 +265,11 @@ def test_a_norm_before_the_first_attention_would_be_seen(monkeypatch):
 
 def test_synthetic_targets_are_standardised_and_differ_in_kind():
     for alpha in (0.0, 1.0):
-        x, y = rtdl.interpolated(alpha, 3000, 8, 4, seed=0)
+        x, y = claims.interpolated(alpha, 3000, 8, 4, seed=0)
         assert x.shape == (3000, 8)
         assert abs(float(y.mean())) < 1e-5
         assert abs(float(y.std()) - 1) < 1e-5
-    trees = rtdl.random_trees(x[:, :4], np.random.default_rng(0), trees=1, nodes=5)
+    trees = claims.random_trees(x[:, :4], np.random.default_rng(0), trees=1, nodes=5)
     assert len(np.unique(trees)) <= 3
 
 

@@ -20,13 +20,14 @@ from scipy.stats import t as student
 
 import papertrial as pt
 from papertrial.app.cli import main
+from papertrial.claims import transfer_scaling as claims
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.paper import claims_of
 from papertrial.papers import transfer_scaling
 from papertrial.papers.transfer_scaling import Law, Point, compare_points, fit_transfer
 from papertrial.study.measure import measure
 
-CLAIMS = {claim.name: claim for claim in claims_of(transfer_scaling)}
+CLAIMS = {claim.name: claim for claim in claims_of(claims)}
 SMALL = {
     "sizes": "16x1,32x1", "amounts": "1e3,2e3", "curve": "4e3", "pretrain": 6, "steps": 6, "check": 3, "rows": 4, "longest": 32, "judged": 8,
 }  # fmt: skip
@@ -265,7 +266,7 @@ def test_the_claim_on_censoring_fails_where_it_is_extrapolated(monkeypatch):
 
 
 def given_points(monkeypatch, points):
-    monkeypatch.setattr(transfer_scaling, "_measured", lambda scale, seed: (points, fit_transfer(points)))
+    monkeypatch.setattr(claims, "_measured", lambda scale, seed: (points, fit_transfer(points)))
 
 
 def test_the_trends_are_told_from_their_opposites(monkeypatch):
@@ -294,7 +295,7 @@ def test_claims_that_cannot_be_tried_are_declined(monkeypatch):
 def test_without_the_texts_the_trends_are_not_run(monkeypatch):
     monkeypatch.delenv("PAPERTRIAL_DATA", raising=False)
     with pytest.raises(Declined, match="wikitext-2"):
-        transfer_scaling._measured.__wrapped__("base", 0)
+        claims._measured.__wrapped__("base", 0)
 
 
 def test_law_is_what_it_says():

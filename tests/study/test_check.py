@@ -11,7 +11,7 @@ import pytest
 
 from papertrial.core import registry
 from papertrial.core.errors import Declined, PapertrialError
-from papertrial.core.paper import claim
+from papertrial.core.paper import claim, claims_of
 from papertrial.study import check as study
 
 
@@ -61,7 +61,7 @@ def paper(monkeypatch):
         return answer > 0, {"margin": answer}
 
     module.ones = ones
-    monkeypatch.setattr(registry, "load", lambda name: module)
+    monkeypatch.setattr(registry, "claims", lambda name: claims_of(module))
     return module
 
 

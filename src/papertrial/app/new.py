@@ -1,4 +1,4 @@
-"""`papertrial new`: a paper's file and its test, which pass every check before the first line is changed."""
+"""`papertrial new`: a paper's file, its claims and its test, which pass every check before the first line is changed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import disk_errors, write_text
 from papertrial.core.paper import Paper
 
-KINDS = ("architecture", "objective")
+KINDS = ("architecture", "objective", "analysis")
 _TEMPLATES = Path(__file__).parent / "templates"
 _TASKS = {
     "architecture": ("image_classification", "image_representation"),
     "objective": ("image_representation", "image_classification"),
+    "analysis": (),
 }
 
 _BATTERY = """
@@ -48,18 +49,18 @@ packages = ["src/papertrial_{name}"]
 """
 _README = """# {title}
 
-A paper for papertrial: `src/papertrial_{name}/{name}.py` and its test.
+A paper for papertrial: `src/papertrial_{name}/{name}.py`, its claims in `{name}_claims.py` beside it, and its test.
 
     pip install -e .
     pytest
-    papertrial compare {name} --data YOUR_DATA
+    {command}
 """
 
 
 def new(name: str, kind: str = "architecture", out: Path | None = None) -> list[Path]:
     """Write the files and return their paths.
 
-    Inside of a checkout of papertrial they go to the shelf and its tests; elsewhere, or with `out`, into a package of
+    Inside of a checkout of papertrial they go to the two shelves, `papers` and `claims`, and the tests; elsewhere, or with `out`, into a package of
     their own in the folder `out` (by default `papertrial-<name>`) that offers the paper through an entry point.
     Raises PapertrialError for a name that is taken or cannot be one, an unknown kind, and files that are there already.
     """
@@ -71,15 +72,14 @@ def new(name: str, kind: str = "architecture", out: Path | None = None) -> list[
     if checkout is not None:
         places = [
             checkout / "src" / "papertrial" / "papers" / f"{name}.py",
+            checkout / "src" / "papertrial" / "claims" / f"{name}.py",
             checkout / "tests" / "papers" / f"test_{name}.py",
         ]
         for place in places:
             if place.exists():
                 raise PapertrialError(f"{place} is there already", "choose another name, or edit it")
-        return [
-            write_text(place, text)
-            for place, text in zip(places, (_filled(kind, paper), _filled(f"{kind}_test", paper)), strict=True)
-        ]
+        templates = (kind, f"{kind}_claims", f"{kind}_test")
+        return [write_text(place, _filled(template, paper)) for place, template in zip(places, templates, strict=True)]
     return _package(paper, out or Path(f"papertrial-{name.replace('_', '-')}"))
 
 
@@ -110,9 +110,9 @@ def _facts(name: str, kind: str) -> Paper:
     return replace(
         listed.get(name, unknown),
         kind=kind,
-        method="".join(word.capitalize() for word in name.split("_")),
+        method="measure" if kind == "analysis" else "".join(word.capitalize() for word in name.split("_")),
         tasks=_TASKS[kind],
-        baselines=("resnet", "untrained", "majority"),
+        baselines=("resnet", "untrained", "majority") if _TASKS[kind] else (),
         caveats=("This is the stand-in that papertrial new writes, not the paper's method yet.",),
     )
 
@@ -175,7 +175,13 @@ def _package(paper: Paper, folder: Path) -> list[Path]:
     name, module = paper.id, f"papertrial_{paper.id}"
     if folder.exists():
         raise PapertrialError(f"{folder} is there already", "choose another --out")
-    words = {"name": name, "dashed": name.replace("_", "-"), "title": paper.title.replace('"', "'")}
+    use = "measure {} MODEL" if paper.kind == "analysis" else "compare {} --data YOUR_DATA"
+    words = {
+        "command": f"papertrial {use.format(name)}",
+        "name": name,
+        "dashed": name.replace("_", "-"),
+        "title": paper.title.replace('"', "'"),
+    }
     test = _filled(f"{paper.kind}_test", paper, module)
     test = test.replace(f"\nfrom {module}", f"from papertrial.testing import check_paper\n\nfrom {module}")
     files = {
@@ -183,6 +189,9 @@ def _package(paper: Paper, folder: Path) -> list[Path]:
         "README.md": _README.format(**words),
         f"src/{module}/__init__.py": f'"""{paper.title}, for papertrial."""\n',
         f"src/{module}/{name}.py": _filled(paper.kind, paper, module),
+        f"src/{module}/{name}_claims.py": _filled(f"{paper.kind}_claims", paper, module).replace(
+            f"\nfrom {module}", f"\n\nfrom {module}"
+        ),
         f"tests/test_{name}.py": test + _BATTERY.replace("my_paper", name),
     }
     with disk_errors(folder):

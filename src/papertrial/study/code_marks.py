@@ -41,10 +41,12 @@ _RAN: dict[str, set[str]] = {}
 
 def roots(paper: str) -> list[Path]:
     """The packages whose code the claims of a paper run: papertrial, and that of a paper from elsewhere."""
-    entry = registry.find(paper)
+    ours, entry = Path(registry.__file__).parents[1], registry.entries().get(paper)
+    if entry is None:
+        return [ours]
     depth = entry.module.count(".") + (entry.file.name == "__init__.py")
     own = entry.file.parents[depth - 1] if depth else entry.file  # a module that lies in no package
-    return list(dict.fromkeys([Path(registry.__file__).parents[1], own]))
+    return list(dict.fromkeys([ours, own]))
 
 
 def snapshot(folders: Iterable[Path]) -> dict[str, str]:
@@ -92,7 +94,7 @@ def watched(paper: str) -> Iterator[list[str]]:
     finally:
         sys.setprofile(before)
         threading.setprofile(None)
-        ran = _named(files, folders)
+        ran = _named(files - {__file__}, folders)
         beside = {other for file in ran for other in _needed(file, folders)}
         found += sorted({*ran, *beside})
 

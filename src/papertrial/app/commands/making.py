@@ -17,7 +17,7 @@ def new(
         str,
         typer.Argument(help="The paper's id, such as barlow_twins.", autocompletion=complete_paper, show_default=False),
     ],
-    kind: Annotated[str, typer.Option(help="architecture or objective.")] = "architecture",
+    kind: Annotated[str, typer.Option(help="architecture, objective or analysis.")] = "architecture",
     out: Annotated[
         Path | None,
         out_option("Write a package of its own into this folder, even inside a checkout.", show_default=False),

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from papertrial.core.budget import Budget
 from papertrial.core.facts import Facts
-from papertrial.core.paper import Paper, claim
+from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe, sourced
 
 PAPER = Paper(
@@ -92,10 +92,3 @@ recipes = {
         source="small enough for tests",
     ),
 }
-
-
-@claim("Doubling the input of the activation makes its output four times as large.", where="eq. 1", kind="property")
-def activation_is_of_degree_two(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
-    x = torch.randn(1000, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    gap = float((squared_relu(2 * x) - 4 * squared_relu(x)).abs().max())
-    return gap < 1e-12, {"gap": gap}

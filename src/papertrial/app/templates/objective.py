@@ -41,7 +41,7 @@ from torch.nn import functional as F
 
 from papertrial.core.budget import Budget
 from papertrial.core.facts import Facts
-from papertrial.core.paper import Paper, claim
+from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe, sourced
 from papertrial.nn.ranks import all_rows
 from papertrial.nn.views import Draw, gaussian_blur, random_resized_crop
@@ -114,11 +114,3 @@ recipes = {
         source="small enough for tests",
     ),
 }
-
-
-@claim("Rows that are all the same have the worst uniformity, which is zero.", where="eq. 1", kind="property")
-def collapse_is_the_worst(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
-    generator = torch.Generator().manual_seed(seed)
-    z_BD = F.normalize(torch.randn(32, 8, generator=generator, dtype=torch.float64), dim=1)
-    spread, collapsed = float(uniformity(z_BD)), float(uniformity(z_BD[:1].expand(32, -1)))
-    return abs(collapsed) < 1e-12 and spread < 0, {"spread": spread, "collapsed": collapsed}
