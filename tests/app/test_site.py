@@ -391,7 +391,7 @@ def test_a_port_that_is_taken_is_said_in_one_line(site):
 
 @pytest.mark.parametrize("host", ["203.0.113.7", "no such name", "300.0.0.1"])
 def test_an_address_of_another_machine_is_said_in_one_line(site, host):
-    with warnings.catch_warnings(), pytest.raises(PapertrialError, match="no address of this machine"):
+    with warnings.catch_warnings(), pytest.raises(PapertrialError, match="not an address of this machine"):
         serve(site, host, 0)
 
 
