@@ -185,7 +185,7 @@ def test_a_gigabyte_that_is_not_announced_is_dropped(site, path):
     body = (first if index == 0 and path == "/form" else each for index, each in enumerate(many))
     status, headers, text, pieces = asked(site.guard, path, headers=[kind], body=body)
     assert status == 413 and pieces <= MOST / len(piece) + 2
-    assert b"too much" in text and "content-security-policy" in headers
+    assert b"too large" in text and "content-security-policy" in headers
 
 
 def test_a_path_may_take_more_and_the_size_must_be_a_number(site):

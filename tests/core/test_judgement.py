@@ -58,7 +58,7 @@ def test_a_file_from_elsewhere(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.jsonl", '{"item": 1, "system": "a", "rater": "r", "value": 1}\n{"item": 1', "line 2: no JSON"),
+        ("a.jsonl", '{"item": 1, "system": "a", "rater": "r", "value": 1}\n{"item": 1', "line 2: not JSON"),
         ("a.jsonl", "\n[1]\n", "line 2: a list"),
         ("a.jsonl", '{"item": 1, "system": "a", "rater": "r", "value": 3}', "line 1: a value of 3 is not between"),
         ("a.jsonl", '{"item": 1, "system": "a", "rater": "r", "value": NaN}', "line 1: a value of nan"),

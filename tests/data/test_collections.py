@@ -174,7 +174,7 @@ def test_json_lines_by_the_usual_names(tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "words"),
-    [("{broken", "no JSON"), ("[1]", "list instead of an object"), ('{"a": 1}', "no field with text")],
+    [("{broken", "not JSON"), ("[1]", "list instead of an object"), ('{"a": 1}', "no field with text")],
 )
 def test_broken_json_lines_name_the_line(tmp_path, line, words):
     (tmp_path / "x.jsonl").write_text(f'{{"text": "fine"}}\n\n{line}\n')
