@@ -15,11 +15,14 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt timm
 	touch $(STAMP)
 
+# Steps, not seconds: the verdict is the same on a fast machine and on a slow one.
 demo: $(STAMP)
-	$(BIN)/papertrial look breast_cancer
-	$(BIN)/papertrial compare rtdl --data breast_cancer --seeds 5 --total 2m --out runs/demo
+	$(BIN)/papertrial look digits
+	$(BIN)/papertrial compare mlp_mixer --data digits --seeds 3 --budget 100steps --no-worth --out runs/demo
+	$(BIN)/papertrial report runs/demo
 	@echo
-	@echo "next: papertrial compare YOUR_PAPER --data YOUR_FILE   (source $(VENV)/bin/activate first, or call $(BIN)/papertrial)"
+	@echo "next: open runs/demo/report.html in a browser"
+	@echo "      papertrial compare YOUR_PAPER --data YOUR_FILE   (source $(VENV)/bin/activate first, or call $(BIN)/papertrial)"
 
 PYTEST := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 

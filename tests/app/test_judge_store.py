@@ -605,7 +605,7 @@ def test_what_is_no_database_of_ours_is_said_in_a_line(tmp_path):
         (tmp_path, "is not there"),
         (tmp_path / "text.db", "file is not a database"),
         (tmp_path / "empty.db", "holds no studies"),
-        ("mysql://me:secret@host/x", "no database of ours"),
+        ("mysql://me:secret@host/x", "not a database that can be used"),
         ("postgresql://me:secret@/x?host=/nowhere", "cannot be used"),
     ):
         with pytest.raises(PapertrialError, match=words) as stop:

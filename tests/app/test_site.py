@@ -185,7 +185,7 @@ def test_a_gigabyte_that_is_not_announced_is_dropped(site, path):
     body = (first if index == 0 and path == "/form" else each for index, each in enumerate(many))
     status, headers, text, pieces = asked(site.guard, path, headers=[kind], body=body)
     assert status == 413 and pieces <= MOST / len(piece) + 2
-    assert b"too much" in text and "content-security-policy" in headers
+    assert b"too large" in text and "content-security-policy" in headers
 
 
 def test_a_path_may_take_more_and_the_size_must_be_a_number(site):
@@ -391,7 +391,7 @@ def test_a_port_that_is_taken_is_said_in_one_line(site):
 
 @pytest.mark.parametrize("host", ["203.0.113.7", "no such name", "300.0.0.1"])
 def test_an_address_of_another_machine_is_said_in_one_line(site, host):
-    with warnings.catch_warnings(), pytest.raises(PapertrialError, match="no address of this machine"):
+    with warnings.catch_warnings(), pytest.raises(PapertrialError, match="not an address of this machine"):
         serve(site, host, 0)
 
 

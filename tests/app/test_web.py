@@ -565,7 +565,7 @@ def test_the_command_says_what_is_wrong_in_one_line(papertrial, folder, tmp_path
         (("web", tmp_path / "nowhere"), "there is no folder"),
         (("web", folder / "stopped"), "is a run"),
         (("web", folder, "--index", tmp_path), "is not an index"),
-        (("web", folder, "--host", "203.0.113.7"), "no address of this machine"),
+        (("web", folder, "--host", "203.0.113.7"), "not an address of this machine"),
     ):
         code, out, err = papertrial(*words)
         assert code == 2 and wanted in err and len(err.splitlines()) == 1 and not out

@@ -58,7 +58,7 @@ def test_a_file_from_elsewhere(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.jsonl", '{"item": 1, "system": "a", "rater": "r", "value": 1}\n{"item": 1', "line 2: no JSON"),
+        ("a.jsonl", '{"item": 1, "system": "a", "rater": "r", "value": 1}\n{"item": 1', "line 2: not JSON"),
         ("a.jsonl", "\n[1]\n", "line 2: a list"),
         ("a.jsonl", '{"item": 1, "system": "a", "rater": "r", "value": 3}', "line 1: a value of 3 is not between"),
         ("a.jsonl", '{"item": 1, "system": "a", "rater": "r", "value": NaN}', "line 1: a value of nan"),
@@ -68,7 +68,7 @@ def test_a_file_from_elsewhere(tmp_path):
         ("a.jsonl", '{"kind": "ratings", "item": 1}', "did you mean 'rating'"),
         ("a.jsonl", '{"item": 1}', "no value, no outcome and no right; the columns are item"),
         ("a.jsonl", '{"rater": "r", "right": "maybe"}', "'maybe' is neither right nor wrong"),
-        ("a.csv", "item,first,second,rater,outcome\n1,a,b,r,0.7\n", "line 2: an outcome of 0.7"),
+        ("a.csv", "item,first,second,rater,outcome\n1,a,b,r,0.7\n", "line 2: 0.7 is not an outcome"),
         ("a.csv", "item,first,second,rater,outcome\n1,a,a,r,1\n", "line 2: 'a' is compared with itself"),
         ("a.csv", "item,system,rater,value\n1,a,r,good\n", "line 2: the value 'good' is not a number"),
         ("a.csv", "item,system,rater,value\n1,a,r,1,2\n", "line 2: more cells"),

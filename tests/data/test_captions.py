@@ -275,7 +275,7 @@ def test_a_column_by_its_name(tmp_path):
     assert read(open_data(f"{root}#name")) == {name: f"name of {name}" for name in NAMES}
     assert read(open_data(f"{root}/captions.jsonl#Name"))["1.png"] == "name of 1.png"
     for wrong in ("nothing", "empty"):
-        with pytest.raises(DataError, match=f"no captions in a column '{wrong}'"):
+        with pytest.raises(DataError, match=f"no file beside these images has captions in a column '{wrong}'"):
             open_data(f"{root}#{wrong}")
 
 

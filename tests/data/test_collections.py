@@ -67,7 +67,7 @@ def test_judgements_that_name_what_is_not_there(tmp_path):
 def test_judgements_of_another_data_set(tmp_path):
     """The documents can be searched all the same; no method can be judged on them."""
     data = open_data(beir(tmp_path, {"test": [("x", "y", 1)]}))
-    assert any("no judgement names a query and a document" in note for note in data.notes)
+    assert any("no judgement is about a query and a document" in note for note in data.notes)
     with pytest.raises(DataError, match=r"no task fits .*: retrieval: no query has a relevant document$"):
         choose_task(data)
 
@@ -86,9 +86,9 @@ def test_doubled_and_empty(tmp_path):
     ("row", "words"),
     [
         ("q0\td0", "2 columns"),
-        ("q0\td0\tgood", "no whole number"),
-        ("q0\td0\t1.5", "no whole number"),
-        ("q0\td0\tinf", "no whole"),
+        ("q0\td0\tgood", "not a whole number"),
+        ("q0\td0\t1.5", "not a whole number"),
+        ("q0\td0\tinf", "not a whole"),
     ],
 )
 def test_broken_judgements_name_the_line(tmp_path, row, words):
@@ -174,7 +174,7 @@ def test_json_lines_by_the_usual_names(tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "words"),
-    [("{broken", "no JSON"), ("[1]", "list instead of an object"), ('{"a": 1}', "no field with text")],
+    [("{broken", "not JSON"), ("[1]", "list instead of an object"), ('{"a": 1}', "no field with text")],
 )
 def test_broken_json_lines_name_the_line(tmp_path, line, words):
     (tmp_path / "x.jsonl").write_text(f'{{"text": "fine"}}\n\n{line}\n')

@@ -263,7 +263,7 @@ def test_wrong_places(tmp_path):
     (tmp_path / "notes" / "a.txt").write_text("a")
     with pytest.raises(PapertrialError, match="is not an index; make one: papertrial index"):
         search(tmp_path / "notes", "apple")
-    with pytest.raises(PapertrialError, match="not empty and no index"):
+    with pytest.raises(PapertrialError, match="not empty and not an index"):
         index(corpus(), tmp_path / "notes")
     with pytest.raises(PapertrialError, match="nothing to index"):
         index(None, tmp_path / "fruits")

@@ -752,14 +752,14 @@ def test_programs_written_by_hand_are_refused(tmp_path, kind):
 
 
 def test_archives_that_are_none_are_refused(authors, tmp_path, monkeypatch):
-    (tmp_path / "text.pkl").write_text("no archive")
-    with pytest.raises(DataError, match="no archive"):
+    (tmp_path / "text.pkl").write_text("not an archive")
+    with pytest.raises(DataError, match="not an archive"):
         checkpoints.read_pickled(tmp_path / "text.pkl")
     with pytest.raises(DataError, match="no such file"):
         checkpoints.read_pickled(tmp_path / "none.pkl")
     with zipfile.ZipFile(tmp_path / "other.pkl", "w") as other:
         other.writestr("a.txt", "b")
-    with pytest.raises(DataError, match="no archive"):
+    with pytest.raises(DataError, match="not an archive"):
         checkpoints.read_pickled(tmp_path / "other.pkl")
     with pytest.raises(DataError, match="compressed"):
         checkpoints.read_pickled(archive(tmp_path / "bomb.pkl", b"0" * 10**6, compression=zipfile.ZIP_DEFLATED))

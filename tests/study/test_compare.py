@@ -225,9 +225,9 @@ def test_what_validates_better_than_the_reference_is_recommended_with_the_reason
 
 
 def test_who_took_longer_than_an_equal_share_is_named(run):
-    assert not [note for note in run(budget="10s").notes if note.startswith("over")]
-    (note,) = [note for note in run(budget="5s", fresh=True).notes if note.startswith("over")]
-    assert note.startswith("over the 5 s of a run: ") and "new 12 s" in note and "larger --budget" in note
+    assert not [note for note in run(budget="10s").notes if note.startswith("took longer")]
+    (note,) = [note for note in run(budget="5s", fresh=True).notes if note.startswith("took longer")]
+    assert note.startswith("took longer than the 5 s of a run: ") and "new 12 s" in note and "larger --budget" in note
 
 
 def test_a_budget_of_steps_is_not_called_equal_for_who_tunes_itself(run, world, said, tmp_path):
@@ -447,7 +447,7 @@ def test_a_total_is_shared_out(run, world):
     [
         ({"budget": "1m", "total": "5m"}, "both given"),
         ({"total": "500steps"}, "not a time"),
-        ({"seeds": 0}, "none"),
+        ({"seeds": 0}, "too few"),
         ({"methods": []}, "no method"),
     ],
 )

@@ -203,7 +203,7 @@ def test_a_module_in_python_writes_nothing_unless_asked(here):
         ("vut", None, "did you mean 'vit'"),
         ("vit", None, "add --data"),
         ("resnet", "digits", "no layers were found"),
-        ("linear", "wine", "no neural network"),
+        ("linear", "wine", "not a neural network"),
         ("rank_collapse", "digits", "it measures models"),
         ("vit", "wine", "does not fit"),
         ("mlp_mixer:S", "digits", "no variant 'S'"),

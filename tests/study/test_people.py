@@ -68,7 +68,7 @@ def test_the_score_is_the_mean_over_items_of_the_mean_over_raters():
     rows = [("1", "x", 1.0), ("1", "y", 0.0), ("2", "x", 1.0)]
     (board,) = boards(Judgements(tuple(Rating(item, "a", rater, "q", value) for item, rater, value in rows)))
     assert board.rows[0].score == pytest.approx((0.5 + 1) / 2)
-    assert "nothing to be compared with" in board.verdict
+    assert "nothing to compare it with" in board.verdict
 
 
 def test_raters_who_miss_the_test_questions_are_left_out_and_named():

@@ -186,7 +186,7 @@ def test_images_show_some_of_each_class(images, tmp_path):
     assert len(pictures) == 80
     assert all(picture["src"].startswith("data:image/png;base64,") for picture in pictures)
     assert read.inside["h1"] == ["How well does mlp_mixer do on digits?"]
-    assert "One run is no verdict" in read.text
+    assert "One run is not a verdict" in read.text
     assert not written(images, tmp_path, data=False).all("img")
 
 

@@ -104,10 +104,10 @@ def test_one_seed_gives_a_factor_without_an_interval():
 @pytest.mark.parametrize(
     ("errors", "why"),
     [
-        ([[0.30, 0.31], [0.30, 0.32], [0.31, 0.30]], "did not clearly help"),
-        ([[0.40, 0.50, 0.20], [0.30, 0.5, 0.2], [0.3, 0.2, 0.4]], "did not clearly help"),
+        ([[0.30, 0.31], [0.30, 0.32], [0.31, 0.30]], "does not clearly rise"),
+        ([[0.40, 0.50, 0.20], [0.30, 0.5, 0.2], [0.3, 0.2, 0.4]], "does not clearly rise"),
         ([[0.40, 0.401], [0.30, 0.301], [0.35, 0.351]], "worse with 400 labels than with 200"),
-        ([[0.30], [0.30], [0.30]], "did not clearly help"),
+        ([[0.30], [0.30], [0.30]], "does not clearly rise"),
         ([[0.40], [np.nan], [0.30]], "not finite"),
         ([[0.40], [0.30], [-0.10]], "perfect model"),
     ],

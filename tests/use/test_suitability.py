@@ -26,5 +26,5 @@ def test_near_ones_take_such_data():
 def test_the_command_says_why_when_asked(papertrial):
     _, short, _ = papertrial("look", "breast_cancer")
     _, long, _ = papertrial("look", "breast_cancer", "--all")
-    assert "--all says why" in short and "it takes images" not in short
-    assert "--all says why" not in long and "it takes images" in " ".join(long.split()) and "declines" in long
+    assert "list them with --all" in short and "it takes images" not in short
+    assert "list them with --all" not in long and "it takes images" in " ".join(long.split()) and "declines" in long

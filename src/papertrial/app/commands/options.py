@@ -112,3 +112,18 @@ Size = Annotated[
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over when the folder holds an earlier run.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 RunFolder = Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)]
+Host = Annotated[
+    str,
+    typer.Option(
+        help="Address to bind to; 0.0.0.0 lets in other machines, phones too (papertrial web then asks for the token it prints)."
+    ),
+]
+Port = Annotated[int, typer.Option(help="Port; 0 takes any that is free.", min=0, max=65535)]
+Proxy = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        help="Public address of the proxy in front, such as https://lab.example.org; cookies are then for https only.",
+        show_default=False,
+    ),
+]

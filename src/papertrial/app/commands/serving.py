@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from papertrial.app import printing
-from papertrial.app.commands.options import Json
+from papertrial.app.commands.options import Host, Json, Port, Proxy
 
 
 def web(
@@ -19,17 +19,9 @@ def web(
             show_default=False,
         ),
     ] = None,
-    host: Annotated[
-        str, typer.Option(help="Address to bind to; 0.0.0.0 lets other machines in, with the token it prints.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0 takes any that is free.", min=0, max=65535)] = 8000,
-    url: Annotated[
-        str | None,
-        typer.Option(
-            help="Public address of the proxy in front, such as https://lab.example.org; cookies are then for https only.",
-            show_default=False,
-        ),
-    ] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    url: Proxy = None,
     index: Annotated[
         list[Path] | None, typer.Option(help="Index to search; may be repeated.", show_default=False)
     ] = None,

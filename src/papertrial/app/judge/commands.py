@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from papertrial.app import printing
+from papertrial.app.commands.options import Host, Json, Port, Proxy
 from papertrial.core.errors import DataError, PapertrialError, did_you_mean, missing_extra
-from papertrial.core.files import to_json
 from papertrial.core.wording import counted
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ Database = Annotated[
 ]
 Name = Annotated[str, typer.Argument(help="The study.", show_default=False)]
 Address = Annotated[str, typer.Option("--url", help="How raters reach the server; links begin with it.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
 
 def _store(place: str, *, create: bool = False) -> Store:
@@ -129,7 +128,7 @@ def new(
     administrator = _links(home, [("administrator", token)])
     links = _links(home, invited)
     if json:
-        _document(
+        printing.document(
             {
                 "study": called,
                 "units": len(material.units),
@@ -160,15 +159,9 @@ def new(
 @judge.command("serve")
 def serve(
     db: Database = _FILE,
-    host: Annotated[str, typer.Option(help="0.0.0.0 lets in other machines of the network, phones too.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes any that is free.", min=0, max=65535)] = _PORT,
-    url: Annotated[
-        str | None,
-        typer.Option(
-            help="Public address of the proxy in front, such as https://judge.example.org; cookies are then for https only.",
-            show_default=False,
-        ),
-    ] = None,
+    host: Host = "127.0.0.1",
+    port: Port = _PORT,
+    url: Proxy = None,
 ) -> None:
     """Serve the pages of all studies in a database until Ctrl-C."""
     from papertrial.app.site import make_site
@@ -209,7 +202,7 @@ def invite(
         raise PapertrialError("a rater has no name", "leave out --name to have them numbered")
     links = _links(home, store.invite(own, names or store.next_names(own, raters)))
     if json:
-        _document(dict(links))
+        printing.document(dict(links))
         return
     _say(*_tell(links), "", "These links are not kept: copy them now. Each is for one person.")
 
@@ -244,7 +237,7 @@ def status(
     found = [store.study(study)] if study else store.studies()
     progress = {one.name: store.progress(one.id or 0) for one in found}
     if json:
-        _document(
+        printing.document(
             {
                 one.name: {
                     "state": one.state,
@@ -305,7 +298,7 @@ def export(
         "left out": undone,
     }
     if json:
-        _document({"file": out, **counts})
+        printing.document({"file": out, **counts})
         return
     told = ", ".join(f"{count} {name}" for name, count in counts.items() if count and name != "left out")
     _say(
@@ -346,7 +339,7 @@ def results(
     except DataError as error:
         raise PapertrialError(error.problem, "type: --everyone to count them all") from None
     if json:
-        _document(found)
+        printing.document(found)
         return
     for index, board in enumerate(found):
         told = board.report()
@@ -365,7 +358,3 @@ def results(
 def _say(*lines: str) -> None:
     for line in lines:
         print(line)
-
-
-def _document(content: Any) -> None:
-    print(to_json(content, indent=2))
