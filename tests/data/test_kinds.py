@@ -57,7 +57,7 @@ def test_every_task_takes_kinds_that_are_known_and_the_first_one_comes_first():
 
 def test_an_unknown_kind_is_an_error_with_a_suggestion():
     for ask in (registry.kind, default_backbone):
-        with pytest.raises(PapertrialError, match="no kind of data called 'imges'; did you mean 'images'?"):
+        with pytest.raises(PapertrialError, match=r"no kind of data called 'imges'; did you mean 'images'\?"):
             ask("imges")
     with pytest.raises(PapertrialError, match="no kind of data called 'imges'"):
         _ = Look("photos", "imges").what
