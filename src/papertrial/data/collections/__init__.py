@@ -146,7 +146,8 @@ class Collection(Data):
     def from_squad(cls, path: Path) -> Collection:
         """Paragraphs are documents, questions queries, and the paragraph a question was asked about answers it."""
         documents: dict[str, Document] = {}
-        queries, judged = [], []
+        queries: list[tuple[str, str]] = []
+        judged: list[tuple[str, str, int]] = []
         for place, article in enumerate(squad(path), 1):
             for number, paragraph in enumerate(article["paragraphs"], 1):
                 text = str(paragraph.get("context", ""))

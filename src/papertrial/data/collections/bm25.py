@@ -77,7 +77,8 @@ class _Numbers(dict[str, int]):
     """Numbers words as they come."""
 
     def __init__(self, stem: bool) -> None:
-        self.stem, self.known = stem, {}
+        self.stem = stem
+        self.known: dict[str, int] = {}
 
     def __missing__(self, word: str) -> int:
         counted = singular(word) if self.stem else word
@@ -190,7 +191,7 @@ class Bm25:
         return last - first
 
     def _entries(self, word: str) -> tuple[int, int]:
-        wanted, letters, ends = word.encode(), memoryview(self.words.values), memoryview(self.words.offsets)
+        wanted, letters, ends = word.encode(), memoryview(self.words.values), memoryview(self.words.offsets)  # type: ignore[arg-type]
 
         def held(index: int) -> bytes:
             return letters[ends[index] : ends[index + 1]].tobytes()

@@ -101,8 +101,10 @@ def squad(path: Path) -> list[Any]:
     """The articles of a file in SQuAD's layout. Raises DataError for other JSON."""
     content = _load_json(path)
     articles = content.get("data") if isinstance(content, dict) else None
-    listed = isinstance(articles, list) and all(isinstance(row, dict) for row in articles)
-    if not listed or not all(isinstance(row.get("paragraphs"), list) for row in articles):
+    listed = isinstance(articles, list) and all(
+        isinstance(row, dict) and isinstance(row.get("paragraphs"), list) for row in articles
+    )
+    if not isinstance(articles, list) or not listed:
         raise DataError(f"{path} is not laid out as SQuAD is", "data: a list of articles with paragraphs")
     return list(articles)
 

@@ -154,7 +154,7 @@ def _classes(page: Look, labels: np.ndarray, class_names: Sequence[str]) -> None
     )
     if len(class_names) == 1:
         page.notes.append(f"there is one class only ({class_names[0]}): nothing to tell apart")
-    few = [class_names[index] for index in np.flatnonzero(counts < _FEW)]
+    few = [class_names[index] for index in np.flatnonzero(counts < _FEW).tolist()]
     if few:
         page.notes.append(
             f"classes with fewer than {_FEW} texts: {', '.join(few[:5])}{', ...' if len(few) > 5 else ''}"

@@ -69,8 +69,8 @@ class Pairs(Parted):
         self._part = np.zeros(count, np.int8) if part is None else np.asarray(part, np.int8)
         self.names = np.arange(1, count + 1) if names is None else names
         self.columns = dict(columns or {})
-        pieces = (first.values, first.offsets, second.values, second.offsets, self.scores, self.labels, self._part)
-        pieces += () if third is None else (third.values, third.offsets)
+        pieces = [first.values, first.offsets, second.values, second.offsets, self.scores, self.labels, self._part]
+        pieces += [] if third is None else [third.values, third.offsets]
         super().__init__(name, fingerprint(*pieces, *self.class_names), notes)
         self.empty = blank(first) | blank(second) | (False if third is None else blank(third))
         if self.empty.all():

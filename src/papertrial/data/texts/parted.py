@@ -13,8 +13,12 @@ from papertrial.data.base import Data
 class Parted(Data):
     """Rows in given parts, of which those that are the same (`groups`) are kept together."""
 
-    groups: np.ndarray
     _part: np.ndarray
+
+    @property
+    def groups(self) -> np.ndarray:
+        """int64 (N,), equal for rows that are the same."""
+        raise NotImplementedError
 
     @cached_property
     def _moved(self) -> tuple[np.ndarray, int]:
