@@ -121,13 +121,13 @@ def assert_same(folder, whole):
 def test_a_run_killed_at_a_checkpoint_ends_as_one_that_was_not(where, commands, whole, tmp_path):
     """Before it is written, when it is written but not safe on the disk, and when it has not got its name."""
     folder = tmp_path / "run"
-    commands.start(*words("mlp", folder), at=(where, 12, "halt"))
+    commands.start(*words("mixer", folder), at=(where, 12, "halt"))
     commands.halted()
     commands.kill()
     assert commands.wait() == (-signal.SIGKILL, [])
     assert (folder / "checkpoint.safetensors").exists() and not (folder / "result.json").exists()
-    assert commands.run(*words("mlp", folder)) == (0, [])
-    assert_same(folder, whole("mlp")[0])
+    assert commands.run(*words("mixer", folder)) == (0, [])
+    assert_same(folder, whole("mixer")[0])
 
 
 @pytest.mark.slow
