@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+EXAMPLES = [
+    pytest.param(path, marks=pytest.mark.slow) if path.stem == "verdict_on_a_table" else path
+    for path in sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)

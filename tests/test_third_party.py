@@ -23,6 +23,11 @@ for name in ("page", "recipes", "learns", "claims", "gradients"):
     checks_for("elsewhere_loss")[name](bench("elsewhere_loss"))
 check_paper("elsewhere_rank")
 eject(pt.fit("elsewhere_net", "digits", recipe="tiny", budget="3steps", out="run", progress=False), "taken")
+found = pt.compare(
+    ["elsewhere_net"], "digits", recipe="tiny", budget="10steps", seeds=2, baselines=["majority"], worth=False,
+    out="compared", progress=False,
+)
+assert [row.method for row in found.rows] == ["elsewhere_net", "majority"], found
 """
 
 
@@ -67,17 +72,8 @@ def test_it_is_listed(installed):
     assert "mlp_mixer" in rows
 
 
-def test_it_passes_the_battery_in_its_own_checks_and_can_be_taken_away(installed):
+def test_it_passes_the_battery_in_its_own_checks_and_can_be_taken_away_and_compared(installed):
     installed("-c", CHECKED)
-
-
-def test_it_is_compared(installed):
-    words = installed(
-        "-m", "papertrial", "compare", "elsewhere_net", "--data", "digits", "--recipe", "tiny", "--budget", "10steps",
-        "--seeds", "2", "--against", "majority", "--no-worth", "--json", "--out", "compared",
-    )  # fmt: skip
-    result = json.loads(words)
-    assert "elsewhere_net" in json.dumps(result)
 
 
 def test_its_claims_stand_beside_it_and_leave_evidence_that_knows_its_code(installed):

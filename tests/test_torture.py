@@ -117,6 +117,20 @@ def assert_same(folder, whole):
     assert {path.name for path in folder.iterdir()} == {path.name for path in whole.iterdir()}
 
 
+@pytest.mark.parametrize("where", ["save_file", "fsync", "replace"])
+def test_a_run_killed_at_a_checkpoint_ends_as_one_that_was_not(where, commands, whole, tmp_path):
+    """Before it is written, when it is written but not safe on the disk, and when it has not got its name."""
+    folder = tmp_path / "run"
+    commands.start(*words("mixer", folder), at=(where, 12, "halt"))
+    commands.halted()
+    commands.kill()
+    assert commands.wait() == (-signal.SIGKILL, [])
+    assert (folder / "checkpoint.safetensors").exists() and not (folder / "result.json").exists()
+    assert commands.run(*words("mixer", folder)) == (0, [])
+    assert_same(folder, whole("mixer")[0])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_killed_runs_end_as_one_that_was_not(name, commands, whole, tmp_path):
     """Four kills, at least one in the middle of a checkpoint; a folder that is done too early is followed by another."""
@@ -144,6 +158,7 @@ def test_killed_runs_end_as_one_that_was_not(name, commands, whole, tmp_path):
     pytest.fail(f"of {kills} kills {torn} met a checkpoint that was being written")
 
 
+@pytest.mark.slow
 def test_a_second_process_on_the_folder_is_refused_and_spoils_nothing(commands, whole, tmp_path):
     folder = tmp_path / "run"
     commands.start(*words("mixer", folder), at=("save_file", 12, "halt"))
@@ -204,6 +219,7 @@ def small_disk(tmp_path):
         yield found, disk, Path(f"/proc/{found.server.pid}/root{disk}")
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_and_is_emptied_again(small_disk, whole):
     """A real one."""
     commands, disk, seen = small_disk

@@ -34,6 +34,8 @@ from papertrial.app.judge.tables import VERSION, Assignment, Judgement, Rater, U
 from papertrial.core.errors import DataError, PapertrialError
 from papertrial.core.judgement import Judgements, template
 
+POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.slow)
+
 
 @pytest.fixture(scope="module")
 def server():
@@ -41,7 +43,7 @@ def server():
         yield running
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", POSTGRESQL])
 def place(request, tmp_path):
     return str(tmp_path / "x.db") if request.param == "sqlite" else request.getfixturevalue("server").database()
 
@@ -365,8 +367,7 @@ def test_whatever_raters_do_the_counts_agree(tmp_path_factory, steps):
 # ------------------------------------------------------------------------------------------------------- nothing is lost
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("kind", ["sqlite", POSTGRESQL])
 def test_kill_9_loses_no_acknowledged_judgement(kind, tmp_path, request):
     bench = judging.bench()
     place = str(tmp_path / "load.db") if kind == "sqlite" else request.getfixturevalue("server").database()
@@ -433,6 +434,7 @@ def test_sqlite_waits_for_the_disk(tmp_path):
     store.close()
 
 
+@pytest.mark.slow
 def test_a_server_that_comes_back_is_used_again(server, tmp_path):
     place = server.database()
     store = Store(place, create=True)

@@ -194,6 +194,7 @@ def test_text_that_is_not_utf8_is_repaired(tmp_path):
     assert found[0].text == "caf\ufffd" and any("1 line not in UTF-8" in note for note in notes)
 
 
+@pytest.mark.slow
 def test_a_line_of_50_megabytes(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"id": "big", "text": "' + "word " * 10_000_000 + '"}\n{"text": "small"}\n')
     data = Collection.from_path(tmp_path / "x.jsonl")

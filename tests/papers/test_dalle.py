@@ -617,6 +617,7 @@ def test_what_does_not_fit_is_declined():
         tiny(tokeniser="wordpiece")
 
 
+@pytest.mark.slow
 def test_the_use_of_the_codebook_is_followed_and_drawn(monkeypatch):
     monkeypatch.delenv("PAPERTRIAL_DATA", raising=False)  # the digits of scikit-learn stand in
     dalle.trials.digits.cache_clear()

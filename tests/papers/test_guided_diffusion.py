@@ -537,7 +537,7 @@ def test_losses_have_the_slope_that_their_gradient_says():
         assert all(bool(torch.isfinite(weight.grad).all()) for weight in weights)
 
 
-@pytest.mark.parametrize("part", ["diffusion", "classifier"])
+@pytest.mark.parametrize("part", [pytest.param("diffusion", marks=pytest.mark.slow), "classifier"])
 def test_compiled_and_in_bfloat16_the_loss_is_the_same(part):
     stage = getattr(system(), part)
     views = stage.views({"image": torch.rand(4, 1, 8, 8), "label": torch.tensor([0, 1, 2, 0])}, Draw(0, 0, 4))

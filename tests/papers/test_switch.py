@@ -322,7 +322,7 @@ def test_a_bigger_batch_of_the_same_rows_changes_nothing_without_a_limit():
 # --- processes -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_several_processes_equal_one(world, tmp_path):
     """Values and gradients on 2 and 4 ranks, with the experts on each of them and laid over them."""
     in_ranks(switch_ranks.leave, str(tmp_path), count=world)()

@@ -6,9 +6,7 @@ import json
 import math
 import os
 import signal
-import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -17,12 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import curve_fit
 from scipy.stats import t as student
+from together import together
 
 import papertrial as pt
 from papertrial.app.cli import main
 from papertrial.claims import transfer_scaling as claims
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.paper import claims_of
+from papertrial.core.run import Run
 from papertrial.papers import transfer_scaling
 from papertrial.papers.transfer_scaling import Law, Point, compare_points, fit_transfer
 from papertrial.study.measure import measure
@@ -152,23 +152,26 @@ def test_parameters_are_counted_without_the_embedding(whole):
         assert 0 < size - 12 * width**2 < 10 * width  # gains and offsets of the norms
 
 
+def _measured_until_killed(folder):
+    """In a process of its own, which is killed when three models are done."""
+    finish = Run.finish
+
+    def finish_and_die(self, *arguments, **more):
+        finish(self, *arguments, **more)
+        if len(list(folder.glob("models/*/result.json"))) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Run.finish = finish_and_die
+    measure("transfer_scaling", "python-docs", "python-lines", out=folder, settings=SMALL, progress=False)
+
+
 def test_killed_and_started_again_it_says_the_same(whole, tmp_path):
-    settings = [word for name, value in SMALL.items() for word in ("--set", f"{name}={value}")]
-    command = [
-        sys.executable, "-m", "papertrial", "measure", "transfer_scaling", "python-docs", "--data", "python-lines",
-        "--out", str(tmp_path), *settings,
-    ]  # fmt: skip
-    process = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        while len(list(tmp_path.glob("models/*/result.json"))) < 3:
-            assert process.poll() is None, "it ended before it was killed"
-            time.sleep(0.01)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    said = tmp_path / "said"
+    assert together(_measured_until_killed, tmp_path, said=said, count=1) == [-signal.SIGKILL], said.read_text()
     kept = {file: file.stat().st_mtime_ns for file in tmp_path.glob("models/*/result.json")}
     report = measure("transfer_scaling", "python-docs", "python-lines", out=tmp_path, settings=SMALL, progress=False)
     assert report.numbers == whole[1].numbers
+    assert len(kept) == 3
     assert all(file.stat().st_mtime_ns == before for file, before in kept.items()), "a finished model was trained again"
 
 

@@ -128,6 +128,7 @@ def line(scale, verdict="holds", **more):
     return {"claim": "a", "scale": scale, "verdict": verdict, **more}
 
 
+@pytest.mark.slow
 def test_side_by_side_the_same_is_measured(tmp_path):
     asked = {"kinds": ["identity", "property"], "scale": "tiny", "seeds": 2}
     alone = study.check(["rank_collapse", "barlow_twins"], folder=tmp_path / "one", **asked)

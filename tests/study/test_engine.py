@@ -5,59 +5,66 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.util
-import threading
-import time
-from pathlib import Path
+import os
+import signal
+from types import SimpleNamespace
 
 import numpy as np
-import psutil
 import pytest
 
 from papertrial.core.errors import PapertrialError
-from papertrial.core.run import Run
+from papertrial.study import engine
 from papertrial.study.compare import compare
 from papertrial.study.engine import started
 
 ASKED = {
-    "budget": "600steps", "baselines": ["linear", "majority"], "recipe": "tiny", "seeds": 2, "progress": False,
+    "budget": "60steps", "baselines": ["linear", "majority"], "recipe": "tiny", "seeds": 2, "progress": False,
 }  # fmt: skip
 
 
-class Killer(threading.Thread):
-    """Kills the process that owns `folder` once it has taken some steps; `killed` is its number, `said` why there is none.
+def dying_in(folder):
+    """What a worker does, and its process is killed in the middle of the first training in `folder`, once."""
+    died = folder.parent / "died"
 
-    The process is held from when it is found, and let go for moments until it has stepped: it cannot end meanwhile.
-    """
+    def dies(job, source, cores):  # a function of no module, so that it is sent as it is
+        from papertrial.study.engine import _work
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(daemon=True)
-        self.folder, self.killed, self.said = folder, 0, "nobody owned it"
+        if job.folder == folder and not died.exists():
+            from torch.optim.optimizer import register_optimizer_step_post_hook
 
-    def run(self) -> None:
-        deadline = time.monotonic() + 300
-        owner = None
-        while owner is None and time.monotonic() < deadline and not Run(self.folder).done:
-            owner = self._owner()
-        if owner is None:
-            return
-        try:
-            owner.suspend()
-            while not Run(self.folder).history():
-                owner.resume()
-                time.sleep(0.05)
-                owner.suspend()
-            owner.kill()
-            self.killed = owner.pid
-        except psutil.Error as error:
-            self.said = str(error)
+            updates = []
 
-    def _owner(self) -> psutil.Process | None:
-        lock = str((self.folder / ".lock").resolve())
-        for process in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                if lock in (file.path for file in process.open_files()):
-                    return process
-        return None
+            def count(*_):
+                updates.append(None)
+                if len(updates) == 20:
+                    died.touch()
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            register_optimizer_step_post_hook(count)
+        return _work(job, source, cores)
+
+    return dies, died
+
+
+class Here:
+    """What a comparison asks of Ray, without processes."""
+
+    exceptions = SimpleNamespace(WorkerCrashedError=OSError, RaySystemError=OSError, OutOfMemoryError=MemoryError)
+
+    def put(self, value):
+        return value
+
+    def cluster_resources(self):
+        return {"CPU": 2.0}
+
+    def nodes(self):
+        return [{"Alive": True, "Resources": {"CPU": 2.0}}]
+
+    def remote(self, **options):
+        return lambda work: SimpleNamespace(remote=lambda *arguments: lambda: work(*arguments))
+
+    def get(self, waiting):
+        return waiting()
 
 
 def plain(result):
@@ -66,22 +73,26 @@ def plain(result):
     return dataclasses.replace(result, rows=tuple(rows), folder="", plan="")
 
 
-def test_ray_gives_the_table_of_the_local_engine_when_a_worker_is_killed(tmp_path):
+@pytest.mark.parametrize("cluster", ["stand-in", pytest.param("ray", marks=pytest.mark.slow)])
+def test_ray_gives_the_table_of_the_local_engine_when_a_worker_is_killed(cluster, tmp_path, monkeypatch):
+    """The stand-in has no workers to kill; what the engine sends and takes back is the same."""
     said = []
-    killer = Killer(tmp_path / "ray" / "rtdl-mlp" / "seed0")
-    killer.start()
+    dies, died = dying_in(tmp_path / "ray" / "rtdl-mlp" / "seed0")
+    if cluster == "ray":
+        monkeypatch.setattr(engine, "_work", dies)
+    else:
+        monkeypatch.setattr(engine, "_connected", lambda address: contextlib.nullcontext(Here()))
     spread = compare(
         ["rtdl:mlp"], "wine", out=tmp_path / "ray", engine="ray", address="local", echo=said.append, **ASKED
     )
-    killer.join()
-    assert killer.killed, killer.said
+    assert died.exists() == (cluster == "ray")
     here = compare(["rtdl:mlp"], "wine", out=tmp_path / "here", echo=None, **ASKED)
     assert plain(spread) == plain(here)
     assert any(row.worth is not None for row in spread.rows)  # the runs on fewer labels were spread too
     folders = sorted(file.parent.relative_to(tmp_path / "here") for file in (tmp_path / "here").rglob("result.json"))
     assert len(folders) == 3 * 2 + 2 * 2
     for folder in folders:
-        scores = [np.load(tmp_path / engine / folder / "per_example.npy") for engine in ("here", "ray")]
+        scores = [np.load(tmp_path / place / folder / "per_example.npy") for place in ("here", "ray")]
         assert np.array_equal(*scores), folder
     assert said[0].startswith("plan: ") and "runs at once" in said[0]
 

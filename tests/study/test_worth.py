@@ -72,6 +72,7 @@ def test_order_of_the_points_does_not_matter():
     assert worth(LABELS[::-1], errors[::-1], own, higher_is_better=False) == one
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
     draw = np.random.default_rng(4)
     held = []

@@ -419,7 +419,7 @@ def test_labelled_texts_are_classified_unless_asked_otherwise():
 
 
 @pytest.mark.parametrize("check", ["learns", "gradients", "directional_derivative", "resume", "bfloat16", "compiled"])
-@pytest.mark.parametrize("name", ["text_transformer", "switch"])
+@pytest.mark.parametrize("name", ["text_transformer", pytest.param("switch", marks=pytest.mark.slow)])
 def test_the_battery_on_running_text(name, check):
     """The battery of all papers takes their first task, which is another one."""
     checks_for(name)[check](Bench(registry.method(name), TASK, prepare(TASK, open_data("python-lines"))))

@@ -162,12 +162,12 @@ def test_what_goes_wrong_in_a_stage_names_it(tmp_path):
         start(tmp_path, optim={"lr": float("inf"), "clip": 0})
 
 
-def test_a_budget_in_seconds_is_shared_out_and_planned_once(tmp_path):
+def test_a_budget_in_seconds_is_shared_out_and_planned_once(clock, tmp_path):
     with pytest.raises(KeyboardInterrupt):  # after the 23 steps of the measuring
-        start(tmp_path, budget=Budget(seconds=0.8), techniques=[Interrupt(Reader, 40)])
+        start(tmp_path, budget=Budget(seconds=8), techniques=[clock, Interrupt(Reader, 40)])
     plans = [read_json(run.path("plan.json")) for run in Run(tmp_path).stages.values()]
-    assert [plan["seconds"] for plan in plans] == [pytest.approx(0.2, abs=0.05), pytest.approx(0.6, abs=0.05)]
-    _, _, each = start(tmp_path, budget=Budget(seconds=0.8))
+    assert [plan["seconds"] for plan in plans] == [pytest.approx(2), pytest.approx(6)]
+    _, _, each = start(tmp_path, budget=Budget(seconds=8), techniques=[clock])
     assert [meter.steps for meter in each.values()] == [plan["steps"] for plan in plans]
 
 

@@ -59,7 +59,7 @@ def test_finished_training_is_not_repeated(tmp_path):
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == log
 
 
-def test_budget_in_seconds_is_planned_once_and_resumes(tmp_path):
+def test_budget_in_seconds_is_planned_once_and_resumes(clock, tmp_path):
     from trainee import supervised, table
 
     from papertrial.core.budget import Budget
@@ -70,15 +70,15 @@ def test_budget_in_seconds_is_planned_once_and_resumes(tmp_path):
         model = supervised()
         train(
             model, table(), Optim(batch=20, ema=0.9), budget, Run(folder), seed=3, device="cpu",
-            checkpoint_seconds=0.05, techniques=techniques,
+            checkpoint_seconds=0.5, techniques=[clock, *techniques],
         )  # fmt: skip
         return weights(model)
 
     with pytest.raises(KeyboardInterrupt):  # well after the 23 steps of the measuring
-        go(tmp_path / "a", Budget(seconds=0.4), [Interrupt(40)])
+        go(tmp_path / "a", Budget(seconds=4), [Interrupt(40)])
     planned = Run(tmp_path / "a").history()[0]["planned_steps"]
-    assert planned > 20
-    resumed = go(tmp_path / "a", Budget(seconds=0.4))
+    assert 40 < planned <= 80
+    resumed = go(tmp_path / "a", Budget(seconds=4))
     same(resumed, go(tmp_path / "b", Budget(steps=planned)))  # so the measuring left no trace either
 
 

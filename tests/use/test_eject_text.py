@@ -19,8 +19,10 @@ from papertrial.use.predictor import predictor, sample
 from papertrial.use.textloader import asked
 
 NAMES = [
-    "text_transformer", "bpe", "byt5", "switch", "minilm", "simcse", "similar", "simcse:pairs", "language", "language:bpe",
-    "language:switch", "retriever",
+    "text_transformer", "bpe", "language:bpe", "language", "retriever", *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("byt5", "switch", "minilm", "simcse", "similar", "simcse:pairs", "language:switch")
+    ),
 ]  # fmt: skip
 LEARNT = ["bpe", "minilm", "simcse:pairs", "language:bpe", "retriever"]
 TEXTS = """
@@ -47,9 +49,11 @@ for place in sys.argv[1:]:
 
 
 @pytest.fixture(scope="module")
-def ejected(tmp_path_factory):
-    """A folder per model with `out`, the texts given, and `answers.npy` of one bare process that ran them all."""
-    places = {name: tmp_path_factory.mktemp("ejected") for name in NAMES}
+def ejected(request, tmp_path_factory):
+    """A folder per model that is asked about with `out`, the texts given, and `answers.npy` of one bare process that ran them all."""
+    cases = [getattr(item, "callspec", None) for item in request.session.items if item.path == request.path]
+    names = dict.fromkeys(case.params["name"] for case in cases if case and "name" in case.params)
+    places = {name: tmp_path_factory.mktemp("ejected") for name in names}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ejecting, "_compare", lambda *arguments: 0.0)  # the test compares
         for name, place in places.items():

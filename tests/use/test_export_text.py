@@ -16,8 +16,14 @@ from papertrial.core.task import Ragged, Split
 from papertrial.use import text_export
 from papertrial.use.export import TOLERANCE, export
 
-IN_TORCH = ["text_transformer", "minilm", "simcse", "language", "reranker:cross"]
-IN_ONNX = ["bpe", "byt5", "switch", "simcse:pairs", "language:switch", "retriever", "reranker"]
+
+def slow(*names):
+    """A program takes seconds to trace: each way to read a text and to answer is in one that is not marked."""
+    return [pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+IN_TORCH = ["text_transformer", "language", *slow("minilm", "simcse", "reranker:cross")]
+IN_ONNX = ["bpe", "retriever", "reranker", *slow("byt5", "switch", "simcse:pairs", "language:switch")]
 ODD = ["", "a", "été 字 👍", "<pad> </s> [SEP]", "dull river, " * 40]
 #: a user's interpreter: it has no papertrial
 BARE = """
@@ -77,7 +83,7 @@ def test_what_stands_where_the_mask_is_false_changes_nothing(tmp_path):
     torch.testing.assert_close(program(ids.masked_fill(~mask, 77), mask), program(ids, mask), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", ["text_transformer", "bpe", "minilm", "language", "language:bpe"])
+@pytest.mark.parametrize("name", ["text_transformer", "bpe", *slow("minilm", "language", "language:bpe")])
 def test_the_snippet_makes_the_ids_that_the_model_was_trained_on(name, tmp_path):
     artifact = run(name)
     about = export(artifact, "torch", out=tmp_path / "model.pt2", data=data(name))
