@@ -9,10 +9,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from tools import wheel
 
 import papertrial
 from papertrial.core.registry import EXTRA_MODULES
-from tools import wheel
 
 ROOT = Path(__file__).parents[1]
 

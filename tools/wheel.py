@@ -18,7 +18,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 #: files of the checkout that the sdist holds besides the package
-_SDIST = ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "NOTICE", "CITATION.cff", "constraints.txt", "Makefile", "mkdocs.yml", "tests/conftest.py", "tools/wheel.py", "docs/claims.md")  # fmt: skip
+_SDIST = (
+    "pyproject.toml",
+    "README.md",
+    "CHANGELOG.md",
+    "LICENSE",
+    "NOTICE",
+    "CITATION.cff",
+    "constraints.txt",
+    "Makefile",
+    "mkdocs.yml",
+    "tests/conftest.py",
+    "tools/wheel.py",
+    "docs/claims.md",
+)
 #: what works without extras, in this order
 WORKS = (
     "--help",
@@ -34,7 +47,7 @@ WORKS = (
     "export runs/digits --to torch",
     "eject runs/digits --out ejected",
     "search list attention",
-    "rasp -c reverse('abc');",
+    "rasp -c reverse(\"abc\");",
     "compare rtdl:resnet --data iris --seeds 2 --budget 0.2s --out runs/verdict --quiet",
 )
 #: extra -> a command that needs it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -36,7 +37,7 @@ def _typed(block: Block) -> str:
     parts = []
     with tempfile.TemporaryDirectory() as folder:
         for command, _ in block.shown:
-            words = command.split()
+            words = shlex.split(command)
             done = subprocess.run(
                 [sys.executable, "-m", *words], cwd=folder, capture_output=True, text=True, encoding="utf-8", check=False
             )  # fmt: skip
