@@ -47,7 +47,7 @@ WORKS = (
     "export runs/digits --to torch",
     "eject runs/digits --out ejected",
     "search list attention",
-    "rasp -c reverse(\"abc\");",
+    'rasp -c reverse("abc");',
     "compare rtdl:resnet --data iris --seeds 2 --budget 0.2s --out runs/verdict --quiet",
 )
 #: extra -> a command that needs it
