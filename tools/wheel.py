@@ -60,13 +60,13 @@ NEEDS = {
     "hub": "look hf:some/data",
     "cluster": "compare rtdl:resnet --data iris --seeds 2 --budget 0.2s --engine ray --out runs/x",
     "metrics": "fit bleu --data python-outputs --out runs/x",
-    "text": "measure rank_collapse hf:some/model",
     "web": "web runs",
 }
 #: extras that no command alone asks for
 QUIET = {
     "energy": "costs are then estimated or unknown",
     "postgres": "asked for after web, where a study is to lie in PostgreSQL",
+    "text": "asked for by the tokeniser of a Hugging Face folder, whose model needs backbones first",
     "search": "asked for by an index of very many vectors, which needs encoder first",
 }
 

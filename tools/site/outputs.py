@@ -48,5 +48,6 @@ def _typed(block: Block) -> str:
 
 
 def cut(output: str) -> str:
-    """Without the lines that tell how far a comparison is, of which `...` is left."""
+    """Without the lines that tell how far a comparison is, of which `...` is left, and without blanks at the ends of lines."""
+    output = re.sub(r"[ \t]+$", "", output, flags=re.MULTILINE)
     return re.sub(r"(?:^seed \d+ of \d+: .*\n)+\n?", "...\n", output, flags=re.MULTILINE).strip("\n")
