@@ -18,7 +18,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 #: files of the checkout that the sdist holds besides the package
-_SDIST = ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "NOTICE", "CITATION.cff", "constraints.txt", "Makefile", "mkdocs.yml", "tests/conftest.py", "tools/wheel.py", "docs/claims.md")  # fmt: skip
+_SDIST = (
+    "pyproject.toml",
+    "README.md",
+    "CHANGELOG.md",
+    "LICENSE",
+    "NOTICE",
+    "CITATION.cff",
+    "constraints.txt",
+    "Makefile",
+    "mkdocs.yml",
+    "tests/conftest.py",
+    "tools/wheel.py",
+    "docs/claims.md",
+)
 #: what works without extras, in this order
 WORKS = (
     "--help",
@@ -34,7 +47,7 @@ WORKS = (
     "export runs/digits --to torch",
     "eject runs/digits --out ejected",
     "search list attention",
-    "rasp -c reverse('abc');",
+    'rasp -c reverse("abc");',
     "compare rtdl:resnet --data iris --seeds 2 --budget 0.2s --out runs/verdict --quiet",
 )
 #: extra -> a command that needs it
@@ -47,13 +60,13 @@ NEEDS = {
     "hub": "look hf:some/data",
     "cluster": "compare rtdl:resnet --data iris --seeds 2 --budget 0.2s --engine ray --out runs/x",
     "metrics": "fit bleu --data python-outputs --out runs/x",
-    "text": "measure rank_collapse hf:some/model",
     "web": "web runs",
 }
 #: extras that no command alone asks for
 QUIET = {
     "energy": "costs are then estimated or unknown",
     "postgres": "asked for after web, where a study is to lie in PostgreSQL",
+    "text": "asked for by the tokeniser of a Hugging Face folder, whose model needs backbones first",
     "search": "asked for by an index of very many vectors, which needs encoder first",
 }
 

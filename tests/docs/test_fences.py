@@ -16,6 +16,7 @@ import pytest
 import typer
 from tools.site import papers
 from tools.site.fences import Block, blocks, pages, smaller
+from tools.site.outputs import cut
 
 from papertrial.app import cli
 from papertrial.core import registry
@@ -84,7 +85,7 @@ def _try(block: Block) -> None:
         exec(compile(smaller(block.text), f"{block.page}:{block.line}", "exec"), {"__name__": "__main__"})
     elif block.mark == "exact":
         for command, shown in block.shown:
-            assert _type(command).strip() == shown.strip(), (
+            assert cut(_type(command)) == shown.strip("\n"), (
                 f"{block.page}:{block.line}: type python -m tools.site outputs"
             )
     elif block.mark == "measured":

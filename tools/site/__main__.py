@@ -16,6 +16,7 @@ def main() -> None:
     outputs.add_argument("--measured", action="store_true", help="also those that take minutes: on a quiet machine")
     pictures = parts.add_parser("pictures", help="the pictures of the gallery: minutes, and a browser")
     pictures.add_argument("names", nargs="*", help="only these")
+    pictures.add_argument("--folder", type=Path, help="where the runs are kept; a temporary folder when left out")
     given = asked.parse_args()
     if given.part == "table":
         from papertrial.study.shelf_table import write_table
@@ -28,7 +29,7 @@ def main() -> None:
     else:
         from tools.site.pictures import take
 
-        print("\n".join(take(ROOT, given.names)))
+        print("\n".join(take(ROOT, given.names, given.folder)))
 
 
 if __name__ == "__main__":

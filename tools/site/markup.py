@@ -62,7 +62,8 @@ def _block(block: Any, name_of: Any) -> str:
     if isinstance(block, page.Heading):
         return f"### {prose(block.words)}"
     if isinstance(block, page.Table):
-        return table([_cell(cell) for cell in block.head], [[_cell(cell) for cell in row] for row in block.rows])
+        kind = "claims" if block.stacked else ""  # a row begins with a sentence
+        return table([_cell(cell) for cell in block.head], [[_cell(cell) for cell in row] for row in block.rows], kind)
     if isinstance(block, page.Figure):
         caption = f"<b>{escape(block.title)}</b> {escape(block.words)}"
         plot = f'<div class="plot" id="{name_of(block)}" style="height: {block.height}px"></div>'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -36,7 +37,7 @@ def _typed(block: Block) -> str:
     parts = []
     with tempfile.TemporaryDirectory() as folder:
         for command, _ in block.shown:
-            words = command.split()
+            words = shlex.split(command)
             done = subprocess.run(
                 [sys.executable, "-m", *words], cwd=folder, capture_output=True, text=True, encoding="utf-8", check=False
             )  # fmt: skip
@@ -47,5 +48,6 @@ def _typed(block: Block) -> str:
 
 
 def cut(output: str) -> str:
-    """Without the lines that tell how far a comparison is, of which `...` is left."""
+    """Without the lines that tell how far a comparison is, of which `...` is left, and without blanks at the ends of lines."""
+    output = re.sub(r"[ \t]+$", "", output, flags=re.MULTILINE)
     return re.sub(r"(?:^seed \d+ of \d+: .*\n)+\n?", "...\n", output, flags=re.MULTILINE).strip("\n")
