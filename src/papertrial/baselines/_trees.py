@@ -125,8 +125,8 @@ class TunedTrees:
         winner = min(trials, key=lambda done: done.rank)
         self.load(_folder(run, winner.number))
         meter.close()
-        spent = Meter(samples=train.examples * len(trials), seconds=sum(t.seconds for t in trials), trials=len(trials))
-        return spent.with_energy(sum((trial.energy for trial in trials), Energy()))
+        cost = Meter(samples=train.examples * len(trials), seconds=sum(t.seconds for t in trials), trials=len(trials))
+        return cost.with_energy(sum((trial.energy for trial in trials), Energy()))
 
     def most_trials(self, budget: Budget) -> int | None:
         """None: as many as there is time for."""

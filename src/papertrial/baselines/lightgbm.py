@@ -146,7 +146,7 @@ class LightGBM:
         return lightgbm.Booster(model_str=booster.model_to_string(num_iteration=best[0] + 1))
 
     def outputs(self, model: lightgbm.Booster, rows: tuple[np.ndarray, Any]) -> np.ndarray:
-        out = model.predict(rows[0], num_threads=self.config.threads)
+        out = np.asarray(model.predict(rows[0], num_threads=self.config.threads))
         return as_probabilities(out) if self.facts.classes == 2 else out
 
     def save(self, model: lightgbm.Booster, folder: Path) -> None:

@@ -190,9 +190,8 @@ class PixelTransformer(nn.Module):
         count = self.size[0] * self.size[1]
         at = torch.stack([torch.rand(count, generator=die, dtype=torch.float64) for die in dice])
         text = None if captions is None else torch.from_numpy(Ragged.of_texts(captions).padded().astype(np.int64))
-        asked = self._asked(
-            len(dice), *(None if given is None else given.to(device) for given in (text, labels)), device=device
-        )
+        text, labels = (None if given is None else given.to(device) for given in (text, labels))
+        asked = self._asked(len(dice), text, labels, device=device)
         cache = self.decoder.cache(len(dice), self.config.text + count)
         pixels = torch.empty(len(dice), count, dtype=torch.int64)
         logits = self.decoder.next(asked, cache)

@@ -35,6 +35,8 @@ _PART = (
     lambda value: not isinstance(value, str | bytes | int | float | Mapping | tuple | list | Set),
 )
 
+_ANYTHING = ("anything", lambda value: True)
+
 Method = Callable[..., Any]
 
 
@@ -73,6 +75,7 @@ class Offers:
     tokeniser: module with `encode`, `decode`, `pad`, `end`, `size`.  longest: most tokens it reads.
     logits(ids (B, N)) -> (B, N, V): what follows each token.  next(ids, ...), cache(rows, longest): to write token by token.
     encode(ids): what it answers is read first, by an encoder.  corrupt(ids, draw) -> (source, target), to learn from text alone.
+    start: the id that stands before every text; to a model that writes no texts it may mean something else.
     beams: with which it answers, 1 where it does not say.  paired: whether it learns from pairs that are alike.
     stack, decoder: the layers that write.
 
@@ -114,6 +117,7 @@ class Offers:
     cache: Method | None = _member(_METHOD)
     encode: Method | None = _member(_METHOD)
     corrupt: Method | None = _member(_METHOD)
+    start: Any = _member(_ANYTHING)
     beams: int = _member(_NUMBER, 1)
     paired: bool = _member(_FLAG, False)
     stack: Any = _member(_PART)

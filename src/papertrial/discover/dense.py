@@ -55,10 +55,10 @@ def encoder(name: str) -> TextEncoder:
         from papertrial.use.artifact import Artifact
 
         folder = Path(name).expanduser()
-        model = offers(Artifact.load(folder).model).encoder
-        if offers(model).tokeniser is None:
+        own = offers(Artifact.load(folder).model).encoder
+        if offers(own).tokeniser is None:
             raise Declined(f"{name} holds no network that reads text", "name another run, or minilm")
-        return TextEncoder(name, _digest(folder / "model.safetensors"), int(model.width), _encode_with(model))
+        return TextEncoder(name, _digest(folder / "model.safetensors"), int(own.width), _encode_with(own))
     if name != "minilm" and not name.startswith("hf:"):
         raise PapertrialError(
             f"there is no encoder {name!r}", f"{did_you_mean(name, ['minilm'])}; or hf:ID, or a run's folder"

@@ -271,7 +271,8 @@ def reranker(folder: Path | str) -> Reranker:
             "first": np.asarray(first, dtype=np.float32)[None],
         }
         documents = Split({"text": Ragged.of_texts(list(texts))})
-        return pair_scores(model, Queries(held, documents, None))[0]
+        no_words: Any = None  # scores of pairs need none
+        return pair_scores(model, Queries(held, documents, no_words))[0]
 
     return scores
 

@@ -11,7 +11,7 @@ import numpy as np
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.offers import offers
 from papertrial.nn.decode import Choice, beam, sample
-from papertrial.nn.heads import NextToken, Supervised
+from papertrial.nn.heads import Supervised
 from papertrial.use.artifact import Artifact
 
 #: tokens of a text where nobody says how many
@@ -94,7 +94,7 @@ def generate(
     if beams == 1 < samples and choice.temperature == 0:
         raise PapertrialError(f"the most probable text is the same {samples} times", "add --temperature 1 or --beams")
 
-    start: int | None = artifact.model.start if isinstance(artifact.model, NextToken) else None
+    start: int | None = offers(artifact.model).start
     seeds = range(seed, seed + samples)
     written: list[Written] = []
     steps: Iterable[tuple[np.ndarray, np.ndarray]]

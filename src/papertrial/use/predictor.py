@@ -79,11 +79,10 @@ def predictor(artifact: Artifact) -> Predictor:
             f"{artifact.card['method']['name']} draws pictures from a seed, which is not a module from inputs to answers",
             f"type: papertrial generate {artifact.folder}",
         )
-    model: Any = artifact.model
-    facts = artifact.card["facts"]
+    model, facts = artifact.model, artifact.card["facts"]
     if text_export.is_text(artifact) and isinstance(model, nn.Module):
         network, answers = text_export.network_of(artifact)
-        texts, pad = len(text_export.longest_of(artifact)), model.encoder.tokeniser.pad
+        texts, pad = len(text_export.longest_of(artifact)), artifact.model.encoder.tokeniser.pad
         return Predictor(network, answers, artifact.head, texts=texts, pad=pad).eval()
     absent = {}
     if artifact.task.inputs == ("numeric", "categorical"):
@@ -92,7 +91,9 @@ def predictor(artifact: Artifact) -> Predictor:
     if isinstance(model, Supervised):
         found = Predictor(model, "probabilities" if model.kind == "classes" else "value", absent=absent)
     elif isinstance(model, nn.Module):
-        found = Predictor(model.encoder, "probabilities" if artifact.head else "features", artifact.head, absent)
+        found = Predictor(
+            artifact.model.encoder, "probabilities" if artifact.head else "features", artifact.head, absent
+        )
     elif as_module := offers(model).as_module:
         found = Predictor(as_module(), "probabilities" if facts["classes"] else "value", absent=absent)
     else:

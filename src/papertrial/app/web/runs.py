@@ -172,7 +172,7 @@ class Runs:
 
     def _entry(self, folder: Path, kind: str, held: set[int] | None) -> Entry:
         path = folder.relative_to(self.root).as_posix()
-        read: Callable[[Path, str, set[int]], Entry] = _run if kind == "run" else _comparison
+        read: Callable[[Path, str, set[int] | None], Entry] = _run if kind == "run" else _comparison
         if kind == LOCKED:
             return Entry(path, kind, UNREADABLE, _changed(folder), reason="whoever started this server may not read it")
         try:

@@ -59,7 +59,7 @@ class Queries(Split):
     all ids in ascending order, which decides between equal scores.  bm25: the words of these documents.
     """
 
-    def __init__(self, columns: Mapping[str, Any], documents: Split, bm25: Bm25 | None) -> None:
+    def __init__(self, columns: Mapping[str, Any], documents: Split, bm25: Bm25) -> None:
         super().__init__(columns)
         self.documents, self.bm25 = documents, bm25
 
