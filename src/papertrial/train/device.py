@@ -17,7 +17,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
-from torch import nn
 
 from papertrial.core.errors import PapertrialError, did_you_mean
 
@@ -132,18 +131,6 @@ def _mix(value: int) -> int:
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & mask
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & mask
     return value ^ (value >> 31)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """`eval()` for a while; afterwards every module is as it was (a frozen part stays in eval)."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 class PeakMemory:

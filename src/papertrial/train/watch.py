@@ -13,7 +13,7 @@ from papertrial.core.errors import TrainingStopped
 from papertrial.core.task import Split
 from papertrial.data.batches import to_tensors
 from papertrial.nn.heads import Supervised
-from papertrial.train.device import evaluating
+from papertrial.nn.modes import evaluating
 
 _PROBE = 128  # rows
 _CHECKS = 40  # looks over a whole training

@@ -62,10 +62,10 @@ from papertrial.core.paper import Curve, Figure, Measured, Paper, claim
 from papertrial.core.recipe import Recipe, resolve, sourced
 from papertrial.core.task import Split, Stage
 from papertrial.data.views import Draw, flip, random_resized_crop
+from papertrial.nn.modes import evaluating
 from papertrial.papers.guided_diffusion import checkpoints, trends
 from papertrial.papers.guided_diffusion.chain import Predicted, Process, at, betas, spaced
 from papertrial.papers.guided_diffusion.unet import Classifier, Plan, UNet, side_at
-from papertrial.train.device import evaluating
 
 PAPER = Paper(
     id="guided_diffusion",
