@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import ast
 import multiprocessing
+import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,12 @@ from papertrial.data import open as open_data
 from papertrial.data.batches import to_tensors
 from papertrial.data.views import Draw
 from papertrial.train.loop import train
+from papertrial.train.processes import is_main
+from papertrial.train.sources import collected, is_source, learnt_from
 from papertrial.use.artifact import Artifact
-from papertrial.use.fit import Outcome, Resolved, build_model, fit, fit_prepared, prepare, resolve_method
+from papertrial.use.card import Resolved, build_model
+from papertrial.use.choose import host_of, prepare, resolve_method
+from papertrial.use.fit import Outcome, fit, fit_prepared
 
 HEADINGS = ("The idea", "The equation", "What matters", "Requires", "Offers", "Relations", "Try", "Cost", "Notation")
 #: data of each kind that every machine has
@@ -48,8 +53,8 @@ _DATA = {
     "judged": "python-outputs",
     "collection": "docstrings",
 }
-#: the task whose data a paper sees that trains nothing and has none of its own
-_ANALYSED_ON = ("image_classification",)
+#: the task of a paper that trains nothing, or of a technique for all tasks
+_SHOWN_ON = ("image_classification",)
 #: what objectives are tried on where it is not a resnet
 _BACKBONES = {"text": "text_transformer", "pairs": "text_transformer", "collection": "word_vectors"}
 _WRONG = {
@@ -77,7 +82,9 @@ class Bench:
 
     def resolved(self, recipe: str = "tiny", **settings: Any) -> Resolved:
         given = {**_backbone_settings(self), **settings}
-        return resolve_method(self.method, self.prepared, recipe=recipe, backbone=_small_backbone(self), settings=given)
+        return resolve_method(
+            self.method, self.prepared, task=self.task, recipe=recipe, backbone=_small_backbone(self), settings=given
+        )
 
     def model(self, seed: int = 0, recipe: str = "tiny", **settings: Any) -> Any:
         """Fresh weights, with the statistics of the inputs fitted."""
@@ -88,13 +95,24 @@ class Bench:
 
     def still(self) -> Any:
         """A model without random masks, for checks that call it twice."""
-        names = [entry.name for entry in fields(self.method.module.Config)]
-        return self.model(**dict.fromkeys([name for name in names if any(part in name for part in _RANDOM)], 0.0))
+        names = [entry.name for entry in fields(self.trained.module.Config)]
+        below = "host." if self.method.paper.kind == "technique" else ""
+        return self.model(**{f"{below}{name}": 0.0 for name in names if any(part in name for part in _RANDOM)})
+
+    @property
+    def trained(self) -> Method:
+        """The method that makes the model: of a technique, its host."""
+        return host_of(self.method, self.task) if self.method.paper.kind == "technique" else self.method
+
+    def rows(self, model: Any) -> Any:
+        """What the model is trained on, or a source of it."""
+        return learnt_from(model, self.task.training(model, self.prepared))
 
     def batch(self, model: nn.Module) -> dict[str, Tensor]:
         """The first rows the model would be trained on, views made."""
-        rows = self.task.training(model, self.prepared).take(slice(0, _ROWS))
-        batch = to_tensors(rows, torch.device("cpu"))
+        rows = self.rows(model)
+        rows = collected(rows, model, self.resolved().optim, 0) if is_source(rows) else rows
+        batch = to_tensors(rows.take(slice(0, _ROWS)), torch.device("cpu"))
         views = getattr(model, "views", None)
         return views(batch, Draw(0, 0, _ROWS, 0, _ROWS, torch.device("cpu"))) if views else batch
 
@@ -112,7 +130,7 @@ Check = Callable[[Bench], None]
 def bench(name: str) -> Bench:
     """The bench of a paper or baseline; raises PapertrialError when it has no task with built-in data."""
     method = registry.method(name)
-    for key in method.paper.tasks or _ANALYSED_ON * bool(method.paper.refusal):
+    for key in method.paper.tasks or _SHOWN_ON * bool(method.paper.refusal or method.paper.kind == "technique"):
         task = registry.task(key)
         if task.kind in _DATA:
             data = open_data(_DATA[task.kind])
@@ -136,6 +154,8 @@ def checks_for(name: str) -> dict[str, Check]:
         "saved_and_loaded": saved_and_loaded,
         "claims": claims,
     }
+    if kind == "technique":
+        return {**found, "resume": resume, "technique_on_two_ranks": technique_on_two_ranks}
     if kind in ("architecture", "objective") and registry.method(name).module.recipes["tiny"].budget.steps != 0:
         found |= {
             "gradients": gradients,
@@ -282,7 +302,8 @@ def declines_training(b: Bench) -> None:
     """`fit` refuses it with a reason."""
     try:
         fit(b.method.name, _DATA[b.task.kind])
-    except Declined:
+    except Declined as refusal:
+        assert b.method.paper.refusal in str(refusal), f"it says no reason: {refusal}"
         return
     raise AssertionError("fit accepts a paper that trains nothing")
 
@@ -402,6 +423,40 @@ def two_ranks(b: Bench) -> None:
         assert error <= 1e-9, f"the gradient of {key} is {error:.2e} off on two ranks"
 
 
+def technique_on_two_ranks(b: Bench) -> None:
+    """Two processes train with it to the weights of one (float64, 1e-9); where it shares gradients in a way of its own, both
+    end with the same weights, which are finite."""
+    with _folder() as folder:
+        wait = in_ranks(_shared_training, b.method.name, folder)
+        one = _trained_weights(b, folder / "one")
+        wait()
+        first, second = (dict(np.load(folder / f"rank{rank}.npz", allow_pickle=False)) for rank in range(2))
+    alone = not any(hasattr(technique.made, "share_gradients") for technique in b.resolved().techniques)
+    for key, weights in one.items():
+        assert np.array_equal(first[key], second[key]), f"{key} differs between two ranks after the training"
+        assert np.isfinite(first[key]).all(), f"{key} is not finite on two ranks"
+        error = float(np.abs(weights - first[key]).max(initial=0.0)) / max(
+            float(np.abs(weights).max(initial=0.0)), 1e-6
+        )
+        assert not alone or error <= 1e-9, f"{key} is {error:.2e} off on two ranks"
+
+
+def _trained_weights(b: Bench, folder: Path) -> dict[str, np.ndarray]:
+    """After a few steps in float64 without random masks."""
+    model = b.still()
+    rows, optim = b.rows(model), replace(b.resolved().optim, patience=0)
+    loss = model.double().loss
+    model.loss = lambda batch: loss({key: x.double() if x.is_floating_point() else x for key, x in batch.items()})
+    _train(b, model, optim, 3, folder, rows)
+    return {key: weights.detach().numpy() for key, weights in model.named_parameters()}
+
+
+def _shared_training(rank: int, name: str, folder: Path) -> None:
+    """In one of the two processes of `technique_on_two_ranks`."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")  # by which Accelerate counts processes
+    np.savez(folder / f"rank{rank}.npz", **_trained_weights(bench(name), folder / "two"))
+
+
 def _gradient(b: Bench, rank: int = 0, world: int = 1) -> dict[str, np.ndarray]:
     """The gradient of a rank's slice of the global batch, averaged over ranks as DDP does, away from zero weights."""
     model = b.still().double().train()  # every rank draws its own masks: they are not part of this identity
@@ -475,7 +530,7 @@ def _loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 def _small_backbone(b: Bench) -> str | None:
     """One that is trained from scratch within seconds."""
-    return _BACKBONES.get(b.task.kind, "resnet") if b.method.paper.kind == "objective" else None
+    return _BACKBONES.get(b.task.kind, "resnet") if b.trained.paper.kind == "objective" else None
 
 
 def _backbone_settings(b: Bench) -> dict[str, Any]:
@@ -485,12 +540,12 @@ def _backbone_settings(b: Bench) -> dict[str, Any]:
     return {f"backbone.{name}": value for name, value in tiny.items()}
 
 
-def _train(b: Bench, model: nn.Module, optim: Any, steps: int, folder: Path) -> None:
+def _train(b: Bench, model: nn.Module, optim: Any, steps: int, folder: Path, rows: Any = None) -> None:
     run = Run(folder)
-    with run.locked():
+    with run.locked() if is_main() else nullcontext():
         train(
             model,
-            b.task.training(model, b.prepared),
+            b.rows(model) if rows is None else rows,
             optim,
             Budget(steps=steps),
             run,

@@ -132,6 +132,14 @@ Backbone = Annotated[
         show_default=False,
     ),
 ]
+Host = Annotated[
+    str | None,
+    typer.Option(
+        help="What a technique is tried on; its task suggests one when left out.",
+        autocompletion=_complete_method,
+        show_default=False,
+    ),
+]
 RecipeName = Annotated[str, typer.Option("--recipe", help="paper, base or tiny.")]
 Labels = Annotated[
     int | None,
@@ -304,6 +312,7 @@ def fit(
     target: Target = None,
     task: TaskName = None,
     budget: BudgetText = None,
+    host: Host = None,
     backbone: Backbone = None,
     recipe: RecipeName = "base",
     set_: Settings = None,
@@ -340,7 +349,7 @@ def fit(
     method = registry.method(paper)
     given = parse_settings([*(set_ or []), *(["compile=true"] if compile_ else [])])
     artifact = run_fit(
-        method.name, data, task=task, target=target, out=out, backbone=backbone, recipe=recipe, settings=given,
+        method.name, data, task=task, target=target, out=out, host=host, backbone=backbone, recipe=recipe, settings=given,
         techniques=technique or [], budget=budget, labels=labels, size=size, seed=seed, fresh=fresh,
         progress=not quiet and not json, shard=shard,
     )  # fmt: skip
@@ -383,7 +392,7 @@ def _run_lines(artifact: Any) -> list[str]:
 
     card, cost = artifact.card, artifact.card["cost"]
     rows = [
-        ("method", card["method"]["name"] + (f" on {card['backbone']}" if card["backbone"] else "")),
+        ("method", " on ".join(filter(None, (card["method"]["name"], card.get("host"), card["backbone"])))),
         ("task", f"{card['task']['name']} v{card['task']['version']}"),
         ("data", card["data"]["name"]),
     ]
@@ -512,6 +521,7 @@ def estimate(
     target: Target = None,
     task: TaskName = None,
     budget: BudgetText = None,
+    host: Host = None,
     backbone: Backbone = None,
     recipe: RecipeName = "base",
     set_: Settings = None,
@@ -529,7 +539,7 @@ def estimate(
     from papertrial.study.estimate import estimate as run_estimate
 
     found = run_estimate(
-        paper, data, task=task, target=target, budget=budget, backbone=backbone, recipe=recipe, settings=parse_settings(set_ or []),
+        paper, data, task=task, target=target, budget=budget, host=host, backbone=backbone, recipe=recipe, settings=parse_settings(set_ or []),
         techniques=technique or [], labels=labels, size=size, seeds=seeds,
     )  # fmt: skip
     if json:
@@ -563,6 +573,7 @@ def compare(
             help="Baseline to measure differences to; by default the one that validates best.", show_default=False
         ),
     ] = None,
+    host: Host = None,
     backbone: Backbone = None,
     recipe: RecipeName = "base",
     set_: Settings = None,
@@ -591,7 +602,7 @@ def compare(
         print(line, file=sys.stderr if json else sys.stdout, flush=True)
 
     result = run_compare(
-        papers, data, task=task, target=target, budget=budget, total=total, seeds=seeds, against=against, backbone=backbone, recipe=recipe,
+        papers, data, task=task, target=target, budget=budget, total=total, seeds=seeds, against=against, host=host, backbone=backbone, recipe=recipe,
         settings=parse_settings(set_ or []), techniques=technique or [],
         labels=labels, size=size, worth=worth, out=out, fresh=fresh, progress=not quiet and not json, echo=echo,
         engine=engine, address=address, cores=cores,

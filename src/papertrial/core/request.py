@@ -18,7 +18,7 @@ class Request:
     task: chosen from the data where None.  target: column to predict in a table.  host: what a technique is tried on, None
     for the one its task suggests.  backbone: architecture under an objective.  recipe: paper, base or tiny.  settings: by
     name, those of a backbone as `backbone.x`, of a host as `host.x`.  techniques: such as `agc:clip=0.02`.  budget: of one
-    run, None for that of the recipe or the task; text such as "10m" is parsed.  labels: per class that may be seen.  size:
+    run, None for that of the recipe or the task.  labels: per class that may be seen.  size:
     side of the images in pixels.  fraction: of the labelled training rows.  fresh: start over.  progress: show a bar.
     shard: split the weights over the processes.
     """
@@ -40,9 +40,10 @@ class Request:
     shard: bool = False
 
     def __post_init__(self) -> None:
-        plain = {"settings": dict(self.settings or {}), "techniques": tuple(several(self.techniques or ()))}
-        if isinstance(self.budget, str):
-            plain["budget"] = Budget.parse(self.budget)
+        plain: dict[str, Any] = {
+            "settings": dict(self.settings or {}),
+            "techniques": tuple(several(self.techniques or ())),
+        }
         for name, value in plain.items():
             object.__setattr__(self, name, value)
 

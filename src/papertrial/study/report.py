@@ -24,7 +24,7 @@ from papertrial.core.files import read_json, write_text
 from papertrial.core.stats import CANNOT_TELL, HELPS, HURTS
 from papertrial.core.wording import counted
 from papertrial.study import evidence, examples, figures, report_blocks
-from papertrial.study.compare import Comparison, Row
+from papertrial.study.comparison import Comparison, Row
 from papertrial.study.figures import REFERENCE, Difference, colour
 from papertrial.study.html_page import (
     Answer,

@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
+from papertrial.core.recipe import Optim
 from papertrial.core.task import Ragged, Split
-from papertrial.train.device import from_main, seed_step
+from papertrial.nn.modes import evaluating
+from papertrial.train.device import accelerator, from_main, seed_step
 
 _COLLECTING = 0x636F6C  # a stream of random numbers beside that of the steps
 
@@ -84,6 +86,15 @@ class Rounds:
         for name, values in _under(held, "values").items():
             columns[name] = Ragged(values, held[f"offsets/{name}"], int(held[f"pad/{name}"]))
         self.rows, self.state, self.begun = Split(columns), _under(held, "state"), int(held["begun"])
+
+
+def collected(source: Any, model: nn.Module, optim: Optim, seed: int) -> Split:
+    """The first rows of a source, as the training of `model` would collect them."""
+    where = accelerator(optim.precision)
+    rounds = Rounds(source, seed, where)
+    with torch.no_grad(), evaluating(model.to(where.device)):
+        rounds.collect(0)
+    return rounds.rows
 
 
 def _under(held: Mapping[str, Any], part: str) -> dict[str, Any]:
