@@ -22,9 +22,8 @@ _ROOM = 1 << 26  # numbers that the gradients of one piece may hold
 class RowGradients:
     """objective: a module whose forward pass is the loss of a batch. Its parameters that ask for a gradient are looked at."""
 
-    def __init__(self, objective: nn.Module, name: str = "this model") -> None:
-        self.objective, self.name = objective, name
-        self.checked = False
+    def __init__(self, objective: nn.Module) -> None:
+        self.objective, self.checked = objective, False
         self._refuse_batch_norm()
 
     def __call__(
@@ -65,14 +64,14 @@ class RowGradients:
         except (RuntimeError, NotImplementedError) as error:
             first = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise Declined(
-                f"{self.name} cannot be differentiated row by row ({first})", "choose another model with --host"
+                f"the model cannot be differentiated row by row ({first})", "choose another model with --host"
             ) from error
 
     def _refuse_batch_norm(self) -> None:
         for name, module in self.objective.named_modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 raise Declined(
-                    f"{self.name} normalises each row by the others ({name.removeprefix('model.')}), so no row has a gradient of its own",
+                    f"the model normalises each row by the others ({name.removeprefix('model.')}), so no row has a gradient of its own",
                     "choose a model without batch norm, such as --host vit or mlp_mixer",
                 )
 
@@ -88,7 +87,7 @@ class RowGradients:
             alone, twice = loss(1), loss(2)
         if not torch.allclose(alone, twice, rtol=1e-4, atol=1e-6):
             raise Declined(
-                f"the loss of {self.name} compares rows with each other, so no row has a gradient of its own",
+                "the loss of the model compares rows with each other, so no row has a gradient of its own",
                 "choose another model with --host",
             )
 

@@ -3,6 +3,7 @@
 A technique is an object with any of these methods; a missing one changes nothing (docs/architecture.md tells when to use which):
 
     attach(model)                       parts it adds to the network, before training and again when an artifact is read
+    embed(table) -> module              what turns ids (B, N) into vectors in the place of the model's input embeddings
     prepare(model[, rows])              before training; rows: the Split that is learnt from
     parameters(model) -> parameters     only these are trained
     loss(model, batch, own)             in place of the model's loss, which is own(batch)
@@ -107,8 +108,25 @@ def _wrapped(loss: Callable[..., Any], model: Any, own: Callable[..., Any]) -> C
 
 
 def attach(model: nn.Module, techniques: Sequence[Any]) -> None:
-    """Add the parts that techniques add to a network."""
-    Techniques(techniques).call("attach", model)
+    """Add the parts that techniques add to a network. Raises Declined where one feeds embeddings to a model that reads no ids."""
+    for technique in techniques:
+        if hasattr(technique, "attach"):
+            technique.attach(model)
+        if hasattr(technique, "embed"):
+            parent, name = _input_embeddings(model)
+            setattr(parent, name, technique.embed(getattr(parent, name)))
+
+
+def _input_embeddings(model: nn.Module) -> tuple[nn.Module, str]:
+    """Where the table stands that turns ids into vectors: the first one of the encoder."""
+    encoder = getattr(model, "encoder", model)
+    for parent in encoder.modules() if hasattr(encoder, "tokeniser") else ():
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Embedding):
+                return parent, name
+    raise Declined(
+        f"{type(encoder).__name__} reads no tokens, so it has no input embeddings", "choose a model of texts with --host"
+    )
 
 
 def attach_finished(model: nn.Module, techniques: Sequence[Any]) -> None:
@@ -119,7 +137,7 @@ def attach_finished(model: nn.Module, techniques: Sequence[Any]) -> None:
 
 def reshapes(technique: Any) -> bool:
     """Whether a network has other parts after training with it."""
-    return hasattr(technique, "attach") or hasattr(technique, "finished")
+    return any(hasattr(technique, hook) for hook in ("attach", "embed", "finished"))
 
 
 def prepare(model: nn.Module, techniques: Sequence[Any], rows: Any = None) -> None:

@@ -102,7 +102,7 @@ class Updates:
         model.train()
         self.model = model
         objective = _Objective(model, self.techniques)
-        self.by_row = RowGradients(objective, type(model).__name__) if self.techniques.per_example else None
+        self.by_row = RowGradients(objective) if self.techniques.per_example else None
         self.compiled = compile_(objective) if optim.compile else []
         if sharded:
             shard(objective, self.device, self.world)
