@@ -125,7 +125,8 @@ def _input_embeddings(model: nn.Module) -> tuple[nn.Module, str]:
             if isinstance(child, nn.Embedding):
                 return parent, name
     raise Declined(
-        f"{type(encoder).__name__} reads no tokens, so it has no input embeddings", "choose a model of texts with --host"
+        f"{type(encoder).__name__} reads no tokens, so it has no input embeddings",
+        "choose a model of texts with --host",
     )
 
 
