@@ -225,7 +225,7 @@ def read(
         ("selected", facts.month),
         ("kind", facts.kind),
         ("tasks", ", ".join(facts.tasks)),
-        ("techniques", ", ".join(f"--technique {name}, with any model" for name in facts.techniques)),
+        ("techniques", ", ".join(f"--technique {name}, with any model" for name in facts.offered)),
         ("idea", facts.idea),
     ]
     rows += [

@@ -65,6 +65,11 @@ class Paper:
             return f"it measures models and trains none: papertrial measure {self.id} MODEL"
         return f"it trains nothing: {self.command}" if self.command else ""
 
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """Names of the techniques of its file, its own first where it is one."""
+        return (self.id, *self.techniques) if self.kind == "technique" else self.techniques
+
     def takes(self, task: str) -> bool:
         """Whether it can be used for the task of that name; a technique that names none is for all."""
         return task in self.tasks or (self.kind == "technique" and not self.tasks)

@@ -227,8 +227,7 @@ class Technique:
 
 def techniques() -> dict[str, str]:
     """Every technique by name, with the id of the paper that offers it."""
-    found = {name: entry.paper.id for entry in entries().values() for name in entry.paper.techniques}
-    return found | {entry.paper.id: entry.paper.id for entry in entries().values() if entry.paper.kind == "technique"}
+    return {name: entry.paper.id for entry in entries().values() for name in entry.paper.offered}
 
 
 def technique_class(name: str) -> Any:
