@@ -2,62 +2,46 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib.util
-import threading
-import time
-from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
 from papertrial.core.errors import PapertrialError
-from papertrial.core.run import Run
+from papertrial.study import engine
 from papertrial.study.compare import compare
 from papertrial.study.engine import started
 
 ASKED = {
-    "budget": "600steps", "baselines": ["linear", "majority"], "recipe": "tiny", "seeds": 2, "progress": False,
+    "budget": "60steps", "baselines": ["linear", "majority"], "recipe": "tiny", "seeds": 2, "progress": False,
 }  # fmt: skip
 
 
-class Killer(threading.Thread):
-    """Kills the process that owns `folder` once it has taken some steps; `killed` is its number, `said` why there is none.
+def killed_once(folder, marker):
+    """What a worker does, but that the first one of the run in `folder` kills itself at its twentieth step."""
 
-    The process is held from when it is found, and let go for moments until it has stepped: it cannot end meanwhile.
-    """
+    def work(job, source, cores):  # travels to the worker as it stands here
+        import os
+        import signal
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(daemon=True)
-        self.folder, self.killed, self.said = folder, 0, "nobody owned it"
+        from papertrial.study import engine
+        from papertrial.train.updates import Updates
 
-    def run(self) -> None:
-        deadline = time.monotonic() + 300
-        owner = None
-        while owner is None and time.monotonic() < deadline and not Run(self.folder).done:
-            owner = self._owner()
-        if owner is None:
-            return
-        try:
-            owner.suspend()
-            while not Run(self.folder).history():
-                owner.resume()
-                time.sleep(0.05)
-                owner.suspend()
-            owner.kill()
-            self.killed = owner.pid
-        except psutil.Error as error:
-            self.said = str(error)
+        if job.folder == folder and not marker.exists():
+            marker.write_text(str(os.getpid()))
+            take = Updates.take
 
-    def _owner(self) -> psutil.Process | None:
-        lock = str((self.folder / ".lock").resolve())
-        for process in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                if lock in (file.path for file in process.open_files()):
-                    return process
-        return None
+            def dying(self, step, total):
+                if step == 20:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return take(self, step, total)
+
+            Updates.take = dying
+        return engine._work(job, source, cores)
+
+    return work
 
 
 def plain(result):
@@ -66,22 +50,21 @@ def plain(result):
     return dataclasses.replace(result, rows=tuple(rows), folder="", plan="")
 
 
-def test_ray_gives_the_table_of_the_local_engine_when_a_worker_is_killed(tmp_path):
+def test_ray_gives_the_table_of_the_local_engine_when_a_worker_is_killed(tmp_path, monkeypatch):
     said = []
-    killer = Killer(tmp_path / "ray" / "rtdl-mlp" / "seed0")
-    killer.start()
+    marker = tmp_path / "killed"
+    monkeypatch.setattr(engine, "_work", killed_once((tmp_path / "ray" / "rtdl-mlp" / "seed0").absolute(), marker))
     spread = compare(
         ["rtdl:mlp"], "wine", out=tmp_path / "ray", engine="ray", address="local", echo=said.append, **ASKED
     )
-    killer.join()
-    assert killer.killed, killer.said
+    assert not psutil.pid_exists(int(marker.read_text()))
     here = compare(["rtdl:mlp"], "wine", out=tmp_path / "here", echo=None, **ASKED)
     assert plain(spread) == plain(here)
     assert any(row.worth is not None for row in spread.rows)  # the runs on fewer labels were spread too
     folders = sorted(file.parent.relative_to(tmp_path / "here") for file in (tmp_path / "here").rglob("result.json"))
     assert len(folders) == 3 * 2 + 2 * 2
     for folder in folders:
-        scores = [np.load(tmp_path / engine / folder / "per_example.npy") for engine in ("here", "ray")]
+        scores = [np.load(tmp_path / where / folder / "per_example.npy") for where in ("here", "ray")]
         assert np.array_equal(*scores), folder
     assert said[0].startswith("plan: ") and "runs at once" in said[0]
 
@@ -102,13 +85,13 @@ def test_errors_of_a_worker_are_those_of_the_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("engine", "address", "words"),
+    ("name", "address", "words"),
     [("rya", None, "did you mean 'ray'"), ("local", "auto", "add --engine ray")],
 )
-def test_engines_that_cannot_be_used(engine, address, words):
+def test_engines_that_cannot_be_used(name, address, words):
     with (
         pytest.raises(PapertrialError, match=words),
-        started(engine, "wine", None, "", "tabular", progress=False, address=address, cores=1),
+        started(name, "wine", None, "", "tabular", progress=False, address=address, cores=1),
     ):
         pass
 

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from clock import hold
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -162,7 +163,8 @@ def test_what_goes_wrong_in_a_stage_names_it(tmp_path):
         start(tmp_path, optim={"lr": float("inf"), "clip": 0})
 
 
-def test_a_budget_in_seconds_is_shared_out_and_planned_once(tmp_path):
+def test_a_budget_in_seconds_is_shared_out_and_planned_once(tmp_path, monkeypatch):
+    hold(monkeypatch)
     with pytest.raises(KeyboardInterrupt):  # after the 23 steps of the measuring
         start(tmp_path, budget=Budget(seconds=0.8), techniques=[Interrupt(Reader, 40)])
     plans = [read_json(run.path("plan.json")) for run in Run(tmp_path).stages.values()]

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from clock import hold
 from torch import nn
 from trainee import CONFIGS, Twin, start, supervised, table, twin, weights
 
@@ -212,11 +213,9 @@ def test_nothing_to_train_returns_at_once(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_slow_validation_is_part_of_the_plan(tmp_path):
-    import time
-
-    slow = Optim(batch=20, patience=1000)
-    go(supervised(), slow, Budget(seconds=1.0), tmp_path, validate=lambda: time.sleep(0.1) or 0.0)
+def test_a_slow_validation_is_part_of_the_plan(tmp_path, monkeypatch):
+    clock, slow = hold(monkeypatch), Optim(batch=20, patience=1000)
+    go(supervised(), slow, Budget(seconds=1.0), tmp_path, validate=lambda: clock.pass_(0.1) or 0.0)
     rows = Run(tmp_path).history()
     assert rows[0]["planned_steps"] <= 50  # 5 steps an epoch, so at most ten epochs
     assert rows[-1]["step"] == rows[0]["planned_steps"]
