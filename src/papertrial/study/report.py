@@ -432,6 +432,7 @@ def _compare_command(study: _Compared) -> str:
     words += report_blocks.budget_words(config["budget"])
     words += report_blocks.flags(
         against=asked.get("against"),
+        host=config.get("host"),
         backbone=config["backbone"],
         recipe=None if config["recipe"] == "base" else config["recipe"],
         labels=config["labels"],
@@ -548,6 +549,7 @@ def _fit_command(run: Record) -> str:
         *report_blocks.budget_words(card["budget"]),
     ]
     words += report_blocks.flags(
+        host=card.get("host"),
         backbone=card["backbone"],
         recipe=None if config["recipe"] == "base" else config["recipe"],
         labels=options.get("labels"),

@@ -133,7 +133,7 @@ def _on_host(method: Method, prepared: Prepared, request: Request, task: Task | 
     under = resolve_method(host, prepared, for_host(request, host))
     fields = {setting.name for setting in settings}
     yours = {name: value for name, value in own.items() if name not in fields} | at_host
-    layers = {f"{host.id}, {_layer(under.recipe)}": under.recipe.optim, layer: chosen.optim, "you": yours}
+    layers = {f"{_layer(under.recipe)} of {host.id}": under.recipe.optim, layer: chosen.optim, "you": yours}
     optim, optim_settings = resolve(Optim, prepared.facts, layers)
     used = {made.id: made for made in under.techniques}
     used |= {made.id: made for made in (registry.technique(text, layer) for text in chosen.techniques)}
