@@ -1,13 +1,11 @@
 """Technique papers of other packages: battery, fit, compare, estimate, read, with a host that the task chooses or the user names."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import papertrial as pt
-from papertrial.app.cli import main
 from papertrial.core import registry
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.files import read_json
@@ -24,15 +22,9 @@ TINY = {"recipe": "tiny", "budget": "6steps", "progress": False}
 
 
 @pytest.fixture
-def run(capsys, monkeypatch, elsewhere):
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["papertrial", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out = capsys.readouterr()
-        return stop.value.code or 0, out.out, out.err
-
-    return run
+def run(elsewhere, papertrial):
+    """Commands, where the papers of the other package are known."""
+    return papertrial
 
 
 @pytest.mark.parametrize("name", ["clipped_rows", "local_steps", "soft_prompt"])
