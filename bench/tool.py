@@ -40,13 +40,13 @@ atexit.register(peak)
 COMMAND = "from papertrial.app.cli import main; main()"
 FIRST_STEP = """
 import os, sys
-from papertrial.train import loop
-update = loop._Training.update
+from papertrial.train.updates import Updates
+update = Updates.take
 def first(*arguments, **options):
     update(*arguments, **options)
     peak()
     os._exit(0)
-loop._Training.update = first
+Updates.take = first
 from papertrial.app.cli import main
 main()
 """

@@ -10,12 +10,13 @@ import ast
 import atexit
 import multiprocessing
 import multiprocessing.connection
+import os
 import shutil
 import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, fields, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -38,22 +39,17 @@ from papertrial.data import open as open_data
 from papertrial.nn.batches import to_tensors
 from papertrial.nn.views import Draw
 from papertrial.train.loop import train
+from papertrial.train.processes import is_main
+from papertrial.train.sources import collected, is_source, learnt_from
 from papertrial.train.trainer import Trainer
 from papertrial.use.artifact import Artifact
-from papertrial.use.fit import (
-    Outcome,
-    Resolved,
-    build_model,
-    default_backbone,
-    fit,
-    fit_prepared,
-    prepare,
-    resolve_method,
-)
+from papertrial.use.card import Resolved, build_model
+from papertrial.use.choose import default_backbone, host_of, prepare, resolve_method
+from papertrial.use.fit import Outcome, fit, fit_prepared
 
 HEADINGS = ("The idea", "The equation", "What matters", "Requires", "Offers", "Relations", "Try", "Cost", "Notation")
-#: the task whose data a paper sees that trains nothing and has none of its own
-_ANALYSED_ON = ("image_classification",)
+#: the task of a paper that trains nothing, or of a technique for all tasks
+_SHOWN_ON = ("image_classification",)
 #: parts of the names of settings that draw at random
 _RANDOM = ("dropout", "stochastic", "jitter")
 #: rows of one batch in the checks on values and gradients
@@ -73,7 +69,9 @@ class Bench:
 
     def resolved(self, recipe: str = "tiny", **settings: Any) -> Resolved:
         given = {**_backbone_settings(self), **settings}
-        return resolve_method(self.method, self.prepared, recipe=recipe, backbone=_small_backbone(self), settings=given)
+        return resolve_method(
+            self.method, self.prepared, task=self.task, recipe=recipe, backbone=_small_backbone(self), settings=given
+        )
 
     def model(self, seed: int = 0, recipe: str = "tiny", **settings: Any) -> Any:
         """Fresh weights, with the statistics of the inputs fitted."""
@@ -84,13 +82,24 @@ class Bench:
 
     def still(self) -> Any:
         """A model without random masks, for checks that call it twice."""
-        names = [entry.name for entry in fields(self.method.module.Config)]
-        return self.model(**dict.fromkeys([name for name in names if any(part in name for part in _RANDOM)], 0.0))
+        names = [entry.name for entry in fields(self.learner.module.Config)]
+        below = "host." if self.method.paper.kind == "technique" else ""
+        return self.model(**{f"{below}{name}": 0.0 for name in names if any(part in name for part in _RANDOM)})
+
+    @property
+    def learner(self) -> Method:
+        """The method that makes the model: of a technique, its host."""
+        return host_of(self.method, self.task) if self.method.paper.kind == "technique" else self.method
+
+    def rows(self, model: Any) -> Any:
+        """What the model is trained on, or a source of it."""
+        return learnt_from(model, self.task.training(model, self.prepared))
 
     def batch(self, model: nn.Module) -> dict[str, Tensor]:
         """The first rows the model would be trained on, views made."""
-        rows = self.task.training(model, self.prepared).take(slice(0, _ROWS))
-        batch = to_tensors(rows, torch.device("cpu"))
+        rows = self.rows(model)
+        rows = collected(rows, model, self.resolved().optim, 0) if is_source(rows) else rows
+        batch = to_tensors(rows.take(slice(0, _ROWS)), torch.device("cpu"))
         views = getattr(model, "views", None)
         return views(batch, Draw(0, 0, _ROWS, 0, _ROWS, torch.device("cpu"))) if views else batch
 
@@ -113,7 +122,7 @@ Check = Callable[[Bench], None]
 def bench(name: str) -> Bench:
     """The bench of a paper or baseline; raises PapertrialError when it has no task with built-in data."""
     method = registry.method(name)
-    for key in method.paper.tasks or _ANALYSED_ON * bool(method.paper.refusal):
+    for key in method.paper.tasks or _SHOWN_ON * bool(method.paper.refusal or method.paper.kind == "technique"):
         task = registry.tasks().get(key)
         if task and registry.kind(task.kind).sample:
             return Bench(method, task, _prepared(key))
@@ -149,6 +158,8 @@ def checks_for(name: str) -> dict[str, Check]:
         "saved_and_loaded": saved_and_loaded,
         "claims": claims,
     }
+    if kind == "technique":
+        return {**found, "resume": resume, "technique_on_two_ranks": technique_on_two_ranks}
     if kind in ("architecture", "objective") and registry.method(name).module.recipes["tiny"].budget.steps != 0:
         found |= {
             "gradients": gradients,
@@ -294,11 +305,13 @@ def measures(b: Bench) -> None:
 
 def declines_training(b: Bench) -> None:
     """`fit` refuses it with a reason."""
+    said = ""
     try:
         fit(b.method.name, registry.kind(b.task.kind).sample)
-    except Declined:
-        return
-    raise AssertionError("fit accepts a paper that trains nothing")
+    except Declined as refusal:
+        said = str(refusal)
+    assert said, "fit accepts a paper that trains nothing"
+    assert b.method.paper.refusal in said, f"it says no reason: {said}"
 
 
 def gradients(b: Bench) -> None:
@@ -414,6 +427,41 @@ def two_ranks(b: Bench) -> None:
     for key, gradient in one.items():
         error = float(np.abs(gradient - two[key]).max()) / max(float(np.abs(gradient).max()), 1e-6)
         assert error <= 1e-9, f"the gradient of {key} is {error:.2e} off on two ranks"
+
+
+def technique_on_two_ranks(b: Bench) -> None:
+    """Two processes train with it to the weights of one (float64, 1e-9); where it shares gradients in a way of its own, both
+    end with the same weights, which are finite."""
+    with _folder() as folder:
+        wait = in_ranks(_shared_training, b.method.name, folder)
+        one = _trained_weights(b, folder / "one")
+        wait()
+        first, second = (dict(np.load(folder / f"rank{rank}.npz", allow_pickle=False)) for rank in range(2))
+    alone = not any(hasattr(technique.made, "share_gradients") for technique in b.resolved().techniques)
+    for key, weights in one.items():
+        assert np.array_equal(first[key], second[key]), f"{key} differs between two ranks after the training"
+        assert np.isfinite(first[key]).all(), f"{key} is not finite on two ranks"
+        error = float(np.abs(weights - first[key]).max(initial=0.0)) / max(
+            float(np.abs(weights).max(initial=0.0)), 1e-6
+        )
+        assert not alone or error <= 1e-9, f"{key} is {error:.2e} off on two ranks"
+
+
+def _trained_weights(b: Bench, folder: Path) -> dict[str, np.ndarray]:
+    """After a few steps in float64 without random masks."""
+    model = b.still()
+    rows, optim = b.rows(model), replace(b.resolved().optim, patience=0)
+    loss = model.double().loss
+    model.loss = lambda batch: loss({key: x.double() if x.is_floating_point() else x for key, x in batch.items()})
+    _train(b, model, optim, 3, folder, rows)
+    return {key: weights.detach().numpy() for key, weights in model.named_parameters()}
+
+
+def _shared_training(rank: int, name: str, folder: Path) -> None:
+    """In one of the two processes of `technique_on_two_ranks`."""
+    # by which Accelerate counts processes; they have met already
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT="0")
+    np.savez(folder / f"rank{rank}.npz", **_trained_weights(bench(name), folder / "two"))
 
 
 def _gradient(b: Bench, rank: int = 0, world: int = 1) -> dict[str, np.ndarray]:
@@ -537,7 +585,7 @@ def _loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 def _small_backbone(b: Bench) -> str | None:
     """One that is trained from scratch within seconds."""
-    if b.method.paper.kind != "objective":
+    if b.learner.paper.kind != "objective":
         return None
     return registry.kind(b.task.kind).small_backbone or default_backbone(b.task.kind)
 
@@ -549,12 +597,12 @@ def _backbone_settings(b: Bench) -> dict[str, Any]:
     return {f"backbone.{name}": value for name, value in tiny.items()}
 
 
-def _train(b: Bench, model: nn.Module, optim: Any, steps: int, folder: Path) -> None:
+def _train(b: Bench, model: nn.Module, optim: Any, steps: int, folder: Path, rows: Any = None) -> None:
     run = Run(folder)
-    with run.locked():
+    with run.locked() if is_main() else nullcontext():
         train(
             model,
-            b.task.training(model, b.prepared),
+            b.rows(model) if rows is None else rows,
             optim,
             Budget(steps=steps),
             run,

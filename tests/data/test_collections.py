@@ -12,7 +12,7 @@ from papertrial.core.errors import DataError
 from papertrial.data import open as open_data
 from papertrial.data.collections import Collection
 from papertrial.data.collections.files import Document
-from papertrial.use.fit import choose_task
+from papertrial.use.choose import choose_task
 
 
 def lines(path, rows):

@@ -20,7 +20,7 @@ from papertrial.data import Data
 from papertrial.data import open as open_data
 from papertrial.data.base import Look
 from papertrial.testing import bench, unsuitable_data
-from papertrial.use.fit import choose_task, default_backbone
+from papertrial.use.choose import choose_task, default_backbone
 
 ELSEWHERE = Path(__file__).parents[1] / "elsewhere"
 DATA = Path(papertrial.__file__).parent / "data"

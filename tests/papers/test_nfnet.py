@@ -24,7 +24,8 @@ from papertrial.papers import nfnet
 from papertrial.papers.nfnet import AGC, Config, NFNet, ScaledWSConv, SqueezeExcite, adaptive_clip_, standardise
 from papertrial.testing import bench
 from papertrial.train.optim import parameter_groups
-from papertrial.use.fit import fit_prepared, resolve_method
+from papertrial.use.choose import resolve_method
+from papertrial.use.fit import fit_prepared
 
 #: F0 in miniature, with what timm does otherwise set to timm's
 SMALL = Config(

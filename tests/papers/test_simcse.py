@@ -21,7 +21,8 @@ from papertrial.nn.views import Draw
 from papertrial.papers import simcse
 from papertrial.papers.simcse import POOLINGS, Config, SentenceEncoder, SimCSE, cropping, deletion, row_keys
 from papertrial.use.artifact import Artifact
-from papertrial.use.fit import fit, fit_prepared, prepare
+from papertrial.use.choose import prepare
+from papertrial.use.fit import fit, fit_prepared
 
 IDS = torch.tensor([[1, 5, 6, 7, 2, 0, 0], [1, 9, 2, 0, 0, 0, 0], [1, 3, 4, 5, 6, 7, 2], [1, 0, 0, 0, 0, 0, 0]])
 

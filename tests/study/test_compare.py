@@ -20,6 +20,7 @@ from papertrial.core.recipe import Recipe
 from papertrial.core.registry import Entry, Method
 from papertrial.core.task import Prepared, Split
 from papertrial.study.compare import compare
+from papertrial.use import choose
 
 TEST = 200
 
@@ -73,19 +74,19 @@ class World:
         splits = [Split({"x": np.zeros(count)}) for count in (labelled, 80, self.test)]
         return Prepared(*splits, Facts("table", labelled, labelled), {}, notes=("the target is numeric",))
 
-    def fit(self, method, task, prepared, *, out, seed, budget, **options):
-        name = method.name
+    def fit(self, method, task, prepared, *, out, request):
+        name, seed = method.name, request.seed
         if name in self.declines:
             raise Declined(f"{name} needs captions; your data has none")
         if (name, seed) in self.collapses:
             raise TrainingStopped("the features collapsed to one point at step 40", "lower the learning rate")
         file = Path(out) / "fake.json"
-        done = file.exists() and not options["fresh"]
+        done = file.exists() and not request.fresh
         if not done:
             if len(self.calls) == self.interrupt_at:
                 raise KeyboardInterrupt
             self.calls.append((name, seed, prepared.facts.labelled))
-            self.asked[name] = {"budget": budget, **options}
+            self.asked[name] = request
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text("{}")
             (file.parent / "result.json").write_text("{}")
@@ -141,8 +142,8 @@ def world(monkeypatch):
     monkeypatch.setattr(
         registry, "method", lambda name: Method(name, "", SimpleNamespace(recipes=own.get(name, recipes)), PAPERS[name])
     )
-    monkeypatch.setattr(use_fit, "choose_task", lambda data, name=None: world.task)
-    monkeypatch.setattr(use_fit, "prepare", world.prepare)
+    monkeypatch.setattr(choose, "choose_task", lambda data, name=None: world.task)
+    monkeypatch.setattr(choose, "prepare", world.prepare)
     monkeypatch.setattr(use_fit, "fit_prepared", world.fit)
     return world
 
@@ -439,7 +440,7 @@ def test_the_plan_is_said_first(run, said):
 
 def test_a_total_is_shared_out(run, world):
     run(total="3m", seeds=3)
-    assert world.asked["new"]["budget"] == world.asked["trees"]["budget"] == Budget(seconds=20)
+    assert world.asked["new"].budget == world.asked["trees"].budget == Budget(seconds=20)
 
 
 @pytest.mark.parametrize(
@@ -458,15 +459,15 @@ def test_wrong_options(run, options, why):
 
 def test_settings_recipe_and_backbone_go_where_they_belong(run, world):
     run(["new", "other"], settings={"lr": 0.1}, backbone="vit")
-    assert world.asked["new"]["settings"] == world.asked["other"]["settings"] == {"lr": 0.1}
-    assert world.asked["trees"]["settings"] is None
-    assert world.asked["other"]["backbone"] == "vit"
-    assert world.asked["new"]["backbone"] is None
+    assert world.asked["new"].settings == world.asked["other"].settings == {"lr": 0.1}
+    assert world.asked["trees"].settings == {}
+    assert world.asked["other"].backbone == "vit"
+    assert world.asked["new"].backbone is None
 
 
 def test_baselines_without_the_recipe_take_base(run, world):
     run(["new"], recipe="tiny")
-    assert (world.asked["new"]["recipe"], world.asked["trees"]["recipe"]) == ("tiny", "base")
+    assert (world.asked["new"].recipe, world.asked["trees"].recipe) == ("tiny", "base")
 
 
 def test_no_test_examples(run, world):

@@ -100,11 +100,12 @@ def test_ray_gives_the_table_of_the_local_engine_when_a_worker_is_killed(cluster
 def test_errors_of_a_worker_are_those_of_the_run(tmp_path, monkeypatch):
     """Without a cluster: what a worker does, in this process."""
     from papertrial.core.budget import Budget
+    from papertrial.core.request import Request
     from papertrial.data import open as open_data
     from papertrial.study.engine import Job, _Source, _work
 
     wine = open_data("wine")
-    job = Job("rtdl:mlp", 0, tmp_path / "run", Budget(steps=3), "tiny", settings={"lr": "fast"})
+    job = Job("rtdl:mlp", tmp_path / "run", Request(recipe="tiny", settings={"lr": "fast"}, budget=Budget(steps=3)))
     name, problem, fix = _work(job, _Source("wine", None, wine.fingerprint, "tabular"), 1)
     assert name == "PapertrialError" and "lr" in problem and fix
     name, problem, _ = _work(job, _Source("iris", None, wine.fingerprint, "tabular"), 1)
@@ -112,13 +113,13 @@ def test_errors_of_a_worker_are_those_of_the_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("engine", "address", "words"),
+    ("name", "address", "words"),
     [("rya", None, "did you mean 'ray'"), ("local", "auto", "add --engine ray")],
 )
-def test_engines_that_cannot_be_used(engine, address, words):
+def test_engines_that_cannot_be_used(name, address, words):
     with (
         pytest.raises(PapertrialError, match=words),
-        started(engine, "wine", None, "", "tabular", progress=False, address=address, cores=1),
+        started(name, "wine", None, "", "tabular", progress=False, address=address, cores=1),
     ):
         pass
 

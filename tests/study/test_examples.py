@@ -10,7 +10,7 @@ from papertrial.core import registry
 from papertrial.data import open as open_data
 from papertrial.study.examples import blocks
 from papertrial.study.html_page import Grid, Heading, Pictures, Table
-from papertrial.use.fit import prepare
+from papertrial.use.choose import prepare
 
 
 @pytest.mark.parametrize(

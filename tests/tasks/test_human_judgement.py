@@ -19,7 +19,8 @@ from papertrial.data import open as open_data
 from papertrial.data.texts.judged import Judged
 from papertrial.tasks._metrics import spearman_scores
 from papertrial.use.artifact import Artifact
-from papertrial.use.fit import choose_task, fit
+from papertrial.use.choose import choose_task
+from papertrial.use.fit import fit
 
 TASK = registry.task("human_judgement")
 TEXTS = [

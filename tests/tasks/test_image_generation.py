@@ -16,7 +16,7 @@ from papertrial.data.images import Images
 from papertrial.tasks import _image_quality
 from papertrial.tasks._image_quality import Drawn, Measures, draw, frechet, grid, parts, precision_recall, shown
 from papertrial.tasks.image_generation import TASK
-from papertrial.use.fit import choose_task, prepare
+from papertrial.use.choose import choose_task, prepare
 
 
 @pytest.fixture(autouse=True)

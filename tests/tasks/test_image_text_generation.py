@@ -18,7 +18,7 @@ from papertrial.data.images import Images
 from papertrial.tasks._image_quality import Drawn, Measures
 from papertrial.tasks.image_generation import TASK as PLAIN
 from papertrial.tasks.image_text_generation import TASK, caption_ranks
-from papertrial.use.fit import choose_task, task_for
+from papertrial.use.choose import choose_task, task_for
 
 COLOURS = {
     "red": (200, 20, 20),

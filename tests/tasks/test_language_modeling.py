@@ -27,7 +27,7 @@ from papertrial.nn.tokenise import Bpe, Bytes
 from papertrial.tasks import language_modeling
 from papertrial.tasks.language_modeling import TASK, overlapping, windows
 from papertrial.testing import Bench, checks_for
-from papertrial.use.fit import choose_task, prepare, task_for
+from papertrial.use.choose import choose_task, prepare, task_for
 
 WORDS = (
     "the",

@@ -101,7 +101,7 @@ def test_delayed_alarm_goes_back_and_finds_the_step(tmp_path, monkeypatch):
     begin = loop._Training._begin
 
     def delayed(self, budget):
-        self.every_step = False
+        self.updates.every_step = False
         return begin(self, budget)
 
     monkeypatch.setattr(loop._Training, "_begin", delayed)

@@ -36,6 +36,11 @@ class Budget:
                 raise PapertrialError(f"a budget of {value} {name} is negative", _HELP)
 
     @classmethod
+    def of(cls, given: Budget | str | None) -> Budget | None:
+        """A budget that may stand as text."""
+        return cls.parse(given) if isinstance(given, str) else given
+
+    @classmethod
     def parse(cls, text: str) -> Budget:
         """`Budget.parse("10m")`; raises PapertrialError with the accepted forms."""
         found: dict[str, Any] = {}

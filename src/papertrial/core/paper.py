@@ -31,7 +31,7 @@ class Paper:
 
     id: file name, command-line name and test name.  kind: one of KINDS; `estimator` is for baselines that are not
     trained by gradient steps.  method: the public class of the file.  month: when the reading list selected it.
-    tasks: names of the tasks it can be compared on.  techniques: names of those its file offers to any model.
+    tasks: names of the tasks it can be compared on; of a technique, none means all.  techniques: names of those its file offers to any model.
     command: how it is used when it trains nothing, such as `papertrial rasp`.
     needs: extras of the package that must be installed.  trains: of an analysis, that it is given two data sets and trains
     models of its own on them, instead of a model.
@@ -71,6 +71,15 @@ class Paper:
         if self.kind == "analysis":
             return f"it measures models and trains none: papertrial measure {self.id} MODEL"
         return f"it trains nothing: {self.command}" if self.command else ""
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """Names of the techniques of its file, its own first where it is one."""
+        return (self.id, *self.techniques) if self.kind == "technique" else self.techniques
+
+    def takes(self, task: str) -> bool:
+        """Whether it can be used for the task of that name; a technique that names none is for all."""
+        return task in self.tasks or (self.kind == "technique" and not self.tasks)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

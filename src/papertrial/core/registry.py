@@ -271,20 +271,29 @@ class Technique:
 
 def techniques() -> dict[str, str]:
     """Every technique by name, with the id of the paper that offers it."""
-    return {name: entry.paper.id for entry in entries().values() for name in entry.paper.techniques}
+    return {name: entry.paper.id for entry in entries().values() for name in entry.paper.offered}
+
+
+def technique_class(name: str) -> Any:
+    """The dataclass of the technique `name`: of a paper that is one its `Config`, else what `techniques` of its file names.
+
+    Raises PapertrialError with a suggestion for an unknown name.
+    """
+    offered = techniques()
+    if name not in offered:
+        raise PapertrialError(f"there is no technique called {name!r}", did_you_mean(name, offered))
+    module = load(offered[name])
+    return module.Config if offered[name] == name and find(name).paper.kind == "technique" else module.techniques[name]
 
 
 def technique(text: str, source: str = "you") -> Technique:
-    """Make the technique `name` or `name:setting=value,...`; `techniques` of the paper's file maps names to dataclasses.
+    """Make the technique `name` or `name:setting=value,...`.
 
     source: who asked for the settings.  Raises PapertrialError with a suggestion for an unknown name or setting, and for
     a value of the wrong type.
     """
     name, _, values = text.partition(":")
-    offered = techniques()
-    if name not in offered:
-        raise PapertrialError(f"there is no technique called {name!r}", did_you_mean(name, offered))
-    kind = load(offered[name]).techniques[name]
+    kind = technique_class(name)
     given = parse_settings(values.split(",")) if values else {}
     unknown_settings(given, kind)
     made, settings = resolve(kind, None, {source: given})

@@ -147,6 +147,7 @@ class Run:
                 "config.json",
                 "environment.json",
                 "plan.json",
+                "frozen.json",
                 "stages",
             }
             if not begun and not others:

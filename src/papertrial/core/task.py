@@ -177,14 +177,15 @@ class Stage:
 
     model: the torch module that is trained, with `loss(batch)`; what it shares with the system is what later stages use.
     share: of the budget of the run; those of all stages add up to 1.  rows: makes what this stage learns from out of the
-    run's training rows, once the stages before are trained; the rows as they are where it is None.  optim: fields of
+    run's training rows, once the stages before are trained: rows, or a source that collects them anew between steps
+    (`train/sources.py`); the rows as they are where it is None.  optim: fields of
     `Optim` that are other than the run's.
     """
 
     name: str
     model: Any
     share: float
-    rows: Callable[[Split], Split] | None = None
+    rows: Callable[[Split], Any] | None = None
     optim: Mapping[str, Any] = field(default_factory=dict)
 
 

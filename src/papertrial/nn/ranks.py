@@ -7,6 +7,7 @@ the whole batch, because the backward pass of `all_sum` adds up the gradients of
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -36,6 +37,23 @@ class _AllSum(torch.autograd.Function):
 def all_sum(x: Tensor) -> Tensor:
     """The sum of `x` over ranks, on every rank; the gradient is the sum of the ranks' gradients."""
     return _AllSum.apply(x) if world_size() > 1 else x
+
+
+@torch.no_grad()
+def mean_(tensors: Iterable[Tensor]) -> None:
+    """Put the mean over ranks in the place of each tensor; no gradient passes. One exchange for all of a dtype."""
+    world = world_size()
+    if world == 1:
+        return
+    groups: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        groups.setdefault(tensor.dtype, []).append(tensor)
+    for group in groups.values():
+        flat = torch.cat([tensor.reshape(-1) for tensor in group])
+        dist.all_reduce(flat)
+        flat /= world
+        for tensor, mean in zip(group, flat.split([tensor.numel() for tensor in group]), strict=True):
+            tensor.copy_(mean.view_as(tensor))
 
 
 def all_count(count: int, device: torch.device | str = "cpu") -> int:

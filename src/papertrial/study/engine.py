@@ -16,14 +16,14 @@ import platform
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from papertrial.core import errors, registry
-from papertrial.core.budget import Budget
 from papertrial.core.errors import DataError, PapertrialError, did_you_mean, missing_extra
+from papertrial.core.request import Request
 from papertrial.core.run import Run
 
 if TYPE_CHECKING:
@@ -36,37 +36,18 @@ _RETRIES = 3  # new workers for a run whose worker died
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a comparison. options: how its data is made ready, as `use.fit.prepare` takes them."""
+    """One run of a comparison."""
 
     method: str
-    seed: int
     folder: Path
-    budget: Budget
-    recipe: str
-    backbone: str | None = None
-    settings: dict[str, Any] | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-    fresh: bool = False
-    techniques: tuple[str, ...] = ()
+    request: Request
 
     def run(self, task: Task, prepared: Prepared, progress: bool) -> Outcome:
         """Here and now. Raises what `fit_prepared` raises."""
         from papertrial.use.fit import fit_prepared
 
-        return fit_prepared(
-            registry.method(self.method),
-            task,
-            prepared,
-            out=self.folder,
-            backbone=self.backbone,
-            recipe=self.recipe,
-            settings=self.settings,
-            techniques=self.techniques,
-            budget=self.budget,
-            seed=self.seed,
-            fresh=self.fresh,
-            progress=progress,
-        )
+        request = self.request.but(progress=progress)
+        return fit_prepared(registry.method(self.method), task, prepared, out=self.folder, request=request)
 
 
 class Engine(Protocol):
@@ -151,13 +132,15 @@ class OnRay:
 
     def submit(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
-            if job.fresh:  # here and once: a worker that takes over must not start over
+            if job.request.fresh:  # here and once: a worker that takes over must not start over
                 with (run := Run(job.folder)).locked():
                     run.clear()
             gpus = 1 if self.gpus and registry.method(job.method).paper.kind != "estimator" else 0
             work = self.ray.remote(num_cpus=self.cores, num_gpus=gpus, max_retries=_RETRIES)(_work)
             self.waiting[job.folder] = work.remote(
-                replace(job, folder=job.folder.absolute(), fresh=False), self.source, self.cores
+                replace(job, folder=job.folder.absolute(), request=job.request.but(fresh=False)),
+                self.source,
+                self.cores,
             )
 
     def outcome(self, job: Job, task: Task, prepared: Prepared) -> Outcome:
@@ -187,12 +170,12 @@ def _work(job: Job, source: _Source, cores: int) -> tuple[str, str, str] | None:
     """A worker's part: None when the run is done, or the name, problem and fix of its PapertrialError."""
     import torch
 
-    from papertrial.use.fit import prepare
+    from papertrial.use.choose import prepare
 
     torch.set_num_threads(cores)
     try:
         task = registry.task(source.task)
-        job.run(task, prepare(task, source.open(), job.seed, **job.options), progress=False)
+        job.run(task, prepare(task, source.open(), job.request.seed, **job.request.options), progress=False)
     except PapertrialError as error:
         return type(error).__name__, error.problem, error.fix
     return None

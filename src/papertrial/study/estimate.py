@@ -23,14 +23,16 @@ from papertrial.core import registry
 from papertrial.core.budget import Budget, Energy, duration, size_in_words
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.recipe import Optim
+from papertrial.core.request import Request
 from papertrial.core.run import Run
 from papertrial.core.task import Estimator, Prepared, Split, Task
 from papertrial.core.wording import aligned
-from papertrial.study.compare import CURVE_SEEDS, FRACTIONS, plan
+from papertrial.study.compare import CURVE_SEEDS, FRACTIONS
+from papertrial.study.entrants import plan
 
 if TYPE_CHECKING:
     from papertrial.train.pace import Pace
-    from papertrial.use.fit import Resolved
+    from papertrial.use.card import Resolved
 
 _PILOT = (
     8  # rows of the first steps tried; four times as many until a whole batch is reached or is known to be too much
@@ -173,6 +175,7 @@ def estimate(
     *,
     task: str | None = None,
     target: str | None = None,
+    host: str | None = None,
     backbone: str | None = None,
     recipe: str = "base",
     settings: Mapping[str, Any] | None = None,
@@ -188,29 +191,27 @@ def estimate(
     Raises PapertrialError when a batch needs clearly more memory than there is, and whatever `fit` would refuse.
     """
     from papertrial.data import open as open_data
-    from papertrial.use.fit import prepare, task_for
+    from papertrial.use.choose import prepare, task_for
 
-    spending = Budget.parse(budget) if isinstance(budget, str) else budget
+    request = Request(
+        task, target, host, backbone, recipe, settings or {}, techniques, Budget.of(budget), labels, size, seed=seed
+    )
     chosen = registry.method(method)
     starting, _ = _timed(lambda: _load(chosen))
 
     def read() -> tuple[Task, Prepared]:
-        opened = open_data(data, target=target)
-        on = task_for(chosen, opened, task)
-        return on, prepare(on, opened, seed, labels=labels, size=size)
+        opened = open_data(data, target=request.target)
+        on = task_for(chosen, opened, request.task)
+        return on, prepare(on, opened, request.seed, **request.options)
 
     first, (on, prepared) = _timed(read)
-    cost = run_cost(
-        chosen, on, prepared, backbone=backbone, recipe=recipe, settings=settings, techniques=techniques,
-        budget=spending, seed=seed,
-    )  # fmt: skip
+    cost = run_cost(chosen, on, prepared, request)
     again, _ = _timed(read)  # what is decoded once is in the cache now
     cost = replace(cost, preparing=again)
     comparison = None
     if seeds is not None:
-        comparison = _comparison(
-            chosen.name, on, prepared, seeds, again, backbone, recipe, settings, techniques, spending or on.budget, seed
-        )
+        limited = request.but(budget=request.budget or on.budget)
+        comparison = _comparison(chosen.name, on, prepared, limited, seeds, again)
     return Estimate(prepared.origin["name"], cost, starting, max(0.0, first - again), machine_memory(), comparison)
 
 
@@ -222,26 +223,20 @@ def _load(method: registry.Method) -> None:
 
 
 def run_cost(
-    method: registry.Method,
-    task: Task,
-    prepared: Prepared,
-    *,
-    backbone: str | None = None,
-    recipe: str = "base",
-    settings: Mapping[str, Any] | None = None,
-    techniques: Sequence[str] | str = (),
-    budget: Budget | None = None,
-    seed: int = 0,
+    method: registry.Method, task: Task, prepared: Prepared, request: Request | None = None, **asked: Any
 ) -> Cost:
-    """`Cost` of one run on prepared data; its `preparing` is 0."""
+    """`Cost` of one run on prepared data; its `preparing` is 0. asked: fields of the request, on top of `request`."""
     import torch
 
-    from papertrial.use.fit import budget_of, build_model, resolve_method, validation
+    from papertrial.train.sources import learnt_from
+    from papertrial.use.card import build_model
+    from papertrial.use.choose import budget_of, resolve_method
+    from papertrial.use.fit import validation
 
-    resolved = resolve_method(
-        method, prepared, backbone=backbone, recipe=recipe, settings=settings, techniques=techniques
-    )
-    spending = budget_of(resolved, task, budget)
+    request = (request or Request()).but(**asked)
+    seed = request.seed
+    resolved = resolve_method(method, prepared, request, task=task)
+    spending = budget_of(resolved, task, request.budget)
     torch.manual_seed(seed)
     model = build_model(task, resolved, prepared)
     rows = task.training(model, prepared)
@@ -255,10 +250,12 @@ def run_cost(
             found = _staged_cost(resolved, model, rows, spending, run, seed)
         else:
             early = validation(task, model, prepared, resolved.optim)
-            found = _training_cost(resolved, model, rows, resolved.optim, spending, run, seed, early)
+            found = _training_cost(
+                resolved, model, learnt_from(model, rows), resolved.optim, spending, run, seed, early
+            )
         return Cost(
             resolved.name,
-            recipe,
+            request.recipe,
             str(spending),
             preparing=0.0,
             judging=_judging(task, model, prepared, seed),
@@ -301,17 +298,23 @@ def _staged_cost(resolved: Resolved, model: Any, rows: Split, budget: Budget, ru
 def _training_cost(
     resolved: Resolved,
     model: Any,
-    rows: Split,
+    rows: Any,
     optim: Optim,
     budget: Budget,
     run: Run,
     seed: int,
     validate: Callable[[], float] | None = None,
 ) -> dict[str, Any]:
-    from papertrial.train.loop import finish, pace, prepare
+    from papertrial.train.loop import pace
+    from papertrial.train.sources import collected, is_source
+    from papertrial.train.technique import finish, prepare
 
     techniques = [made.made for made in resolved.techniques]
-    prepare(model, techniques)
+    prepare(model, techniques, rows)
+    collecting, every = 0.0, 0
+    if is_source(rows):
+        every = rows.every
+        collecting, rows = _timed(functools.partial(collected, rows, model, optim, seed))
     batch = min(optim.batch, rows.examples)
 
     def measure(count: int, pilot: bool = False) -> Pace:
@@ -328,6 +331,9 @@ def _training_cost(
     if whole.rows < batch:
         notes.append(f"the time of a step of {batch} rows is extrapolated from steps of {whole.rows}")
         whole = whole.scaled(batch, max(1, rows.examples // batch))
+    if every:
+        whole = replace(whole, per_epoch=every, collecting=collecting)
+        notes.append(f"rows are collected every {every} steps, {_short(collecting)} each time with the first weights")
     steps = whole.plan(budget, optim.epochs)
     seconds = whole.seconds(steps, budget)
     if validate is not None:
@@ -512,35 +518,12 @@ def _some(split: Split, rows: np.ndarray, count: int) -> Split:
 # ------------------------------------------------------------------------------------------------------------- comparisons
 
 
-def _comparison(
-    method: str,
-    task: Task,
-    prepared: Prepared,
-    seeds: int,
-    preparing: float,
-    backbone: str | None,
-    recipe: str,
-    settings: Mapping[str, Any] | None,
-    techniques: Sequence[str] | str,
-    budget: Budget,
-    seed: int,
-) -> Plan:
+def _comparison(method: str, task: Task, prepared: Prepared, request: Request, seeds: int, preparing: float) -> Plan:
     """`papertrial.compare` of one method: with the task's baselines, and the reference on fewer labels."""
     costs, notes, references = [], [], []
-    for planned in plan([method], task, recipe):
-        objective = planned.method.paper.kind == "objective"
+    for planned in plan([method], task, request):
         try:
-            cost = run_cost(
-                planned.method,
-                task,
-                prepared,
-                backbone=backbone if objective else None,
-                recipe=planned.recipe,
-                settings=settings if planned.asked else None,
-                techniques=techniques if planned.asked else (),
-                budget=budget,
-                seed=seed,
-            )
+            cost = run_cost(planned.method, task, prepared, planned.request)
         except Declined as refusal:
             notes.append(f"without {planned.method.name}: {refusal}")
             continue

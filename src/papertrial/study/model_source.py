@@ -143,7 +143,8 @@ def _untrained(name: str, data: Any, wanted: Wanted) -> Subject:
     import torch
 
     from papertrial.data import open as open_data
-    from papertrial.use.fit import build_model, prepare, resolve_method, task_for
+    from papertrial.use.card import build_model
+    from papertrial.use.choose import prepare, resolve_method, task_for
 
     method = registry.method(name)
     if data is None:
@@ -157,7 +158,7 @@ def _untrained(name: str, data: Any, wanted: Wanted) -> Subject:
     prepared = prepare(task, opened, wanted.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(wanted.seed)
-        model = build_model(task, resolve_method(method, prepared), prepared)
+        model = build_model(task, resolve_method(method, prepared, task=task), prepared)
     encoder = _encoder(model, name)
     task.training(model, prepared)  # fits what the model takes from its inputs
     rows = prepared.test if prepared.test.examples else prepared.train

@@ -24,7 +24,7 @@ from papertrial.core.files import read_json, write_text
 from papertrial.core.stats import CANNOT_TELL, HELPS, HURTS
 from papertrial.core.wording import counted
 from papertrial.study import evidence, examples, figures, report_blocks
-from papertrial.study.compare import Comparison, Row
+from papertrial.study.comparison import Comparison, Row
 from papertrial.study.figures import REFERENCE, Difference, colour
 from papertrial.study.html_page import (
     Answer,
@@ -434,6 +434,7 @@ def _compare_command(study: _Compared) -> str:
     words += report_blocks.budget_words(config["budget"])
     words += report_blocks.flags(
         against=asked.get("against"),
+        host=config.get("host"),
         backbone=config["backbone"],
         recipe=None if config["recipe"] == "base" else config["recipe"],
         labels=config["labels"],
@@ -550,6 +551,7 @@ def _fit_command(run: Record) -> str:
         *report_blocks.budget_words(card["budget"]),
     ]
     words += report_blocks.flags(
+        host=card.get("host"),
         backbone=card["backbone"],
         recipe=None if config["recipe"] == "base" else config["recipe"],
         labels=options.get("labels"),

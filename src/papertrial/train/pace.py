@@ -41,7 +41,8 @@ def lines_every(steps: int) -> int:
 @dataclass(frozen=True)
 class Pace:
     """What one of each costs in a training, in seconds: a step of `rows` rows, a validation, a look for collapse, a
-    logged line, a checkpoint, and to start. per_epoch: steps.  steps: how many were measured.  power: energy per second."""
+    logged line, a checkpoint, and to start. per_epoch: steps.  steps: how many were measured.  power: energy per second.
+    collecting: of the rows of each epoch, where they are collected anew."""
 
     rows: int
     per_epoch: int
@@ -54,11 +55,12 @@ class Pace:
     log: float = 0.0
     save: float = 0.0
     start: float = 0.0
+    collecting: float = 0.0
 
     def steps_in(self, seconds: float) -> int:
         """As `train` plans it: the measuring and a first validation come out of the budget too."""
         left = seconds - self._measuring(seconds)
-        return max(1, int(left / (self.step + self.validation / self.per_epoch)))
+        return max(1, int(left / (self.step + (self.validation + self.collecting) / self.per_epoch)))
 
     def plan(self, budget: Budget, epochs: int) -> int:
         """Steps of a training; raises PapertrialError without a limit."""
@@ -71,6 +73,7 @@ class Pace:
     def seconds(self, steps: int, budget: Budget) -> float:
         """Of a whole training of `steps`."""
         between = self.start + self.step * steps + self.validating(steps)
+        between += -(-steps // self.per_epoch) * self.collecting
         between += min(_LOOKS, steps // 25) * self.look + steps // lines_every(steps) * self.log
         if budget.seconds is not None:
             between += self._measuring(budget.seconds)

@@ -24,6 +24,7 @@ from papertrial.core.run import Run
 from papertrial.core.task import Split, Stage
 from papertrial.train import processes
 from papertrial.train.loop import train
+from papertrial.train.technique import reshapes
 
 
 def stages_of(model: nn.Module, optim: Optim) -> list[Stage]:
@@ -47,8 +48,8 @@ def optim_of(stage: Stage, optim: Optim) -> Optim:
     return replace(optim, **stage.optim)
 
 
-def rows_of(stage: Stage, split: Split) -> Split:
-    """What the stage learns from; those before it are trained by then."""
+def rows_of(stage: Stage, split: Split) -> Any:
+    """What the stage learns from, rows or a source of them; those before it are trained by then."""
     return split if stage.rows is None else stage.rows(split)
 
 
@@ -70,6 +71,10 @@ def train_stages(
     When `run` holds checkpoints the training goes on from them.  Raises what `train` raises, with the stage's name.
     """
     stages = stages_of(model, optim)
+    if any(reshapes(technique) for technique in techniques):
+        raise Declined(
+            "a technique that adds parts to a network cannot train a system, which has several", "choose another"
+        )
     spent: dict[str, Meter] = {}
     before = 0.0
     for place, stage in enumerate(stages, 1):

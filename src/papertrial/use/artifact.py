@@ -13,9 +13,8 @@ from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.files import read_json
 from papertrial.core.offers import offers, task_offers
-from papertrial.core.recipe import Optim
 from papertrial.core.task import Estimator, Prepared, Scores, Split, Task
-from papertrial.use.fit import CARD_VERSION, ESTIMATOR, WEIGHTS, Resolved, build_model
+from papertrial.use.card import CARD_VERSION, ESTIMATOR, WEIGHTS, load_weights, rebuilt
 
 
 class Artifact:
@@ -59,12 +58,12 @@ class Artifact:
                 "train it again",
             )
         prepared = Prepared(Split({}), Split({}), Split({}), Facts.from_json(card["facts"]), card["state"])
-        model = build_model(task, _resolved(card), prepared)
+        model = rebuilt(task, card, prepared)
         head: dict[str, np.ndarray] = {}
         if isinstance(model, Estimator):
             model = model.load(folder / ESTIMATOR) or model
         else:
-            head = _load_weights(model, folder / WEIGHTS)
+            head = load_weights(model, folder / WEIGHTS)
             model.eval()
         return cls(folder, card, task, model, head)
 
@@ -148,47 +147,3 @@ class Artifact:
         from papertrial.use.generate import generate
 
         return generate(self, prompts or "", **options)
-
-
-def _resolved(card: dict[str, Any]) -> Resolved:
-    method = registry.method(card["method"]["name"])
-    backbone = registry.method(card["backbone"]) if card["backbone"] else None
-    return Resolved(
-        method,
-        _dataclass(method.module.Config, card["config"]),
-        _dataclass(Optim, card["optim"]),
-        [],
-        None,
-        backbone,
-        _dataclass(backbone.module.Config, card["backbone_config"]) if backbone else None,
-    )
-
-
-def _dataclass(cls: type, values: dict[str, Any]) -> Any:
-    """JSON has no tuples: lists become tuples again. Weights to start from are not fetched: the artifact has its own."""
-    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    try:
-        return cls(**plain | {name: False for name in ("pretrained",) if name in plain})
-    except TypeError as error:
-        raise PapertrialError(
-            f"the card's settings are not those of this version of papertrial ({error})",
-            "train it again, or install the version the card names",
-        ) from None
-
-
-def _load_weights(model: Any, file: Path) -> dict[str, np.ndarray]:
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(str(file))
-    except Exception as error:  # safetensors raises its own error type for a damaged file
-        raise PapertrialError(f"{file} cannot be read ({error})", "it may be damaged or missing; train again") from None
-    try:
-        model.load_state_dict(
-            {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
-        )
-    except RuntimeError as error:
-        raise PapertrialError(
-            f"the weights in {file} do not fit the model of the card ({error})", "both must come from one run"
-        ) from None
-    return {name.removeprefix("head."): tensor.numpy() for name, tensor in tensors.items() if name.startswith("head.")}

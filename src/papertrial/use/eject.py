@@ -37,6 +37,7 @@ from papertrial.nn.heads import Supervised
 from papertrial.tasks._images import Normalized
 from papertrial.use import text_export, textloader
 from papertrial.use.artifact import Artifact
+from papertrial.use.card import network_of
 from papertrial.use.gather import Place, gather, settled, source
 from papertrial.use.predictor import Predictor, expected, foldable, input_meanings, inputs_of, predictor, sample, spread
 
@@ -66,9 +67,15 @@ def eject(artifact: Artifact, out: Path | str, data: Any = None) -> dict[str, An
     if not isinstance(artifact.model, nn.Module):
         raise Declined(f"{artifact.card['method']['name']} is no network", "type: papertrial export RUN --to onnx")
     if any(isinstance(module, Adapted) for module in artifact.model.modules()):
-        name = artifact.card["backbone"] or artifact.card["method"]["name"]
+        name = network_of(artifact.card)[0]
         raise Declined(
             f"the source of {name} is not papertrial's to write out", "type: papertrial export RUN --to torch"
+        )
+    if artifact.card.get("reshaped"):
+        changed = ", ".join(artifact.card["reshaped"])
+        raise Declined(
+            f"{changed} has changed the parts of the network, which are not written out as source",
+            "type: papertrial export RUN --to torch",
         )
     rows, origin = sample(artifact, data)
     with disk_errors(out):
@@ -166,9 +173,9 @@ _SHORTER = {
 def _source(artifact: Artifact, model: Predictor, inputs: list[dict[str, Any]]) -> str:
     """The text of model.py."""
     card, network = artifact.card, _written(model)
-    under = registry.method(card["backbone"] or card["method"]["name"])
+    name, config, settings = network_of(card)
+    under = registry.method(name)
     config_class = under.module.Config
-    config, settings = ("backbone_config", "backbone_settings") if card["backbone"] else ("config", "settings")
     encoder: Any = network.encoder if isinstance(network, Supervised) else network
     roots: list[Place] = [(under.module.__name__, "build"), (config_class.__module__, "Config"), _place(Facts)]
     body = [f"facts = {_facts(artifact.card['facts'])}", "network = build(Config(), facts)"]
@@ -197,13 +204,13 @@ def _source(artifact: Artifact, model: Predictor, inputs: list[dict[str, Any]]) 
         given = "ids (B, N) int64"
         gives = "a network with `logits(ids)` (B, N, V)" if model.answers == "logits" else gives
     written = {
-        (config_class.__module__, "Config"): _config_text(config_class, card[config], card[settings]),
+        (config_class.__module__, "Config"): _config_text(config_class, config, settings),
         _place(Facts): _fields_only(Facts),
         **_SHORTER,
     }
     if model.texts:
         written |= textloader.stand_ins(artifact.model.encoder.tokeniser)
-        written[under.module.__name__, "build"] = _build_text(under.module.__name__, card[config])
+        written[under.module.__name__, "build"] = _build_text(under.module.__name__, config)
     packages = {"papertrial", under.module.__name__.partition(".")[0]}
     imports, definitions = gather(roots, sorted(packages), written)
     build = f'def build_model() -> nn.Module:\n    """{given} -> {gives}. The weights are in model.safetensors."""\n'

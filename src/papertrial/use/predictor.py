@@ -20,7 +20,7 @@ from papertrial.nn.batches import to_tensors
 from papertrial.nn.heads import Supervised
 from papertrial.use import text_export
 from papertrial.use.artifact import Artifact
-from papertrial.use.fit import ESTIMATOR
+from papertrial.use.card import ESTIMATOR
 
 #: rows that a copy of a model is tried on
 ROWS = 64

@@ -41,7 +41,7 @@ def suits(look: Any) -> Suits:
         if paper.refusal:
             papers[name] = paper.refusal
             continue
-        fitting = {task for task in paper.tasks if tasks.get(task) == ""}
+        fitting = {task for task, reason in tasks.items() if reason == "" and paper.takes(task)}
         if fitting and paper.kind == "architecture" and look.numbers.get("labelled") == 0 and not fitting & unlabelled:
             papers[name] = "it learns from labels, and there are none"
         elif fitting:
@@ -54,6 +54,6 @@ def suits(look: Any) -> Suits:
     near_papers = {
         name: reason
         for name, reason in papers.items()
-        if reason != OTHER_TASKS and not shelf[name].refusal and of_kind & set(shelf[name].tasks)
+        if reason != OTHER_TASKS and not shelf[name].refusal and any(map(shelf[name].takes, of_kind))
     }
     return Suits(tasks, papers, near_tasks, near_papers)

@@ -98,6 +98,14 @@ Backbone = Annotated[
         show_default=False,
     ),
 ]
+Host = Annotated[
+    str | None,
+    typer.Option(
+        help="What a technique is tried on; its task suggests one when left out.",
+        autocompletion=complete_method,
+        show_default=False,
+    ),
+]
 RecipeName = Annotated[str, typer.Option("--recipe", help="paper, base or tiny.")]
 Labels = Annotated[
     int | None,

@@ -16,6 +16,7 @@ from papertrial.app.commands.options import (
     BudgetText,
     Data,
     Fresh,
+    Host,
     Json,
     Labels,
     Out,
@@ -68,6 +69,7 @@ def compare(
             help="Baseline to compare with; by default the one with the best validation score.", show_default=False
         ),
     ] = None,
+    host: Host = None,
     backbone: Backbone = None,
     recipe: RecipeName = "base",
     set_: Settings = None,
@@ -96,7 +98,7 @@ def compare(
         print(line, file=sys.stderr if json else sys.stdout, flush=True)
 
     result = run_compare(
-        papers, data, task=task, target=target, budget=budget, total=total, seeds=seeds, against=against, backbone=backbone, recipe=recipe,
+        papers, data, task=task, target=target, budget=budget, total=total, seeds=seeds, against=against, host=host, backbone=backbone, recipe=recipe,
         settings=parse_settings(set_ or []), techniques=technique or [],
         labels=labels, size=size, worth=worth, out=out, fresh=fresh, progress=not quiet and not json, echo=echo,
         engine=engine, address=address, cores=cores,

@@ -13,6 +13,7 @@ from papertrial.app.commands.options import (
     BudgetText,
     Data,
     Fresh,
+    Host,
     Json,
     Labels,
     Method,
@@ -50,6 +51,7 @@ def fit(
     target: Target = None,
     task: TaskName = None,
     budget: BudgetText = None,
+    host: Host = None,
     backbone: Backbone = None,
     recipe: RecipeName = "base",
     set_: Settings = None,
@@ -86,7 +88,7 @@ def fit(
     method = registry.method(paper)
     given = parse_settings([*(set_ or []), *(["compile=true"] if compile_ else [])])
     artifact = run_fit(
-        method.name, data, task=task, target=target, out=out, backbone=backbone, recipe=recipe, settings=given,
+        method.name, data, task=task, target=target, out=out, host=host, backbone=backbone, recipe=recipe, settings=given,
         techniques=technique or [], budget=budget, labels=labels, size=size, seed=seed, fresh=fresh,
         progress=not quiet and not json, shard=shard,
     )  # fmt: skip
@@ -127,7 +129,7 @@ def fit(
 def _run_lines(artifact: Any) -> list[str]:
     card, cost = artifact.card, artifact.card["cost"]
     rows = [
-        ("method", card["method"]["name"] + (f" on {card['backbone']}" if card["backbone"] else "")),
+        ("method", " on ".join(filter(None, (card["method"]["name"], card.get("host"), card["backbone"])))),
         ("task", f"{card['task']['name']} v{card['task']['version']}"),
         ("data", card["data"]["name"]),
     ]
@@ -244,6 +246,7 @@ def estimate(
     target: Target = None,
     task: TaskName = None,
     budget: BudgetText = None,
+    host: Host = None,
     backbone: Backbone = None,
     recipe: RecipeName = "base",
     set_: Settings = None,
@@ -260,7 +263,7 @@ def estimate(
     from papertrial.study.estimate import estimate as run_estimate
 
     found = run_estimate(
-        paper, data, task=task, target=target, budget=budget, backbone=backbone, recipe=recipe, settings=parse_settings(set_ or []),
+        paper, data, task=task, target=target, budget=budget, host=host, backbone=backbone, recipe=recipe, settings=parse_settings(set_ or []),
         techniques=technique or [], labels=labels, size=size, seeds=seeds,
     )  # fmt: skip
     if json:

@@ -1,0 +1,73 @@
+"""What a user asks of a method: one frozen record that `fit`, `estimate`, `compare`, their engine and the command line pass on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from papertrial.core.budget import Budget
+from papertrial.core.errors import PapertrialError
+from papertrial.core.wording import several
+
+
+@dataclass(frozen=True)
+class Request:
+    """How a method is to be trained and on which part of the data; the method and the data themselves are not part of it.
+
+    task: chosen from the data where None.  target: column to predict in a table.  host: what a technique is tried on, None
+    for the one its task suggests.  backbone: architecture under an objective.  recipe: paper, base or tiny.  settings: by
+    name, those of a backbone as `backbone.x`, of a host as `host.x`.  techniques: such as `agc:clip=0.02`.  budget: of one
+    run, None for that of the recipe or the task.  labels: per class that may be seen.  size:
+    side of the images in pixels.  fraction: of the labelled training rows.  fresh: start over.  progress: show a bar.
+    shard: split the weights over the processes.
+    """
+
+    task: str | None = None
+    target: str | None = None
+    host: str | None = None
+    backbone: str | None = None
+    recipe: str = "base"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    techniques: Sequence[str] = ()
+    budget: Budget | None = None
+    labels: int | None = None
+    size: int | None = None
+    fraction: float | None = None
+    seed: int = 0
+    fresh: bool = False
+    progress: bool = True
+    shard: bool = False
+
+    def __post_init__(self) -> None:
+        plain: dict[str, Any] = {
+            "settings": dict(self.settings or {}),
+            "techniques": tuple(several(self.techniques or ())),
+        }
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
+
+    def but(self, **changes: Any) -> Request:
+        """The same request with some fields changed."""
+        return replace(self, **changes)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What `use.choose.prepare` is asked for, where anything is."""
+        asked = {"labels": self.labels, "size": self.size, "fraction": self.fraction}
+        return {name: value for name, value in asked.items() if value is not None}
+
+    def below(self, part: str) -> dict[str, Any]:
+        """The settings called `part.x`, by their own names."""
+        return {
+            name.removeprefix(f"{part}."): value for name, value in self.settings.items() if name.startswith(f"{part}.")
+        }
+
+    def own(self) -> dict[str, Any]:
+        """The settings of the method itself: those of no backbone and no host."""
+        return {name: value for name, value in self.settings.items() if not name.startswith(("backbone.", "host."))}
+
+    def refuse(self, name: str, reason: str) -> None:
+        """Raise PapertrialError where the field `name` was given; `reason` says why it means nothing."""
+        if getattr(self, name):
+            raise PapertrialError(reason, f"leave --{name} out")
