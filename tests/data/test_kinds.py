@@ -225,7 +225,7 @@ def test_what_nobody_knows_is_refused_with_what_its_kind_accepts_too(strokes, tm
     with pytest.raises(PapertrialError, match=r"a BEIR folder, a .strokes file or a folder of them, hf:<data set>"):
         open_data(tmp_path / "some.bin")
     for source, problem in (
-        (f"{strokes / 'pen.strokes'}#x", "pen.strokes is no table, so it has no column 'x'"),
+        (f"{strokes / 'pen.strokes'}#x", "pen.strokes is not a table, so it has no column 'x'"),
         ((strokes / "pen.strokes"), "pen.strokes holds strokes, whose labels are no column 'y'"),
     ):
         with pytest.raises(PapertrialError, match=problem):

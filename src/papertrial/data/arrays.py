@@ -58,7 +58,7 @@ def array_of(values: Any) -> np.ndarray:
     try:
         return np.asarray(detached)
     except (ValueError, TypeError):
-        raise DataError(f"a {type(values).__name__} is no array of even rows", accepted()) from None
+        raise DataError(f"a {type(values).__name__} is not an array of even rows", accepted()) from None
 
 
 def target_of(x: Any, y: Any) -> np.ndarray:

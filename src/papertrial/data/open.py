@@ -122,5 +122,5 @@ def _unknown(given: Given) -> DataError:
     if given.is_sheet:
         return DataError(f"{given.path} is a spreadsheet", "save it as CSV, and give that file")
     if given.is_pickle:
-        return DataError(f"{given.path} is a pickle, which can run any code and is never loaded", accepted())
+        return DataError(f"{given.path} is a pickle: it could run any code, so it is never loaded", accepted())
     return DataError(f"{given.path} is a file of a kind that is not known", accepted())

@@ -16,7 +16,7 @@ from papertrial.train.checkpoint import model_tensors, part
 
 @torch.no_grad()
 def join(model: nn.Module) -> None:
-    """Put the mean over processes in the place of each weight and of each buffer that is no whole number."""
+    """Put the mean over processes in the place of each weight and of each buffer that is not a whole number."""
     mean_(tensor for tensor in model_tensors(model).values() if tensor.is_floating_point())
 
 
