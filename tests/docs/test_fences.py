@@ -57,6 +57,7 @@ def workplace(furnished, tmp_path, monkeypatch):
     """A folder to type commands in: the data, and nothing that another page left."""
     folder = tmp_path / "work"
     shutil.copytree(furnished, folder)
+    shutil.copytree(ROOT / "evidence", folder / "evidence", ignore=shutil.ignore_patterns("*.html", ".*"))
     monkeypatch.chdir(folder)
     return folder
 
