@@ -27,7 +27,7 @@ found = pt.compare(
     ["elsewhere_net"], "digits", recipe="tiny", budget="10steps", seeds=2, baselines=["majority"], worth=False,
     out="compared", progress=False,
 )
-assert [row.method for row in found.rows] == ["elsewhere_net", "majority"], found
+assert {row.name for row in found.rows} == {"elsewhere_net", "majority"}, found
 """
 
 
