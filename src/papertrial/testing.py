@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, fields, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -349,7 +349,7 @@ def directional_derivative(b: Bench) -> None:
         _compare_slopes(model, lambda: _loss(model, batch), generator)
         return
     for player in model.losses(batch):
-        _compare_slopes(model.get_submodule(player), lambda name=player: model.losses(batch)[name], generator)
+        _compare_slopes(model.get_submodule(player), partial(_loss_of, model, batch, player), generator)
 
 
 def _compare_slopes(module: nn.Module, loss: Callable[[], Tensor], generator: torch.Generator) -> None:
@@ -521,7 +521,7 @@ class _Ranks:
         how = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         context: Any = multiprocessing.get_context(how)
         context.set_forkserver_preload(["papertrial.testing"])
-        meeting = f"file://{_kept_folder()}/rendezvous"
+        meeting = f"file://{tempfile.mkdtemp(dir=_kept_folder())}/rendezvous"
         self.ends, theirs = zip(*(context.Pipe() for _ in range(count)), strict=True)
         # daemons end with whoever started them, waited for or not
         self.processes = [
@@ -541,7 +541,8 @@ class _Ranks:
         """Wait for the work that was begun; the first rank that fails ends them all, since the others may wait for it."""
         left = list(self.ends)
         while left:
-            for end in multiprocessing.connection.wait(left):
+            ready: list[Any] = multiprocessing.connection.wait(left)
+            for end in ready:
                 rank = self.ends.index(end)
                 try:
                     error = end.recv()
@@ -576,6 +577,11 @@ def _in_rank(rank: int, count: int, meeting: str, end: Any) -> None:
             except BaseException:  # also what ends a process: the others must hear of it
                 said = traceback.format_exc()
             end.send(said)
+
+
+def _loss_of(model: Any, batch: dict[str, Tensor], player: str) -> Tensor:
+    """In a game, what the parameters of one player descend."""
+    return model.losses(batch)[player]
 
 
 def _loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
@@ -626,7 +632,7 @@ def _stopping_at(model: nn.Module, step: int) -> Iterator[None]:
             raise KeyboardInterrupt
         return inner(batch)
 
-    model.loss = loss
+    model.loss = loss  # type: ignore[assignment]
     try:
         yield
     finally:

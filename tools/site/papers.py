@@ -9,7 +9,7 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
-from papertrial.app.printing import words
+from papertrial.app.printing import as_typed
 from papertrial.core import registry
 from papertrial.core.paper import Paper
 from papertrial.core.recipe import Setting, resolve
@@ -165,14 +165,17 @@ def _options(paper: str, module: Any) -> Iterator[str]:
 
 
 def _changes(values: Any, techniques: Sequence[str] = ()) -> str:
-    told = [f"{name}={words(value)}" for name, value in values.items()] + [f"--technique {text}" for text in techniques]
+    told = [f"{name}={as_typed(value)}" for name, value in values.items()] + [
+        f"--technique {text}" for text in techniques
+    ]
     return ", ".join(told) or "nothing"
 
 
 def settings_table(settings: Sequence[Setting]) -> str:
     """Name, default and source of each."""
     rows = [
-        [f"<code>{row.name}</code>", f"<code>{inline(words(row.value))}</code>", inline(row.source)] for row in settings
+        [f"<code>{row.name}</code>", f"<code>{inline(as_typed(row.value))}</code>", inline(row.source)]
+        for row in settings
     ]
     return table(["option", "default", "source"], rows)
 

@@ -19,7 +19,7 @@ from papertrial.core.facts import Facts
 from papertrial.core.recipe import Optim, resolve
 from papertrial.core.task import Prepared, Ragged, Split
 from papertrial.papers import dalle as paper
-from papertrial.papers.dalle.dvae import DVAE, perplexity
+from papertrial.papers.dalle.dvae import perplexity
 from papertrial.tasks._image_quality import Measures, draw, frechet
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -137,7 +137,7 @@ def use_of_codes(scale: str, seed: int, **settings: Any) -> Mapping[str, float]:
     class Followed(nn.Module):
         """The dVAE, with a look at the test pictures now and then."""
 
-        def __init__(self, inner: DVAE) -> None:
+        def __init__(self, inner: Any) -> None:
             super().__init__()
             self.inner, self.loss, self.views = inner, inner.loss, inner.views
 
@@ -149,6 +149,7 @@ def use_of_codes(scale: str, seed: int, **settings: Any) -> Mapping[str, float]:
                 found[f"at_{round(progress * steps)}"] = float(perplexity(counts.double()))
                 self.inner.train()
 
+    assert stage.rows is not None
     learn(Followed(stage.model), stage.rows(prepared.train), replace(optim, **stage.optim), steps, seed, device="cpu")
     found["error"] = float((model.decode(model.encode(test)).double() - test).square().mean()) / 255**2
     return found

@@ -55,7 +55,7 @@ class Trial:
     cpu_seconds: float
 
     @cached_property
-    def head(self) -> Mapping[str, np.ndarray]:
+    def head(self) -> dict[str, np.ndarray]:
         """What the task adds to the model to answer, such as a probe."""
         return self.task.finish(self.model, self.prepared, self.seed)
 

@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -157,7 +158,13 @@ def language_accuracy(scale: str, seed: int) -> dict[str, float]:
     prepared = registry.task("text_classification").prepare(Texts.from_strings(texts, labels, part=part), seed)
     judged, label = prepared.test["text"].texts(), prepared.test["label"]
     noise = {share: Ragged.of_texts(noisy(judged, share, seed)) for share in NOISE}
-    shape = {"width": size.width, "encoder_depth": size.depth, "heads": 4, "head_width": size.width // 4, "longest": 64}
+    shape: dict[str, Any] = {
+        "width": size.width,
+        "encoder_depth": size.depth,
+        "heads": 4,
+        "head_width": size.width // 4,
+        "longest": 64,
+    }
     shape |= {"hidden": 2 * size.width, "dropout": 0.0, "writes": False}
     configs = {"byt5": shape, "t5": {**shape, "vocabulary": size.vocabulary}}
     found = {}

@@ -69,7 +69,7 @@ def capacity_is_respected(scale: str, seed: int) -> tuple[bool, dict[str, float]
     wanted = torch.bincount(expert, minlength=6)
     kept = torch.zeros(len(x), dtype=torch.bool).index_fill(0, order, True)
     late = [bool(kept[expert == index][places:].any()) for index in range(6)]
-    measured = {"capacity": places, "most_taken": int(counts.max()), "most_wanted": int(wanted.max())}
+    measured: dict[str, float] = {"capacity": places, "most_taken": int(counts.max()), "most_wanted": int(wanted.max())}
     return torch.equal(counts, wanted.clamp_max(places)) and not any(late), measured
 
 

@@ -226,7 +226,8 @@ class Trainer(Protocol):
     task: the first that `Paper.tasks` names; it prepares data and judges models.
     """
 
-    task: Task
+    @property
+    def task(self) -> Task: ...
 
     def train(
         self,

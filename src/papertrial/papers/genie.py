@@ -165,7 +165,8 @@ def fit_mixture(
     stretch = np.ones(shape[0])
     for _ in range(_STEPS):
         weight = count[:, None] * mixture.components(*pairs)
-        a, b = _maximised(*pairs[..., None], weight, mixture.a, mixture.b, tolerance / 10)
+        ones, zeros = pairs[..., None]
+        a, b = _maximised(ones, zeros, weight, mixture.a, mixture.b, tolerance / 10)
         near = Mixture(weight.sum(axis=-2) / count.sum(), a, b)
         # DIFF: and as far again in the same direction, for as long as that is more likely: answers that scatter less than
         # those of equal raters have their optimum at infinity, where single steps take thousands

@@ -199,8 +199,8 @@ def adaptive_clip_(parameters: Iterable[Tensor], clip: float = 0.01, eps: float 
         p.grad.mul_(_factors(*norms, clip, eps))
     for (_, dtype), weights in vectors.items():
         gradients, wide = [p.grad for p in weights], torch.promote_types(dtype, torch.float32)
-        norms = (torch.stack(torch._foreach_norm(tensors, 2, wide)) for tensors in (weights, gradients))
-        torch._foreach_mul_(gradients, list(_factors(*norms, clip, eps).unbind()))
+        of_weights, of_gradients = (torch.stack(torch._foreach_norm(t, 2, wide)) for t in (weights, gradients))
+        torch._foreach_mul_(gradients, list(_factors(of_weights, of_gradients, clip, eps).unbind()))
 
 
 @dataclass(frozen=True)

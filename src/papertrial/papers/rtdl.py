@@ -216,7 +216,7 @@ class CompressedAttention(Attention):
         self.key_map = nn.Linear(tokens, kept, bias=False)
         self.value_map = nn.Linear(tokens, kept, bias=False) if sharing == "headwise" else None
 
-    def forward(self, query: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(self, query: Tensor, context: Tensor | None = None) -> Tensor:  # type: ignore[override]
         context = query if context is None else context
         value_map = self.key_map if self.value_map is None else self.value_map
         keys = self.key_map(self.key(context).transpose(1, 2)).transpose(1, 2)

@@ -382,7 +382,7 @@ class _Training:
     def _judge(self) -> float:
         """Validate the weights that would be kept; every process learns the main one's score."""
         with self.ema.loaded() if self.ema else contextlib.nullcontext(), self._seen():
-            score = from_main(self.accelerate, float(self.validate()) if self.main else 0.0)
+            score = from_main(self.accelerate, float(self.validate()) if self.main and self.validate else 0.0)
             better = math.isfinite(score) and (self.state.score is None or score > self.state.score)
             if better:
                 held = checkpoint.model_tensors(self.whole)

@@ -118,7 +118,7 @@ class Lars(torch.optim.Optimizer):
                     self._update(weights, group, adapted)
 
     def _update(self, weights: list[Tensor], group: dict[str, Any], adapted: bool) -> None:
-        steps = [weight.grad for weight in weights]
+        steps: Any = [weight.grad for weight in weights]
         if adapted:
             steps = torch._foreach_add(steps, weights, alpha=group["weight_decay"])
             size = torch.stack(torch._foreach_norm(weights))

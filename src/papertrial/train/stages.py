@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -81,7 +82,7 @@ def train_stages(
         part = budget.between(before, before + stage.share)
         before += stage.share
         own = Run(run.stage(place, stage.name))
-        processes.once(lambda folder=own.folder: folder.mkdir(parents=True, exist_ok=True))
+        processes.once(partial(own.folder.mkdir, parents=True, exist_ok=True))
         try:
             begun = time.monotonic()
             rows = rows_of(stage, split)

@@ -194,7 +194,8 @@ class Updates:
         self, batch: dict[str, Tensor], spans: list[tuple[int, int]], at: Moment
     ) -> tuple[Tensor, list[tuple[float, Mapping[str, Any]]]]:
         """Back-propagate the mean loss over the global batch, of which DDP and FSDP average what each process has."""
-        parts, loss = [], torch.zeros((), device=self.device)
+        parts: list[tuple[float, Mapping[str, Any]]] = []
+        loss = torch.zeros((), device=self.device)
         for left, (share, micro) in zip(reversed(range(len(spans))), self._micro(batch, spans, at), strict=True):
             if self.by_row is not None:
                 found = self._row_by_row(micro, share, at)

@@ -85,11 +85,11 @@ class CollapseWatch:
 
     def __init__(self, model: nn.Module, split: Split, device: torch.device, total: int) -> None:
         self.model = model
-        self.encoder = getattr(model, "encoder", None)
+        self.encoder: Any = getattr(model, "encoder", None)
         self.every = max(25, total // _CHECKS)
         self.state: dict[str, Any] = {"largest": 0.0, "low": 0, "since": 0, "noted": False}
         self.inputs = _inputs(model, split)
-        self.on = self.encoder is not None and bool(self.inputs)
+        self.on = callable(self.encoder) and bool(self.inputs)
         if self.on:
             rows = np.linspace(0, split.examples - 1, min(_PROBE, split.examples)).astype(np.int64)
             probe = to_tensors({name: split[name][rows] for name in self.inputs}, device)

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -242,7 +242,7 @@ def _literal(value: Any) -> str:
     return repr(value)
 
 
-def _config_text(cls: type, values: Mapping[str, Any], settings: list[Mapping[str, Any]]) -> str:
+def _config_text(cls: type, values: Mapping[str, Any], settings: Sequence[Mapping[str, Any]]) -> str:
     """The dataclass with the values of this run as defaults, each with its source as a comment."""
     found = source(cls.__module__)
     node: Any = found.definitions["Config"]

@@ -108,7 +108,7 @@ def fit_prepared(
         torch.manual_seed(seed)
         model = build_model(task, resolved, prepared)
         rows = task.training(model, prepared)
-        meter, stages = Meter(), {}
+        meter, stages = Meter(), dict[str, Any]()
         if not isinstance(model, Estimator):
             meter, stages = _train(task, model, rows, prepared, resolved, budget, run, request)
 

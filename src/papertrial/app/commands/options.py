@@ -98,7 +98,7 @@ Backbone = Annotated[
         show_default=False,
     ),
 ]
-Host = Annotated[
+TechniqueHost = Annotated[
     str | None,
     typer.Option(
         help="What a technique is tried on; its task suggests one when left out.",

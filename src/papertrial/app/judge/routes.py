@@ -52,7 +52,7 @@ def add_judge(site: Site, store: Store) -> None:
     site.menu.append(("Judgements", "/judge"))
     site.guard.public += ["/judge/enter/", "/judge/r/", "/judge/a/"]
     site.guard.limits["/judge/"] = _MOST
-    gets = {
+    gets: dict[str, Callable[..., Any]] = {
         "": pages.index,
         "/enter/{token}": pages.enter,
         "/{who}/{study}/start": pages.start,
@@ -63,7 +63,7 @@ def add_judge(site: Site, store: Store) -> None:
         "/a/{study}/results": pages.results,
         "/a/{study}/export.{kind}": pages.export,
     }
-    posts = {
+    posts: dict[str, Callable[..., Any]] = {
         "/r/{study}/{step}": pages.step,
         "/a/{study}/invite": pages.invite,
         "/a/{study}/rater/{rater}/{what}": pages.rater,

@@ -288,10 +288,10 @@ class DVAE(nn.Module):
         full = self.counted >= self.epoch
         self.counts[1] = torch.where(full, self.counts[0], self.counts[1])
         self.counts[0] *= ~full
-        self.counted *= ~full
+        self.counted.mul_(~full)
         ones = torch.ones_like(codes.flatten())
         self.counts[0] += all_sum(torch.zeros_like(self.counts[0]).scatter_add_(0, codes.flatten(), ones))
-        self.counted += all_sum(torch.full_like(self.counted, len(codes)))
+        self.counted.add_(all_sum(torch.full_like(self.counted, len(codes))))
 
     def figures(self) -> dict[str, Tensor]:
         """How many codes were in use over the last whole epoch, and their perplexity; over what was seen in the first."""

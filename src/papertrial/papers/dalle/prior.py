@@ -79,10 +79,10 @@ class SparseAttention(Attention):
     def forward(
         self, query: Tensor, context: Tensor | tuple[Tensor, Tensor] | None = None, view: View | None = None
     ) -> Tensor:
-        cached = isinstance(view, Remembered)
-        last = view.used if cached else query.shape[1]
+        remembered = view if isinstance(view, Remembered) else None
+        last = remembered.used if remembered else query.shape[1]
         sees = self.sees[last - query.shape[1] : last, :last]
-        return super().forward(query, context, replace(view, bias=sees) if cached else Within(sees))
+        return super().forward(query, context, replace(remembered, bias=sees) if remembered else Within(sees))
 
 
 class Prior(nn.Module):

@@ -168,7 +168,7 @@ class Double(nn.Module):
 class Block(nn.Sequential):
     """Layers in a row, of which ResBlocks are given the embedding."""
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # type: ignore[override]
         for layer in self:
             x = layer(x, embedding) if isinstance(layer, ResBlock) else layer(x)
         return x

@@ -95,7 +95,7 @@ class Size:
         return 4 * self.width
 
     def network(self) -> Decoder:
-        decoder = Decoder(Bytes(), dense_layout(self))
+        decoder: Any = Decoder(Bytes(), dense_layout(self))
         decoder.longest = self.longest
         return decoder
 
