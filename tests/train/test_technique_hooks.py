@@ -18,7 +18,7 @@ from papertrial.core.files import read_json
 from papertrial.core.recipe import Optim
 from papertrial.core.run import Run
 from papertrial.nn.ranks import mean_
-from papertrial.testing import in_ranks
+from papertrial.testing import bench, in_ranks
 from papertrial.train import checkpoint
 from papertrial.train.loop import train
 from papertrial.train.technique import Moment, Techniques, proofs
@@ -118,6 +118,20 @@ def test_without_a_bound_it_is_plain_training(tmp_path):
     close(start(tmp_path / "a", [Clip(bound=1e9)]), start(tmp_path / "b", []))
     logged = [[(row["loss"], row["size"]) for row in Run(tmp_path / name).history()] for name in "ab"]
     assert np.allclose(*logged, rtol=1e-12)
+
+
+def test_texts_of_different_length(tmp_path):
+    """Without a bound, a text model with padding and attention learns what it learns otherwise."""
+    b = bench("text_transformer")
+    models = [b.model(), b.model()]
+    for model, techniques in zip(models, ([Clip(bound=1e9)], []), strict=True):
+        folder = tmp_path / str(len(techniques))
+        optim = replace(SGD, batch=16, lr=0.1)
+        train(
+            model, b.rows(model), optim, Budget(steps=2), Run(folder), seed=3, progress=False, device="cpu",
+            techniques=techniques,
+        )  # fmt: skip
+    close(*models, 1e-5)
 
 
 def test_rows_of_a_step_may_be_any_number(tmp_path):

@@ -5,6 +5,9 @@ Everything that works token by token runs on either; `pack` and `unpack` go betw
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -12,8 +15,19 @@ from torch import Tensor
 
 #: a batch is packed when more than this share of its places is padding (bench/packing.py: it never cost time there)
 WORTH_PACKING = 0.05
+_only_padded: ContextVar[bool] = ContextVar("only_padded", default=False)
 #: rows are attended to together when the shortest has at least this share of the longest's tokens
 SIMILAR = 0.7
+
+
+@contextmanager
+def padded() -> Iterator[None]:
+    """Nothing is packed for a while, as where `torch.func.vmap` maps a function over rows."""
+    token = _only_padded.set(True)
+    try:
+        yield
+    finally:
+        _only_padded.reset(token)
 
 
 @dataclass(frozen=True)
@@ -94,11 +108,11 @@ def rows_of(valid: Tensor, packed: bool | None = None) -> Rows:
     """How to lay out a batch whose tokens are where `valid` (bool (B, N)) says; every row needs one.
 
     packed: None packs where that is worth it, which asks for the lengths and so waits for the device. A traced program
-    (torch.compile, torch.export) is always padded: its shapes must not depend on values.
+    (torch.compile, torch.export) is always padded, and so is all within `padded()`: shapes must not depend on values there.
     """
     rows, longest = valid.shape
     at = torch.arange(longest, device=valid.device)
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or _only_padded.get():
         return Padded(valid, at)
     lengths = valid.sum(1).tolist()
     total = sum(lengths)

@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from papertrial.core.errors import Declined
 from papertrial.nn.modes import evaluating
+from papertrial.nn.packing import padded
 
 _ROOM = 1 << 26  # numbers that the gradients of one piece may hold
 
@@ -60,7 +62,8 @@ class RowGradients:
 
         detached = {name: p.detach() for name, p in parameters.items()}
         try:
-            return vmap(grad(loss, has_aux=True), in_dims=(None, 0), randomness="different")(detached, batch)
+            with padded(), sdpa_kernel(SDPBackend.MATH):  # the others are not mapped, but called row by row
+                return vmap(grad(loss, has_aux=True), in_dims=(None, 0), randomness="different")(detached, batch)
         except (RuntimeError, NotImplementedError) as error:
             first = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise Declined(
