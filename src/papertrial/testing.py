@@ -30,6 +30,7 @@ from papertrial.core import registry
 from papertrial.core.budget import Budget
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.files import to_json
+from papertrial.core.offers import offers
 from papertrial.core.paper import Report
 from papertrial.core.recipe import resolve
 from papertrial.core.registry import Method
@@ -100,7 +101,7 @@ class Bench:
         rows = self.rows(model)
         rows = collected(rows, model, self.resolved().optim, 0) if is_source(rows) else rows
         batch = to_tensors(rows.take(slice(0, _ROWS)), torch.device("cpu"))
-        views = getattr(model, "views", None)
+        views = offers(model).views
         return views(batch, Draw(0, 0, _ROWS, 0, _ROWS, torch.device("cpu"))) if views else batch
 
     @cached_property
@@ -235,7 +236,7 @@ def learns(b: Bench) -> None:
     floor, model, outcome = registry.method(b.task.floors[-1]), b.model(), b.trained
     losses = [row["loss"] for row in Run(outcome.folder).history() if "loss" in row]
     with _folder() as folder:
-        if isinstance(model, nn.Module) and hasattr(model, "draw"):
+        if isinstance(model, nn.Module) and offers(model).draw:
             name, trivial = "untrained", b.run(folder / "untrained", budget=Budget(steps=0))
         else:
             name = "trivial predictor's"
@@ -244,7 +245,7 @@ def learns(b: Bench) -> None:
     ours, least = outcome.metrics[metric], trivial.metrics[metric]
     if b.method.id != floor.id:
         assert (ours > least) == higher, f"{metric} is {ours:.3f}, {name} {least:.3f}"
-    if len(losses) > 1 and not hasattr(model, "losses"):
+    if len(losses) > 1 and offers(model).losses is None:
         assert losses[-1] < losses[0], f"the loss went from {losses[0]:.4f} to {losses[-1]:.4f}"
 
 
@@ -345,7 +346,7 @@ def directional_derivative(b: Bench) -> None:
             if parameter.requires_grad:
                 parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
     _loss(model, batch).backward()
-    if not hasattr(model, "losses"):
+    if offers(model).losses is None:
         _compare_slopes(model, lambda: _loss(model, batch), generator)
         return
     for player in model.losses(batch):
@@ -471,7 +472,7 @@ def _gradient(b: Bench, rank: int = 0, world: int = 1) -> dict[str, np.ndarray]:
     rows = b.task.training(model, b.prepared).take(slice(rank * count, (rank + 1) * count))
     batch = to_tensors(rows, torch.device("cpu"))
     batch = {key: tensor.double() if tensor.is_floating_point() else tensor for key, tensor in batch.items()}
-    views = getattr(model, "views", None)
+    views = offers(model).views
     if views:
         batch = views(batch, Draw(0, 0, _ROWS, rank * count, count, torch.device("cpu")))
     generator = torch.Generator().manual_seed(0)

@@ -22,6 +22,7 @@ from papertrial.core import registry
 from papertrial.core.budget import Budget
 from papertrial.core.errors import Declined
 from papertrial.core.facts import Facts
+from papertrial.core.offers import offers
 from papertrial.core.recipe import Optim, resolve
 from papertrial.core.run import Run
 from papertrial.core.task import Prepared, Split, Task
@@ -127,7 +128,7 @@ def learn(
     begun = time.process_time()
     with tempfile.TemporaryDirectory(prefix="papertrial-claim-") as folder:
         run, budget = Run(folder), Budget(steps=steps)
-        if hasattr(model, "stages"):
+        if offers(model).stages:
             train_stages(model, rows, optim, budget, run, seed=seed, progress=False, techniques=techniques)
         else:
             train(

@@ -58,6 +58,7 @@ class Offers:
     after_step(progress): once the optimiser has moved the weights; progress is the share of the training that is done.
     parameter_groups(optim): the parameters as optimisers take them.  no_decay() -> names of parameters without weight decay.
     stages() -> `Stage`s: a system of several trainings.
+    row_source(rows) -> object with `collect` and `every`: learns from rows collected anew between steps (train/sources.py).
     losses: of a game, `losses(batch) -> {part: loss}`, the parameters of the submodule of that name descend its own loss
     alone; of a backbone that writes, `losses(source, target) -> (B, M)` nats.
     figures() -> {name: number}: numbers to log beside the loss, or to show beside the scores.
@@ -97,6 +98,7 @@ class Offers:
     parameter_groups: Method | None = _member(_METHOD)
     no_decay: Method | None = _member(_METHOD)
     stages: Method | None = _member(_METHOD)
+    row_source: Method | None = _member(_METHOD)
     losses: Method | None = _member(_METHOD)
     figures: Method | None = _member(_METHOD)
     inputs: tuple[str, ...] = _member(_NAMES, ())

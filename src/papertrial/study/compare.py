@@ -20,6 +20,7 @@ from papertrial.core import registry
 from papertrial.core.budget import Budget, Energy, duration
 from papertrial.core.errors import DataError, Declined, PapertrialError, TrainingStopped
 from papertrial.core.files import read_json, to_json, write_json
+from papertrial.core.offers import task_offers
 from papertrial.core.request import Request
 from papertrial.core.stats import CANNOT_TELL, HELPS, Verdict, verdicts
 from papertrial.core.wording import counted, several
@@ -167,7 +168,7 @@ def compare(
             with suppress(PapertrialError):  # where none fits, `entrants_of` says why they cannot take part
                 chosen = choose_task(opened, key)
                 break
-    without_labels = getattr(chosen, "judged_without_labels", False)
+    without_labels = task_offers(chosen).judged_without_labels
     if opened.look().numbers.get("labelled") == 0 and not without_labels:
         raise DataError(
             f"{opened.name} has no labels, so nothing can be compared on it", "papertrial fit learns without them"

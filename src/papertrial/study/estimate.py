@@ -22,6 +22,7 @@ import numpy as np
 from papertrial.core import registry
 from papertrial.core.budget import Budget, Energy, duration, size_in_words
 from papertrial.core.errors import Declined, PapertrialError
+from papertrial.core.offers import offers, task_offers
 from papertrial.core.recipe import Optim
 from papertrial.core.request import Request
 from papertrial.core.run import Run
@@ -246,7 +247,7 @@ def run_cost(
             found = _trial(model, rows, prepared, spending, run, seed)
         elif 0 in (spending.steps, spending.samples, spending.seconds):
             found = _nothing(model)
-        elif hasattr(model, "stages"):
+        elif offers(model).stages:
             found = _staged_cost(resolved, model, rows, spending, run, seed)
         else:
             early = validation(task, model, prepared, resolved.optim)
@@ -432,7 +433,7 @@ def _trial(model: Any, rows: Split, prepared: Prepared, budget: Budget, run: Run
     with EnergyMeter() as meter:
         seconds, _ = _timed(lambda: model.fit(rows, prepared.valid, prepared.facts, Budget(trials=1), seed, run))
         energy = meter.read()
-    trials = trials_within(budget, seconds, model.most_trials(budget) if hasattr(model, "most_trials") else None)
+    trials = trials_within(budget, seconds, most(budget) if (most := offers(model).most_trials) else None)
     training = seconds * trials if budget.seconds is None else min(seconds * trials, max(seconds, budget.seconds))
     return {
         "parameters": 0,
@@ -504,7 +505,7 @@ def _judging(task: Task, model: Any, prepared: Prepared, seed: int) -> float:
         task.extra_scores(model, replace(prepared, train=train, test=test), seed)
 
     judged = prepared.valid.examples + prepared.test.examples
-    bank = min(prepared.train.examples, getattr(task, "bank", prepared.train.examples))
+    bank = int(min(task_offers(task).bank, prepared.train.examples))
     looked_at = bank + prepared.test.examples
     seconds = tried(len(labelled), finish)
     return seconds + tried(judged, answer) + (tried(looked_at, extra) if prepared.test.examples else 0.0)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from papertrial.core.budget import Budget, Energy, Meter, duration
 from papertrial.core.errors import PapertrialError, TrainingStopped
 from papertrial.core.files import read_json, write_json
+from papertrial.core.offers import offers
 from papertrial.core.recipe import Optim
 from papertrial.core.run import Run
 from papertrial.core.task import Split
@@ -414,7 +415,7 @@ class _Training:
                 "there is one process, so nothing can be split over several",
                 "start it with torchrun --nproc-per-node N -m papertrial ..., or leave --shard out",
             )
-        if techniques or hasattr(self.whole, "after_step"):
+        if techniques or offers(self.whole).after_step:
             raise PapertrialError(
                 "weights that a method changes beside its gradients cannot be split over processes",
                 "leave --shard out",

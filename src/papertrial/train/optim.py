@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from papertrial.core.errors import PapertrialError, did_you_mean
+from papertrial.core.offers import offers
 from papertrial.core.recipe import Optim
 
 _OPTIMIZERS = ("adamw", "sgd", "lars", "adafactor")
@@ -38,16 +39,17 @@ def parameter_groups(model: nn.Module, optim: Optim) -> list[dict[str, Any]]:
     Raises ValueError when the model's own groups leave a trainable parameter out, or hold one twice.
     """
     named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    if hasattr(model, "parameter_groups"):
-        groups = [dict(group) for group in model.parameter_groups(optim)]
+    held = offers(model)
+    if held.parameter_groups:
+        groups = [dict(group) for group in held.parameter_groups(optim)]
         for group in groups:
             group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
-        held = [id(parameter) for group in groups for parameter in group["params"]]
-        missing = [name for name, parameter in named.items() if id(parameter) not in held]
-        if missing or len(set(held)) < len(held):
+        ids = [id(parameter) for group in groups for parameter in group["params"]]
+        missing = [name for name, parameter in named.items() if id(parameter) not in ids]
+        if missing or len(set(ids)) < len(ids):
             raise ValueError(f"parameter_groups leaves out {missing}" if missing else "parameter_groups repeats some")
     else:
-        exempt = model.no_decay() if hasattr(model, "no_decay") else set()
+        exempt = held.no_decay() if held.no_decay else set()
         plain = {name: parameter.ndim <= 1 or name in exempt for name, parameter in named.items()}
         groups = [
             {"params": [named[name] for name in named if not plain[name]], "weight_decay": optim.weight_decay},

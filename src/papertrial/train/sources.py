@@ -21,6 +21,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from papertrial.core.offers import offers
 from papertrial.core.recipe import Optim
 from papertrial.core.task import Ragged, Split
 from papertrial.nn.modes import evaluating
@@ -35,7 +36,8 @@ def is_source(rows: Any) -> bool:
 
 def learnt_from(model: Any, rows: Split) -> Any:
     """What `model` learns from: a source where it makes one of its rows (`row_source(rows)`), else the rows."""
-    return model.row_source(rows) if hasattr(model, "row_source") else rows
+    make = offers(model).row_source
+    return make(rows) if make else rows
 
 
 class Rounds:

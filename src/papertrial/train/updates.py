@@ -17,6 +17,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from papertrial.core.errors import PapertrialError, TrainingStopped
+from papertrial.core.offers import offers
 from papertrial.core.recipe import Optim
 from papertrial.core.task import Split
 from papertrial.nn.batches import Batches, to_tensors
@@ -101,6 +102,8 @@ class Updates:
             share_statistics(model)
         model.train()
         self.model = model
+        held = offers(model)
+        self.views, self.after_step = held.views, held.after_step
         objective = _Objective(model, self.techniques)
         self.by_row = RowGradients(objective) if self.techniques.per_example else None
         self.compiled = compile_(objective) if optim.compile else []
@@ -166,8 +169,8 @@ class Updates:
             nn.utils.clip_grads_with_norm_(self.trained, self.optim.clip, split_norm)
         self.optimizer.step()
         self.techniques.call("after_step", self.model, at)
-        if hasattr(self.model, "after_step"):
-            self.model.after_step((step + 1) / total)
+        if self.after_step:
+            self.after_step((step + 1) / total)
         if self.ema is not None:
             self.ema.update(step + 1)
         return Update(loss, norm, parts, waited)
@@ -262,13 +265,13 @@ class Updates:
         return dict(zip(values, means.tolist(), strict=True))
 
     def _views(self, batch: dict[str, Tensor], step: int, first: int, count: int) -> dict[str, Any]:
-        if not hasattr(self.model, "views"):
+        if self.views is None:
             return batch
         from papertrial.nn.views import Draw
 
         with torch.no_grad():
             total = max(self.batches.total, first + count)
-            return self.model.views(batch, Draw(self.seed, step, total, first, count, self.device))
+            return self.views(batch, Draw(self.seed, step, total, first, count, self.device))
 
     @contextlib.contextmanager
     def _compiling(self) -> Any:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from papertrial.core.errors import TrainingStopped
+from papertrial.core.offers import offers
 from papertrial.core.task import Split
 from papertrial.nn.batches import to_tensors
 from papertrial.nn.heads import Supervised
@@ -85,7 +86,7 @@ class CollapseWatch:
 
     def __init__(self, model: nn.Module, split: Split, device: torch.device, total: int) -> None:
         self.model = model
-        self.encoder: Any = getattr(model, "encoder", None)
+        self.encoder = offers(model).encoder
         self.every = max(25, total // _CHECKS)
         self.state: dict[str, Any] = {"largest": 0.0, "low": 0, "since": 0, "noted": False}
         self.inputs = _inputs(model, split)
@@ -155,7 +156,7 @@ def effective_rank(features: Tensor) -> float:
 
 
 def _inputs(model: nn.Module, split: Split) -> tuple[str, ...]:
-    named = tuple(getattr(model, "inputs", ()))
+    named = offers(model).inputs
     if not named:
         named = ("image",) if "image" in split else tuple(name for name in ("numeric", "categorical") if name in split)
     return named if all(name in split for name in named) else ()

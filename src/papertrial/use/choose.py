@@ -34,7 +34,7 @@ def choose_task(data: Any, name: str | None = None) -> Task:
         """First where methods can be judged, and what the data were made for; labels are there to be predicted, and captions,
         where there are no labels, to be drawn from."""
         leaves = _leaves_captions(task, look)
-        unlabelled = getattr(task, "judged_without_labels", False)
+        unlabelled = task_offers(task).judged_without_labels
         drawn = look.numbers.get("captions") and not look.numbers["labelled"] and not leaves
         return not said[task.name].judges, task.kind != look.kind, unlabelled and not drawn, leaves
 
@@ -50,7 +50,7 @@ def choose_task(data: Any, name: str | None = None) -> Task:
 
 def _leaves_captions(task: Task, look: Any) -> bool:
     """Whether the data have captions and the task asks for none, or the other way round."""
-    return getattr(task, "captions", False) != bool(look.numbers.get("captions"))
+    return task_offers(task).captions != bool(look.numbers.get("captions"))
 
 
 def task_for(method: Method, data: Any, name: str | None = None) -> Task:

@@ -18,6 +18,7 @@ from papertrial.core import registry
 from papertrial.core.budget import Budget, Meter
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.files import read_json, write_json, write_with
+from papertrial.core.offers import offers, task_offers
 from papertrial.core.recipe import Optim
 from papertrial.core.registry import Method
 from papertrial.core.request import Request
@@ -121,8 +122,8 @@ def fit_prepared(
                 result["stages"] = stages
             per_example, sheets = result.pop("per_example"), result.pop("sheets")
             save_weights(run, model, head)
-            if hasattr(task, "keep"):
-                task.keep(prepared.state, run.folder)
+            if keep := task_offers(task).keep:
+                keep(prepared.state, run.folder)
             for name, sheet in sheets.items():
                 write_picture(run.path(name), sheet)
             write_with(run.path("per_example.npy"), lambda temporary: _save_array(temporary, per_example))
@@ -272,7 +273,7 @@ def _train(
     how: dict[str, Any] = {
         "seed": request.seed, "progress": request.progress, "techniques": techniques, "sharded": request.shard,
     }  # fmt: skip
-    if hasattr(model, "stages"):
+    if offers(model).stages:
         return train_stages(model, rows, resolved.optim, budget, run, **how)
     early = validation(task, model, prepared, resolved.optim)
     return train(model, learnt_from(model, rows), resolved.optim, budget, run, validate=early, **how), {}
@@ -310,7 +311,7 @@ def _judge(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepar
             "intervals": scores.intervals,
             "answers": _answers(outputs, prepared.test, prepared.state),
             "per_example": np.asarray(scores.per_example, dtype=np.float64),
-            "sheets": task.sheets(outputs, prepared.test) if hasattr(task, "sheets") else {},
+            "sheets": sheets(outputs, prepared.test) if (sheets := task_offers(task).sheets) else {},
         }
         result["extra"] = task.extra_scores(model, prepared, seed)
     return result

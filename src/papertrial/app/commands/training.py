@@ -33,6 +33,7 @@ from papertrial.app.commands.options import (
 from papertrial.core import registry
 from papertrial.core.budget import Energy, duration, size_in_words
 from papertrial.core.errors import Declined, PapertrialError
+from papertrial.core.offers import offers
 from papertrial.core.recipe import Setting
 from papertrial.train import processes
 
@@ -170,14 +171,14 @@ def _writes(artifact: Any) -> str:
     from papertrial.use.generate import writer
 
     try:
-        return "answers" if hasattr(writer(artifact), "encode") else "on"
+        return "answers" if offers(writer(artifact)).encode else "on"
     except Declined:
         return ""
 
 
 def _uses(artifact: Any, folder: str) -> str:
     """What a trained model is for, as commands."""
-    if hasattr(artifact.model, "draw"):
+    if offers(artifact.model).draw:
         return f"papertrial generate {folder}    papertrial evaluate {folder} DATA"
     writes = _writes(artifact)
     if not writes:
@@ -188,7 +189,7 @@ def _uses(artifact: Any, folder: str) -> str:
 
 def _export(artifact: Any, folder: str) -> str:
     """The command that takes a network away, where it turns inputs into answers."""
-    network = hasattr(artifact.model, "state_dict") and not hasattr(artifact.model, "draw")
+    network = hasattr(artifact.model, "state_dict") and not offers(artifact.model).draw
     network = network and _writes(artifact) != "answers"
     return f"    papertrial export {folder} --to onnx" if network else ""
 

@@ -11,6 +11,7 @@ import typer
 from papertrial.app import printing
 from papertrial.app.commands.options import Json, Quiet, RunFolder, out_option, seed_option
 from papertrial.core.errors import Declined, PapertrialError
+from papertrial.core.offers import offers
 from papertrial.core.wording import counted
 
 
@@ -173,7 +174,7 @@ def generate(
     from papertrial.use.generate import writer
 
     artifact = Artifact.load(run)
-    drawing = hasattr(artifact.model, "draw")
+    drawing = offers(artifact.model).draw is not None
     _only_for(context, artifact, _OF_TEXTS if drawing else _OF_PICTURES)
     if drawing:
         _draw(
@@ -183,7 +184,7 @@ def generate(
         )  # fmt: skip
         return
     prompts, samples = _prompts(prompt or [], file, stdin), samples or 1
-    answers = hasattr(writer(artifact), "encode")
+    answers = offers(writer(artifact)).encode is not None
     heads = [
         (f"--- {place * samples + sample + 1} of {len(prompts) * samples}\n" if len(prompts) * samples > 1 else "")
         + ("" if answers else text)
