@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from costs import paper_of, processor_seconds
 
 
