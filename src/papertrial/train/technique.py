@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.files import read_json, write_json
+from papertrial.core.offers import offers
 from papertrial.core.run import Run
 
 #: file of a run with what was trained and what was not
@@ -119,8 +120,8 @@ def attach(model: nn.Module, techniques: Sequence[Any]) -> None:
 
 def _input_embeddings(model: nn.Module) -> tuple[nn.Module, str]:
     """Where the table stands that turns ids into vectors: the first one of the encoder."""
-    encoder = getattr(model, "encoder", model)
-    for parent in encoder.modules() if hasattr(encoder, "tokeniser") else ():
+    encoder = offers(model).encoder or model
+    for parent in encoder.modules() if offers(encoder).tokeniser else ():
         for name, child in parent.named_children():
             if isinstance(child, nn.Embedding):
                 return parent, name
