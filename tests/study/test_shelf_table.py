@@ -76,3 +76,12 @@ def test_a_paper_without_tasks_says_how_it_is_used():
     assert shelf_table.use(paper(kind="analysis")) == "`papertrial measure p`"
     assert shelf_table.use(paper(techniques=("agc",))) == "`--technique agc`"
     assert shelf_table.use(paper()) == "none"
+
+
+def test_the_command_writes_the_table(papertrial, tmp_path):
+    (tmp_path / "README.md").write_text(f"{shelf_table.START}\n{shelf_table.END}\n")
+    code, _, said = papertrial(
+        "check", "barlow_twins", "--kind", "identity", "--evidence", "e", "--readme", "README.md"
+    )
+    assert code == 0, said
+    assert "| [1 holds, 4 not run](" in (tmp_path / "README.md").read_text()

@@ -31,6 +31,13 @@ SMALLER = (
     (r"^(papertrial compare .*--budget )2steps(.*)", r"\g<1>0.3s\2"),  # steps bind no baseline that tunes itself
     (r"^(papertrial (?:fit|compare) (?!.*--quiet)(?!.*--help).*)", r"\1 --quiet"),
 )  # fmt: skip
+#: what docstrings tell to try and what cannot run in the tests, with the reason; its options are checked all the same
+NOT_HERE = {
+    r"\bhf:": "fetches from a hub",
+    r"^papertrial rasp$": "a prompt that waits for what is typed",
+    r"FILE\.rasp|_folder/|noto-emoji": "a stand-in for data of the reader",
+    r"runs/(?:dalle|guided_diffusion-photos|vit-photos)\b(?!.*--data)": "uses a run that the reader has",
+}
 _MARK = re.compile(r"<!-- block: (slow|exact|measured|not run: (.+?)) -->$")
 _FENCE = re.compile(r"^( *)```(\w*)\s*$")
 
