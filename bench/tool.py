@@ -275,8 +275,8 @@ class Bench:
 
         import papertrial as pt
         from papertrial.core.task import Ragged, Split
-        from papertrial.nn.batches import Batches
         from papertrial.data.images import Images
+        from papertrial.nn.batches import Batches
 
         os.environ["PAPERTRIAL_CACHE"] = str(self.cache)
         root, steps = images(self.folder, self.images), 40
