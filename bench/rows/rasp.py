@@ -10,7 +10,8 @@ import random
 from typing import Any
 
 from bench.harness import Case, Race, Side
-from papertrial.papers.rasp import KNOWN, program
+from papertrial.claims.rasp import KNOWN
+from papertrial.papers.rasp import program
 from papertrial.papers.rasp.graph import COMPARE, Node
 from papertrial.papers.rasp.run import Run
 

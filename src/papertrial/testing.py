@@ -205,7 +205,7 @@ def page(b: Bench) -> None:
             else [t.id for t in getattr(node, "targets", [getattr(node, "target", None)]) if isinstance(t, ast.Name)]
         )
         places += [order[name] for name in names if name in order]
-    assert places == sorted(places), "the order is PAPER, Config, functions, modules, build, variants, recipes, claims"
+    assert places == sorted(places), "the order is PAPER, Config, functions, modules, build, variants, recipes"
 
 
 def recipes(b: Bench) -> None:

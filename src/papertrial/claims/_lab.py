@@ -128,12 +128,11 @@ def learn(
     begun = time.process_time()
     with tempfile.TemporaryDirectory(prefix="papertrial-claim-") as folder:
         run, budget = Run(folder), Budget(steps=steps)
+        words: dict[str, Any] = {"seed": seed, "progress": False, "techniques": techniques}
         if offers(model).stages:
-            train_stages(model, rows, optim, budget, run, seed=seed, progress=False, techniques=techniques)
+            train_stages(model, rows, optim, budget, run, **words)
         else:
-            train(
-                model, rows, optim, budget, run, seed=seed, progress=False, techniques=techniques, device=device
-            )  # fmt: skip
+            train(model, rows, optim, budget, run, device=device, **words)
     return time.process_time() - begun
 
 
