@@ -38,7 +38,7 @@ def short_form_is_exact(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
 
 
 @claim(
-    "Scaling and shifting any coordinate of either embedding leaves the loss as it is.", where="eq. 2", kind="property"
+    "Scaling or shifting any coordinate of either embedding leaves the loss unchanged.", where="eq. 2", kind="property"
 )
 def blind_to_scale_and_shift(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     za_BD, zb_BD = _embeddings(seed, 64, 24)
@@ -108,7 +108,7 @@ def wider_projectors_are_better(scale: str, seed: int) -> tuple[bool, dict[str, 
 
 
 @claim(
-    "Small batches do: a batch of 64 stays within three points of one of 256 after as many samples.",
+    "Small batches are enough: after as many samples, a batch of 64 stays within three points of one of 256.",
     where="fig. 2, there on ImageNet, here on MNIST",
     kind="trend",
     cost={"tiny": "10 s cpu", "base": "2 min cpu"},

@@ -50,8 +50,8 @@ def _characters(rng: np.random.Generator, size: int) -> list[int]:
 
 
 @claim(
-    "Source and target together hold all of the text; 15 % of the bytes are hidden, in spans of 20 on average; 1024 bytes of "
-    "source come with 189 of target.",
+    "Source and target together hold the whole text; 15 % of the bytes are hidden, in spans of 20 on average; "
+    "1024 bytes of source come with 189 of target.",
     where="sec. 3.1 and 3.2",
     kind="property",
 )
@@ -190,8 +190,8 @@ def _by_noise(measured: Measured) -> Figure:
 
 
 @claim(
-    "Noise in the characters costs a model of bytes at most three quarters of the accuracy that it costs one of subwords, "
-    "from none to 40 %.",
+    "Up to 40 % noise in the characters costs a byte model at most three quarters of the accuracy it costs a "
+    "subword model.",
     where="sec. 5.1",
     kind="trend",
     cost={"base": "2 CPU minutes a seed"},
@@ -207,8 +207,8 @@ def noise_costs_bytes_less(scale: str, seed: int) -> tuple[bool, dict[str, float
 
 
 @claim(
-    "On clean text a model of bytes is as good as one of subwords, within two points. (The authors say so of models that "
-    "were pre-trained; here both are trained from scratch, for as many steps.)",
+    "On clean text a byte model is as good as a subword model, within two points. (The authors say so of "
+    "pre-trained models; here both are trained from scratch, for as many steps.)",
     where="sec. 4",
     kind="trend",
     cost={"base": "2 CPU minutes a seed"},

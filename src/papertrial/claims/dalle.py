@@ -37,7 +37,8 @@ def _random(seed: int, *shape: int) -> Tensor:
 
 
 @claim(
-    "The logit-Laplace density integrates to one over pixels from 0 to 1, and to the Laplace distribution of the logit over any part.",
+    "The logit-Laplace density integrates to one over pixels from 0 to 1, and to the Laplace distribution of the "
+    "logit over any part.",
     where="eq. 2",
     kind="property",
 )
@@ -69,7 +70,7 @@ def relaxation_becomes_one_hot(scale: str, seed: int) -> tuple[bool, dict[str, f
     return rising and measured["largest_at_0.000976562"] > 0.99 and bool(same.all()), measured
 
 
-@claim("The KL of equally probable codes is 0, and that of a sure code ln V.", where="sec. 2.1", kind="identity")
+@claim("The KL is 0 for equally probable codes and ln V for a certain one.", where="sec. 2.1", kind="identity")
 def kl_of_uniform_is_zero(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     level = 10 * _random(seed, 1)
     sure = F.one_hot(torch.tensor([[[seed % 12]]]), 12).movedim(-1, 1) * 1e4
@@ -81,8 +82,8 @@ def kl_of_uniform_is_zero(scale: str, seed: int) -> tuple[bool, dict[str, float]
 
 
 @claim(
-    "Layers see what figure 11 draws: a row attends to the place above and all since, a column to the places above, the last layer "
-    "to a neighbourhood, and all of them to the whole text.",
+    "Layers attend as in figure 11: row layers to the place above and all places since, column layers to the "
+    "places above, the last layer to a neighbourhood, and all of them to the whole text.",
     where="appendix B.1 and fig. 11",
     kind="property",
 )
@@ -110,7 +111,7 @@ def _small_prior(seed: int) -> tuple[Prior, Tensor, Tensor]:
 
 
 @claim(
-    "Writing with a cache gives the codes that reading everything anew gives.",
+    "Writing with a cache gives the same codes as reading everything anew.",
     where="sec. 2.2, sampling",
     kind="identity",
 )
@@ -123,8 +124,7 @@ def cached_is_uncached(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
 
 
 @claim(
-    "Words are never predicted in the place of a code, nor codes in the place of a word: what stands in the one vocabulary "
-    "moves no logit of the other's places but through what is read.",
+    "A word is never predicted where a code belongs, nor a code where a word belongs.",
     where="sec. 2.2",
     kind="property",
 )
@@ -140,7 +140,7 @@ def vocabularies_are_apart(scale: str, seed: int) -> tuple[bool, dict[str, float
     return to_code is None and to_word is None and 0 <= measured["drawn_least"] <= measured["drawn_most"] < 12, measured
 
 
-@claim("The nets have as many weights as those that the authors published.", where="authors' code", kind="identity")
+@claim("The networks have as many weights as the published ones.", where="authors' code", kind="identity")
 def as_large_as_published(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     return sizes(PUBLISHED, lambda name: [Encoder() if name == "encoder" else Decoder()], unit=1)
 

@@ -46,7 +46,7 @@ def schedules_end_where_they_should(scale: str, seed: int) -> tuple[bool, dict[s
 
 
 @claim(
-    "All steps of the chain, respaced, are the chain; fewer keep the noise of each and what the network is told of it.",
+    "Respaced to all its steps, the chain is unchanged; with fewer steps, each keeps its noise level and the step number that the network is told.",
     where="2102.09672, sec. 4",
     kind="identity",
 )
@@ -136,7 +136,7 @@ def guidance_is_bayes_rule(scale: str, seed: int) -> tuple[bool, dict[str, float
 
 
 @claim(
-    "Without guidance the walk is that of the unguided model, bit for bit, whatever class is asked for.",
+    "Without guidance the sampler is that of the unguided model, bit for bit, whatever class is asked for.",
     where="algorithms 1 and 2",
     kind="property",
 )
@@ -180,7 +180,7 @@ def _distances(measured: Measured) -> Figure:
 
 
 @claim(
-    "A larger scale of guidance gives more images of the class that was asked for, and covers fewer of the real ones.",
+    "A larger guidance scale gives more images of the class that was asked for, and covers fewer of the real ones.",
     where="fig. 4, there on ImageNet 128, here on MNIST at 16 x 16 (digits at 8 x 8 where it is not at hand)",
     kind="trend",
     cost={"tiny": "10 s cpu", "base": "8 min cpu, shared with the next two"},
@@ -196,7 +196,7 @@ def guidance_trades_variety_for_fidelity(scale: str, seed: int) -> tuple[bool, d
 
 
 @claim(
-    "At its best scale guidance brings the drawn images nearer to the real ones than none does.",
+    "At its best scale guidance brings the drawn images nearer to the real ones than no guidance does.",
     where="table 4, there on ImageNet 256; the scale is chosen on validation images",
     kind="trend",
     cost={"tiny": "10 s cpu", "base": "8 min cpu, shared"},

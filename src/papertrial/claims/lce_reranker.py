@@ -25,7 +25,7 @@ _LOSSES = {"lce": paper.lce, "bce": paper.bce}
 
 
 @claim(
-    "Adding a number of its own to the scores of each group leaves LCE as it is; the pointwise loss changes.",
+    "Adding a constant to the scores of a group leaves LCE unchanged; the pointwise loss changes.",
     where="eq. 4",
     kind="identity",
 )
@@ -136,7 +136,7 @@ _DATA = "there MS MARCO and BERT, here XQuAD's sentences and kernel pooling"
 
 
 @claim(
-    "The contrastive loss gives a better order than the pointwise one at equal pairs seen, by a point of MRR@10.",
+    "After as many pairs, the contrastive loss ranks better than the pointwise one, by a point of MRR@10.",
     where=f"table 2, {_DATA}",
     kind="trend",
     cost={"tiny": "5 s cpu", "base": "15 s cpu"},
@@ -148,7 +148,7 @@ def groups_beat_pairs(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
 
 
 @claim(
-    "The reranker puts the first stage's documents into a better order than BM25, by a point of MRR@10.",
+    "The reranker orders the first stage's documents better than BM25 does, by a point of MRR@10.",
     where=f"table 1, {_DATA}",
     kind="trend",
     cost={"tiny": "5 s cpu", "base": "10 s cpu"},

@@ -120,7 +120,7 @@ def skip_connections_keep_rank(scale: str, seed: int) -> tuple[bool, dict[str, f
     return held, last | _by_layer("with_skip", curves["with_skip"]) | _by_layer("without", curves["without"])
 
 
-@claim("Layer normalisation does not help against the loss of rank.", where="sec. 3", kind="property")
+@claim("Layer normalisation does not prevent the loss of rank.", where="sec. 3", kind="property")
 def layer_norm_does_not_help(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     curve = _residuals(seed, 6, norm=True)
     rate = paper.growth(curve, 1e-14) or 0.0
@@ -183,7 +183,7 @@ def _trained(measured: Measured) -> Figure:
 
 
 @claim(
-    "A trained Transformer collapses, too, when its skip connections are cut, and does not while it has them.",
+    "A trained Transformer also collapses once its skip connections are cut, but not while it has them.",
     where="fig. 2, there pre-trained BERT, Albert and XLNet, here a Vision Transformer on digits",
     kind="trend",
     cost={"tiny": "10 seconds a seed", "base": "40 seconds a seed"},

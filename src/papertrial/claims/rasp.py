@@ -91,7 +91,7 @@ def _balanced(letters: str, length: int, draw: random.Random) -> str:
 
 
 @claim(
-    "Each of the eight programs solves its task, on every one of 1,000 random strings (100 at the scale tiny).",
+    "Each of the eight programs solves its task on every one of 1,000 random strings (100 at tiny scale).",
     where="authors' code, paper_examples.rasp",
     kind="property",
     cost={"tiny": "1 s cpu"},
@@ -164,7 +164,7 @@ def _trained(name: str, scale: str, seed: int, enough: float) -> tuple[bool, dic
 
 
 @claim(
-    "Trained, two layers and one head reverse (99 % of values and more right), and do better than one layer.",
+    "Trained, two layers with one head reverse a string (at least 99 % of values right), and do better than one layer.",
     where="sec. 5",
     kind="trend",
     cost={"tiny": "5 s cpu", "base": "35 s cpu"},
@@ -174,7 +174,7 @@ def reversing_takes_two_layers(scale: str, seed: int) -> tuple[bool, dict[str, f
 
 
 @claim(
-    "Trained, one layer and one head count tokens (97 % of values and more right), which no attention cannot.",
+    "Trained, one layer with one head counts tokens (at least 97 % of values right), which no attention cannot.",
     where="sec. 5",
     kind="trend",
     cost={"tiny": "6 s cpu", "base": "30 s cpu"},

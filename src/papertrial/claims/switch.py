@@ -73,7 +73,7 @@ def capacity_is_respected(scale: str, seed: int) -> tuple[bool, dict[str, float]
     return torch.equal(counts, wanted.clamp_max(places)) and not any(late), measured
 
 
-@claim("A token that finds no room passes on the residual branch alone.", where="sec. 2.2", kind="property")
+@claim("A token that finds no room passes through on the residual branch alone.", where="sec. 2.2", kind="property")
 def dropped_tokens_pass_through(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     layer, x = _layer(seed, capacity=0.5)
     out = layer(x)
@@ -96,7 +96,7 @@ def experts_may_be_permuted(scale: str, seed: int) -> tuple[bool, dict[str, floa
 
 
 @claim(
-    "The weights grow with the experts, and the products for a token do not.",
+    "The weights grow with the experts, but the work per token does not.",
     where="sec. 2, at a capacity factor of 1",
     kind="property",
 )
@@ -193,8 +193,7 @@ def _gain(scale: str, seed: int, roomy: bool) -> tuple[bool, dict[str, float]]:
 
 
 @claim(
-    "At equal work for a token and equal steps, experts in every other layer predict text of many kinds better than the "
-    "dense model.",
+    "At equal work per token and equal steps, experts in every other layer predict text of many kinds better than the dense model.",
     where="fig. 1 and 4, there on C4, here on ten languages and source code",
     kind="trend",
     cost={"tiny": "5 s cpu", "base": "90 s cpu"},
@@ -206,8 +205,7 @@ def experts_gain_on_many_domains(scale: str, seed: int) -> tuple[bool, dict[str,
 
 
 @claim(
-    "They do with experts in both of two layers and room for twice the even share, a setup chosen on other seeds after the "
-    "paper's own did not.",
+    "The same with experts in both of two layers and twice the even share as capacity, a setup chosen on other seeds after the paper's own did not gain.",
     where="not the paper's setup, which has experts in every other layer and a capacity factor of 1.25",
     kind="trend",
     cost={"tiny": "5 s cpu", "base": "90 s cpu"},

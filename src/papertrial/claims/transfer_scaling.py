@@ -43,7 +43,7 @@ def _planted(rng: np.random.Generator, unit: float = 1.0) -> list[paper.Point]:
 
 
 @claim(
-    "Turning the curve from scratch round finds the law that was planted in the losses, in any units of loss and data.",
+    "Inverting the curve from scratch recovers the law planted in the losses, in any units of loss and data.",
     where="sec. 1, the definition of D_T",
     kind="identity",
 )
@@ -120,7 +120,7 @@ def pretraining_lowers_the_loss(scale: str, seed: int) -> tuple[bool, dict[str, 
 
 
 @claim(
-    "Where data are fewest, more data are transferred to the larger model.",
+    "Where data are fewest, the larger model gains more data by transfer.",
     where="fig. 2, beta > 0; the same models",
     kind="trend",
     cost={"tiny": "10 s cpu", "base": "3 min cpu"},
@@ -138,7 +138,7 @@ def larger_models_transfer_more(scale: str, seed: int) -> tuple[bool, dict[str, 
 
 
 @claim(
-    "Data transferred grow with data and slower than they, and with the size: 0 < alpha < 1 and beta > 0.",
+    "Data transferred grow with data, but more slowly, and with model size: 0 < alpha < 1 and beta > 0.",
     where="fig. 2; the same models",
     kind="trend",
     cost={"tiny": "10 s cpu", "base": "3 min cpu"},
