@@ -142,6 +142,7 @@ def test_collapse_is_found_by_a_resumed_training_too(tmp_path):
                 if interrupt and self.left == 0:
                     raise KeyboardInterrupt
 
+        torch.manual_seed(0)
         optim = Optim(batch=20, lr=2e-2, weight_decay=0)
         with pytest.raises((TrainingStopped, KeyboardInterrupt)) as error:
             go(
@@ -150,7 +151,7 @@ def test_collapse_is_found_by_a_resumed_training_too(tmp_path):
                 steps=2000,
                 optim=optim,
                 techniques=[Interrupt()],
-                checkpoint_seconds=0.1,
+                checkpoint_seconds=0.0,
             )
         return error.value
 
