@@ -22,6 +22,7 @@ check_paper("elsewhere_net")
 for name in ("page", "recipes", "learns", "claims", "gradients"):
     checks_for("elsewhere_loss")[name](bench("elsewhere_loss"))
 check_paper("elsewhere_rank")
+check_paper("elsewhere_trick")
 eject(pt.fit("elsewhere_net", "digits", recipe="tiny", budget="3steps", out="run", progress=False), "taken")
 found = pt.compare(
     ["elsewhere_net"], "digits", recipe="tiny", budget="10steps", seeds=2, baselines=["majority"], worth=False,
@@ -33,7 +34,7 @@ assert {row.name for row in found.rows} == {"elsewhere_net", "majority"}, found
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """Three small packages as `pip install` leaves them: modules, and a dist-info folder that names the entry point.
+    """Four small packages as `pip install` leaves them: modules, and a dist-info folder that names the entry point.
 
     Returns a function that runs Python with them, in an empty folder.
     """
@@ -43,6 +44,7 @@ def installed(tmp_path_factory):
         ("elsewhere_net", "architecture"),
         ("elsewhere_loss", "objective"),
         ("elsewhere_rank", "analysis"),
+        ("elsewhere_trick", "technique"),
     ):
         new(name, kind, out=place / name)
         shutil.copytree(place / name / "src", site, dirs_exist_ok=True)

@@ -32,7 +32,7 @@ def test_elsewhere_it_writes_a_package_with_an_entry_point(kind, here):
         in (package / "pyproject.toml").read_text()
     )
     paper = literal(package / "src" / "papertrial_tiny_net" / "tiny_net.py")
-    method = "measure" if kind == "analysis" else "TinyNet"
+    method = {"analysis": "measure", "technique": "Config"}.get(kind, "TinyNet")
     assert (paper.id, paper.kind, paper.method, paper.title) == ("tiny_net", kind, method, "Tiny Net")
     claims = (package / "src" / "papertrial_tiny_net" / "tiny_net_claims.py").read_text()
     assert "from papertrial_tiny_net import tiny_net as paper" in claims and "@claim(" in claims

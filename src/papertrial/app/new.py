@@ -17,13 +17,16 @@ from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import disk_errors, write_text
 from papertrial.core.paper import Paper
 
-KINDS = ("architecture", "objective", "analysis")
+KINDS = ("architecture", "objective", "technique", "analysis")
 _TEMPLATES = Path(__file__).parent / "templates"
 _TASKS = {
     "architecture": ("image_classification", "image_representation"),
     "objective": ("image_representation", "image_classification"),
+    "technique": ("image_classification",),
     "analysis": (),
 }
+#: kind -> the public name of its file where that is no class called as the paper
+_METHODS = {"technique": "Config", "analysis": "measure"}
 
 _BATTERY = """
 
@@ -110,9 +113,9 @@ def _facts(name: str, kind: str) -> Paper:
     return replace(
         listed.get(name, unknown),
         kind=kind,
-        method="measure" if kind == "analysis" else "".join(word.capitalize() for word in name.split("_")),
+        method=_METHODS.get(kind) or "".join(word.capitalize() for word in name.split("_")),
         tasks=_TASKS[kind],
-        baselines=("resnet", "untrained", "majority") if _TASKS[kind] else (),
+        baselines=("resnet", "untrained", "majority") if kind in ("architecture", "objective") else (),
         caveats=("This is the stand-in that papertrial new writes, not the paper's method yet.",),
     )
 

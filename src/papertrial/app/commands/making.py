@@ -17,7 +17,7 @@ def new(
         str,
         typer.Argument(help="The paper's id, such as barlow_twins.", autocompletion=complete_paper, show_default=False),
     ],
-    kind: Annotated[str, typer.Option(help="architecture, objective or analysis.")] = "architecture",
+    kind: Annotated[str, typer.Option(help="architecture, objective, technique or analysis.")] = "architecture",
     out: Annotated[
         Path | None,
         out_option("Write a package of its own into this folder, even inside a checkout.", show_default=False),
@@ -34,7 +34,8 @@ def new(
     printing.say(*(f"wrote {file}" for file in files))
     package = next((file.parent for file in files if file.name == "pyproject.toml"), None)
     install = f"pip install -e {package}    " if package else ""
-    printing.say("", f"next        {install}papertrial fit {name} --data digits --recipe tiny")
+    use = f"measure {name} vit --data digits" if kind == "analysis" else f"fit {name} --data digits --recipe tiny"
+    printing.say("", f"next        {install}papertrial {use}")
 
 
 def rasp(
