@@ -12,7 +12,7 @@ from papertrial.core import registry
 from papertrial.core.errors import PapertrialError
 from papertrial.core.paper import claims_of
 from papertrial.study import check as study
-from papertrial.study import code_marks
+from papertrial.study import code_marks, shelf_table
 from papertrial.study.evidence import Tried, of_paper
 
 TRIAL = """
@@ -69,8 +69,8 @@ class Toyland:
         tried = Tried.read(self.evidence, "mlp_mixer")
         page = str(of_paper(tried))
         counts = shelf._counts("mlp_mixer", self.evidence, shelf.mark(self.evidence, "mlp_mixer"))
-        rows = [row for row in study.table(self.evidence).splitlines() if row.startswith("| `mlp_mixer`")]
-        return [*rows, study.ledger(self.evidence), page, str(counts)]
+        rows = [row for row in shelf_table.table(self.evidence).splitlines() if row.startswith("| `mlp_mixer`")]
+        return [*rows, shelf_table.ledger(self.evidence), page, str(counts)]
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ TEST = 200
 class FakeTask:
     name: str = "toy"
     version: int = 2
+    kind: str = "images"
     references: tuple[str, ...] = ("trees", "linear")
     floors: tuple[str, ...] = ("majority",)
     budget: Budget = field(default_factory=lambda: Budget(seconds=30))

@@ -226,7 +226,7 @@ def test_refused_in_one_line(what, data, message, here):
 
 
 def test_refused_analyses_and_settings(here):
-    with pytest.raises(PapertrialError, match="no analysis but of the kind architecture; known: rank_collapse"):
+    with pytest.raises(PapertrialError, match="vit is of the kind architecture, not an analysis; known: rank_collapse"):
         measure("vit", "vit", "digits")
     with pytest.raises(PapertrialError, match="did you mean 'rank_collapse'"):
         measure("rank_colapse", "vit", "digits")

@@ -139,7 +139,7 @@ def test_a_comparison_answers_its_question_in_this_order(comparison, tmp_path):
     assert "alcohol" in read.text and "Classes" in read.text  # the data were opened again
     assert "lr 0.002 you" in read.text
     assert "California Housing" in read.text  # a caveat of rtdl
-    assert "In all 12 runs" in read.text and "4 runs of them on fewer labels" in read.text
+    assert "In all 12 runs" in read.text and "4 of them on fewer labels" in read.text
     assert "fingerprint" in read.text and "torch 2" in read.text and "seeds 0, 1" in read.text
 
 

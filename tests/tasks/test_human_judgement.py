@@ -106,7 +106,7 @@ def test_scores_that_are_no_numbers_and_missing_ones(tmp_path):
     table = rows(10)
     for place, row in enumerate(table):
         row["score"] = ["good", "bad"][place % 2]
-    with pytest.raises(DataError, match="no numbers"):
+    with pytest.raises(DataError, match="are not numbers"):
         open_data(written(tmp_path, table))
     unscored = [{key: value for key, value in row.items() if key != "score"} for row in table]
     data = open_data(written(tmp_path, unscored))

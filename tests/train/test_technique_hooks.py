@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
-from papertrial.data.batches import Batches
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
@@ -17,6 +16,7 @@ from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.files import read_json
 from papertrial.core.recipe import Optim
 from papertrial.core.run import Run
+from papertrial.nn.batches import Batches
 from papertrial.nn.ranks import mean_
 from papertrial.testing import bench, in_ranks
 from papertrial.train import checkpoint

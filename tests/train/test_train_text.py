@@ -61,7 +61,7 @@ def test_a_run_goes_on_with_the_tokeniser_it_began_with(tmp_path):
             again = learn(folder)
             assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in whole.state_dict().items())
         else:
-            with pytest.raises(PapertrialError, match=r"another encoder\.tokeniser than is made of the data.*--fresh"):
+            with pytest.raises(PapertrialError, match=r"another encoder\.tokeniser than the data gives now.*--fresh"):
                 learn(folder, texts)
     tensors, _ = checkpoint.load(tmp_path / "whole" / "checkpoint.safetensors")
     assert tensors["extra/encoder.tokeniser"].dtype == torch.uint8

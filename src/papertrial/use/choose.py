@@ -175,7 +175,7 @@ def host_of(method: Method, task: Task | None, name: str | None = None) -> Metho
     suggested = getattr(method.module, "hosts", {}).get(task.name)
     if suggested is not None:
         return registry.method(suggested)
-    for candidate in (*task.references, default_backbone(task.kind)):
+    for candidate in (*task.references, *registry.kind(task.kind).backbones):
         paper = registry.paper(candidate)
         if paper.kind == "architecture" and task.name in paper.tasks and registry.missing_package(paper) is None:
             return registry.method(candidate)

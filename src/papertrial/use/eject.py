@@ -65,7 +65,7 @@ def eject(artifact: Artifact, out: Path | str, data: Any = None) -> dict[str, An
             "type: papertrial export RUN --to onnx",
         )
     if not isinstance(artifact.model, nn.Module):
-        raise Declined(f"{artifact.card['method']['name']} is no network", "type: papertrial export RUN --to onnx")
+        raise Declined(f"{artifact.card['method']['name']} is not a network", "type: papertrial export RUN --to onnx")
     if any(isinstance(module, Adapted) for module in artifact.model.modules()):
         name = network_of(artifact.card)[0]
         raise Declined(

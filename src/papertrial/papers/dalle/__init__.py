@@ -188,7 +188,8 @@ class DALLE(nn.Module):
 
     @property
     def draws(self) -> frozenset[str]:
-        known = self.names.numel() > 0 and bool((self.names >= 0).all())
+        # a model on the meta device has places for names, and none in them
+        known = self.names.numel() > 0 and not self.names.is_meta and bool((self.names >= 0).all())
         return frozenset({"captions", "labels"} if known else {"captions"})
 
     def fit_inputs(self, columns: Mapping[str, Any]) -> None:
