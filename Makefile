@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 # Steps, not seconds: the verdict is the same on a fast machine and on a slow one.
 demo: $(STAMP)
 	$(BIN)/papertrial look digits
-	$(BIN)/papertrial compare mlp_mixer --data digits --seeds 3 --budget 100steps --no-worth --out runs/demo
+	$(BIN)/papertrial compare mlp_mixer --data digits --seeds 5 --budget 5s --no-worth --out runs/demo
 	$(BIN)/papertrial report runs/demo
 	@echo
 	@echo "next: open runs/demo/report.html in a browser"
