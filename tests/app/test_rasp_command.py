@@ -115,7 +115,7 @@ def test_compile_writes_a_transformer_that_was_compared(papertrial, tmp_path):
         "rasp", "--compile", "sort_bos", "--vocabulary", "§abc", "--longest", 6, "--out", "sorter"
     )
     assert (code, err) == (0, "") and "2 layers, heads 1 + 1" in out and "are the interpreter's" in out
-    from papertrial.papers.rasp.compiler import load
+    from papertrial.papers.rasp.compiled import load
 
     assert load(tmp_path / "sorter")(["§cab"]) == [list("§abc")]
     (tmp_path / "my.rasp").write_text("plus = indices + 1;")

@@ -14,7 +14,8 @@ from papertrial.claims import rasp as claims
 from papertrial.core.errors import PapertrialError
 from papertrial.papers import rasp
 from papertrial.papers.rasp import Config
-from papertrial.papers.rasp.compiler import compile_program, differences, load
+from papertrial.papers.rasp.compiled import differences, load
+from papertrial.papers.rasp.compiler import compile_program
 from papertrial.papers.rasp.graph import INPUTS, constant, make
 from papertrial.papers.rasp.language import Session
 from papertrial.papers.rasp.layers import plan

@@ -111,7 +111,7 @@ def compile_to(
 ) -> None:
     """Write the program `text`, which a file or code may define, as a PyTorch transformer, and compare the two first."""
     from papertrial.papers.rasp import Config, as_transformer
-    from papertrial.papers.rasp.compiler import differences
+    from papertrial.papers.rasp.compiled import differences
 
     session = Session()
     try:

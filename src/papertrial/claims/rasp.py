@@ -131,7 +131,7 @@ def layers_and_heads_are_the_authors(scale: str, seed: int) -> tuple[bool, dict[
     cost={"tiny": "3 s cpu", "base": "35 s cpu"},
 )
 def weights_compute_the_programs(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
-    from papertrial.papers.rasp.compiler import differences
+    from papertrial.papers.rasp.compiled import differences
 
     config = paper.Config(longest=8 if scale == "tiny" else 32)
     measured: dict[str, float] = {}

@@ -47,7 +47,7 @@ from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe, sourced
 
 if TYPE_CHECKING:
-    from papertrial.papers.rasp.compiler import Compiled
+    from papertrial.papers.rasp.compiled import Compiled
     from papertrial.papers.rasp.graph import Node
 
 PAPER = Paper(

@@ -21,27 +21,35 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
-from papertrial.core.errors import PapertrialError
-from papertrial.core.files import read_json, write_json, write_with
+from papertrial.papers.rasp.analysis import (
+    NEVER,
+    array_of,
+    between,
+    clauses_of,
+    codes_of,
+    distinct,
+    filled,
+    leaves,
+    merged,
+    ordered,
+    sides_of,
+)  # fmt: skip
+from papertrial.papers.rasp.compiled import Compiled
 from papertrial.papers.rasp.graph import Atom, Node
 from papertrial.papers.rasp.layers import plan
-from papertrial.papers.rasp.network import BOS, PAD, SPECIALS, LayerShape, Shape, Transformer
+from papertrial.papers.rasp.network import BOS, SPECIALS, LayerShape, Shape, Transformer
 from papertrial.papers.rasp.run import Run, column, compare
 from papertrial.papers.rasp.syntax import RaspError
+from papertrial.papers.rasp.weights import FLAG, HERE, Head, Unit, fill, write_attention, write_feed_forward
 
 _SMALL = 2048  # combinations up to which a chain of maps becomes one table without a search for a better one
-_CLAUSES = 64
 _LARGEST = 1 << 29  # weights: 2 GiB
-_FLAG, _HERE = 0, 1  # lines that are 1 at BOS, and at every token
 
 
 @dataclass(frozen=True)
@@ -67,103 +75,6 @@ class Number:
     place: tuple[int, int]
 
 
-@dataclass
-class _Unit:
-    """A hidden unit: relu(sum of weights of lines + bias), and the lines it adds to."""
-
-    weights: dict[int, float]
-    bias: float
-    out: dict[int, float]
-
-
-@dataclass
-class _Head:
-    """Weights by (row, line) of a head; `rest` is what each row of the values is at BOS."""
-
-    query: dict[tuple[int, int], float] = field(default_factory=dict)
-    key: dict[tuple[int, int], float] = field(default_factory=dict)
-    value: dict[tuple[int, int], float] = field(default_factory=dict)
-    rest: list[float] = field(default_factory=list)
-    out: list[int] = field(default_factory=list)
-    width: int = 1
-    conditions: int = 0
-
-
-@dataclass(frozen=True)
-class Compared:
-    """strings: how many were tried.  compared, different: values of the program, one for each token."""
-
-    strings: int
-    compared: int
-    different: int
-
-    def sentence(self) -> str:
-        equal = self.compared - self.different
-        return f"{equal} of {self.compared} values on {self.strings} random strings are the interpreter's"
-
-
-@dataclass
-class Compiled:
-    """A program as a transformer. vocabulary: its tokens.  values: what each answer means."""
-
-    model: Transformer
-    vocabulary: list[Atom]
-    values: list[Atom]
-
-    def encode(self, inputs: Sequence[Sequence[Atom]]) -> Tensor:
-        """Ids (B, 1 + N) of strings or lists of tokens; raises RaspError for an unknown token or too long an input."""
-        ids = {token: SPECIALS + place for place, token in enumerate(self.vocabulary)}
-        longest = max(map(len, inputs))
-        if longest > self.model.shape.longest:
-            raise RaspError(f"an input has {longest} tokens and the transformer reads {self.model.shape.longest}")
-        unknown = {token for row in inputs for token in row} - ids.keys()
-        if unknown:
-            raise RaspError(f"the transformer does not read {sorted(map(repr, unknown))[0]}")
-        out = torch.full((len(inputs), 1 + longest), PAD)
-        out[:, 0] = BOS
-        for line, row in zip(out, inputs, strict=True):
-            line[1 : 1 + len(row)] = torch.tensor([ids[token] for token in row])
-        return out
-
-    @torch.inference_mode()
-    def __call__(self, inputs: Sequence[Sequence[Atom]]) -> list[list[Atom]]:
-        """The program's values on each input, read off the transformer."""
-        answers = self.model(self.encode(inputs)).argmax(-1).tolist()
-        return [
-            [self.values[answer] for answer in row[: len(tokens)]] for row, tokens in zip(answers, inputs, strict=True)
-        ]
-
-    def facts(self) -> dict[str, Any]:
-        shape = self.model.shape
-        return {
-            "layers": len(shape.layers), "heads": max((layer.heads for layer in shape.layers), default=0),
-            "width": shape.width, "longest": shape.longest,
-            "parameters": sum(weight.numel() for weight in self.model.parameters()),
-        }  # fmt: skip
-
-    def save(self, folder: Path) -> None:
-        """Write model.safetensors and config.json."""
-        folder.mkdir(parents=True, exist_ok=True)
-        write_with(folder / "model.safetensors", lambda file: save_file(self.model.state_dict(), file))
-        write_json(
-            folder / "config.json",
-            {"vocabulary": self.vocabulary, "values": self.values, "shape": asdict(self.model.shape)},
-        )
-
-
-def load(folder: Path | str) -> Compiled:
-    """Read what `Compiled.save` wrote; raises PapertrialError when it is not there or damaged."""
-    config = read_json(Path(folder) / "config.json")
-    try:
-        shape = config["shape"]
-        layers = tuple(LayerShape(**{**layer, "hidden": tuple(layer["hidden"])}) for layer in shape["layers"])
-        model = Transformer(Shape(**{**shape, "before": tuple(shape["before"]), "layers": layers}))
-        model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
-    except (OSError, KeyError, TypeError, RuntimeError) as error:
-        raise PapertrialError(f"{folder} holds no compiled program ({error})", "compile it again") from None
-    return Compiled(model.eval(), config["vocabulary"], config["values"])
-
-
 def compile_program(node: Node, vocabulary: Sequence[Atom], longest: int, sharpness: float, limit: int) -> Compiled:
     """The transformer that computes an s-op on inputs of up to `longest` tokens of `vocabulary`.
 
@@ -177,41 +88,12 @@ def compile_program(node: Node, vocabulary: Sequence[Atom], longest: int, sharpn
         raise RaspError("this program is nested too deeply to compile", node.where) from None
 
 
-def differences(
-    compiled: Compiled, node: Node, strings: int, seed: int, first: Atom | None = None, batch: int = 32
-) -> Compared:
-    """Compare a transformer with the interpreter on random inputs of all lengths; inputs the program fails on are left out.
-
-    first: a token that every input begins with, and that is nowhere else.
-    """
-    draw = np.random.default_rng(seed)
-    letters = [token for token in compiled.vocabulary if token != first]
-    inputs: list[list[Atom]] = []
-    wanted: list[list[Atom]] = []
-    for _ in range(strings):
-        length = int(draw.integers(1, compiled.model.shape.longest + 1))
-        tokens = [letters[place] for place in draw.integers(0, len(letters), length)]
-        tokens = tokens if first is None else [first, *tokens[1:]]
-        try:
-            wanted.append(Run(tokens)(node).tolist())
-        except RaspError:
-            continue
-        inputs.append(tokens)
-    found = [row for start in range(0, len(inputs), batch) for row in compiled(inputs[start : start + batch])]
-    pairs = [pair for rows in zip(wanted, found, strict=True) for pair in zip(*rows, strict=True)]
-    return Compared(len(inputs), len(pairs), sum(not _same(*pair) for pair in pairs))
-
-
-def _same(a: Atom, b: Atom) -> bool:
-    return a == b or (isinstance(a, float) and isinstance(b, float) and math.isclose(a, b, rel_tol=1e-9))
-
-
 class _Compiler:
     def __init__(self, node: Node, vocabulary: list[Atom], longest: int, sharpness: float, limit: int) -> None:
         self.node, self.vocabulary, self.longest = node, vocabulary, longest
         self.sharpness, self.limit = sharpness, limit
         self.width = 2
-        self.units: list[list[list[_Unit]]] = [[] for _ in range(node.depth + 1)]
+        self.units: list[list[list[Unit]]] = [[] for _ in range(node.depth + 1)]
         self.embedding: dict[tuple[int, int], float] = {}  # (token, line)
         self.position: dict[tuple[int, int], float] = {}
         self.categories: dict[Node, Category] = {}
@@ -255,22 +137,22 @@ class _Compiler:
         if node.kind == "input":
             if node.f == "indices":
                 return tuple(range(self.longest))
-            return _distinct(Run([token])(node).tolist()[0] for token in self.vocabulary)
+            return distinct(Run([token])(node).tolist()[0] for token in self.vocabulary)
         if node.kind == "aggregate":
             values = self.domain(node.args[1])
             default = 0 if node.detail is None else node.detail
             if self.travels_whole(node):
-                return _distinct((*values, default))
+                return distinct((*values, default))
             return self.means(values, default, node)
         frontier, _ = self.frontier(node)
-        return _distinct(value for value in self.table_of(node, frontier).ravel().tolist() if value is not _NEVER)
+        return distinct(value for value in self.table_of(node, frontier).ravel().tolist() if value is not NEVER)
 
     def travels_whole(self, node: Node) -> bool:
         """Whether an aggregate brings categories: of values without a mean, and where one position at most is selected."""
         values = self.domain(node.args[1])
         if any(isinstance(value, bool | str) for value in (*values, node.detail or 0)):
             return True
-        return len(values) > 1 and any(self.selects_one(clause) for clause in _clauses(node.args[0]))
+        return len(values) > 1 and any(self.selects_one(clause) for clause in clauses_of(node.args[0]))
 
     def selects_one(self, clause: frozenset[tuple[Node, bool]]) -> bool:
         """Whether it is `key == query` with a key that differs between any two positions."""
@@ -278,9 +160,9 @@ class _Compiler:
         if atom is None or not positive or atom.f != "==":
             return False
         key = atom.args[0]
-        if {leaf.f for leaf in _leaves(key)} != {"indices"}:
+        if {leaf.f for leaf in leaves(key)} != {"indices"}:
             return False
-        values = self.table_of(key, tuple(_leaves(key))).ravel().tolist()
+        values = self.table_of(key, tuple(leaves(key))).ravel().tolist()
         return len(set(values)) == self.longest
 
     def means(self, values: tuple[Atom, ...], default: Atom, node: Node) -> tuple[Atom, ...]:
@@ -318,7 +200,7 @@ class _Compiler:
         """
         if node in self.chosen:
             return self.chosen[node]
-        whole = tuple(_leaves(node))
+        whole = tuple(leaves(node))
         if self.combinations(whole) <= _SMALL:
             self.chosen[node] = whole, float(self.combinations(whole))
             return self.chosen[node]
@@ -327,7 +209,7 @@ class _Compiler:
         for kept in itertools.product((True, False), repeat=len(maps)):
             alone = {arg for arg, keep in zip(maps, kept, strict=True) if keep}
             reads = tuple(
-                dict.fromkeys(leaf for arg in node.args for leaf in ((arg,) if arg in alone else _leaves(arg)))
+                dict.fromkeys(leaf for arg in node.args for leaf in ((arg,) if arg in alone else leaves(arg)))
             )
             try:
                 combinations = self.combinations(reads)
@@ -358,9 +240,9 @@ class _Compiler:
         return max(means, key=lambda leaf: len(self.domain(leaf)), default=None)
 
     def table_of(self, node: Node, reads: tuple[Node, ...]) -> np.ndarray:
-        """The values of a map for all combinations of what it reads, one axis each; _NEVER where it fails."""
+        """The values of a map for all combinations of what it reads, one axis each; NEVER where it fails."""
         table = np.empty([len(self.domain(leaf)) for leaf in reads], object)
-        steps = _between(node, reads)
+        steps = between(node, reads)
         failure: Exception | None = None
         for place, values in zip(np.ndindex(table.shape), itertools.product(*map(self.domain, reads)), strict=True):
             known: dict[Node, Any] = dict(zip(reads, values, strict=True))
@@ -371,8 +253,8 @@ class _Compiler:
                     )
                 table[place] = known[node]
             except (RaspError, TypeError, ValueError, ArithmeticError) as error:
-                table[place], failure = _NEVER, error
-        if failure is not None and all(value is _NEVER for value in table.ravel()):
+                table[place], failure = NEVER, error
+        if failure is not None and all(value is NEVER for value in table.ravel()):
             raise RaspError(str(failure), node.where)
         return table
 
@@ -386,7 +268,7 @@ class _Compiler:
 
     def _category(self, node: Node) -> Category:
         if node.kind == "constant":
-            return Category(_HERE, (node.detail,), (0, -1))
+            return Category(HERE, (node.detail,), (0, -1))
         if node.kind == "input":
             values = self.domain(node)
             made = Category(self.fresh(len(values)), values, (0, -1))
@@ -398,7 +280,7 @@ class _Compiler:
                     self.embedding[SPECIALS + place, made.start + values.index(value)] = 1.0
             return made
         if node.kind == "aggregate":  # those that travel whole are made by their head
-            return self.steps(_array(self.domain(node)), self.domain(node), [], self.numbers[node])
+            return self.steps(array_of(self.domain(node)), self.domain(node), [], self.numbers[node])
         reads, _ = self.frontier(node)
         number = self.number_among(reads)
         table = self.table_of(node, reads)
@@ -413,12 +295,12 @@ class _Compiler:
         if not category.soft:
             return category
         if category not in self.cleaned:
-            self.cleaned[category] = self.units_of(_array(category.values), category.values, [category])
+            self.cleaned[category] = self.units_of(array_of(category.values), category.values, [category])
         return self.cleaned[category]
 
     def units_of(self, table: np.ndarray, values: tuple[Atom, ...], reads: list[Category]) -> Category:
         """A table as hidden units: one for each combination of what is read, values that behave alike as one."""
-        codes, groups = _merged(_codes(table, values), table.ndim)
+        codes, groups = merged(codes_of(table, values), table.ndim)
         made = Category(self.fresh(len(values)), values, self.place_after(reads))
         soft = any(category.soft for category in reads)
         for combination in np.ndindex(codes.shape):
@@ -436,7 +318,7 @@ class _Compiler:
 
     def steps(self, table: np.ndarray, values: tuple[Atom, ...], reads: list[Category], number: Number) -> Category:
         """A table whose last axis is a number: for each combination of the others, a step where the value changes."""
-        codes, groups = _merged(_filled(_codes(table, values)), table.ndim - 1)
+        codes, groups = merged(filled(codes_of(table, values)), table.ndim - 1)
         made = Category(self.fresh(len(values)), values, self.place_after([*reads, number]), soft=True)
         for combination in np.ndindex(codes.shape[:-1]):
             row = codes[combination]
@@ -462,13 +344,13 @@ class _Compiler:
         layer, step = place
         while len(self.units[layer]) <= step:
             self.units[layer].append([])
-        self.units[layer][step].append(_Unit(weights, bias, out))
+        self.units[layer][step].append(Unit(weights, bias, out))
 
     # heads
 
-    def head(self, selector: Node, layer: int) -> _Head:
+    def head(self, selector: Node, layer: int) -> Head:
         """A selector and all it brings in a layer. Row 0 of queries and keys is the pull of BOS."""
-        head = _Head()
+        head = Head()
         for matrix, queries, keys in self.conditions(selector):
             head.conditions += 1
             by_key = np.unique(matrix, axis=1).shape[1] <= np.unique(matrix, axis=0).shape[0]
@@ -482,13 +364,13 @@ class _Compiler:
                     )
                     theirs.update({(head.width, other.start + int(place)): 1.0 for place in np.flatnonzero(group)})
                     head.width += 1
-        head.query.update({(0, _FLAG): 1.0, (0, _HERE): 1.0})
+        head.query.update({(0, FLAG): 1.0, (0, HERE): 1.0})
         for node in self.node.steps():
             if node.kind == "aggregate" and node.args[0] is selector and node.depth == layer:
                 self.bring(head, node, layer)
         return head
 
-    def bring(self, head: _Head, node: Node, layer: int) -> None:
+    def bring(self, head: Head, node: Node, layer: int) -> None:
         """Add to a head the values of one aggregate."""
         values, default = self.clean(self.category(node.args[1])), 0 if node.detail is None else node.detail
         domain, row = self.domain(node), len(head.out)
@@ -513,7 +395,7 @@ class _Compiler:
     def conditions(self, selector: Node) -> list[tuple[np.ndarray, Category, Category]]:
         """What must hold for a pair to be selected: tables (queries, keys) over the values of two categories."""
         groups: list[tuple[set[Node], set[Node], list[frozenset[tuple[Node, bool]]]]] = []
-        sides = [({*_sides(clause, 0)}, {*_sides(clause, 1)}, clause) for clause in _clauses(selector)]
+        sides = [({*sides_of(clause, 0)}, {*sides_of(clause, 1)}, clause) for clause in clauses_of(selector)]
         for side in sorted(sides, key=lambda side: -len(side[0]) - len(side[1])):
             for group in groups:  # a condition on the same s-ops, or fewer, is part of the same table
                 if side[0] <= group[0] and side[1] <= group[1]:
@@ -523,7 +405,7 @@ class _Compiler:
                 groups.append((side[0], side[1], [side[2]]))
         found = []
         for key_set, query_set, clauses in groups:
-            keys, queries = _ordered(key_set), _ordered(query_set)
+            keys, queries = ordered(key_set), ordered(query_set)
             matrix, key_classes, query_classes = self.truth(clauses, keys, queries, selector)
             if not matrix.all():
                 matrix, lines = self.side(matrix, queries, query_classes, selector)
@@ -535,7 +417,7 @@ class _Compiler:
         self, clauses: list[frozenset[tuple[Node, bool]]], keys: list[Node], queries: list[Node], selector: Node
     ) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
         """Whether clauses hold, for the classes of values that they tell apart: (Q, K), and the class of each value."""
-        atoms = _ordered({atom for clause in clauses for atom, _ in clause})
+        atoms = ordered({atom for clause in clauses for atom, _ in clause})
         tables = {}
         for atom in atoms:
             columns = (column(list(self.domain(side))) for side in atom.args)
@@ -585,7 +467,7 @@ class _Compiler:
         Several s-ops become one category of the combinations that the table tells apart.
         """
         if not nodes:
-            return matrix, Category(_HERE, (1,), (0, -1))
+            return matrix, Category(HERE, (1,), (0, -1))
         if len(nodes) == 1:
             return matrix[classes[0]], self.clean(self.category(nodes[0]))
         which = np.unique(matrix, axis=0, return_inverse=True)[1].ravel()
@@ -604,7 +486,7 @@ class _Compiler:
 
     # weights
 
-    def assemble(self, layers: list[list[_Head]], answer: Category) -> Compiled:
+    def assemble(self, layers: list[list[Head]], answer: Category) -> Compiled:
         hidden = [tuple(len(units) for units in steps) for steps in self.units]
         shapes = tuple(
             LayerShape(len(heads), max(head.width for head in heads), max(len(head.out) for head in heads), widths)
@@ -622,142 +504,25 @@ class _Compiler:
             )
         state = {name: np.zeros(tuple(weight.shape), np.float32) for name, weight in model.state_dict().items()}
         tokens, positions = state["tokens.weight"], state["positions.weight"]
-        tokens[BOS, _FLAG] = 1.0
-        tokens[SPECIALS:, _HERE] = 1.0
-        _fill(tokens, self.embedding)
-        _fill(positions, self.position)
+        tokens[BOS, FLAG] = 1.0
+        tokens[SPECIALS:, HERE] = 1.0
+        fill(tokens, self.embedding)
+        fill(positions, self.position)
         rest = np.zeros(self.width)  # the residual at BOS, which sees only itself
-        rest[_FLAG] = 1.0
+        rest[FLAG] = 1.0
         for step, units in enumerate(self.units[0]):
-            _feed_forward(state, f"before.{step}", units, rest)
+            write_feed_forward(state, f"before.{step}", units, rest)
         for number, (heads, layer) in enumerate(zip(layers, shapes, strict=True)):
             for place, head in enumerate(heads):
-                _attention(state, f"layers.{number}.attention", place, head, layer, rest, self.sharpness)
+                write_attention(state, f"layers.{number}.attention", place, head, layer, rest, self.sharpness)
             for head in heads:
                 rest[head.out] += head.rest
             for step, units in enumerate(self.units[number + 1]):
-                _feed_forward(state, f"layers.{number}.maps.{step}", units, rest)
+                write_feed_forward(state, f"layers.{number}.maps.{step}", units, rest)
         for place, line in enumerate(answer.lines):
             state["answers.weight"][place, line] = 1.0
         model.load_state_dict({name: torch.from_numpy(weight) for name, weight in state.items()}, assign=True)
         return Compiled(model.eval().requires_grad_(False), self.vocabulary, list(answer.values))
-
-
-def _attention(
-    state: dict[str, np.ndarray],
-    name: str,
-    place: int,
-    head: _Head,
-    shape: LayerShape,
-    rest: np.ndarray,
-    sharpness: float,
-) -> None:
-    """Write a head. At BOS its queries and keys hold nothing but the pull of BOS, its values the defaults."""
-    pull = np.zeros(shape.head)
-    for part, weights, first in (("query", head.query, 1.0), ("key", head.key, head.conditions - 0.5)):
-        block = np.zeros((shape.head, len(rest)))
-        _fill(block, weights)
-        pull[0] = first
-        block[:, _FLAG] += pull - block @ rest
-        scale = sharpness * math.sqrt(shape.head) if part == "query" else 1.0
-        state[f"{name}.{part}.weight"][place * shape.head : (place + 1) * shape.head] = block * scale
-    block = np.zeros((shape.value, len(rest)))
-    _fill(block, head.value)
-    block[: len(head.rest), _FLAG] += head.rest - (block @ rest)[: len(head.rest)]
-    start = place * shape.value
-    state[f"{name}.value.weight"][start : start + shape.value] = block
-    for row, line in enumerate(head.out):
-        state[f"{name}.out.weight"][line, start + row] = 1.0
-
-
-def _feed_forward(state: dict[str, np.ndarray], name: str, units: list[_Unit], rest: np.ndarray) -> None:
-    """Write the hidden units, all of them silent at BOS."""
-    into, bias, out = (state[f"{name}.{part}"] for part in ("into.weight", "into.bias", "out.weight"))
-    for row, unit in enumerate(units):
-        for line, weight in unit.weights.items():
-            into[row, line] = weight
-        for line, weight in unit.out.items():
-            out[line, row] += weight
-        bias[row] = unit.bias
-        into[row, _FLAG] -= unit.bias + into[row] @ rest + 1.0
-
-
-def _fill(block: np.ndarray, weights: dict[tuple[int, int], float]) -> None:
-    for place, weight in weights.items():
-        block[place] = weight
-
-
-class _Never:
-    """The value of a map where it fails: a combination that no input brings, or the interpreter fails there too."""
-
-
-_NEVER = _Never()
-
-
-def _distinct(values: Any) -> tuple[Atom, ...]:
-    return tuple(dict.fromkeys(values))
-
-
-def _array(values: Sequence[Any]) -> np.ndarray:
-    out = np.empty(len(values), object)
-    out[:] = values
-    return out
-
-
-def _leaves(node: Node) -> dict[Node, None]:
-    """The inputs and aggregates that a chain of maps ends at, in the order they are met."""
-    found: dict[Node, None] = {}
-    seen, waiting = {node}, [node]
-    while waiting:
-        step = waiting.pop()
-        if step.kind != "map":
-            found.update({step: None} if step.kind != "constant" else {})
-            continue
-        waiting += [arg for arg in dict.fromkeys(reversed(step.args)) if arg not in seen]
-        seen.update(step.args)
-    return found
-
-
-def _between(node: Node, reads: tuple[Node, ...]) -> list[Node]:
-    """The maps from what is read to a node, arguments first."""
-    found, waiting = set(), [node]
-    while waiting:
-        step = waiting.pop()
-        if step.kind == "map" and step not in reads and step not in found:
-            found.add(step)
-            waiting += step.args
-    return _ordered(found)
-
-
-def _ordered(nodes: set[Node]) -> list[Node]:
-    return sorted(nodes, key=lambda node: node.number)
-
-
-def _codes(table: np.ndarray, values: tuple[Atom, ...]) -> np.ndarray:
-    """A table with the place of each value among `values`, -1 for _NEVER."""
-    places: dict[Any, int] = {value: place for place, value in enumerate(values)}
-    return np.array([places.get(value, -1) for value in table.ravel().tolist()]).reshape(table.shape)
-
-
-def _filled(codes: np.ndarray) -> np.ndarray:
-    """-1 along the last axis takes the value before it, at the start the one after."""
-    codes = codes.copy()
-    for row in codes.reshape(-1, codes.shape[-1]):
-        known = np.flatnonzero(row >= 0)
-        if len(known):
-            row[:] = row[known[np.maximum(np.searchsorted(known, np.arange(len(row)), "right") - 1, 0)]]
-    return codes
-
-
-def _merged(codes: np.ndarray, axes: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """One entry for values that behave alike on the first axes, and for each axis the group of every value."""
-    groups = []
-    for axis in range(axes):
-        slices = np.moveaxis(codes, axis, 0).reshape(codes.shape[axis], -1)
-        _, first, group = np.unique(slices, axis=0, return_index=True, return_inverse=True)
-        codes = np.take(codes, first, axis=axis)
-        groups.append(group.ravel())
-    return codes, groups
 
 
 def _gate(
@@ -770,30 +535,4 @@ def _gate(
         if group.max() > 0:
             gate.update({category.start + int(place): 1.0 for place in np.flatnonzero(group == wanted)})
             count += 1
-    return (gate, float(count)) if count else ({_HERE: 1.0}, 1.0)
-
-
-def _clauses(selector: Node) -> list[frozenset[tuple[Node, bool]]]:
-    """A selector as conditions that all hold, each a set of comparisons of which one holds; (comparison, whether it does)."""
-    found = _normal(selector, True)
-    return [clause for clause in found if not any(other < clause for other in found)]
-
-
-def _normal(selector: Node, positive: bool) -> list[frozenset[tuple[Node, bool]]]:
-    if selector.kind == "select":
-        return [frozenset([(selector, positive)])]
-    if selector.kind == "neither":
-        return _normal(selector.args[0], not positive)
-    left, right = (_normal(arg, positive) for arg in selector.args)
-    if (selector.kind == "both") == positive:
-        return list(dict.fromkeys([*left, *right]))
-    if len(left) * len(right) > _CLAUSES:
-        raise RaspError(
-            "this selector is too entangled to be the sum of conditions", selector.where, "aggregate in two steps"
-        )
-    return list(dict.fromkeys(a | b for a in left for b in right))
-
-
-def _sides(clause: frozenset[tuple[Node, bool]], at: int) -> list[Node]:
-    """The keys (0) or queries (1) that a clause compares, constants left out."""
-    return [atom.args[at] for atom, _ in clause if atom.args[at].kind != "constant"]
+    return (gate, float(count)) if count else ({HERE: 1.0}, 1.0)
