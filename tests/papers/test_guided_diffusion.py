@@ -537,7 +537,8 @@ def test_losses_have_the_slope_that_their_gradient_says():
         assert all(bool(torch.isfinite(weight.grad).all()) for weight in weights)
 
 
-@pytest.mark.parametrize("part", [pytest.param("diffusion", marks=pytest.mark.slow), "classifier"])
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["diffusion", "classifier"])
 def test_compiled_and_in_bfloat16_the_loss_is_the_same(part):
     stage = getattr(system(), part)
     views = stage.views({"image": torch.rand(4, 1, 8, 8), "label": torch.tensor([0, 1, 2, 0])}, Draw(0, 0, 4))
@@ -558,6 +559,7 @@ def test_stages_with_and_without_labels():
     assert model.draws == {"steps", "start", "strength", "labels", "guidance"}
 
 
+@pytest.mark.slow
 def test_training_learns_a_colour(tmp_path):
     facts = facts_of(6, 3, classes=0, width=9)
     config, _ = resolve(Config, facts, {"tiny": recipes["tiny"].config, "test": {"steps": 50}})

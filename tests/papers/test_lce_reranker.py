@@ -97,6 +97,7 @@ def test_empty_places_take_no_part_in_either_loss():
         assert not torch.autograd.grad(loss(scores, held).sum(), scores)[0][:, 4:].any()
 
 
+@pytest.mark.slow
 def test_bce_is_that_of_sentence_transformers():
     """In float32, which theirs turns labels into."""
     losses = pytest.importorskip("sentence_transformers.cross_encoder.losses")

@@ -52,7 +52,7 @@ _RANDOM = ("dropout", "stochastic", "jitter")
 #: rows of one batch in the checks on values and gradients
 _ROWS = 16
 #: validation and test rows, at most: a method that answers these as it did answers others so
-_JUDGED = 96
+_JUDGED = 64
 BF16_TOLERANCE = 0.08  # of the loss: bfloat16 keeps 8 bits of a mantissa
 
 
