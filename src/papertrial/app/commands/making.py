@@ -24,7 +24,7 @@ def new(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Start a paper: its file and its test, which work and pass every check from the start."""
+    """Start a paper: its file, its claims and its test, which pass every check from the start."""
     from papertrial.app.new import new as write
 
     files = write(name, kind, out)

@@ -76,7 +76,7 @@ def read(
         ("kind", facts.kind),
         ("tasks", ", ".join(facts.tasks)),
         *(("task", str(told)) for name, told in registry.declared_tasks().items() if name in facts.tasks),
-        ("techniques", ", ".join(f"--technique {name}, with any model" for name in facts.offered)),
+        ("techniques", ", ".join(f"--technique {name}, with any model" for name in facts.offered) if entry else ""),
         ("idea", facts.idea),
     ]
     rows += [
