@@ -620,9 +620,9 @@ def test_what_does_not_fit_is_declined():
 @pytest.mark.slow
 def test_the_use_of_the_codebook_is_followed_and_drawn(monkeypatch):
     monkeypatch.delenv("PAPERTRIAL_DATA", raising=False)  # the digits of scikit-learn stand in
-    dalle.trials.digits.cache_clear()
+    claims.trials.digits.cache_clear()
     _, measured = claims.remedies_keep_the_codebook_in_use("tiny", 0)
-    dalle.trials.digits.cache_clear()
+    claims.trials.digits.cache_clear()
     assert all(1 <= value <= 16 for key, value in measured.items() if "_at_" in key)
     figure = claims.remedies_keep_the_codebook_in_use.plot([measured])
     assert [curve.x for curve in figure.curves] == [(20.0, 40.0)] * 4
