@@ -401,3 +401,31 @@ def test_what_cannot_be_reported_is_one_line(papertrial, images, comparison, tmp
 def test_a_browser_draws_it_without_a_complaint(comparison, images, hostile, tmp_path):
     for name, folder in (("comparison", comparison), ("images", images), ("hostile", hostile)):
         webpage.look(report(folder, tmp_path / f"{name}.html").file)
+
+
+@pytest.mark.parametrize("method", ["mlp_mixer", "nfnet"])  # nfnet's recipe has agc already
+@pytest.mark.parametrize("technique", ["", "agc", "agc:clip=0.02"])
+def test_the_command_names_the_techniques(method, technique, papertrial, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = (
+        "--data",
+        "digits",
+        "--recipe",
+        "tiny",
+        "--budget",
+        "2steps",
+        "--set",
+        "lr=0.002",
+        "--technique",
+        technique,
+    )
+    code, _, err = papertrial("fit", method, *asked, "--out", "run", "-q")
+    assert code == 0, err
+    finished = (tmp_path / "run" / "result.json").stat().st_mtime_ns
+    code, _, err = papertrial("report", "run", "--no-data")
+    assert code == 0, err
+    command = next(text for text in Read(tmp_path / "run" / "report.html").inside["code"] if " fit " in text)
+    assert ("--technique agc" in command) == bool(technique)
+    code, _, err = papertrial(*shlex.split(command)[1:], "-q")
+    assert code == 0, err
+    assert (tmp_path / "run" / "result.json").stat().st_mtime_ns == finished  # the same run, so nothing was trained

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -440,6 +441,7 @@ def _compare_command(study: _Compared) -> str:
         labels=config["labels"],
         size=config["size"],
     )
+    words += [word for text in config.get("techniques") or () for word in ("--technique", text)]
     words += report_blocks.set_words(config["settings"])
     words += [] if asked.get("worth", True) else ["--no-worth"]
     command = shlex.join([*words, "--out", str(study.folder)])
@@ -535,11 +537,31 @@ def _run_protocol(card: Mapping[str, Any], metric: str, higher: bool) -> list[st
     ]
 
 
+def _technique_words(card: dict[str, Any], recipe: str) -> list[str]:
+    """`--technique NAME:setting=value` for each that the recipe does not bring as it is: settings that are not the defaults."""
+    method = card["method"]["name"]
+    brought: dict[str, dict[str, Any]] = {}
+    with suppress(PapertrialError):  # a paper of a package that is not here any more
+        made = map(registry.technique, registry.method(method).module.recipes[recipe].techniques)
+        brought = {each.id: asdict(each.made) for each in made}
+    words = []
+    for name, values in card["techniques"].items():
+        if name == method or brought.get(name) == values:
+            continue
+        usual: dict[str, Any] = {}
+        with suppress(PapertrialError):
+            usual = asdict(registry.technique(name).made)
+        own = [f"{key}={report_blocks.typed(value)}" for key, value in values.items() if usual.get(key) != value]
+        words += ["--technique", f"{name}:{','.join(own)}" if own else name]
+    return words
+
+
 def _fit_command(run: Record) -> str:
     card, config = run.card, run.config
     assert card is not None
     options = card["data"]["options"]
-    own = {entry["name"]: entry["value"] for entry in card["settings"] if entry["source"] == "you"}
+    given = {entry["name"]: entry["value"] for entry in card["settings"] if entry["source"] == "you"}
+    own = {name: value for name, value in given.items() if name.partition(".")[0] not in card["techniques"]}
     own |= {
         f"backbone.{entry['name']}": entry["value"] for entry in card["backbone_settings"] if entry["source"] == "you"
     }
@@ -558,6 +580,7 @@ def _fit_command(run: Record) -> str:
         size=options.get("size"),
         seed=card["seed"],
     )
+    words += _technique_words(card, config["recipe"])
     command = shlex.join([*words, *report_blocks.set_words(own), "--out", str(run.folder)])
     if "fraction" in options:
         command += f"\n# within a comparison, with fraction={options['fraction']} of the training rows"
