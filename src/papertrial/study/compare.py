@@ -98,6 +98,10 @@ def compare(
     *,
     task: str | None = None,
     target: str | None = None,
+    group: str | None = None,
+    time: str | None = None,
+    metric: str | None = None,
+    folds: int | str | None = None,
     budget: Budget | str | None = None,
     total: Budget | str | None = None,
     seeds: int = 5,
@@ -142,25 +146,16 @@ def compare(
     from papertrial.use.fit import default_folder
 
     request = Request(
-        task,
-        target,
-        host,
-        backbone,
-        recipe,
-        settings or {},
-        techniques,
-        None,
-        labels,
-        size,
-        fresh=fresh,
+        task=task, target=target, group=group, time=time, metric=metric, folds=folds, host=host, backbone=backbone,
+        recipe=recipe, settings=settings or {}, techniques=techniques, labels=labels, size=size, fresh=fresh,
         progress=progress,
-    )
+    )  # fmt: skip
     echo, methods = echo or (lambda line: None), several(methods)
     if seeds < 1:
         raise PapertrialError(f"{seeds} seeds are too few", "give 3 or more, 5 are better")
     if not set(methods) - {against}:
         raise PapertrialError("no method was named to compare", "type: papertrial list")
-    opened = content(data, target)
+    opened = content(data, request)
     chosen = choose_task(opened, task)
     made_for = [key for name in methods for key in registry.paper(name).tasks]
     if task is None and chosen.name not in made_for:
@@ -178,7 +173,7 @@ def compare(
     require_methods(entrants, declined)
 
     with started(
-        engine, data, target, opened.fingerprint, chosen.name, progress=progress, address=address, cores=cores
+        engine, data, request, opened.fingerprint, chosen.name, progress=progress, address=address, cores=cores
     ) as running:
         study = _Study(
             task=chosen,

@@ -155,7 +155,12 @@ class SentenceSimilarity(Common):
         facts = Facts(
             "pairs", len(train), int(scored.sum()), outputs=1, **sizes(stacked([prepared["first"], prepared["second"]]))
         )
-        return Prepared(prepared, part(valid), part(test), facts, state, tuple(notes))
+        choosing, judged = (part(rows).grouped(data.groups[rows]) for rows in (valid, test))
+        return Prepared(prepared, choosing, judged, facts, state, tuple(notes))
+
+    def strata(self, data: Any) -> np.ndarray:
+        """Fifths of the scored pairs by score; -1 without one."""
+        return _strata(np.where(data.empty, np.nan, data.scores))
 
     def _sentences(self, data: Any, seed: int, fraction: float) -> Prepared:
         """All sentences to learn from, in the column "first"."""

@@ -64,7 +64,10 @@ class Queries(Split):
         self.documents, self.bm25 = documents, bm25
 
     def take(self, rows: np.ndarray | slice) -> Queries:
-        return Queries(super().take(rows).columns, self.documents, self.bm25)
+        return self._of(super().take(rows).columns)
+
+    def _of(self, columns: Mapping[str, Any]) -> Queries:
+        return Queries(columns, self.documents, self.bm25)
 
 
 class Collection(Data):
@@ -270,6 +273,12 @@ class Collection(Data):
     def names(self) -> np.ndarray:
         """Of the queries, which are the examples."""
         return self.query_ids
+
+    @cached_property
+    def copies(self) -> np.ndarray:
+        """int64 (queries,), equal for queries of the same words."""
+        words = np.array([" ".join(text.split()) for text in self.query.texts()], dtype=object).astype(str)
+        return np.unique(words, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
     @property
     def labelled(self) -> np.ndarray:
