@@ -172,16 +172,26 @@ class Prepared:
 @dataclass(frozen=True)
 class Scores:
     """Metrics of one model. per_example: one number per test example whose mean is the primary metric; paired
-    differences of these give the interval of a comparison."""
+    differences of these give the interval of a comparison.
+
+    floors: what the best answer gets that does not look at the inputs; ceilings: what is as good as the truth, where that
+    is known of these data.  groups: how many chances the examples are, where several are one; 0: each is its own.
+    beside: the same as per_example of metrics that a verdict may have to speak of instead.
+    """
 
     metrics: dict[str, float]
     per_example: np.ndarray
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    floors: dict[str, float] = field(default_factory=dict)
+    ceilings: dict[str, float] = field(default_factory=dict)
+    groups: int = 0
+    beside: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         ends = {name: "[{:.3f}, {:.3f}]".format(*pair) for name, pair in self.intervals.items()}
         rows = [(name, f"{value:.3f}", ends.get(name, "")) for name, value in self.metrics.items()]
-        return "\n".join([f"{counted(len(self.per_example), 'example')}, with 95 % intervals", *aligned(rows)])
+        among = f" in {counted(self.groups, 'group')}" if self.groups else ""
+        return "\n".join([f"{counted(len(self.per_example), 'example')}{among}, with 95 % intervals", *aligned(rows)])
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from papertrial.core.facts import Facts
 from papertrial.core.task import Prepared, Scores, Split, Supports
 from papertrial.core.wording import counted
 from papertrial.tasks._common import Common, estimated
-from papertrial.tasks._metrics import spearman_scores
+from papertrial.tasks._metrics import groups_of, primary, spearman_scores
 from papertrial.tasks._split import SPLIT_SEED, require_fraction, split_rows
 from papertrial.tasks._texts import sizes, stacked
 
@@ -44,7 +44,8 @@ class HumanJudgement(Common):
     budget = Budget(seconds=60)
 
     def primary_for(self, state: Mapping[str, Any]) -> tuple[str, bool]:
-        return "spearman", True
+        metric = primary(state, "spearman")
+        return metric.name, metric.higher
 
     def supports(self, look: Any) -> Supports:
         if look.kind != self.kind:
@@ -122,7 +123,10 @@ class HumanJudgement(Common):
         """Spearman's and Pearson's correlation, and Kendall's tau-b; outputs without a score are left out."""
         judged = np.isfinite(split["target"])
         values, targets = outputs[judged], np.asarray(split["target"], dtype=np.float64)[judged]
-        found = spearman_scores(values, targets, split["item"][judged])
+        groups = groups_of(split, judged)
+        found = spearman_scores(
+            values, targets, split["item"][judged] if groups is None else groups, primary(state, "spearman").name
+        )
         found.metrics["kendall"] = _or_zero(scipy.stats.kendalltau, values, targets)
         return found
 

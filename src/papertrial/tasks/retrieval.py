@@ -38,7 +38,7 @@ from papertrial.data.collections import Queries
 from papertrial.data.collections.bm25 import K1, B, best
 from papertrial.nn.ranks import all_rows
 from papertrial.tasks._common import Common, require_backbone, through
-from papertrial.tasks._metrics import DEPTH, ranking_scores
+from papertrial.tasks._metrics import DEPTH, groups_of, primary, ranking_scores
 from papertrial.tasks._split import require_shares, some_of
 from papertrial.tasks._texts import features_of, fit_to, ids_of, require_tokeniser
 
@@ -105,7 +105,8 @@ class RetrievalTask(Common):
     budget = Budget(seconds=60)
 
     def primary_for(self, state: Mapping[str, Any]) -> tuple[str, bool]:
-        return "ndcg@10", True
+        metric = primary(state, "ndcg@10")
+        return metric.name, metric.higher
 
     def supports(self, look: Any) -> Supports:
         if look.kind != self.kind:
@@ -221,7 +222,8 @@ class RetrievalTask(Common):
         for row, query in enumerate(judged):
             grade = dict(zip(split["relevant"][query].tolist(), split["grade"][query].tolist(), strict=True))
             ranked[row] = [grade.get(place.get(name, -1), 0) for name in outputs[query]]
-        return ranking_scores(ranked, split["grade"][np.array(judged, dtype=np.int64)])
+        rows = np.array(judged, dtype=np.int64)
+        return ranking_scores(ranked, split["grade"][rows], primary(state, "ndcg@10").name, groups_of(split, rows))
 
     def answers(self, outputs: np.ndarray, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """`prediction`, the id of the best document, and the ids at the places 2 to 10; empty where there is none."""

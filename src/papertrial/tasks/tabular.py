@@ -26,7 +26,7 @@ from papertrial.core.wording import counted
 from papertrial.data.base import WHOLE
 from papertrial.nn.heads import Supervised, fit_inputs
 from papertrial.tasks._common import Common, encoder_of, estimated, through
-from papertrial.tasks._metrics import classification_scores, regression_scores
+from papertrial.tasks._metrics import classification_scores, groups_of, primary, regression_scores
 from papertrial.tasks._split import require_shares
 
 SPLIT_SEED = 20_210_600
@@ -47,7 +47,8 @@ class TabularTask(Common):
     budget = Budget(seconds=30)
 
     def primary_for(self, state: Mapping[str, Any]) -> tuple[str, bool]:
-        return ("accuracy", True) if "class_names" in state else ("rmse", False)
+        metric = primary(state, "accuracy" if "class_names" in state else "rmse")
+        return metric.name, metric.higher
 
     def supports(self, look: Any) -> Supports:
         if look.kind != self.kind:
@@ -224,11 +225,13 @@ class TabularTask(Common):
 
     def score(self, outputs: np.ndarray, split: Split, state: Mapping[str, Any]) -> Scores:
         """Rows without a target are left out."""
+        metric, _ = self.primary_for(state)
         if "class_names" in state:
             judged = split["label"] >= 0
-            return classification_scores(outputs[judged], split["label"][judged], state["class_names"])
+            names, groups, positive = state["class_names"], groups_of(split, judged), state.get("positive")
+            return classification_scores(outputs[judged], split["label"][judged], names, metric, groups, positive)
         judged = np.isfinite(split["target"])
-        return regression_scores(outputs[judged], split["target"][judged])
+        return regression_scores(outputs[judged], split["target"][judged], metric, groups_of(split, judged))
 
 
 TASK = TabularTask()

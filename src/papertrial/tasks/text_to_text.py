@@ -36,7 +36,7 @@ from papertrial.nn.ranks import all_count, all_sum
 from papertrial.nn.transformer import auxiliary
 from papertrial.nn.views import Draw
 from papertrial.tasks._common import Common
-from papertrial.tasks._metrics import text_scores
+from papertrial.tasks._metrics import groups_of, primary, text_scores
 from papertrial.tasks._split import require_fraction, some_of, split_rows, spread_evenly
 from papertrial.tasks._texts import LONGEST, features_of, fit_to, ids_of, require_tokeniser, sizes, stacked
 
@@ -103,7 +103,8 @@ class TextToText(Common):
     trains_without_labels = True
 
     def primary_for(self, state: Mapping[str, Any]) -> tuple[str, bool]:
-        return state["metric"], True
+        metric = primary(state, "chrf")
+        return metric.name, metric.higher
 
     def supports(self, look: Any) -> Supports:
         numbers = look.numbers
@@ -239,7 +240,8 @@ class TextToText(Common):
         return features_of(model, split["source"])
 
     def score(self, outputs: np.ndarray, split: Split, state: Mapping[str, Any]) -> Scores:
-        return text_scores(outputs.tolist(), split["target"].texts(), state["metric"])
+        metric, groups = primary(state, "chrf").name, groups_of(split)
+        return text_scores(outputs.tolist(), split["target"].texts(), metric, groups)
 
     def answers(self, outputs: np.ndarray, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
         return {"prediction": outputs}
