@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,8 +22,9 @@ from papertrial.core.errors import DataError, Declined, PapertrialError, Trainin
 from papertrial.core.files import read_json, to_json, write_json
 from papertrial.core.offers import task_offers
 from papertrial.core.request import Request
-from papertrial.core.stats import CANNOT_TELL, HELPS, Verdict, verdicts
+from papertrial.core.stats import Verdict, verdicts
 from papertrial.core.wording import counted, several
+from papertrial.study import sentences
 from papertrial.study.comparison import Comparison, Row
 from papertrial.study.engine import Engine, Job, content, started
 from papertrial.study.entrants import Entrant, entrants_of, idle, reasons, require_methods
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 #: shares of the labelled training examples on which the reference is trained again, for the worth in labels
 FRACTIONS = (0.25, 0.5)
 CURVE_SEEDS = 3
-_LATE = 1.5  # times a run's share of time from which it is said
 
 
 @dataclass
@@ -380,9 +380,9 @@ def _judge(
                 [
                     *study.data.notes,
                     *study.prepared.notes,
-                    *_caution(study, words),
-                    *_late(study, rows),
-                    *_unbound(study, entrants),
+                    *sentences.caution(words, study.looks),
+                    *sentences.late(rows, study.budget),
+                    *sentences.unbound(entrants, study.budget),
                 ]
             )
         ),
@@ -390,7 +390,9 @@ def _judge(
         complete=complete,
         folder=str(study.out),
     )
-    return replace(result, sentences=tuple(_sentences(result, entrants, _tuned(study, entrants))))
+    return replace(
+        result, sentences=tuple(sentences.verdict_words(result, entrants, sentences.tuned(entrants, study.budget)))
+    )
 
 
 def _row(
@@ -457,72 +459,3 @@ def _protocol(study: _Study, seeds: int) -> str:
         f" {prepared.train.examples} to train on, {prepared.valid.examples} to validate on;"
         f" {counted(seeds, 'seed')}; {study.budget} per run"
     )
-
-
-def _caution(study: _Study, words: dict[str, Verdict]) -> list[str]:
-    """When a word is stricter than the interval beside it looks."""
-    stricter = [
-        name
-        for name, verdict in words.items()
-        if verdict.word == CANNOT_TELL and not verdict.reason and (verdict.low > 0 or verdict.high < 0)
-    ]
-    if not stricter:
-        return []
-    why = []
-    if len(words) > 1:
-        why.append(f"{len(words)} methods were tried at once (Holm)")
-    if study.looks:
-        why.append(f"it was judged before, with {', '.join(map(str, study.looks))} seeds")
-    return [f"{', '.join(stricter)}: the interval excludes zero, but that is not enough yet, since {' and '.join(why)}"]
-
-
-def _late(study: _Study, rows: Sequence[Row]) -> list[str]:
-    """Which methods took clearly longer than their equal share of time, so that the word is not taken for what it was."""
-    given = study.budget.seconds
-    if not given:
-        return []
-    late = [row for row in rows if row.seconds is not None and row.seconds > _LATE * given]
-    said = ", ".join(f"{row.name} {duration(row.seconds or 0.0)}" for row in late)
-    why = "the machine was busy, or one step or trial takes that long; a larger --budget is kept more closely"
-    return [f"took longer than the {duration(given)} of a run: {said}; {why}"] if late else []
-
-
-def _tuned(study: _Study, entrants: Sequence[Entrant]) -> list[str]:
-    """Who tunes itself, which only a budget of seconds or trials limits, where the budget has neither."""
-    if study.budget.seconds is not None or study.budget.trials is not None:
-        return []
-    able = (entrant for entrant in entrants if entrant.method.paper.kind == "estimator" and not entrant.stopped)
-    return [entrant.name for entrant in able if any(outcome.meter.trials > 1 for outcome in entrant.outcomes)]
-
-
-def _unbound(study: _Study, entrants: Sequence[Entrant]) -> list[str]:
-    names = _tuned(study, entrants)
-    words = f"{', '.join(names)} tuned without a limit: {study.budget} do not limit tuning; a --budget in seconds limits all alike"
-    return [words] if names else []
-
-
-def _sentences(result: Comparison, entrants: list[Entrant], tuned: Collection[str]) -> list[str]:
-    """tuned: who spent more than the budget says, with whom nobody is at an equal one."""
-    found = [
-        verdict.sentence(
-            name,
-            result.reference,
-            result.metric,
-            higher_is_better=result.higher_is_better,
-            budget="" if {name, result.reference} & {*tuned} else result.budget,
-            digits=result.digits,
-        )
-        for name, verdict in result.verdicts.items()
-    ]
-    found += [
-        f"{entrant.name} failed on this data: {entrant.stopped.rstrip('.')}."
-        for entrant in entrants
-        if entrant.asked and entrant.stopped
-    ]
-    helping = [name for name, verdict in result.verdicts.items() if verdict.word == HELPS]
-    if not helping:
-        known = [e for e in entrants if not e.stopped and (not e.asked or e.name == result.reference)]
-        best = max(known, key=lambda entrant: entrant.valid)
-        aside = "" if best.name == result.reference else f", and {best.name} validates better"
-        found.append(f"No method is shown to beat {result.reference}{aside}: use {best.name} here.")
-    return found
