@@ -70,7 +70,9 @@ def compare(
         typer.Option(help="Time for the whole comparison, shared equally by its runs: 10m, 1h.", show_default=False),
     ] = None,
     folds: Folds = None,
-    seeds: Annotated[int, seeds_option("Paired seeds.", max=200)] = 5,
+    seeds: Annotated[
+        int | None, seeds_option("Paired seeds: 5, or 3 of folds, when left out.", max=200, show_default=False)
+    ] = None,
     against: Annotated[
         str | None,
         typer.Option(
