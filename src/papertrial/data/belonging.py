@@ -47,7 +47,7 @@ def coded(values: Sequence[str]) -> np.ndarray:
 
 def is_pattern(words: str) -> bool:
     """Whether it is a pattern for paths, and no name of a column."""
-    return "(" in words
+    return any(sign in words for sign in "()[]\\^*+")
 
 
 def found_in(names: Sequence[str], pattern: str, option: str) -> list[str]:

@@ -149,7 +149,7 @@ class SentenceSimilarity(Common):
                     f"the scored training pairs of {data.name} are too few or all equal", "score more pairs"
                 )
             state |= {"low": float(target[train][scored].min()), "high": float(target[train][scored].max())}
-            met = np.isin(data.sides[:, test], data.sides[:, train]).any(axis=0).mean()
+            met = np.isin(data.sides[:, test], data.sides[:, train]).any(axis=0).sum() / max(1, len(test))
             if met:
                 notes.append(f"{met:.0%} of the test pairs have a sentence that is also in a training pair")
         prepared = part(train)

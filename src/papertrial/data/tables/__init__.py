@@ -386,7 +386,8 @@ class Table(Data):
                 raise DataError(f"{self.name} has no column {target!r} to predict", did_you_mean(target, self.columns))
             return target
         able = [column.name for column in self.columns.values() if column.type not in ("id", "text", "empty")]
-        able = [name for name in able if name != self.split_column and not self.is_like_id(self.columns[name])]
+        set_apart = (self.split_column, self.group, self.time)
+        able = [name for name in able if name not in set_apart and not self.is_like_id(self.columns[name])]
         folded = {name.casefold(): name for name in reversed(able)}
         named = [folded[name] for name in _TARGET_NAMES if name in folded]
         if not able:

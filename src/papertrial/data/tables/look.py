@@ -107,7 +107,7 @@ def _target(table: Table, page: Look) -> None:
 
 
 def _parts(table: Table, page: Look) -> None:
-    counts = np.bincount(table.part, minlength=3).tolist()
+    counts = np.bincount(table.part[table.part >= 0], minlength=3).tolist()[:3]
     page.numbers.update(
         given_split=table.given_split, train=counts[0], valid=counts[1], test=counts[2], moved=table.moved
     )

@@ -164,7 +164,7 @@ def _classes(page: Look, labels: np.ndarray, class_names: Sequence[str]) -> None
 
 
 def _parts(page: Look, data: Texts | Pairs) -> None:
-    counts = np.bincount(data.part, minlength=3).tolist()
+    counts = np.bincount(data.part[data.part >= 0], minlength=3).tolist()[:3]
     page.numbers.update(
         given_split=data.given_split, train=counts[0], valid=counts[1], test=counts[2], moved_duplicates=data.moved
     )
