@@ -136,13 +136,26 @@ class Split(Mapping[str, Any]):
     def take(self, rows: np.ndarray | slice) -> Split:
         return Split({name: column[rows] for name, column in self.columns.items()})
 
+    def grouped(self, groups: np.ndarray) -> Split:
+        """The same with the column "group", int64 from 0, equal for rows of one group, where any belong together.
+
+        groups: int64 (N,).
+        """
+        found, group = np.unique(groups, return_inverse=True)
+        together = {} if len(found) == len(groups) else {"group": group.reshape(-1)}
+        return self._of({**self.columns, **together})
+
+    def _of(self, columns: Mapping[str, Any]) -> Split:
+        return Split(columns)
+
 
 @dataclass(frozen=True)
 class Prepared:
     """Data made ready for one task and one seed.
 
     train, valid, test: the rows a method may learn from, choose with, and is judged on.  state: JSON-able facts that
-    turn new raw data into the same columns (class names, categories, image size), kept in the artifact.
+    turn new raw data into the same columns (class names, categories, image size), kept in the artifact.  valid and test have
+    the column "group" where rows are no chance of their own.
     notes: lines worth saying (what was moved, dropped, guessed).  origin: name and fingerprint of the data, the
     options of the split, and the numbers of its facts page, for the run's record and the artifact's card.
     """

@@ -201,12 +201,15 @@ class ImageTask(Common):
         # "hidden" holds all labels for the figures of `extra_scores`; `training` never hands it on
         return Prepared(
             rows(train, shown, hidden=target[train]),
-            rows(valid, target),
-            rows(test, target),
+            rows(valid, target).grouped(data.groups[valid]),
+            rows(test, target).grouped(data.groups[test]),
             facts,
             state,
             tuple(notes),
         )
+
+    def strata(self, data: Any) -> np.ndarray:
+        return np.asarray(data.labels, dtype=np.int64)
 
     def encode(self, state: Mapping[str, Any], data: Any) -> Split:
         """New images at the size and with the channels of the model. Labels are kept where their class is known to the

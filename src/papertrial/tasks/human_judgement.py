@@ -91,11 +91,12 @@ class HumanJudgement(Common):
             self.kind, len(train), len(train), outputs=1, **sizes(stacked([learned["reference"], learned["output"]]))
         )
         state = {"columns": data.columns, "target": data.columns.get("target")}
-        return Prepared(learned, columns(valid), columns(test), facts, state, tuple(notes))
+        choosing, judged = (columns(rows).grouped(data.groups[rows]) for rows in (valid, test))
+        return Prepared(learned, choosing, judged, facts, state, tuple(notes))
 
     def encode(self, state: Mapping[str, Any], data: Any) -> Split:
         """New outputs, with their scores where they have any."""
-        columns = {"reference": data.first, "output": data.second, "system": data.system, "item": data.groups}
+        columns = {"reference": data.first, "output": data.second, "system": data.system, "item": data.copies}
         if np.isfinite(data.scores).any():
             columns["target"] = data.scores.astype(np.float32)
         return Split(columns)

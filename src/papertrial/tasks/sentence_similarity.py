@@ -149,14 +149,19 @@ class SentenceSimilarity(Common):
                     f"the scored training pairs of {data.name} are too few or all equal", "score more pairs"
                 )
             state |= {"low": float(target[train][scored].min()), "high": float(target[train][scored].max())}
-            met = np.isin(data.sides[:, test], data.sides[:, train]).any(axis=0).mean()
+            met = np.isin(data.sides[:, test], data.sides[:, train]).any(axis=0).sum() / max(1, len(test))
             if met:
                 notes.append(f"{met:.0%} of the test pairs have a sentence that is also in a training pair")
         prepared = part(train)
         facts = Facts(
             "pairs", len(train), int(scored.sum()), outputs=1, **sizes(stacked([prepared["first"], prepared["second"]]))
         )
-        return Prepared(prepared, part(valid), part(test), facts, state, tuple(notes))
+        choosing, judged = (part(rows).grouped(data.groups[rows]) for rows in (valid, test))
+        return Prepared(prepared, choosing, judged, facts, state, tuple(notes))
+
+    def strata(self, data: Any) -> np.ndarray:
+        """Fifths of the scored pairs by score; -1 without one."""
+        return _strata(np.where(data.empty, np.nan, data.scores))
 
     def _sentences(self, data: Any, seed: int, fraction: float) -> Prepared:
         """All sentences to learn from, in the column "first"."""

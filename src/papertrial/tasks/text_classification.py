@@ -115,7 +115,11 @@ class TextClassification(Common):
         prepared = part(train, shown)
         classes = len(data.class_names)
         facts = Facts("text", len(train), len(kept), classes=classes, outputs=classes, **sizes(prepared["text"]))
-        return Prepared(prepared, part(valid, data.labels), part(test, data.labels), facts, state, tuple(notes))
+        choosing, judged = (part(rows, data.labels).grouped(data.groups[rows]) for rows in (valid, test))
+        return Prepared(prepared, choosing, judged, facts, state, tuple(notes))
+
+    def strata(self, data: Any) -> np.ndarray:
+        return np.where(data.empty, -1, data.labels)
 
     def encode(self, state: Mapping[str, Any], data: Any) -> Split:
         """New texts. Labels are kept where their class is known to the model, and -1 elsewhere."""
