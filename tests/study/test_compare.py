@@ -20,6 +20,7 @@ from papertrial.core.recipe import Recipe
 from papertrial.core.registry import Entry, Method
 from papertrial.core.task import Prepared, Split
 from papertrial.study.compare import compare
+from papertrial.study.comparison import Comparison
 from papertrial.use import choose
 
 TEST = 200
@@ -68,6 +69,9 @@ class World:
     test: int = TEST
 
     energy: dict = field(default_factory=dict)
+    floors: dict = field(default_factory=dict)
+    beside: tuple = ()
+    outlier: dict = field(default_factory=dict)
     trials: dict = field(default_factory=dict)
 
     def prepare(self, task, data, seed=0, labels=None, size=None, fraction=None):
@@ -102,17 +106,21 @@ class World:
         if not task.higher:
             scores = 1 - scores
         metric = task.primary_for({})[0]
+        beside = dict.fromkeys(self.beside, 0.1 * scores + 0.4)
+        scores = scores + self.outlier.get(name, 0.0) * (np.arange(self.test) == 17)
         meter = Meter(100, 6400, 12.5, self.trials.get(name, 0), None if name == "majority" else 250_000_000)
         meter = meter.with_energy(self.energy.get((name, seed), self.energy.get(name, meter.spent())))
         return use_fit.Outcome(
             Path(out),
             name,
-            {metric: float(scores.mean()), "extra": 1.0},
+            {metric: float(scores.mean()), "extra": 1.0, **{key: float(one.mean()) for key, one in beside.items()}},
             {},
             {},
             self.valid.get(name, self.skill[name]),
             scores,
             meter,
+            self.floors,
+            beside,
         )
 
 
@@ -260,6 +268,20 @@ def test_lower_is_better_is_told_in_the_metrics_own_direction(run, world):
     assert "rmse -0.09" in found.sentences[0]
     assert "lower is better" in found.sentences[0]
     assert found.reference == "trees"
+
+
+def test_where_a_row_decides_the_rmse_the_words_are_about_mae(run, world, tmp_path):
+    world.task.higher, world.beside = False, ("mae",)
+    assert run().metric == "rmse" and run().beside == ""  # no row carries much of the differences
+    world.outlier = {"new": 50.0}
+    found = run(out=tmp_path / "heavy")
+    assert (found.metric, found.beside) == ("mae", "rmse")
+    assert found.sentences[0].startswith("new helps on this data: mae -0.009")
+    (note,) = [note for note in found.notes if "the RMSE" in note]
+    assert note.startswith("2 rows decide the RMSE (number ") and "18" in note and "words are about MAE" in note
+    head = next(line for line in found.lines() if line.startswith("method"))
+    assert "mae" in head and head.rstrip().endswith("rmse")
+    assert Comparison.read(tmp_path / "heavy") == found
 
 
 def test_unsettled_says_what_would_settle_it(run, world):
@@ -517,11 +539,11 @@ def test_several_methods_share_the_level(run, world):
 
 
 def test_a_word_stricter_than_its_interval_is_explained(run, world, monkeypatch):
-    import papertrial.study.compare as module
+    import papertrial.study.judging as module
     from papertrial.core.stats import verdicts
 
     # As if a hundred looks had gone before: the interval still leaves out zero, the word says no more.
-    monkeypatch.setattr(module, "verdicts", lambda gains, looks=0: verdicts(gains, looks=100))
+    monkeypatch.setattr(module, "verdicts", lambda gains, **options: verdicts(gains, **{**options, "looks": 100}))
     found = run(["new", "other"])
     assert found.verdicts["new"].word == "cannot tell"
     assert any("the interval excludes zero" in note and "Holm" in note for note in found.notes)

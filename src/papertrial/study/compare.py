@@ -24,12 +24,13 @@ from papertrial.core.errors import DataError, Declined, PapertrialError, Trainin
 from papertrial.core.files import read_json, to_json, write_json
 from papertrial.core.offers import task_offers
 from papertrial.core.request import Request
-from papertrial.core.stats import Verdict, by_group, verdicts
+from papertrial.core.stats import Verdict
 from papertrial.core.wording import counted, several
 from papertrial.study import sentences
 from papertrial.study.comparison import Comparison, Row
 from papertrial.study.engine import Engine, Job, content, started
 from papertrial.study.entrants import Entrant, entrants_of, idle, pooled, reasons, require_methods
+from papertrial.study.judging import Judge, judge_of
 from papertrial.study.worth import Worth
 from papertrial.study.worth import worth as worth_in_labels
 from papertrial.use.folds import REPEATS, Fold, assigned, choice
@@ -92,6 +93,14 @@ class _Study:
             return self.prepared.test.get("group")
         groups = self.data.groups[assigned(self.strata, self.data.groups, self.folds, 0) >= 0]
         return None if len(np.unique(groups)) == len(groups) else groups
+
+    @property
+    def rows(self) -> np.ndarray | None:
+        """int (test rows,), their places in the data; None where the task does not tell."""
+        if self.folds:
+            return np.flatnonzero(assigned(self.strata, self.data.groups, self.folds, 0) >= 0)
+        assert self.prepared is not None
+        return self.prepared.test.get("row")
 
     def units(self, seed: int) -> list[Fold | None]:
         """What is prepared and run with one seed: each of the folds, or the one split."""
@@ -428,25 +437,20 @@ def _judge(
     reference = _reference(study, entrants)
     others = [entrant for entrant in entrants if entrant is not reference and not entrant.stopped]
     asked = [entrant for entrant in others if entrant.asked]
-    base = np.stack([outcome.per_example for outcome in reference.outcomes])
-    sign = 1.0 if study.higher else -1.0
-    groups = study.groups
-    gains = {
-        entrant.name: by_group(sign * (np.stack([outcome.per_example for outcome in entrant.outcomes]) - base), groups)
-        for entrant in others
-    }
-    judged = verdicts([gains[entrant.name] for entrant in asked], looks=len(study.looks))
-    words = {entrant.name: verdict for entrant, verdict in zip(asked, judged, strict=True)}
+    chosen = Judge(study.metric, study.higher, study.groups, len(study.looks))
+    judge, said = judge_of(chosen, asked, reference, study.rows)
+    curve = curve if judge.metric == study.metric else {}
+    words = {entrant.name: word for entrant, word in zip(asked, judge.verdicts(asked, reference), strict=True)}
     # Baselines get an interval each; no word is said of them, so they do not count as comparisons made.
-    shown = words | {name: verdicts([gain])[0] for name, gain in gains.items() if name not in words}
-    rows = [_row(study, entrant, reference, shown.get(entrant.name), curve) for entrant in entrants]
+    shown = words | {one.name: judge.alone(one, reference) for one in others if not one.asked}
+    rows = [_row(study, judge, entrant, reference, shown.get(entrant.name), curve) for entrant in entrants]
     failed = {entrant.name: entrant.stopped for entrant in entrants if entrant.stopped}
     assert study.prepared is not None
     result = Comparison(
         protocol=_protocol(study, seeds),
         plan=study.plan,
-        metric=study.metric,
-        higher_is_better=study.higher,
+        metric=judge.metric,
+        higher_is_better=judge.higher,
         budget=str(study.budget),
         seeds=seeds,
         reference=reference.name,
@@ -460,6 +464,7 @@ def _judge(
                 [
                     *study.data.notes,
                     *study.prepared.notes,
+                    *said,
                     *sentences.caution(words, study.looks),
                     *sentences.late(rows, study.budget),
                     *sentences.unbound(entrants, study.budget),
@@ -469,6 +474,7 @@ def _judge(
         looks=study.looks,
         complete=complete,
         folder=str(study.out),
+        beside=study.metric if judge.metric != study.metric else "",
     )
     return replace(
         result, sentences=tuple(sentences.verdict_words(result, entrants, sentences.tuned(entrants, study.budget)))
@@ -476,7 +482,12 @@ def _judge(
 
 
 def _row(
-    study: _Study, entrant: Entrant, reference: Entrant, verdict: Verdict | None, curve: dict[int, list[float]]
+    study: _Study,
+    judge: Judge,
+    entrant: Entrant,
+    reference: Entrant,
+    verdict: Verdict | None,
+    curve: dict[int, list[float]],
 ) -> Row:
     role = "reference" if entrant is reference else "method" if entrant.asked else "baseline"
     if entrant.stopped:
@@ -490,7 +501,7 @@ def _row(
     row = Row(
         entrant.name,
         role,
-        metric=metrics[study.metric],
+        metric=metrics[judge.metric],
         metrics=metrics,
         valid=entrant.valid if math.isfinite(entrant.valid) else None,
         seconds=float(np.mean([meter.seconds for meter in meters])),
@@ -504,11 +515,11 @@ def _row(
     )
     if verdict is None:
         return row
-    ends = (verdict.low, verdict.high) if study.higher else (-verdict.high, -verdict.low)
+    ends = (verdict.low, verdict.high) if judge.higher else (-verdict.high, -verdict.low)
     known = not math.isnan(verdict.low)
     return replace(
         row,
-        difference=verdict.difference if study.higher else -verdict.difference,
+        difference=verdict.difference if judge.higher else -verdict.difference,
         low=ends[0] if known else None,
         high=ends[1] if known else None,
     )

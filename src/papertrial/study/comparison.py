@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class Comparison:
 
     verdicts: by method; the differences in them are positive where the method is better.  failed, declined: names with
     their reasons.  complete: False while seeds are missing.  looks: numbers of seeds with which it was judged before.
+    beside: a metric that is shown beside the one that is judged, where its own intervals would not hold.
     """
 
     protocol: str
@@ -72,6 +73,7 @@ class Comparison:
     looks: tuple[int, ...] = ()
     complete: bool = True
     folder: str = ""
+    beside: str = ""
 
     def __repr__(self) -> str:
         return "\n".join(self.lines())
@@ -88,8 +90,8 @@ class Comparison:
     def read(cls, folder: Path | str) -> Comparison:
         """As kept in a comparison's folder; raises PapertrialError where there is none."""
         held = read_json(Path(folder) / "comparison.json")
-        names = [entry.name for entry in fields(cls)]
-        unknown = [name for name in names if name not in held]
+        names = [entry.name for entry in fields(cls) if entry.name in held]
+        unknown = [e.name for e in fields(cls) if e.name not in held and e.default is MISSING]
         if unknown:
             raise PapertrialError(
                 f"{folder} holds a comparison of another version of papertrial (it lacks {unknown[0]})",
@@ -164,6 +166,10 @@ def _table(result: Comparison) -> list[str]:
     digits = _digits(result)
     table = [[_cut(result.metric, 12), _cut(f"vs {result.reference}", 24), "time", "peak memory", "energy"]]
     table += [_cells(row, digits) for row in result.rows]
+    if result.beside:
+        table[0].append(result.beside)
+        for cells, row in zip(table[1:], result.rows, strict=True):
+            cells.append(f"{row.metrics[result.beside]:.{digits}f}" if result.beside in row.metrics else "-")
     if any(row.worth is not None for row in result.rows):
         table[0].append("worth")
         for cells, row in zip(table[1:], result.rows, strict=True):

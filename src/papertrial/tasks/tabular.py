@@ -112,6 +112,7 @@ class TabularTask(Common):
                 "not used: " + "; ".join(left_out[:6]) + (f"; and {len(left_out) - 6} more" if left_out[6:] else "")
             )
         choosing, judged = (whole.take(rows).grouped(data.groups[rows]) for rows in (valid, test))
+        judged = Split({**judged, "row": test})
         notes += unseen(state, judged)
         return Prepared(whole.take(train), choosing, judged, facts, state, tuple(notes))
 

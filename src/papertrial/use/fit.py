@@ -6,8 +6,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
-from functools import cache
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,8 @@ class Outcome:
     """A finished run, as read back from its folder.
 
     metrics: on the test rows, with `intervals` at 95 %.  valid: the primary metric on the validation rows, signed so
-    that higher is better.  per_example: (test rows,) float64 whose mean is the primary metric.
+    that higher is better.  per_example: (test rows,) float64 whose mean is the primary metric.  beside: the same of others by
+    name, which a verdict may have to speak of instead.  floors: what the best answer gets that does not look at the inputs.
     """
 
     folder: Path
@@ -50,6 +51,8 @@ class Outcome:
     valid: float
     per_example: np.ndarray
     meter: Meter
+    floors: dict[str, float] = field(default_factory=dict)
+    beside: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> Outcome:
@@ -64,6 +67,11 @@ class Outcome:
             float("nan") if result["valid"] is None else result["valid"],
             np.load(folder / "per_example.npy", allow_pickle=False),
             Meter(**result["cost"]),
+            result.get("floors", {}),
+            {
+                name: np.load(folder / f"per_example-{name}.npy", allow_pickle=False)
+                for name in result.get("beside", ())
+            },
         )
 
 
@@ -121,12 +129,15 @@ def fit_prepared(
             if stages:
                 result["stages"] = stages
             per_example, sheets = result.pop("per_example"), result.pop("sheets")
+            arrays = {"": per_example} | {f"-{name}": values for name, values in result.pop("beside").items()}
+            result["beside"] = [name[1:] for name in arrays if name]
             save_weights(run, model, head)
             if keep := task_offers(task).keep:
                 keep(prepared.state, run.folder)
             for name, sheet in sheets.items():
                 write_picture(run.path(name), sheet)
-            write_with(run.path("per_example.npy"), lambda temporary: _save_array(temporary, per_example))
+            for name, values in arrays.items():
+                write_with(run.path(f"per_example{name}.npy"), partial(_save_array, array=values))
             frozen = proofs([run, *run.stages.values()]) if isinstance(model, torch.nn.Module) else None
             card = card_of(task, resolved, prepared, model, budget, seed, licence, result, frozen)
             write_json(run.path("card.json"), card)
@@ -305,7 +316,9 @@ def _judge(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepar
         "metrics": {},
         "intervals": {},
         "extra": {},
+        "floors": {},
         "per_example": np.zeros(0),
+        "beside": {},
         "sheets": {},
     }
     if prepared.test.examples:
@@ -314,6 +327,8 @@ def _judge(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepar
         result |= {
             "metrics": scores.metrics,
             "intervals": scores.intervals,
+            "floors": scores.floors,
+            "beside": scores.beside,
             "answers": _answers(outputs, prepared.test, prepared.state),
             "per_example": np.asarray(scores.per_example, dtype=np.float64),
             "sheets": sheets(outputs, prepared.test) if (sheets := task_offers(task).sheets) else {},
