@@ -15,6 +15,8 @@ from papertrial.core.stats import Verdict
 from papertrial.study.worth import Worth
 
 FAILED = "failed"
+#: what stands beside a metric in the table
+BESIDE = {"average_precision": "auc"}
 WIDTH = 100
 
 
@@ -162,8 +164,12 @@ def _lines(result: Comparison) -> list[str]:
 
 def _table(result: Comparison) -> list[str]:
     digits = _digits(result)
-    table = [[_cut(result.metric, 12), _cut(f"vs {result.reference}", 24), "time", "peak memory", "energy"]]
-    table += [_cells(row, digits) for row in result.rows]
+    beside = [BESIDE[result.metric]] if result.metric in BESIDE else []
+    table = [[_cut(result.metric, 20), *beside, _cut(f"vs {result.reference}", 24), "time", "peak memory", "energy"]]
+    for row in result.rows:
+        cells = _cells(row, digits)
+        more = ["-" if name not in row.metrics else f"{row.metrics[name]:.{digits}f}" for name in beside]
+        table.append([cells[0], *more, *cells[1:]])
     if any(row.worth is not None for row in result.rows):
         table[0].append("worth")
         for cells, row in zip(table[1:], result.rows, strict=True):
