@@ -321,12 +321,13 @@ class Verdict:
         higher_is_better: bool = True,
         budget: str = "",
         digits: int = 3,
+        rounds: str = "",
     ) -> str:
-        """The verdict in words, one sentence."""
+        """The verdict in words, one sentence. rounds: what the seeds were, where they were more than seeds."""
         change = f"{metric} {self.change(digits, higher_is_better)}" + (
             "" if higher_is_better else ", lower is better,"
         )
-        terms = (f" at an equal {budget}" if budget else "") + f", {counted(self.seeds, 'seed')}"
+        terms = (f" at an equal {budget}" if budget else "") + f", {rounds or counted(self.seeds, 'seed')}"
         if self.word != CANNOT_TELL:
             over = "over" if self.word == HELPS else "against"
             return f"{method} {self.word} on this data: {change} {over} {reference}{terms}."

@@ -64,6 +64,7 @@ class _Study:
     asked: dict[str, Any]
     plan: str = ""
     looks: tuple[int, ...] = ()
+    earlier: tuple[str, ...] = ()
     folds: int = 0
     prepared: Prepared | None = None
     metric: str = ""
@@ -208,6 +209,7 @@ def compare(
         progress=progress,
     )  # fmt: skip
     echo, methods = echo or (lambda line: None), several(methods)
+    asked_now = methods
     if seeds is not None and seeds < 1:
         raise PapertrialError(f"{seeds} seeds are too few", "give 3 or more, 5 are better")
     if not set(methods) - {against}:
@@ -228,6 +230,11 @@ def compare(
     worth = worth and not without_labels
     parts, why = choice(chosen, opened, folds)
     seeds = seeds or (REPEATS if parts else SEEDS)
+    folder = Path(out) if out is not None else default_folder("compare", opened.name)
+    before = {} if fresh else _before(folder)
+    methods = [*(name for name in before.get("stays", ()) if name not in methods), *methods]
+    if methods != asked_now:
+        echo(f"{', '.join(methods[: -len(asked_now)])}: compared here before, and part of this comparison too")
     entrants, declined, listed, against = entrants_of(methods, chosen, request, against, baselines)
     require_methods(entrants, declined)
 
@@ -237,7 +244,7 @@ def compare(
         study = _Study(
             task=chosen,
             data=opened,
-            out=Path(out) if out is not None else default_folder("compare", opened.name),
+            out=folder,
             request=request,
             seeds=seeds,
             against=against,
@@ -246,6 +253,7 @@ def compare(
             echo=echo,
             declined=declined,
             folds=parts,
+            earlier=_said_before(before, methods, against, baselines),
             asked={"methods": list(methods), "against": against, "baselines": baselines, "worth": worth},
         )
         curve_runs = len(FRACTIONS) * min(seeds, CURVE_SEEDS) if worth else 0
@@ -339,6 +347,26 @@ def _config(study: _Study) -> dict[str, Any]:
         **({"folds": study.folds} if study.folds else {}),
         **{name: value for name in ("group", "time", "metric") if (value := getattr(study.request, name)) is not None},
     }
+
+
+def _before(folder: Path) -> dict[str, Any]:
+    """Of a comparison that was finished in the folder, the methods that stay in it, and what was said of them; nothing where
+    there is none. So papers that are asked about one after the other end in one table."""
+    file = folder / "comparison.json"
+    held = read_json(file) if file.exists() else {}
+    if not held.get("complete"):
+        return {}
+    methods = held.get("asked", {}).get("methods", ())
+    return held | {"stays": [name for name in methods if name not in held.get("declined", ())]}
+
+
+def _said_before(before: dict[str, Any], methods: list[str], against: str | None, baselines: Any) -> tuple[str, ...]:
+    """What was said by earlier comparisons in the folder that asked something else."""
+    asked = before.get("asked", {})
+    again = (set(asked.get("methods", ())), asked.get("against"), asked.get("baselines")) == (
+        set(methods), against, baselines
+    )  # fmt: skip
+    return (*before.get("earlier", ()), *(() if again else before.get("sentences", ())))
 
 
 def _earlier_looks(study: _Study, config: dict[str, Any]) -> tuple[int, ...]:
@@ -453,6 +481,7 @@ def _judge(
         higher_is_better=judge.higher,
         budget=str(study.budget),
         seeds=seeds,
+        folds=study.folds,
         reference=reference.name,
         rows=tuple(_sorted(rows)),
         verdicts=words,
@@ -476,9 +505,9 @@ def _judge(
         folder=str(study.out),
         beside=study.metric if judge.metric != study.metric else "",
     )
-    return replace(
-        result, sentences=tuple(sentences.verdict_words(result, entrants, sentences.tuned(entrants, study.budget)))
-    )
+    words_of = tuple(sentences.verdict_words(result, entrants, sentences.tuned(entrants, study.budget)))
+    earlier = tuple(line for line in dict.fromkeys(study.earlier) if line not in words_of)
+    return replace(result, sentences=words_of, earlier=earlier)
 
 
 def _row(

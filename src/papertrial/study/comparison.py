@@ -15,6 +15,8 @@ from papertrial.core.stats import Verdict
 from papertrial.study.worth import Worth
 
 FAILED = "failed"
+#: what stands beside a metric in the table
+BESIDE = {"average_precision": "auc"}
 WIDTH = 100
 
 
@@ -55,6 +57,8 @@ class Comparison:
     verdicts: by method; the differences in them are positive where the method is better.  failed, declined: names with
     their reasons.  complete: False while seeds are missing.  looks: numbers of seeds with which it was judged before.
     beside: a metric that is shown beside the one that is judged, where its own intervals would not hold.
+    folds: how many of them make a repeat, of which there are `seeds`; 0: one test part.  earlier: sentences of comparisons
+    that were made in this folder before of other methods, or against something else, and are not said any more.
     """
 
     protocol: str
@@ -74,6 +78,8 @@ class Comparison:
     complete: bool = True
     folder: str = ""
     beside: str = ""
+    folds: int = 0
+    earlier: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return "\n".join(self.lines())
@@ -157,6 +163,8 @@ def _lines(result: Comparison) -> list[str]:
         )
     for index, sentence in enumerate(result.sentences):
         lines += _wrap(sentence, " " * 10 if index else "verdict   ")
+    for sentence in result.earlier:
+        lines += _wrap(f"said before, and replaced by the above: {sentence}", "note      ")
     if not result.complete:
         lines += _wrap("not finished: the same command goes on from here", "note      ")
     return lines
@@ -164,12 +172,12 @@ def _lines(result: Comparison) -> list[str]:
 
 def _table(result: Comparison) -> list[str]:
     digits = _digits(result)
-    table = [[_cut(result.metric, 12), _cut(f"vs {result.reference}", 24), "time", "peak memory", "energy"]]
-    table += [_cells(row, digits) for row in result.rows]
-    if result.beside:
-        table[0].append(result.beside)
-        for cells, row in zip(table[1:], result.rows, strict=True):
-            cells.append(f"{row.metrics[result.beside]:.{digits}f}" if result.beside in row.metrics else "-")
+    beside = [name for name in (result.beside or BESIDE.get(result.metric),) if name]
+    table = [[_cut(result.metric, 20), *beside, _cut(f"vs {result.reference}", 24), "time", "peak memory", "energy"]]
+    for row in result.rows:
+        cells = _cells(row, digits)
+        more = ["-" if name not in row.metrics else f"{row.metrics[name]:.{digits}f}" for name in beside]
+        table.append([cells[0], *more, *cells[1:]])
     if any(row.worth is not None for row in result.rows):
         table[0].append("worth")
         for cells, row in zip(table[1:], result.rows, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 import papertrial
 from papertrial.core import registry
 from papertrial.core.budget import Budget, Meter
-from papertrial.core.errors import Declined, PapertrialError
+from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.files import read_json, write_json, write_with
 from papertrial.core.offers import offers, task_offers
 from papertrial.core.recipe import Optim
@@ -24,6 +24,7 @@ from papertrial.core.registry import Method
 from papertrial.core.request import Request
 from papertrial.core.run import Run
 from papertrial.core.task import Estimator, Prepared, Split, Task
+from papertrial.core.wording import counted
 from papertrial.train import processes
 from papertrial.use.answer_files import write_picture
 from papertrial.use.artifact import Artifact
@@ -297,22 +298,31 @@ def _train(
 
 def validation(task: Task, model: Any, prepared: Prepared, optim: Optim) -> Callable[[], float] | None:
     """How `model` is validated while it is trained, higher being better; None where it is not."""
-    metric, higher = task.primary_for(prepared.state)
 
     def validate() -> float:
-        value = task.score(task.outputs(model, {}, prepared.valid), prepared.valid, prepared.state).metrics[metric]
-        return value if higher else -value
+        return _signed(task, task.outputs(model, {}, prepared.valid), prepared)
 
     return validate if optim.patience and prepared.valid.examples else None
 
 
+def _signed(task: Task, outputs: np.ndarray, prepared: Prepared) -> float:
+    """The primary metric on the validation rows, higher being better; the usual one of the task where these are too few to tell
+    it, such as an average precision without a row of the rare class."""
+    held = prepared.valid
+    for state in (prepared.state, {name: value for name, value in prepared.state.items() if name != "metric"}):
+        metric, higher = task.primary_for(state)
+        with suppress(DataError):
+            value = task.score(outputs, held, state).metrics[metric]
+            return value if higher else -value
+    raise DataError(f"{metric} cannot be told of the {counted(held.examples, 'validation row')}", "give more rows")
+
+
 def _judge(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepared, seed: int) -> dict[str, Any]:
-    metric, higher = task.primary_for(prepared.state)
     valid = float("nan")
     if prepared.valid.examples:
-        valid = task.score(task.outputs(model, head, prepared.valid), prepared.valid, prepared.state).metrics[metric]
+        valid = _signed(task, task.outputs(model, head, prepared.valid), prepared)
     result: dict[str, Any] = {
-        "valid": valid if higher else -valid,
+        "valid": valid,
         "metrics": {},
         "intervals": {},
         "extra": {},
@@ -329,6 +339,7 @@ def _judge(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepar
             "intervals": scores.intervals,
             "floors": scores.floors,
             "beside": scores.beside,
+            "test": {"rows": len(scores.per_example), "groups": scores.groups or len(scores.per_example)},
             "answers": _answers(outputs, prepared.test, prepared.state),
             "per_example": np.asarray(scores.per_example, dtype=np.float64),
             "sheets": sheets(outputs, prepared.test) if (sheets := task_offers(task).sheets) else {},

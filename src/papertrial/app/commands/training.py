@@ -157,7 +157,7 @@ def _run_lines(artifact: Any) -> list[str]:
     rows = [("cost", f"{spent}, peak memory {peak}"), ("energy", energy.sentence())]
     lines += ["", *printing.labelled(rows)]
     lines += (
-        ["on test rows, with 95 % intervals", *printing.metrics(card["metrics"], card["intervals"])]
+        [f"on test rows{_in_groups(card)}, with 95 % intervals", *printing.metrics(card["metrics"], card["intervals"])]
         if card["metrics"]
         else ["no labelled test rows: nothing to judge it by"]
     )
@@ -171,6 +171,12 @@ def _run_lines(artifact: Any) -> list[str]:
         f"next        {_uses(artifact, folder)}",
         f"            papertrial report {folder}{_export(artifact, folder)}",
     ]
+
+
+def _in_groups(card: dict[str, Any]) -> str:
+    """How many chances the test rows are, where several rows are one."""
+    test = card.get("test", {"rows": 0, "groups": 0})
+    return f", {test['rows']:,} in {test['groups']:,} groups" if test["groups"] < test["rows"] else ""
 
 
 def _writes(artifact: Any) -> str:
