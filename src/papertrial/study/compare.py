@@ -30,7 +30,7 @@ from papertrial.study import sentences
 from papertrial.study.comparison import Comparison, Row
 from papertrial.study.engine import Engine, Job, content, started
 from papertrial.study.entrants import Entrant, entrants_of, idle, pooled, reasons, require_methods
-from papertrial.study.judging import Judge, judge_of
+from papertrial.study.judging import BLIND, Judge, judge_of, words_of
 from papertrial.study.worth import Worth
 from papertrial.study.worth import worth as worth_in_labels
 from papertrial.use.folds import REPEATS, Fold, assigned, choice
@@ -270,7 +270,8 @@ def compare(
 def _carried_out(study: _Study, entrants: list[Entrant], worth: bool) -> Comparison:
     config = _config(study)
     study.looks = () if study.request.fresh else _earlier_looks(study, config)
-    study.echo(study.plan)
+    for line in (study.plan, *sentences.few_seeds(study.seeds, sum(entrant.asked for entrant in entrants))):
+        study.echo(line)
     for name, reason in study.declined.items():
         study.echo(f"skipped {name}: {reason}")
 
@@ -468,12 +469,13 @@ def _judge(
     chosen = Judge(study.metric, study.higher, study.groups, len(study.looks))
     judge, said = judge_of(chosen, asked, reference, study.rows)
     curve = curve if judge.metric == study.metric else {}
-    words = {entrant.name: word for entrant, word in zip(asked, judge.verdicts(asked, reference), strict=True)}
+    assert study.prepared is not None
+    blind = [entrant for entrant in entrants if entrant.name in BLIND and not entrant.stopped]
+    words = words_of(judge, asked, reference, study.prepared.train.examples, blind)
     # Baselines get an interval each; no word is said of them, so they do not count as comparisons made.
     shown = words | {one.name: judge.alone(one, reference) for one in others if not one.asked}
     rows = [_row(study, judge, entrant, reference, shown.get(entrant.name), curve) for entrant in entrants]
     failed = {entrant.name: entrant.stopped for entrant in entrants if entrant.stopped}
-    assert study.prepared is not None
     result = Comparison(
         protocol=_protocol(study, seeds),
         plan=study.plan,
@@ -505,9 +507,10 @@ def _judge(
         folder=str(study.out),
         beside=study.metric if judge.metric != study.metric else "",
     )
-    words_of = tuple(sentences.verdict_words(result, entrants, sentences.tuned(entrants, study.budget)))
-    earlier = tuple(line for line in dict.fromkeys(study.earlier) if line not in words_of)
-    return replace(result, sentences=words_of, earlier=earlier)
+    tuned = sentences.tuned(entrants, study.budget)
+    said_of = tuple(sentences.verdict_words(result, entrants, tuned, judge, BLIND))
+    earlier = tuple(line for line in dict.fromkeys(study.earlier) if line not in said_of)
+    return replace(result, sentences=said_of, earlier=earlier)
 
 
 def _row(

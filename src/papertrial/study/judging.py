@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from papertrial.core.stats import ANYWHERE, HEAVY, Verdict, by_group, half_width, mean_squares, tail, verdicts
+from papertrial.core.budget import duration
+from papertrial.core.stats import (
+    ANYWHERE,
+    CANNOT_TELL,
+    HEAVY,
+    Verdict,
+    by_group,
+    half_width,
+    mean_squares,
+    tail,
+    verdicts,
+)
 from papertrial.core.wording import counted
 from papertrial.study.entrants import Entrant
 from papertrial.tasks._metrics import METRICS, possible
@@ -15,6 +27,12 @@ from papertrial.tasks._metrics import METRICS, possible
 #: metrics of squared errors, which a few rows can decide, and the one that is judged in their place
 _SQUARED, _INSTEAD = ("rmse", "r2"), "mae"
 _NAMED = 5  # rows of a note
+#: fewer steps than these are no training; nor are fewer than so many that do not pass over all rows once
+LEAST_STEPS, ENOUGH_STEPS = 10, 100
+#: how the reason begins for which a method gets no word
+SILENT = ("not trained: ", "no word: ")
+#: baselines that do not look at the inputs
+BLIND = ("majority", "random_order", "random_picture")
 
 
 @dataclass(frozen=True)
@@ -75,6 +93,49 @@ class Judge:
         """Whether the metric is not shown to be better than that."""
         floor, ends = self.floor(entrant), self.interval(entrant)
         return floor is not None and ends is not None and (ends[0] <= floor if self.higher else ends[1] >= floor)
+
+
+def words_of(
+    judge: Judge, asked: Sequence[Entrant], base: Entrant, rows: int, blind: Sequence[Entrant]
+) -> dict[str, Verdict]:
+    """A verdict on each method that was trained; on one that was not, or answers as one of `blind` does, no word and why.
+
+    rows: that there were to train on.  blind: baselines that do not look at the inputs.
+    """
+    silent = {entrant.name: _untrained(entrant, rows) or _as_blind(judge, entrant, blind) for entrant in asked}
+    judged = [entrant for entrant in asked if not silent[entrant.name]]
+    told = {e.name: word for e, word in zip(judged, judge.verdicts(judged, base), strict=True)}
+    for entrant in asked:
+        if reason := silent[entrant.name]:
+            shown = judge.alone(entrant, base)
+            told[entrant.name] = replace(
+                shown, word=CANNOT_TELL, reason=reason, p=1.0, more_seeds=None, more_examples=None
+            )
+    return {entrant.name: told[entrant.name] for entrant in asked}
+
+
+def _untrained(entrant: Entrant, rows: int) -> str:
+    """Why nothing can be said of a method that hardly trained; empty where it did, or has no steps."""
+    meters = [outcome.meter for outcome in entrant.outcomes]
+    steps, samples, seconds = (
+        float(np.mean([getattr(meter, name) for meter in meters])) for name in ("steps", "samples", "seconds")
+    )
+    if entrant.method.paper.kind == "estimator" or not samples:
+        return ""
+    if steps >= LEAST_STEPS and (samples >= rows or steps >= ENOUGH_STEPS):
+        return ""
+    needed = max(rows / samples, LEAST_STEPS / max(steps, 1.0))
+    seen = f"{counted(round(samples), 'example')}" if samples > rows else f"{round(samples):,} of {rows:,} examples"
+    step = 60 if needed * seconds > 90 else 1
+    needs = duration(step * math.ceil(needed * seconds / step))
+    return f"{SILENT[0]}{counted(round(steps), 'step')}, {seen}; needs about {needs}"
+
+
+def _as_blind(judge: Judge, entrant: Entrant, blind: Sequence[Entrant]) -> str:
+    for one in blind:
+        if one is not entrant and np.allclose(judge.values(entrant), judge.values(one), rtol=1e-6, atol=1e-9):
+            return f"{SILENT[1]}it answers as {one.name} does on every test example"
+    return ""
 
 
 def judge_of(
