@@ -196,6 +196,7 @@ def _by_noise(measured: Measured) -> Figure:
     kind="trend",
     cost={"base": "2 CPU minutes a seed"},
     plot=_by_noise,
+    margin=lambda measured: 0.75 * measured["lost_subwords"] - measured["lost_bytes"],
 )
 def noise_costs_bytes_less(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     found = language_accuracy(scale, seed)
@@ -213,6 +214,7 @@ def noise_costs_bytes_less(scale: str, seed: int) -> tuple[bool, dict[str, float
     kind="trend",
     cost={"base": "2 CPU minutes a seed"},
     plot=_by_noise,
+    margin=lambda measured: 0.02 - measured["behind"],
 )
 def clean_text_is_read_as_well(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     found = language_accuracy(scale, seed)
