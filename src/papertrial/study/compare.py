@@ -24,7 +24,7 @@ from papertrial.core.errors import DataError, Declined, PapertrialError, Trainin
 from papertrial.core.files import read_json, to_json, write_json
 from papertrial.core.offers import task_offers
 from papertrial.core.request import Request
-from papertrial.core.stats import Verdict, by_group, verdicts
+from papertrial.core.stats import ANYWHERE, Verdict, by_group, verdict, verdicts
 from papertrial.core.wording import counted, several
 from papertrial.study import sentences
 from papertrial.study.comparison import Comparison, Row
@@ -32,6 +32,7 @@ from papertrial.study.engine import Engine, Job, content, started
 from papertrial.study.entrants import Entrant, entrants_of, idle, pooled, reasons, require_methods
 from papertrial.study.worth import Worth
 from papertrial.study.worth import worth as worth_in_labels
+from papertrial.tasks._metrics import METRICS
 from papertrial.use.folds import REPEATS, Fold, assigned, choice
 
 if TYPE_CHECKING:
@@ -245,7 +246,13 @@ def compare(
             declined=declined,
             folds=parts,
             earlier=_said_before(before, methods, against, baselines),
-            asked={"methods": list(methods), "against": against, "baselines": baselines, "worth": worth},
+            asked={
+                "methods": list(methods),
+                "against": against,
+                "baselines": baselines,
+                "worth": worth,
+                "folds": folds,
+            },
         )
         curve_runs = len(FRACTIONS) * min(seeds, CURVE_SEEDS) if worth else 0
         trained = sum(not idle(entrant) for entrant in entrants)
@@ -516,10 +523,13 @@ def _row(
     energy = sum((meter.spent() for meter in meters), Energy()).times(1 / len(meters))
     names = set.intersection(*(set(outcome.metrics) for outcome in outcomes))
     metrics = {name: float(np.mean([outcome.metrics[name] for outcome in outcomes])) for name in sorted(names)}
+    ends = _ends(study, np.stack([outcome.per_example for outcome in outcomes]))
     row = Row(
         entrant.name,
         role,
         metric=metrics[study.metric],
+        at_least=ends[0],
+        at_most=ends[1],
         metrics=metrics,
         valid=entrant.valid if math.isfinite(entrant.valid) else None,
         seconds=float(np.mean([meter.seconds for meter in meters])),
@@ -541,6 +551,13 @@ def _row(
         low=ends[0] if known else None,
         high=ends[1] if known else None,
     )
+
+
+def _ends(study: _Study, per_example: np.ndarray) -> tuple[float | None, float | None]:
+    """The 95 % interval of the metric itself, over seeds and what is one chance in the test; None where it is not known."""
+    metric = METRICS.get(study.metric.partition("=")[0])
+    found = verdict(by_group(per_example, study.groups), bounds=(metric.low, metric.high) if metric else ANYWHERE)
+    return (found.low, found.high) if math.isfinite(found.low) else (None, None)
 
 
 def _worth(study: _Study, entrant: Entrant, reference: Entrant, curve: dict[int, list[float]]) -> Worth:
