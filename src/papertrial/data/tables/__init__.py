@@ -20,6 +20,7 @@ from papertrial.core.wording import counted
 from papertrial.data.base import Data, Look, cache_folder, cached_array, fingerprint
 from papertrial.data.belonging import NONE
 from papertrial.data.layout import PARTS
+from papertrial.data.members import names_in, several
 from papertrial.data.tables.belonging import group_column, same_rows
 from papertrial.data.tables.column_values import (
     CATEGORIES,
@@ -32,7 +33,7 @@ from papertrial.data.tables.column_values import (
     reread_numbers,
     see,
 )
-from papertrial.data.tables.files import Frame, Source, is_table, source_of
+from papertrial.data.tables.files import CsvFile, Frame, ParquetFile, Source, is_table, source_of
 from papertrial.data.tables.look import look
 from papertrial.data.tables.row_hashes import combined, spread_over_parts
 from papertrial.data.textfiles import part_of
@@ -132,21 +133,33 @@ class Table(Data):
         if isinstance(path, Mapping):
             return cls.from_parts(path, target)
         path = Path(path)
-        if not path.is_dir():
-            return cls([(0, source_of(path))], target, path.name)
-        files = sorted(entry for entry in path.iterdir() if is_table(entry) and not entry.name.startswith("."))
+        if path.is_dir():
+            return cls.from_folder(path, target)
+        return cls([(0, source_of(path))], target, path.name)
+
+    @classmethod
+    def from_folder(cls, folder: Path, target: str | None = None, named: Path | None = None) -> Table:
+        """A table from the files of a folder: one, pieces that share their columns, or train.*, test.* (and valid.*) files.
+
+        named: what the user gave, where that is an archive, or a folder around this one.  Raises DataError for several tables.
+        """
+        named = named or folder
+        files = sorted(entry for entry in folder.iterdir() if is_table(entry) and not entry.name.startswith("."))
         if not files:
-            raise DataError(f"{path} holds no table", "known: csv, tsv, json, jsonl, parquet")
+            raise DataError(f"{named} holds no table", "known: csv, tsv, json, jsonl, parquet")
         parts = [part_of(file.name) for file in files]
+        left: list[str] = []
         if 0 in parts and (1 in parts or 2 in parts):
             chosen = [(part, source_of(file)) for part, file in zip(parts, files, strict=True) if part is not None]
-        elif len({file.suffix for file in files}) == 1:
-            chosen = [(0, source_of(file)) for file in files]
+            left = [file.name for part, file in zip(parts, files, strict=True) if part is None]
         else:
-            raise DataError(
-                f"{path} holds several tables ({', '.join(file.name for file in files[:5])})", "name one of the files"
-            )
-        return cls(chosen, target, path.name)
+            chosen = [(0, source_of(file)) for file in files]
+        if not _are_pieces([source for _, source in chosen]):
+            listed = {file.name for file in files}
+            raise several(named, [name for name in names_in(named) if Path(name).name in listed], "tables")
+        if left:
+            chosen[0][1].notes.append(f"left out: {', '.join(left)}, named after no part of a split")
+        return cls(chosen, target, named.name)
 
     @classmethod
     def from_frame(cls, frame: Any, target: str | None = None, name: str = "table") -> Table:
@@ -515,6 +528,15 @@ class Table(Data):
     @cached_property
     def _facts_page(self) -> Look:
         return look(self)
+
+
+def _are_pieces(sources: Sequence[Source]) -> bool:
+    """Whether files hold one table: each has half of the columns of the first, or more."""
+    columns = [
+        set(source.names if isinstance(source, CsvFile | ParquetFile) else next(source.pieces()).columns)
+        for source in sources
+    ]
+    return all(len(columns[0] & own) >= len(columns[0]) / 2 for own in columns[1:])
 
 
 def _look_up(bits: np.ndarray, known: np.ndarray) -> np.ndarray:
