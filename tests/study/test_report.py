@@ -47,6 +47,7 @@ def comparison(tmp_path_factory) -> Path:
     compare(
         ["rtdl:mlp"],
         "wine",
+        folds="none",
         seeds=2,
         budget="20steps+2trials",
         baselines=["linear", "xgboost", "majority"],

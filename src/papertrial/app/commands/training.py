@@ -172,7 +172,7 @@ def _run_lines(artifact: Any) -> list[str]:
     lines += (
         [f"on test rows{_in_groups(card)}, with 95 % intervals", *printing.metrics(card["metrics"], card["intervals"])]
         if card["metrics"]
-        else [f"expected    {_expected(card['final'])}"]
+        else printing.labelled([("expected", _expected(card["final"]))])
         if card.get("final")
         else ["no labelled test rows: nothing to judge it by"]
     )
