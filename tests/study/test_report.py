@@ -299,6 +299,7 @@ def test_one_seed_has_no_interval_and_an_unfinished_one_says_so(tmp_path):
     compare(
         ["majority"],
         "iris",
+        folds="none",
         seeds=1,
         budget="1trials",
         baselines=["linear"],
