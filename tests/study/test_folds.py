@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import numpy as np
 import pandas as pd
@@ -16,8 +17,10 @@ from papertrial.data import open as open_data
 from papertrial.study.compare import compare
 from papertrial.study.comparison import Comparison
 from papertrial.study.entrants import pooled
+from papertrial.study.report import report
 from papertrial.use.choose import prepare
 from papertrial.use.fit import Outcome
+from webpage import Read
 
 ASKED = {"baselines": "majority", "budget": "3trials", "worth": False, "progress": False, "echo": None}
 
@@ -110,6 +113,19 @@ def test_a_comparison_in_folds_that_was_killed_goes_on_with_what_is_done(tmp_pat
     assert "minus 5 runs already done" in said[0]
     assert again.verdicts == whole.verdicts and again.complete
     assert sorted(set(calls)) == ["seed0-fold0", "seed0-fold1", "seed1-fold0", "seed1-fold1"]
+
+
+def test_the_report_speaks_of_repeats_and_says_how_to_make_it_again(tmp_path):
+    rows().to_csv(tmp_path / "few.csv", index=False)
+    found = compare("linear", tmp_path / "few.csv", folds=2, seeds=2, metric="auc", out=tmp_path / "s", **ASKED)
+    page = Read(report(tmp_path / "s").file)
+    assert "2 repeats of 2 folds" in page.text and "Each circle is one repeat, the mean of its folds" in page.text
+    words = shlex.split(page.inside["code"][0].splitlines()[0])
+    for name, value in (("--folds", "2"), ("--seeds", "2"), ("--metric", "auc")):
+        assert words[words.index(name) + 1] == value
+    assert "not shown" not in page.text
+    row = next(row for row in found.rows if row.name == "linear")
+    assert row.at_least < row.metric < row.at_most <= 1
 
 
 def test_labels_are_worth_something_in_folds_too(tmp_path):

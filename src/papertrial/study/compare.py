@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from papertrial.core import registry
-from papertrial.core.budget import Budget, Energy, duration
+from papertrial.core.budget import Budget, duration
 from papertrial.core.errors import DataError, Declined, PapertrialError, TrainingStopped
 from papertrial.core.files import read_json, to_json, write_json
 from papertrial.core.offers import task_offers
@@ -30,7 +30,7 @@ from papertrial.study import sentences
 from papertrial.study.comparison import Comparison, Row
 from papertrial.study.engine import Engine, Job, content, started
 from papertrial.study.entrants import Entrant, entrants_of, idle, pooled, reasons, require_methods
-from papertrial.study.judging import BLIND, Judge, judge_of, words_of
+from papertrial.study.judging import BLIND, Judge, judge_of, row_of, words_of
 from papertrial.study.worth import Worth
 from papertrial.study.worth import worth as worth_in_labels
 from papertrial.use.folds import REPEATS, Fold, assigned, choice
@@ -254,7 +254,13 @@ def compare(
             declined=declined,
             folds=parts,
             earlier=_said_before(before, methods, against, baselines),
-            asked={"methods": list(methods), "against": against, "baselines": baselines, "worth": worth},
+            asked={
+                "methods": list(methods),
+                "against": against,
+                "baselines": baselines,
+                "worth": worth,
+                "folds": folds,
+            },
         )
         curve_runs = len(FRACTIONS) * min(seeds, CURVE_SEEDS) if worth else 0
         trained = sum(not idle(entrant) for entrant in entrants)
@@ -524,37 +530,8 @@ def _row(
     role = "reference" if entrant is reference else "method" if entrant.asked else "baseline"
     if entrant.stopped:
         return Row(entrant.name, role, reason=entrant.stopped)
-    outcomes = entrant.outcomes
-    meters = [outcome.meter for outcome in outcomes]
-    peaks = [meter.peak_bytes for meter in meters if meter.peak_bytes is not None]
-    energy = sum((meter.spent() for meter in meters), Energy()).times(1 / len(meters))
-    names = set.intersection(*(set(outcome.metrics) for outcome in outcomes))
-    metrics = {name: float(np.mean([outcome.metrics[name] for outcome in outcomes])) for name in sorted(names)}
-    row = Row(
-        entrant.name,
-        role,
-        metric=metrics[judge.metric],
-        metrics=metrics,
-        valid=entrant.valid if math.isfinite(entrant.valid) else None,
-        seconds=float(np.mean([meter.seconds for meter in meters])),
-        steps=float(np.mean([meter.steps for meter in meters])),
-        samples=float(np.mean([meter.samples for meter in meters])),
-        peak_bytes=max(peaks) if peaks else None,
-        kwh=energy.kwh,
-        energy=energy.label,
-        energy_how=energy.how,
-        worth=_worth(study, entrant, reference, curve) if curve and role == "method" else None,
-    )
-    if verdict is None:
-        return row
-    ends = (verdict.low, verdict.high) if judge.higher else (-verdict.high, -verdict.low)
-    known = not math.isnan(verdict.low)
-    return replace(
-        row,
-        difference=verdict.difference if judge.higher else -verdict.difference,
-        low=ends[0] if known else None,
-        high=ends[1] if known else None,
-    )
+    worth = _worth(study, entrant, reference, curve) if curve and role == "method" else None
+    return row_of(judge, entrant, role, verdict, worth)
 
 
 def _worth(study: _Study, entrant: Entrant, reference: Entrant, curve: dict[int, list[float]]) -> Worth:

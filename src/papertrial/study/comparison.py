@@ -24,7 +24,8 @@ WIDTH = 100
 class Row:
     """One line of the table.
 
-    role: method | reference | baseline.  metric: the primary one, mean over seeds; metrics: all of them; valid: the
+    role: method | reference | baseline.  metric: the primary one, mean over seeds; at_least, at_most: its 95 % interval over
+    seeds and test examples together.  metrics: all of them; valid: the
     primary one on the validation rows, signed so that higher is better.  difference, low, high: metric less that of the
     reference with its 95 % interval, in the metric's own direction.  seconds, steps, samples, kwh: means over seeds;
     energy, energy_how: how kwh was found out, by the weakest of the seeds.  peak_bytes: the largest.
@@ -36,6 +37,8 @@ class Row:
     metric: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     valid: float | None = None
+    at_least: float | None = None
+    at_most: float | None = None
     difference: float | None = None
     low: float | None = None
     high: float | None = None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from papertrial.core.budget import duration
+from papertrial.core.budget import Energy, duration
 from papertrial.core.stats import (
     ANYWHERE,
     CANNOT_TELL,
@@ -21,7 +21,9 @@ from papertrial.core.stats import (
     verdicts,
 )
 from papertrial.core.wording import counted
+from papertrial.study.comparison import Row
 from papertrial.study.entrants import Entrant
+from papertrial.study.worth import Worth
 from papertrial.tasks._metrics import METRICS, possible
 
 #: metrics of squared errors, which a few rows can decide, and the one that is judged in their place
@@ -164,3 +166,41 @@ def judge_of(
         f" the words are about {_INSTEAD.upper()}"
     )
     return replace(judge, metric=_INSTEAD, higher=False), [note]
+
+
+def row_of(judge: Judge, entrant: Entrant, role: str, verdict: Verdict | None, worth: Worth | None) -> Row:
+    """The line of the table of a method that finished; see `Row` for the role. verdict: its difference to the reference."""
+    outcomes = entrant.outcomes
+    meters = [outcome.meter for outcome in outcomes]
+    peaks = [meter.peak_bytes for meter in meters if meter.peak_bytes is not None]
+    energy = sum((meter.spent() for meter in meters), Energy()).times(1 / len(meters))
+    names = set.intersection(*(set(outcome.metrics) for outcome in outcomes))
+    metrics = {name: float(np.mean([outcome.metrics[name] for outcome in outcomes])) for name in sorted(names)}
+    own = judge.interval(entrant)
+    row = Row(
+        entrant.name,
+        role,
+        metric=metrics[judge.metric],
+        at_least=own[0] if own else None,
+        at_most=own[1] if own else None,
+        metrics=metrics,
+        valid=entrant.valid if math.isfinite(entrant.valid) else None,
+        seconds=float(np.mean([meter.seconds for meter in meters])),
+        steps=float(np.mean([meter.steps for meter in meters])),
+        samples=float(np.mean([meter.samples for meter in meters])),
+        peak_bytes=max(peaks) if peaks else None,
+        kwh=energy.kwh,
+        energy=energy.label,
+        energy_how=energy.how,
+        worth=worth,
+    )
+    if verdict is None:
+        return row
+    ends = (verdict.low, verdict.high) if judge.higher else (-verdict.high, -verdict.low)
+    known = not math.isnan(verdict.low)
+    return replace(
+        row,
+        difference=verdict.difference if judge.higher else -verdict.difference,
+        low=ends[0] if known else None,
+        high=ends[1] if known else None,
+    )

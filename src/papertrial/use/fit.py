@@ -30,6 +30,7 @@ from papertrial.use.answer_files import write_picture
 from papertrial.use.artifact import Artifact
 from papertrial.use.card import Resolved, build_model, card_of, save_weights
 from papertrial.use.choose import budget_of, prepare, resolve_method, task_for
+from papertrial.use.final import Found, found_of
 
 #: classes up to which a confusion matrix is kept, and predicted values kept otherwise
 MOST_CONFUSED, MOST_ANSWERS = 100, 500
@@ -77,11 +78,19 @@ class Outcome:
 
 
 def fit_prepared(
-    method: Method, task: Task, prepared: Prepared, *, out: Path | str, request: Request | None = None, **asked: Any
+    method: Method,
+    task: Task,
+    prepared: Prepared,
+    *,
+    out: Path | str,
+    request: Request | None = None,
+    found: Found | None = None,
+    **asked: Any,
 ) -> Outcome:
     """Run one method to its end in the folder `out`; goes on where an earlier run of the same command stopped.
 
-    asked: fields of the request, on top of `request`; those that say how data are made ready mean nothing here.
+    asked: fields of the request, on top of `request`; those that say how data are made ready mean nothing here.  found: by a
+    comparison, of a final model, whose settings are in the request.
 
     Under `torchrun` all processes call this alike and train together; the main one alone owns the folder, judges and
     saves, and fits what is not trained by steps. Their number may differ from sitting to sitting.
@@ -95,6 +104,8 @@ def fit_prepared(
     from papertrial.train.technique import proofs
 
     request = (request or Request()).but(**asked)
+    if found is not None:
+        prepared = replace(prepared, notes=(*prepared.notes, *found.notes(prepared.train.examples)))
     resolved = resolve_method(method, prepared, request, task=task)
     budget = budget_of(resolved, task, request.budget)
     processes.join()
@@ -106,7 +117,7 @@ def fit_prepared(
             held.enter_context(run.leaving_nothing_unless_begun())
             if request.fresh:
                 run.clear()
-            run.begin(_asked(task, resolved, prepared, budget, request))
+            run.begin(_asked(task, resolved, prepared, budget, request) | ({"final": found.to_json()} if found else {}))
             return run.done
 
         done = processes.once(begin)
@@ -123,7 +134,9 @@ def fit_prepared(
             meter, stages = _train(task, model, rows, prepared, resolved, budget, run, request)
 
         def conclude() -> None:
-            spent = _fit_estimator(model, rows, prepared, budget, run, seed) if isinstance(model, Estimator) else meter
+            spent = meter
+            if isinstance(model, Estimator):
+                spent = _fit_estimator(model, rows, prepared, budget, run, seed, found)
             head = task.finish(model, prepared, seed)
             result = _judge(task, model, head, prepared, seed)
             result |= {"method": resolved.name, "cost": spent.to_json()}
@@ -141,6 +154,7 @@ def fit_prepared(
                 write_with(run.path(f"per_example{name}.npy"), partial(_save_array, array=values))
             frozen = proofs([run, *run.stages.values()]) if isinstance(model, torch.nn.Module) else None
             card = card_of(task, resolved, prepared, model, budget, seed, licence, result, frozen)
+            card |= {"final": found.to_json()} if found else {}
             write_json(run.path("card.json"), card)
             run.finish(result)
 
@@ -170,13 +184,17 @@ def fit(
     fresh: bool = False,
     progress: bool = True,
     shard: bool = False,
+    final: bool = False,
+    comparison: Path | str | None = None,
 ) -> Any:
     """Open the data, train `method` on it and return the `Artifact`.
 
     data: anything `papertrial.open` takes.  group, time: as it takes them.  metric: what is judged and chosen by, such as
-    "average_precision"; by default what the data call for.  out: the run's folder, by default `runs/<method>-<data>`.  host: the model that a
-    technique is tried on, by default the one its task suggests.  techniques: such as `["agc:clip=0.02"]`.  labels: how many
-    labels per class a method may see (image_representation).  size: side of the images in pixels.  shard, and several
+    "average_precision"; by default what the data call for.  out: the run's folder, by default `runs/<method>-<data>`.  host:
+    the model that a technique is tried on, by default the one its task suggests.  techniques: such as `["agc:clip=0.02"]`.
+    final: learn from all rows, with the settings and for the steps that the `comparison` in a folder found (by default that
+    of the data in `runs`), which also says what to expect.  labels: how many labels per class a method may see
+    (image_representation).  size: side of the images in pixels.  shard, and several
     processes: see `fit_prepared`.
     """
     from papertrial.data import open as open_data
@@ -184,21 +202,26 @@ def fit(
     request = Request(
         task=task, target=target, group=group, time=time, metric=metric, host=host, backbone=backbone, recipe=recipe,
         settings=settings or {}, techniques=techniques, budget=Budget.of(budget), labels=labels, size=size, seed=seed,
-        fresh=fresh, progress=progress, shard=shard,
+        fresh=fresh, progress=progress, shard=shard, final=final or comparison is not None,
     )  # fmt: skip
     chosen = registry.method(method)
     if chosen.paper.refusal:
         raise Declined(f"{chosen.id} cannot be trained: {chosen.paper.refusal}")
 
-    def read() -> tuple[Any, Task, Prepared]:
+    def read() -> tuple[Any, Task, Prepared, Request, Found | None]:
         opened = open_data(data, **request.reading)
-        on = task_for(chosen, opened, request.task)
-        return opened, on, prepare(on, opened, request.seed, **request.options)
+        found, asked, task_name = None, request, request.task
+        if request.final:
+            where = Path(comparison) if comparison is not None else default_folder("compare", opened.name)
+            found = found_of(chosen, opened.fingerprint, where)
+            asked, task_name = found.request(request), request.task or found.task
+        on = task_for(chosen, opened, task_name)
+        return opened, on, prepare(on, opened, asked.seed, **asked.options), asked, found
 
     processes.join()
-    opened, on, prepared = processes.first_here(read)
-    folder = out or default_folder(chosen.slug, opened.name)
-    outcome = fit_prepared(chosen, on, prepared, out=folder, request=request)
+    opened, on, prepared, request, found = processes.first_here(read)
+    folder = out or default_folder(f"{chosen.slug}-final" if found else chosen.slug, opened.name)
+    outcome = fit_prepared(chosen, on, prepared, out=folder, request=request, found=found)
     return Artifact.load(outcome.folder)
 
 
@@ -257,7 +280,9 @@ def _say_once(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _fit_estimator(model: Estimator, rows: Split, prepared: Prepared, budget: Budget, run: Run, seed: int) -> Meter:
+def _fit_estimator(
+    model: Estimator, rows: Split, prepared: Prepared, budget: Budget, run: Run, seed: int, found: Found | None
+) -> Meter:
     import torch
 
     from papertrial.train.device import PeakMemory
@@ -265,7 +290,16 @@ def _fit_estimator(model: Estimator, rows: Split, prepared: Prepared, budget: Bu
 
     peak = PeakMemory(torch.device("cpu"))
     with EnergyMeter() as energy:
-        meter: Meter = model.fit(rows, prepared.valid, prepared.facts, budget, seed, run)
+        again = offers(model).again if found else None
+        if found and again is None and found.trials > 1:
+            raise Declined(
+                "it tunes itself on validation rows, and cannot learn from all rows with what it found",
+                "leave --final out",
+            )
+        if found and again is not None:
+            meter: Meter = again(rows, seed, found.runs)
+        else:
+            meter = model.fit(rows, prepared.valid, prepared.facts, budget, seed, run)
         spent = energy.read()
     meter = replace(meter, peak_bytes=peak.read())
     return meter if meter.energy_how else meter.with_energy(spent)  # one that resumes keeps its own account
