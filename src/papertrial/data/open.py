@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,17 @@ from papertrial.core.kind import load
 from papertrial.data import foreign
 from papertrial.data.base import Data, accepted
 from papertrial.data.given import Given
+from papertrial.data.tables.reading import Reading
 
 
 def open(
-    source: Any, target: str | None = None, *, name: str | None = None, like: Mapping[str, Any] | None = None
+    source: Any,
+    target: str | None = None,
+    *,
+    name: str | None = None,
+    like: Mapping[str, Any] | None = None,
+    dates: str | None = None,
+    missing: str | Sequence[str] | None = None,
 ) -> Data:
     """Images, a Table, Texts, Pairs, Judged outputs or a Collection from whatever `source` is, or data of another package's kind.
 
@@ -36,13 +43,15 @@ def open(
       set; {"train": ..., "test": ...} of arrays, strings or frames; opened data itself
 
     target: the column to predict (tables, and data sets of the hub).  name: what to call the data.  like: `columns` of
-    the texts a model was trained on, so that a table is read in the same way.
+    the texts or `read_as` of the table that a model was trained on, so that a table is read in the same way.
+    dates: `dmy` or `mdy`, which comes first in dates such as 3/4/2024 where a column does not tell.  missing: the texts that
+    stand for a missing value in a table beside empty cells, such as "NA,-999", or "none"; the usual ones where left out.
     Raises DataError that says what was found and what is accepted. Pickles are never loaded.
     """
     if isinstance(source, Data):
         return source
     plain, columns = _without_columns(source)
-    given = Given(plain, target, columns, like)
+    given = Given(plain, target, columns, like, Reading.of(dates, missing, like))
     try:
         data = _opened(given)
     except OSError as error:
@@ -55,6 +64,8 @@ def open(
         )
     if data.kind == "table":
         data = _read_out(data, given)
+    elif dates or missing is not None:
+        raise DataError(f"{data.name} is not a table", f"leave --{'dates' if dates else 'missing'} out")
     if target is not None and not data.target_is_column and not foreign.is_hub(source):
         raise DataError(f"{data.name} holds {data.kind}, whose labels are no column {target!r}", "leave the target out")
     data.name = name or data.name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,19 +19,12 @@ from papertrial.core.task import Ragged
 from papertrial.core.wording import counted
 from papertrial.data.base import Data, Look, cache_folder, cached_array, fingerprint
 from papertrial.data.layout import PARTS
-from papertrial.data.tables.column_values import (
-    CATEGORIES,
-    Column,
-    Texts,
-    convert,
-    describe,
-    hash_text,
-    read_texts,
-    reread_numbers,
-    see,
-)
+from papertrial.data.tables.alike import alike, merged
+from papertrial.data.tables.column_values import CATEGORIES, Column, describe, hash_text
 from papertrial.data.tables.files import Frame, Source, is_table, source_of
 from papertrial.data.tables.look import look
+from papertrial.data.tables.passes import Converted, Lost, convert, distinct_texts, read_texts, reread_numbers, see
+from papertrial.data.tables.reading import Reading
 from papertrial.data.tables.row_hashes import combined, spread_over_parts
 from papertrial.data.textfiles import part_of
 
@@ -58,7 +51,7 @@ IN_MEMORY = 256 << 20  # bytes of an array that stays in memory; larger ones are
 _WORTH_KEEPING = (
     32 << 20
 )  # bytes of a table from files from which it is: reading a million rows again takes ten seconds
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 _PART_COLUMN = r"(?i)^(split|part|partition|fold|subset|set)$"
 _TARGET_NAMES = ("target", "label", "labels", "class", "y", "outcome", "response")
 _MOST_CLASSES = 20  # whole numbers are classes up to here ...
@@ -73,16 +66,19 @@ class Table(Data):
     only.  rows: how many.  part: int8 (rows,), 0 = train or free, 1 = validation, 2 = test; moved: how many rows were
     put in an earlier part because they equal a row there.  given_split: whether the data came with test rows.
     split_column: the column that says the part.  utf8: whether no file had to be read in an older encoding.
-    read_notes: those of `notes` that speak of reading, not of meaning.
+    read_notes: those of `notes` that speak of reading, not of meaning.  reading: how it was to be read.
     """
 
     kind = "table"
     target_is_column = True
     takes_columns = True
 
-    def __init__(self, sources: Sequence[tuple[int, Source]], target: str | None, name: str) -> None:
+    def __init__(
+        self, sources: Sequence[tuple[int, Source]], target: str | None, name: str, reading: Reading | None = None
+    ) -> None:
         """`sources`: (part, source) pairs whose rows follow each other. Raises DataError (see `from_file`)."""
         super().__init__(name, "", ())
+        self.reading, self._given = reading or Reading(), list(sources)
         self._sources = [source for _, source in sources]
         for source in self._sources:
             for line in source.notes:
@@ -101,7 +97,7 @@ class Table(Data):
         self.part, self.moved = self._settle_parts()
 
     @classmethod
-    def from_file(cls, path: Any, target: str | None = None) -> Table:
+    def from_file(cls, path: Any, target: str | None = None, reading: Reading | None = None) -> Table:
         """A table from a file, a folder, or {part: file}.
 
         Files: .csv .tsv .txt .json .jsonl (each also .gz, or alone in a .zip) and .parquet. A folder holds one file, files of one table
@@ -109,28 +105,30 @@ class Table(Data):
         or an unknown target, naming the file and the line.
         """
         if isinstance(path, Mapping):
-            return cls.from_parts(path, target)
-        path = Path(path)
+            return cls.from_parts(path, target, reading)
+        path, names = Path(path), tuple(reading.forms) if reading else ()
         if not path.is_dir():
-            return cls([(0, source_of(path))], target, path.name)
+            return cls([(0, source_of(path, names))], target, path.name, reading)
         files = sorted(entry for entry in path.iterdir() if is_table(entry) and not entry.name.startswith("."))
         if not files:
             raise DataError(f"{path} holds no table", "known: csv, tsv, json, jsonl, parquet")
         parts = [part_of(file.name) for file in files]
         if 0 in parts and (1 in parts or 2 in parts):
-            chosen = [(part, source_of(file)) for part, file in zip(parts, files, strict=True) if part is not None]
+            chosen = [(part, source_of(file, names)) for part, file in zip(parts, files, strict=True) if part is not None]
         elif len({file.suffix for file in files}) == 1:
-            chosen = [(0, source_of(file)) for file in files]
+            chosen = [(0, source_of(file, names)) for file in files]
         else:
             raise DataError(
                 f"{path} holds several tables ({', '.join(file.name for file in files[:5])})", "name one of the files"
             )
-        return cls(chosen, target, path.name)
+        return cls(chosen, target, path.name, reading)
 
     @classmethod
-    def from_frame(cls, frame: Any, target: str | None = None, name: str = "table") -> Table:
+    def from_frame(
+        cls, frame: Any, target: str | None = None, name: str = "table", reading: Reading | None = None
+    ) -> Table:
         """A table from a pandas or polars frame, an Arrow table, or what `pandas.DataFrame` accepts."""
-        return cls([(0, Frame(frame))], target, name)
+        return cls([(0, Frame(frame))], target, name, reading)
 
     @classmethod
     def from_arrays(cls, X: Any, y: Any = None, names: Iterable[str] | None = None) -> Table:
@@ -159,7 +157,9 @@ class Table(Data):
         return cls.from_frame(frame.assign(target=np.asarray(y)), "target")
 
     @classmethod
-    def from_parts(cls, parts: Mapping[str, Any], target: str | None = None) -> Table:
+    def from_parts(
+        cls, parts: Mapping[str, Any], target: str | None = None, reading: Reading | None = None
+    ) -> Table:
         """A table from {"train": ..., "test": ...} (also "valid"): each a file or a frame."""
         sources = []
         for key, content in parts.items():
@@ -167,33 +167,36 @@ class Table(Data):
                 raise DataError(f"there is no part {key!r}", did_you_mean(str(key), PARTS))
             source = source_of(content) if isinstance(content, str | Path) else Frame(content)
             sources.append((PARTS[str(key).lower()], source))
-        return cls(sources, target, " + ".join(map(str, parts)))
+        return cls(sources, target, " + ".join(map(str, parts)), reading)
 
     # -- reading ------------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
         """Set `columns` and the array of their values, from the cache where an earlier reading is kept there."""
-        key = "tables/" + fingerprint(_CACHE_VERSION, *(source.key for source in self._sources))
+        how = str(self.reading.to_json())
+        key = "tables/" + fingerprint(_CACHE_VERSION, how, *(source.key for source in self._sources))
         facts = cache_folder() / f"{key}.json"
         kept = all(source.key for source in self._sources) and facts.exists()
         content = read_json(facts) if kept else {}
-        self._texts: dict[str, Texts] = {}
         if kept:
-            self._forms, self._source_rows = content["forms"], content["rows"]
+            self._forms, self._source_rows, self._words = content["forms"], content["rows"], tuple(content["words"])
             for line in content["notes"]:
                 self.note(line)
         else:
-            self._forms, self._source_rows, present = see(self._sources, self.note)
-            for name, there in present.items():
+            seen = see(self._sources, self.reading, self.note)
+            self._forms, self._source_rows, self._words = seen.forms, seen.rows, seen.words
+            for name, there in seen.present.items():
                 if there < sum(self._source_rows) and len(self._sources) > 1:
                     self.note(f"column {name!r} is not in every file: missing where it is not")
         self.rows = sum(self._source_rows)
         if not self.rows or not self._forms:
             raise DataError(f"{self.name} has no rows", "check how it was made")
         shape = (len(self._forms), self.rows)
+        made = Converted()
 
         def fill(array: np.ndarray) -> None:
-            self._texts = convert(self._sources, self._forms, array)
+            nonlocal made
+            made = convert(self._sources, self._forms, array, self.reading, self._words)
 
         filed = all(source.key for source in self._sources)
         if 8 * self.rows * len(self._forms) <= min(IN_MEMORY, _WORTH_KEEPING if filed else IN_MEMORY):
@@ -203,19 +206,43 @@ class Table(Data):
             if not kept:
                 (cache_folder() / f"{key}.npy").unlink(missing_ok=True)
             self._array = cached_array(key, shape, np.uint64, fill, self.note)
-        if kept and not self._texts:
+        if kept and not made.texts:
             self.columns = {entry["name"]: Column.from_json(entry) for entry in content["columns"]}
+            self._lost = {name: Lost(**lost) for name, lost in content["lost"].items()}
             return
+        self._lost = made.lost
+        for name, lost in made.lost.items():
+            for line in lost.lines(name, self._forms[name]):
+                self.note(line)
         self.columns = {
-            name: describe(name, form, bits, self._texts.get(name))
+            name: describe(name, form, bits, made.texts.get(name))
             for (name, form), bits in zip(self._forms.items(), self._array, strict=True)
         }
-        self._texts = {}  # counts of up to a million texts, which are summed up now
         if isinstance(self._array, np.memmap):
-            columns = [column.to_json() for column in self.columns.values()]
             write_json(
-                facts, {"forms": self._forms, "rows": self._source_rows, "notes": self.notes, "columns": columns}
-            )
+                facts,
+                {
+                    "forms": self._forms, "rows": self._source_rows, "words": list(self._words), "notes": self.notes,
+                    "columns": [column.to_json() for column in self.columns.values()],
+                    "lost": {name: asdict(lost) for name, lost in self._lost.items()},
+                },
+            )  # fmt: skip
+
+    def read_as(self, names: Iterable[str]) -> dict[str, Any]:
+        """How these columns were read, JSON-able: what `like` and `papertrial.open(..., like=...)` take."""
+        forms = {name: self._forms[name] for name in names}
+        return replace(self.reading, forms=forms, words=self._words).to_json()
+
+    def like(self, known: Mapping[str, Any]) -> Table:
+        """This table with its columns read as those of another were (see `read_as`): itself where that is so already."""
+        reading = Reading.of(like=known)
+        alike_now = all(self._forms[name] == form for name, form in reading.forms.items() if name in self._forms)
+        if alike_now and set(self._words) == set(reading.words or self._words) and self.reading.missing == reading.missing:
+            return self
+        again = Table(self._given, self.target, self.name, reading)
+        for line in again.notes:
+            self.note(line)
+        return again
 
     # -- columns ------------------------------------------------------------------------------------------------
 
@@ -229,6 +256,11 @@ class Table(Data):
         """A column's values as uint64 (rows,): equal bits for equal values. Text: a hash, 0 for missing; else float64."""
         return self._array[list(self.columns).index(self.column(name).name)]
 
+    def absent(self, name: str) -> np.ndarray:
+        """bool (rows,): where a column has no value."""
+        bits = self.bits(name)
+        return bits == 0 if self.columns[name].form == "text" else np.isnan(bits.view(np.float64))
+
     def texts(self, names: Sequence[str]) -> list[Ragged]:
         """Columns as they stand in the files, UTF-8 (rows,) each: nothing trimmed, empty for what is missing."""
         return read_texts(self._sources, [self.column(name).name for name in names])
@@ -239,7 +271,7 @@ class Table(Data):
         Raises DataError naming the first value that is not a number.
         """
         if self.column(name).form == "text":
-            return reread_numbers(self._sources, name, self.rows)
+            return reread_numbers(self._sources, name, self.rows, self.reading)
         return self.bits(name).view(np.float64)
 
     def numeric(self, names: Sequence[str]) -> np.ndarray:
@@ -249,6 +281,8 @@ class Table(Data):
         column that is not there or holds text, naming the first such value and its line.
         """
         absent = [name for name in names if name not in self.columns]
+        for name in names if self.reading.forms and not absent else ():
+            self._lost.get(name, Lost()).refuse(name, self._forms[name])
         if absent:
             what = f"column {absent[0]!r}" if len(absent) == 1 else f"{len(absent)} columns ({', '.join(absent[:8])})"
             raise DataError(f"{self.name} lacks {what}", did_you_mean(absent[0], self.columns))
@@ -274,10 +308,43 @@ class Table(Data):
         column, bits = self.column(name), self.bits(name)
         if column.form != "text":
             array = np.empty((1, self.rows), np.uint64)
-            texts = convert(self._sources, {name: "text"}, array)
-            bits, column = array[0], replace(column, categories=texts[name].summary()[0])
+            made = convert(self._sources, {name: "text"}, array, self.reading, self._words)
+            bits, column = array[0], replace(column, categories=made.texts[name].summary()[0])
         kept = column.categories if categories is None else tuple(categories)
-        return _look_up(bits, hash_text(kept)), kept
+        codes = _look_up(bits, hash_text(kept))
+        if categories is None:
+            return self._merge(name, codes, kept)
+        return self._in_other_spelling(name, bits, codes, kept, fold=True), kept
+
+    def _merge(self, name: str, codes: np.ndarray, kept: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Codes and categories of which none is another in another spelling."""
+        same = merged(kept)
+        if not same:
+            return codes, kept
+        some = ", ".join(f"{one!r} and {other!r}" for one, other in list(same.items())[:3])
+        self.note(f"column {name!r}: {some} are the same value in two spellings")
+        left = [one for one in kept if one not in same]
+        place = np.array([left.index(same.get(one, one)) for one in kept] + [-1], np.int32)
+        return place[codes], tuple(left)
+
+    def _in_other_spelling(
+        self, name: str, bits: np.ndarray, codes: np.ndarray, known: Sequence[str], *, fold: bool
+    ) -> np.ndarray:
+        """Codes with those added that are -1 only because a known value is spelled otherwise here (see `alike`)."""
+        lost = codes < 0
+        if not (bits[lost] != 0).any():
+            return codes
+        other = alike(distinct_texts(self._sources, name, self._words), known, fold=fold)
+        found = _look_up(bits, hash_text(other))
+        again = np.array([*map(list(known).index, other.values()), -1], np.int32)[found]
+        again[~lost] = -1
+        if count := int((again >= 0).sum()):
+            one, like = next(iter(other.items()))
+            self.note(
+                f"column {name!r}: {counted(count, 'value')} in another spelling than in training, such as {one!r} for {like!r}:"
+                " taken as the same"
+            )
+        return np.where(lost, again, codes)
 
     def __len__(self) -> int:
         return self.rows
@@ -311,7 +378,9 @@ class Table(Data):
                 )
             classes = found
         if column.form == "text":
-            return _look_up(self.bits(column.name), hash_text(classes)).astype(np.int64), tuple(classes)
+            bits = self.bits(column.name)
+            codes = self._in_other_spelling(column.name, bits, _look_up(bits, hash_text(classes)), classes, fold=False)
+            return codes.astype(np.int64), tuple(classes)
         numbers = np.array([_class_value(one) for one in classes], dtype=np.float64) + 0.0
         numbers[np.isnan(numbers)] = (
             np.inf

@@ -56,6 +56,8 @@ def from_table(
     not be of use.  target: as the user named it.  like: the `columns` of earlier data, read in the same way where the
     table has them.  Raises DataError for a column that is not there.
     """
+    if like and "text" not in like:  # of a table that held no texts
+        return None
     chosen, goal = _chosen(table, text, target, like)
     if not chosen:
         return None
