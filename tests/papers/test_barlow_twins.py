@@ -179,6 +179,15 @@ def test_projector_is_the_published_one():
     assert all(layer.bias is None for layer in layers if isinstance(layer, nn.Linear))
 
 
+def test_one_view_in_five_of_the_second_is_inverted_and_none_of_the_first():
+    """Bright images stay above a half whatever the colours do, unless they are solarised."""
+    model = BarlowTwins(Config(projector=8, flips=False), _backbone(resnet, 3))
+    image = torch.full((400, 3, 16, 16), 0.9)
+    views = model.views({"image": image}, Draw(0, 0, 400))
+    dark = {name: float((view.mean((1, 2, 3)) < 0.5).float().mean()) for name, view in views.items()}
+    assert dark["view_a"] == 0 and dark["view_b"] == pytest.approx(0.2, abs=0.06)
+
+
 def test_views_differ_and_stay_in_range():
     model = BarlowTwins(Config(projector=8), _backbone(resnet, 3))
     image = torch.rand(64, 3, 8, 8)

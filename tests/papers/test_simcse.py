@@ -129,6 +129,16 @@ def test_pairs_and_hard_negatives():
     torch.testing.assert_close(model.loss(sides)["loss"], wanted)
 
 
+def test_with_pairs_the_sentence_that_is_no_wrong_answer_is_the_one_that_is_answered():
+    """The second sides of rows 0 and 1 are one sentence, so neither is a wrong answer to the other; first sides that are
+    alike (0 and 2) say nothing of the answers."""
+    model = SimCSE(Config(dropout=0.0, paired=True), encoder()).eval()
+    first, second = IDS[[0, 1, 0]], IDS[[2, 2, 3]]
+    vectors = [model.encoder(side) for side in (first, second)]
+    wanted = info_nce(*vectors, 0.05, groups=torch.tensor([0, 0, 1]))
+    torch.testing.assert_close(model.loss({"first": first, "second": second})["loss"], wanted)
+
+
 @pytest.mark.parametrize("change", [deletion, cropping])
 @given(seed=st.integers(0, 99), share=st.floats(0.0, 0.9))
 @settings(max_examples=25, deadline=None)
