@@ -172,7 +172,8 @@ class Trial:
         self._folder.cleanup()
 
     def look(self) -> None:
-        """Run the tests as the file is; then import what they import, so that each change begins with it."""
+        """Run the tests as the file is; then import what they import, so that each change begins with it, and run them again
+        in the way of a change, so that none fails for another reason than its own."""
         answer = self._folder.name + "/known.json"
         code, failed = self._run(self.folders[0], [], answer=answer)
         if code != _PASSED:
@@ -183,6 +184,10 @@ class Trial:
             with warnings.catch_warnings(), contextlib.suppress(Exception):
                 warnings.simplefilter("ignore")
                 importlib.import_module(name)
+        code, failed = self._run(self.folders[0], list(self.known.seconds))
+        if code != _PASSED:
+            output = (self.folders[0] / "output").read_text(encoding="utf-8", errors="replace")
+            raise NoTests(f"the tests of {self.within} fail in another order: {failed or output[-2000:]}")
 
     def try_all(self, changes: Sequence[Change]) -> Iterator[tuple[Change, str]]:
         """Each change, as it ends, with the test that noticed it; "" where none did."""
@@ -256,7 +261,9 @@ class Trial:
             os.dup2(output.fileno(), 2)
         import pytest
 
-        files = sorted({test.partition("::")[0] for test in order or self.tests})
+        wanted = {test.partition("::")[0] for test in order}
+        given = [test.partition("::")[0] for test in self.tests]
+        files = [file for file in given if not order or {file, Path(file).name} & wanted]  # by name: one from elsewhere
         rows = {test.partition("::")[0]: test for test in self.tests if "::" in test}
 
         def chosen(test: str) -> bool:
