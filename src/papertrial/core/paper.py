@@ -92,6 +92,7 @@ class Claim:
     plot: `plot(measured of each seed) -> Figure`, drawn from the evidence and nothing else; None where words are enough.
     clock: names (`*` stands for anything) of what is measured by the clock, "held" among them where the outcome hangs on it:
     two runs of the same code differ there.
+    reformed: the day on which what is tried, or from where on it holds, was changed, and why: `2026-12-01: ...`.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Claim:
     cost: dict[str, str] = field(default_factory=dict)
     plot: Plot | None = None
     clock: tuple[str, ...] = ()
+    reformed: str = ""
 
     def __call__(self, scale: str = "tiny", seed: int = 0) -> tuple[bool, dict[str, float]]:
         return self.function(scale, seed)
@@ -115,20 +117,21 @@ def claim(
     cost: dict[str, str] | None = None,
     plot: Plot | None = None,
     clock: tuple[str, ...] = (),
+    reformed: str = "",
 ) -> Callable[[Callable[..., Any]], Claim]:
     """Turn a function `(scale, seed) -> (held, measured)` of a file of claims into one of them.
 
     kind: `identity` (exact), `property` (for any weights or data), `trend` (A above B at equal budget, over seeds),
     `number` (the paper's own figure, on its own data).  plot: makes a figure of what was measured, a mapping per seed as
-    the evidence keeps it (a number that was not finite is None); `Curve.over_seeds` reads the lines from it.  clock: see
-    `Claim`.
+    the evidence keeps it (a number that was not finite is None); `Curve.over_seeds` reads the lines from it.  clock,
+    reformed: see `Claim`.
     Raises ValueError for another kind.
     """
     if kind not in CLAIM_KINDS:
         raise ValueError(f"claim kind {kind!r} is not one of {', '.join(CLAIM_KINDS)}")
 
     def wrap(function: Callable[..., Any]) -> Claim:
-        return Claim(function.__name__, text, where, kind, function, cost or {}, plot, clock)
+        return Claim(function.__name__, text, where, kind, function, cost or {}, plot, clock, reformed)
 
     return wrap
 
