@@ -111,9 +111,10 @@ class _Scale:
     steps: int
     judged: int  # test snippets of a language
     vocabulary: int
+    parts: tuple[int, ...]  # of the steps, after which the subword model is looked at too
 
 
-_SCALES = {"tiny": _Scale(32, 2, 40, 40, 1000), "base": _Scale(96, 4, 1200, 400, 8192)}
+_SCALES = {"tiny": _Scale(32, 2, 40, 40, 1000, (4,)), "base": _Scale(96, 4, 1200, 400, 8192, (16, 8, 4, 2))}
 
 
 def snippets(part: str) -> list[list[str]]:
@@ -155,6 +156,7 @@ class _Study:
     noise: dict[float, Ragged]
 
     @classmethod
+    @cache
     def of(cls, scale: str, seed: int) -> _Study:
         size, rng = _SCALES[scale], np.random.default_rng(seed)
         known = snippets("dev")
@@ -207,9 +209,9 @@ def language_accuracy(scale: str, seed: int) -> dict[str, float]:
 
 
 def _subwords_by_clean_accuracy(scale: str, seed: int) -> list[tuple[float, float]]:
-    """(accuracy on clean text, accuracy under the most noise) of the subword model after 1/16, 1/8, ... of the steps."""
+    """(accuracy on clean text, accuracy under the most noise) of the subword model, after parts of the steps and all."""
     study = _Study.of(scale, seed)
-    each = [study.accuracies("t5", max(1, study.size.steps // part)) for part in (16, 8, 4, 2)]
+    each = [study.accuracies("t5", max(1, study.size.steps // part)) for part in study.size.parts]
     whole = language_accuracy(scale, seed)
     points = [(found[NOISE[0]], found[NOISE[-1]]) for found in each]
     return [*points, (whole[f"subwords_{NOISE[0]}"], whole[f"subwords_{NOISE[-1]}"])]
