@@ -148,7 +148,7 @@ def _belonging(data: Data, table: Data | None, group: str | None, time: str | No
             )
         return data
     rows = np.asarray(data.names) - 1  # of texts from a table: the rows of the table, from 1
-    data.group, data.time, data.dates = table.group, table.time, table.dates
+    data.group, data.asked_group, data.time, data.dates = table.group, table.asked_group, table.time, table.dates
     data.together = None if table.together is None else table.together[rows]
     data.times = None if table.times is None else table.times[rows]
     if table.group_note:

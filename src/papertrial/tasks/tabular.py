@@ -7,7 +7,8 @@ Protocol, version 1
               repeats are to be expected).
     Columns   Numbers, booleans and dates as numbers, NaN for missing; texts as the categories of the training rows. Whether
               a number is missing is a number of its own where training rows lack it.
-    Metric    Accuracy for classes, RMSE for numbers.
+    Metric    Accuracy for classes, but average precision where the rarer of two has less than a tenth of the rows, and macro
+              F1 where one of more has three quarters; RMSE for numbers.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from papertrial.core.wording import counted
 from papertrial.data.base import WHOLE
 from papertrial.nn.heads import Supervised, fit_inputs
 from papertrial.tasks import _columns
+from papertrial.tasks._choosing import ACCURACY, RMSE, chosen, for_classes, unusual
 from papertrial.tasks._common import Common, encoder_of, estimated, through
 from papertrial.tasks._metrics import classification_scores, groups_of, primary, regression_scores
 from papertrial.tasks._split import require_shares
@@ -65,10 +67,16 @@ class TabularTask(Common):
         return Supports(True)
 
     def prepare(
-        self, data: Any, seed: int = 0, fraction: float = 1.0, test_share: float = 0.2, valid_share: float = 0.2
+        self,
+        data: Any,
+        seed: int = 0,
+        fraction: float = 1.0,
+        test_share: float = 0.2,
+        valid_share: float = 0.2,
+        metric: str | None = None,
     ) -> Prepared:
         """fraction: share of the rows outside of the test that is used.  test_share, valid_share: sizes of the parts that
-        the data does not give.
+        the data does not give.  metric: what is judged by, in place of what the data call for.
 
         Raises DataError when there is no target, no column to predict from, or too few rows, PapertrialError for a share
         out of range.
@@ -80,13 +88,13 @@ class TabularTask(Common):
         known = target >= 0 if class_names else np.isfinite(target)
         strata = target if class_names else np.zeros(data.rows, dtype=np.int64)
         train, valid, test, notes = self._split(data, strata, known, seed, fraction, test_share, valid_share)
-        chosen, inputs, left_out = _columns.chosen(data, train)
-        state: dict[str, Any] = {**chosen, "target": data.target}
+        kept, inputs, left_out = _columns.chosen(data, train)
+        state: dict[str, Any] = {**kept, "target": data.target}
         if class_names:
-            state["class_names"] = list(class_names)
+            state |= {"class_names": list(class_names), **for_classes(metric, target, class_names, notes, "rows")}
         else:
             mean, std = float(target[train].mean(dtype=np.float64)), float(target[train].std(dtype=np.float64))
-            state |= {"target_mean": mean, "target_std": std or 1.0}
+            state |= {"target_mean": mean, "target_std": std or 1.0, "metric": chosen(metric, "values", RMSE)}
         whole = Split({**inputs, **columns})
         facts = Facts(
             "table",
@@ -96,9 +104,11 @@ class TabularTask(Common):
             cardinalities=tuple(len(listed) for listed in state["categories"].values()),
             classes=len(class_names),
             outputs=len(class_names) or 1,
+            metric=unusual(state["metric"], ACCURACY if class_names else RMSE),
         )
         notes += left_out
         choosing, judged = (whole.take(rows).grouped(data.groups[rows]) for rows in (valid, test))
+        judged = Split({**judged, "row": test})
         notes += unseen(state, judged)
         return Prepared(whole.take(train), choosing, judged, facts, state, tuple(notes))
 

@@ -270,6 +270,7 @@ class Table(Data):
     def _belong(self, group: str | None, time: str | None) -> None:
         """Set `together` and `times`, and take their columns from the inputs."""
         guessed = group_column(self.columns.values(), self.rows, self._asked_target) if group is None else None
+        self.asked_group = group or ""
         self.group, self.time = ("" if group == NONE else group or guessed or ""), time or ""
         self.together, self.times, self.group_note = None, None, ""
         if self.group:
