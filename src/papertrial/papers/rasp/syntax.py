@@ -116,7 +116,8 @@ def read(source: Source) -> Iterator[Ast]:
 
 
 def _tokens(source: Source) -> list[_Token]:
-    found, place = [], 0
+    found: list[_Token] = []
+    place = 0
     while place < len(source.text):
         match = _TOKEN.match(source.text, place)
         if match is None:
