@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 from papertrial.core.budget import Budget, duration
 from papertrial.core.stats import CANNOT_TELL, HELPS, Verdict
-from papertrial.core.wording import counted
 from papertrial.study.comparison import Comparison, Row
 from papertrial.study.entrants import Entrant
+from papertrial.use.folds import rounds
 
 _LATE = 1.5  # times a run's share of time from which it is said
 
@@ -65,7 +65,7 @@ def verdict_words(result: Comparison, entrants: list[Entrant], unlimited: Collec
             higher_is_better=result.higher_is_better,
             budget="" if {name, result.reference} & {*unlimited} else result.budget,
             digits=result.digits,
-            rounds=f"{counted(result.seeds, 'repeat')} of {result.folds} folds" if result.folds else "",
+            rounds=rounds(result.seeds, result.folds),
         )
         for name, verdict in result.verdicts.items()
     ]
