@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
 import signal
 from types import ModuleType
 
@@ -193,3 +195,22 @@ def test_a_process_that_is_killed_is_one_line_and_loses_no_finished_seed(tmp_pat
 
 def _killed(*words):
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_claim_that_was_reformed_counts_from_then_on(paper, tmp_path, monkeypatch):
+    """Base evidence from before does not speak for the new form, even where that was tried at tiny scale alone."""
+    study.check("toy", folder=tmp_path, scale="base")
+    reformed = dataclasses.replace(paper.ones, reformed="2026-12-01: the rival was weak")
+    monkeypatch.setattr(registry, "claims", lambda name: [reformed])
+    (found,) = study.check("toy", folder=tmp_path)
+    assert found.reformed == reformed.reformed
+    newest = study.latest(study.history(tmp_path, "toy"))["ones"]
+    assert (newest["scale"], newest["reformed"]) == ("tiny", reformed.reformed)
+    study.check("toy", folder=tmp_path, scale="base")
+    study.check("toy", folder=tmp_path)
+    assert study.latest(study.history(tmp_path, "toy"))["ones"]["scale"] == "base"
+
+
+def test_claims_that_were_reformed_say_when_and_why():
+    formed = [one.reformed for name in registry.papers() for one in registry.claims(name) if one.reformed]
+    assert len(formed) >= 3 and all(re.fullmatch(r"\d{4}-\d\d-\d\d: \S.{20,}", words) for words in formed)

@@ -94,6 +94,7 @@ class Claim:
     "margin" of its own, or there is none.
     clock: names (`*` stands for anything) of what is measured by the clock, "held" among them where the outcome hangs on it:
     two runs of the same code differ there.
+    reformed: the day on which what is tried, or from where on it holds, was changed, and why: `2026-12-01: ...`.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Claim:
     plot: Plot | None = None
     clock: tuple[str, ...] = ()
     margin: Margin | None = None
+    reformed: str = ""
 
     def __call__(self, scale: str = "tiny", seed: int = 0) -> tuple[bool, dict[str, float]]:
         return self.function(scale, seed)
@@ -119,20 +121,21 @@ def claim(
     plot: Plot | None = None,
     clock: tuple[str, ...] = (),
     margin: Margin | None = None,
+    reformed: str = "",
 ) -> Callable[[Callable[..., Any]], Claim]:
     """Turn a function `(scale, seed) -> (held, measured)` of a file of claims into one of them.
 
     kind: `identity` (exact), `property` (for any weights or data), `trend` (A above B at equal budget, over seeds),
     `number` (the paper's own figure, on its own data).  plot: makes a figure of what was measured, a mapping per seed as
-    the evidence keeps it (a number that was not finite is None); `Curve.over_seeds` reads the lines from it.  clock, margin:
-    see `Claim`; a trend without a margin is judged by the signs of its seeds alone, and needs six that agree.
+    the evidence keeps it (a number that was not finite is None); `Curve.over_seeds` reads the lines from it.  clock, margin,
+    reformed: see `Claim`; a trend without a margin is judged by the signs of its seeds alone, and needs six that agree.
     Raises ValueError for another kind.
     """
     if kind not in CLAIM_KINDS:
         raise ValueError(f"claim kind {kind!r} is not one of {', '.join(CLAIM_KINDS)}")
 
     def wrap(function: Callable[..., Any]) -> Claim:
-        return Claim(function.__name__, text, where, kind, function, cost or {}, plot, clock, margin)
+        return Claim(function.__name__, text, where, kind, function, cost or {}, plot, clock, margin, reformed)
 
     return wrap
 

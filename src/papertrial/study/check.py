@@ -50,7 +50,7 @@ class Evidence:
     """One line of evidence.
 
     held: per seed.  measured: per seed, name -> number.  margin, interval: mean over seeds of how far a trend holds,
-    with its 95 % interval; None where the claim has no margin.  reason: why it was not run.
+    with its 95 % interval; None where the claim has no margin.  reason: why it was not run.  reformed: see `Claim`.
     """
 
     paper: str
@@ -69,6 +69,7 @@ class Evidence:
     environment: dict[str, Any]
     commit: str
     reason: str = ""
+    reformed: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -281,6 +282,7 @@ def _gather(
         environment=environment(),
         commit=commit(),
         reason=reason,
+        reformed=claim.reformed,
     )
 
 
@@ -338,10 +340,12 @@ def history(folder: Path | str, paper: str) -> list[dict[str, Any]]:
 
 def latest(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The newest line per claim. A run at base scale outranks any at tiny scale, which only shows that it runs; one that
-    measured something outranks any that could not run for want of data."""
+    measured something outranks any that could not run for want of data; and one of a claim that was re-formed outranks all
+    from before."""
 
-    def rank(row: dict[str, Any]) -> tuple[bool, int]:
-        return row["verdict"] != NOT_RUN, SCALES.index(row["scale"])
+    def rank(row: dict[str, Any]) -> tuple[str, bool, int]:
+        day = row.get("reformed", "").partition(":")[0]
+        return day, row["verdict"] != NOT_RUN, SCALES.index(row["scale"])
 
     newest: dict[str, dict[str, Any]] = {}
     for row in rows:
