@@ -144,7 +144,18 @@ def card_of(
         "environment": environment(),
         **{
             name: result[name]
-            for name in ("valid", "metrics", "intervals", "test", "extra", "cost", "stages")
+            for name in (
+                "valid",
+                "metrics",
+                "intervals",
+                "floors",
+                "ceilings",
+                "remarks",
+                "test",
+                "extra",
+                "cost",
+                "stages",
+            )
             if name in result
         },
     }

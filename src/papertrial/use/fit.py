@@ -25,6 +25,7 @@ from papertrial.core.request import Request
 from papertrial.core.run import Run
 from papertrial.core.task import Estimator, Prepared, Split, Task
 from papertrial.core.wording import counted
+from papertrial.tasks._metrics import far_from_ceiling
 from papertrial.train import processes
 from papertrial.use.answer_files import write_picture
 from papertrial.use.artifact import Artifact
@@ -361,6 +362,8 @@ def _judge(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepar
         "intervals": {},
         "extra": {},
         "floors": {},
+        "ceilings": {},
+        "remarks": [],
         "per_example": np.zeros(0),
         "beside": {},
         "sheets": {},
@@ -379,6 +382,10 @@ def _judge(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepar
             "sheets": sheets(outputs, prepared.test) if (sheets := task_offers(task).sheets) else {},
         }
         result["extra"] = task.extra_scores(model, prepared, seed)
+        real = {name[5:]: value for name, value in result["extra"].items() if name.startswith("real_")}
+        result["ceilings"] = scores.ceilings | {name: value for name, value in real.items() if name in scores.metrics}
+        far = far_from_ceiling(task.primary_for(prepared.state)[0], scores.metrics, result["ceilings"])
+        result["remarks"] = [*scores.remarks, *far]
     return result
 
 

@@ -156,7 +156,7 @@ def _run_lines(artifact: Any) -> list[str]:
         ("data", card["data"]["name"]),
     ]
     rows += [("note", note) for note in card["notes"]]
-    lines = printing.labelled(rows)
+    lines = [*printing.remarks(card.get("remarks", ())), *printing.labelled(rows)]
     lines += [
         "settings",
         *printing.settings(Setting(**entry) for entry in card["settings"] + card["backbone_settings"]),
@@ -171,7 +171,10 @@ def _run_lines(artifact: Any) -> list[str]:
     rows = [("cost", f"{spent}, peak memory {peak}"), ("energy", energy.sentence())]
     lines += ["", *printing.labelled(rows)]
     lines += (
-        [f"on test rows{_in_groups(card)}, with 95 % intervals", *printing.metrics(card["metrics"], card["intervals"])]
+        [
+            f"on test rows{_in_groups(card)}, with 95 % intervals",
+            *printing.metrics(card["metrics"], card["intervals"], card.get("floors"), card.get("ceilings")),
+        ]
         if card["metrics"]
         else printing.labelled([("expected", _expected(card["final"]))])
         if card.get("final")

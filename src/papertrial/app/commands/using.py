@@ -31,6 +31,8 @@ def evaluate(
             {
                 "metrics": scores.metrics,
                 "intervals": scores.intervals,
+                "floors": scores.floors,
+                "remarks": scores.remarks,
                 "examples": len(scores.per_example),
                 "groups": scores.groups or len(scores.per_example),
             }
@@ -38,8 +40,9 @@ def evaluate(
         return
     among = f" in {counted(scores.groups, 'group')}" if scores.groups else ""
     printing.say(
+        *printing.remarks(scores.remarks),
         f"{counted(len(scores.per_example), 'example')}{among} of {data}, with 95 % intervals",
-        *printing.metrics(scores.metrics, scores.intervals),
+        *printing.metrics(scores.metrics, scores.intervals, scores.floors),
     )
 
 
@@ -186,6 +189,8 @@ def generate(
     artifact = Artifact.load(run)
     drawing = offers(artifact.model).draw is not None
     _only_for(context, artifact, _OF_TEXTS if drawing else _OF_PICTURES)
+    for line in [] if json else printing.remarks(artifact.card.get("remarks", ())):
+        print(line, file=sys.stdout if drawing else sys.stderr)
     if drawing:
         _draw(
             artifact, out, quiet or json, json, seed=seed, labels=[name for text in label or [] for name in _names(artifact, text)],
