@@ -27,6 +27,7 @@ from papertrial.core.wording import counted, several
 from papertrial.study.comparison import Comparison, Row
 from papertrial.study.engine import Engine, Job, content, started
 from papertrial.study.entrants import Entrant, entrants_of, idle, reasons, require_methods
+from papertrial.study.origins import origins
 from papertrial.study.worth import Worth
 from papertrial.study.worth import worth as worth_in_labels
 
@@ -385,6 +386,7 @@ def _judge(
                 [
                     *study.data.notes,
                     *study.prepared.notes,
+                    *origins(entrants),
                     *_caution(study, words),
                     *_late(study, rows),
                     *_unbound(study, entrants),
