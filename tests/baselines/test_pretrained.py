@@ -215,6 +215,7 @@ def test_an_interrupted_call_goes_on_with_its_features(photographs, tmp_path, mo
     monkeypatch.setattr(pretrained, "_CHUNK", 5)
 
     def fitted(folder, fail_after=None):
+        pretrained._MEMORY.clear()  # as in a process of its own
         model = pretrained.build(pretrained.Config(side=32, epochs=0), prepared.facts)
         real, calls = model._through, []
 
@@ -236,6 +237,28 @@ def test_an_interrupted_call_goes_on_with_its_features(photographs, tmp_path, mo
     resumed, rest = fitted(tmp_path / "b")
     assert rest == count - 2
     assert np.array_equal(resumed.outputs(prepared.test), whole.outputs(prepared.test))
+
+
+@installed
+def test_other_seeds_and_folds_ask_for_no_image_twice_and_pay_for_it(photographs, tmp_path):
+    data = open_data(photographs)
+    pretrained._MEMORY.clear()
+    seconds, answers = [], []
+    for seed in range(2):
+        prepared = TASK.prepare(data.parted(np.where(np.arange(28) % 5 == 0, 2, 0)), seed)
+        model = pretrained.build(pretrained.Config(side=32, epochs=0), prepared.facts)
+        if seed:
+            model._through = lambda pieces: pytest.fail("an image was looked at again")
+        meter = model.fit(
+            TASK.training(model, prepared), prepared.valid, prepared.facts, Budget(), seed, Run(tmp_path / f"{seed}")
+        )
+        seconds.append(meter.seconds)
+        answers.append(model.outputs(prepared.test))
+    owed = sum(spent for _, spent in pretrained._MEMORY.values())
+    assert (
+        len(pretrained._MEMORY) == 28 and 0 < owed and seconds[1] > 0.7 * owed
+    )  # all but the test rows are paid for again
+    assert answers[0].shape == answers[1].shape == (6, 2)
 
 
 @installed

@@ -31,6 +31,7 @@ Notation
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import time
 from collections.abc import Iterator
@@ -85,6 +86,10 @@ _FEATURES, _FURTHER = 0.6, 0.85
 _SIDES = (224, 192, 160, 128, 96, 64, 48, 32)
 #: images of a piece, and of a step where the network is trained further
 _CHUNK, _BATCH = 64, 32
+_LOOKING = "looking at images"
+#: features that frozen networks found in this process, and the seconds each took, by side and image; at most so many
+_MEMORY: dict[tuple[int, str], tuple[np.ndarray, float]] = {}
+_MOST = 40_000
 #: what a step costs, for an image, beside its features alone
 _STEP = 3.5
 #: epochs below which training further is not worth its beginning
@@ -120,6 +125,8 @@ class Pretrained:
         self.remarks: tuple[str, ...] = ()
         self._folded: Any = None
         self._known: list[tuple[Split, np.ndarray]] = []
+        self._remembers = False
+        self._clock: _Clock | None = None
 
     # --- learning -------------------------------------------------------------------------------------------------------
 
@@ -132,6 +139,7 @@ class Pretrained:
             raise DataError("the training images are of a single class", "give more images")
         efficientnet_lite.load(self.network)
         self.network.to(_device())
+        self._clock, self._remembers = clock, True
         said = [self._size(train)]
         train, valid = self._within(train, valid, clock, seed, said)
         found = [self._kept(split, run.scratch / name, clock) for split, name in ((train, "train"), (valid, "valid"))]
@@ -148,6 +156,7 @@ class Pretrained:
             if loss < best:
                 best, self.probe = loss, probe
         steps = self._further(train, valid, best, clock, seed, said) if valid.examples else 0
+        self._clock = None
         self.remarks = tuple(said)
         samples = trials * train.examples + steps * _BATCH
         return Meter(steps=steps, samples=samples, seconds=clock.spent, trials=trials)
@@ -173,9 +182,9 @@ class Pretrained:
         if held is None:
             # as many as cost what a few large ones do
             few = train.take(np.arange(min(_CHUNK, 8 * (_SIDES[0] // min(_SIDES[0], self.side)) ** 2, train.examples)))
-            self._features(few)  # the first call is slower
+            self._through(list(self._pieces(few)))  # the first call is slower
             started = time.perf_counter()
-            pieces = [image for image, _ in self._pieces(few)]
+            pieces = list(self._pieces(few))
             reading = (time.perf_counter() - started) / few.examples
             self._through(pieces)
             seeing = max(0.0, (time.perf_counter() - started) / few.examples - reading)
@@ -236,17 +245,17 @@ class Pretrained:
                 planned = min(planned, took + int(room))
             if clock.late:
                 break
-        frozen, before, known = self.network, self.head, self._known
-        self.network, self.head, self._folded, self._known = network, head, None, []
+        frozen, known = self.network, self._known
+        self.network, self.head, self._folded, self._known, self._remembers = network, head, None, [], False
         better = _loss(self.outputs(valid), valid["label"]) < best
         if not better:
-            self.network, self.head, self._folded, self._known = frozen, before, None, known
+            self.network, self.head, self._folded, self._known, self._remembers = frozen, None, None, known, True
         word = "and was better" if better else "but was no better"
         said.append(f"its network was trained for {took / per_epoch:.0f} epochs too, {word} on the validation rows")
         return took
 
     def _step(self, network: nn.Module, head: nn.Module, optimizer: Any, rows: Split, draw: Draw) -> None:
-        images = torch.cat([image for image, _ in self._pieces(rows, whole=True)])
+        images = torch.cat(list(self._pieces(rows, whole=True)))
         label = torch.from_numpy(np.asarray(rows["label"])).to(images.device)
         large = "photo" in rows
         most = max(1, min(images.shape[-2:]) // 12)
@@ -259,16 +268,15 @@ class Pretrained:
 
     # --- features -------------------------------------------------------------------------------------------------------
 
-    def _pieces(self, split: Split, whole: bool = False, first: int = 0) -> Iterator[tuple[Tensor, int]]:
-        """Images float (b, C, H, W) in [0, 1] of the rows from `first` on, and where each piece ends. whole: photographs with
-        their margins, which are cut off otherwise."""
+    def _pieces(self, split: Split, whole: bool = False) -> Iterator[Tensor]:
+        """Images float (b, C, H, W) in [0, 1]. whole: photographs with their margins, which are cut off otherwise."""
         rest = (PHOTO - PHOTO * efficientnet_lite.SIDE // 256) // 2
-        for begin in range(first, split.examples, _CHUNK):
+        for begin in range(0, split.examples, _CHUNK):
             some = slice(begin, begin + _CHUNK)
             pixels = split["photo"][some].read() if "photo" in split else np.asarray(split["image"][some])
             if "photo" in split and not whole:
                 pixels = pixels[:, rest : PHOTO - rest, rest : PHOTO - rest]
-            yield to_tensors({"image": pixels}, _device())["image"], begin + len(pixels)
+            yield to_tensors({"image": pixels}, _device())["image"]
 
     def _through(self, pieces: list[Tensor]) -> np.ndarray:
         if self._folded is None:
@@ -284,9 +292,30 @@ class Pretrained:
         for known, features in self._known:
             if known is split:
                 return features
-        count = -(-split.examples // _CHUNK)
-        parts = [self._through([image]) for image, _ in track(self._pieces(split), count, "looking at images")]
+        starts = range(0, split.examples, _CHUNK)
+        parts = [self._seen(split.take(slice(first, first + _CHUNK))) for first in track(starts, len(starts), _LOOKING)]
         return np.concatenate(parts) if parts else self._through([])
+
+    def _seen(self, some: Split) -> np.ndarray:
+        """The features of a few rows. A frozen network sees an image once in a process, whatever the seed or the fold; what it
+        took then is counted again."""
+        if not self._remembers:
+            return self._through(list(self._pieces(some)))
+        keys = [(self.side, key) for key in (some["photo"].keys() if "photo" in some else _digests(some["image"]))]
+        missing = np.array([row for row, key in enumerate(keys) if key not in _MEMORY], dtype=np.int64)
+        remembered = sum(_MEMORY[key][1] for key in keys if key in _MEMORY)
+        if len(missing):
+            started = time.perf_counter()
+            features = self._through(list(self._pieces(some.take(missing))))
+            each = (time.perf_counter() - started) / len(missing)
+            if len(_MEMORY) > _MOST:
+                _MEMORY.clear()
+            _MEMORY.update({keys[row]: (found, each) for row, found in zip(missing.tolist(), features, strict=True)})
+            if len(missing) == len(keys):
+                return features
+        if self._clock is not None:
+            self._clock.owed += remembered
+        return np.stack([_MEMORY[key][0] for key in keys])
 
     def _kept(self, split: Split, file: Path, clock: _Clock) -> np.ndarray:
         """The features, written to a file on the way, from which a call that was interrupted goes on."""
@@ -295,9 +324,9 @@ class Pretrained:
         with file.open("r+b" if done else "wb") as stream:
             stream.truncate(done * size)
             stream.seek(0, 2)
-            pieces = self._pieces(split, first=done)
-            for image, _ in track(pieces, -(-(split.examples - done) // _CHUNK), "looking at images"):
-                stream.write(self._through([image]).astype(np.float32).tobytes())
+            starts = range(done, split.examples, _CHUNK)
+            for first in track(starts, len(starts), _LOOKING):
+                stream.write(self._seen(split.take(slice(first, first + _CHUNK))).astype(np.float32).tobytes())
                 stream.flush()
                 clock.keep()
         return np.fromfile(file, dtype=np.float32).reshape(split.examples, width)
@@ -350,10 +379,11 @@ class _Clock:
         self.file, self.seconds = file, seconds
         self.plan: dict[str, Any] = read_json(file) if file.exists() else {}
         self._before, self._started = float(self.plan.get("spent", 0.0)), time.perf_counter()
+        self.owed = 0.0  # for what another run in this process has found
 
     @property
     def spent(self) -> float:
-        return self._before + time.perf_counter() - self._started
+        return self._before + self.owed + time.perf_counter() - self._started
 
     @property
     def late(self) -> bool:
@@ -372,6 +402,11 @@ def _head(probe: dict[str, np.ndarray]) -> nn.Linear:
         head.weight.copy_(torch.from_numpy(weight))
         head.bias.copy_(torch.from_numpy(probe["bias"] - weight @ probe["mean"]))
     return head
+
+
+def _digests(images: Any) -> list[str]:
+    """A name for each of some images (N, H, W, C), equal for equal pixels."""
+    return [hashlib.blake2b(image.tobytes(), key=str(image.shape).encode()).hexdigest() for image in np.asarray(images)]
 
 
 def _loss(outputs: np.ndarray, label: np.ndarray) -> tuple[float, float]:
