@@ -31,6 +31,7 @@ from papertrial.study.comparison import Comparison, Row
 from papertrial.study.engine import Engine, Job, content, started
 from papertrial.study.entrants import Entrant, entrants_of, idle, pooled, reasons, require_methods
 from papertrial.study.judging import BLIND, Judge, judge_of, row_of, words_of
+from papertrial.study.origins import origins
 from papertrial.study.worth import Worth
 from papertrial.study.worth import worth as worth_in_labels
 from papertrial.use.folds import REPEATS, SEEDS, Fold, assigned, choice, rounds, shared
@@ -492,6 +493,7 @@ def _judge(
                     *study.data.notes,
                     *study.prepared.notes,
                     *said,
+                    *origins(entrants),
                     *sentences.caution(words, study.looks),
                     *sentences.late(rows, study.budget),
                     *sentences.unbound(entrants, study.budget),
