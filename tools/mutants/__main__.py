@@ -70,9 +70,10 @@ def _one(file: Path, given: argparse.Namespace) -> bool:
     tests = given.tests or its_tests(file, given.battery)
     reasons = explained(name)
     survived: list[Change] = []
-    tried, until = 0, time.monotonic() + 60 * given.minutes
+    tried = 0
     with Trial(file, tests, given.jobs, given.slow) as trial:
         trial.look()
+        until = time.monotonic() + 60 * given.minutes
         seconds = sum(trial.known.seconds.values())
         print(f"{len(trial.known.seconds)} tests, {seconds:.0f} s: {' '.join(tests)}", flush=True)
         for change, noticed in trial.try_all(random.Random(given.seed).sample(chosen, len(chosen))):
