@@ -171,15 +171,16 @@ class Trial:
     def __exit__(self, *_: object) -> None:
         self._folder.cleanup()
 
-    def look(self) -> None:
+    def look(self, longest: float = float("inf")) -> None:
         """Run the tests as the file is; then import what they import, so that each change begins with it, and run them again
-        in the way of a change, so that none fails for another reason than its own."""
+        in the way of a change, so that none fails for another reason than its own. longest: tests of more seconds are left out."""
         answer = self._folder.name + "/known.json"
         code, failed = self._run(self.folders[0], [], answer=answer)
         if code != _PASSED:
             raise NoTests(f"the tests of {self.within} fail as it is: {failed or 'pytest ended with ' + str(code)}")
         told = json.loads(Path(answer).read_text())
         self.known = Known(told["seconds"], {test: set(lines) for test, lines in told["reached"].items()})
+        self.known.seconds = {test: took for test, took in self.known.seconds.items() if took <= longest}
         for name in told["modules"]:
             with warnings.catch_warnings(), contextlib.suppress(Exception):
                 warnings.simplefilter("ignore")
