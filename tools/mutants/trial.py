@@ -1,7 +1,8 @@
 """Tries changes of a file against its tests.
 
-The tests of `src/papertrial/LAYER/NAME.py` are `tests/LAYER/test_NAME*.py`; where no test has its name, all that import it. `--battery` adds
-the rows of a paper in the battery, which train it. All run once as the file is, which shows what each costs and which lines it reaches.
+The tests of `src/papertrial/LAYER/NAME.py` are `tests/LAYER/test_NAME*.py`, and those beside them that import it; where there are none,
+all that import it. `--battery` adds the rows of a paper in the battery, which train it. All run once as the file is, which shows what
+each costs and which lines it reaches.
 A change is tried by the tests that reach it, the quickest first, up to the first that fails; one that survives them is tried by the rest.
 """
 
@@ -48,14 +49,15 @@ def its_tests(file: Path, battery: bool = False) -> list[str]:
     layer, name = parts[0], parts[1] if len(parts) > 1 else parts[0]
     folder = ROOT / "tests" / layer
     names = {name, parts[-1].strip("_")} - {"init"}
-    found = sorted({test for one in names for test in folder.glob(f"test_{one}*.py")})
-    if not found:
-        module = ".".join(["papertrial", *(part for part in parts if part != "__init__")])
-        found = [test for test in sorted((ROOT / "tests").rglob("test_*.py")) if module in _imported(test)]
+    module = ".".join(["papertrial", *(part for part in parts if part != "__init__")])
+    found = {test for one in names for test in folder.glob(f"test_{one}*.py")}
+    if layer != "papers":  # whose tests all import what is common to papers
+        found |= {test for test in folder.glob("test_*.py") if module in _imported(test)}
+    found = found or {test for test in (ROOT / "tests").rglob("test_*.py") if module in _imported(test)}
     if not found:
         raise NoTests(f"no test has the name of {file} or imports it; name some: --tests tests/...")
     rows = [f"tests/test_every_paper.py::test_battery[{name}-"] if battery else []
-    return [str(test.relative_to(ROOT)) for test in found] + rows
+    return [str(test.relative_to(ROOT)) for test in sorted(found)] + rows
 
 
 def _imported(test: Path) -> set[str]:
