@@ -40,6 +40,7 @@ KIND = Kind(
     samples={"digits": "papertrial.data.toy:digits"},
     labelled="a folder per class",
     backbones={"resnet": ""},
+    pretrained="efficientnet_lite",
     small_backbone="resnet",
     unsuitable="table",
     shown="papertrial.study.examples:pictures",
@@ -326,6 +327,32 @@ class Images(Data):
             raise DataError(
                 f"{self._name(row)} could be read before but cannot be read now ({why})", "open the data again"
             )
+        return pixels
+
+    @property
+    def larger(self) -> bool:
+        """Whether the images hold clearly more than `pixels()` shows of them by itself."""
+        return min(self.height, self.width) > 1.2 * max(self.working_size) and self._decoded[0].dtype == np.uint8
+
+    def keys(self, rows: np.ndarray) -> list[str]:
+        """What tells each of some images from all others, however the data are parted."""
+        return [f"{self._source.fingerprint}:{row}" for row in self._decoded[1][rows].tolist()]
+
+    def fresh(self, rows: np.ndarray, height: int, width: int, channels: int | None = None) -> np.ndarray:
+        """Some of the images at a size of their own, decoded anew and not kept: uint8 (M, height, width, channels).
+
+        rows: int64 (M,) of these images. Raises DataError when a file has become unreadable since.
+        """
+        order = np.argsort(rows, kind="stable")
+        wanted, places = np.unique(self._decoded[1][rows[order]], return_inverse=True)
+        found = self._source.fresh(wanted, height, width, channels or self.channels)
+        for row, image in zip(wanted.tolist(), found, strict=True):
+            if isinstance(image, str):
+                raise DataError(
+                    f"{self._name(row)} could be read before but cannot be read now ({image})", "open the data again"
+                )
+        pixels = np.empty((len(rows), height, width, channels or self.channels), np.uint8)
+        pixels[order] = np.stack(found)[places] if found else pixels
         return pixels
 
     @cached_property
