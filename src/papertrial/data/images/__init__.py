@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from papertrial.core import registry
 from papertrial.core.errors import DataError
 from papertrial.core.kind import Kind
 from papertrial.core.wording import counted
 from papertrial.data.base import Data, Look, cached_array, fingerprint
 from papertrial.data.belonging import is_pattern
-from papertrial.data.images import captions, duplicates
+from papertrial.data.images import alike, captions, duplicates
 from papertrial.data.images.arrays import Arrays, as_images, with_channels
 from papertrial.data.images.captions import Place
 from papertrial.data.images.decode import (
@@ -371,6 +372,21 @@ class Images(Data):
             cached_array(f"duplicates-{key}", (3, len(pixels)), np.int64, fill, self.note)
         )
         return duplicates.Duplicates(exact, groups, constant.astype(bool))
+
+    @cached_property
+    def alike(self) -> np.ndarray | None:
+        """Pairs of photographs that look alike, int64 (P, 2), the most alike first, and no duplicates; kept in the cache. None
+        where they were not looked for: without the extra `vision`, in more than 2,000, or in pictures that are none."""
+        pixels, rows, _ = self._decoded
+        if len(pixels) > alike.MOST or not alike.photographs(pixels) or not registry.installed("vision"):
+            return None
+
+        def fill(array: np.ndarray) -> None:
+            array[:] = alike.seen(pixels)
+
+        key = fingerprint(DECODER, alike.VERSION, self._source.fingerprint, rows, *pixels.shape)
+        features = cached_array(f"alike-{key}", (len(pixels), alike.WIDTH), np.float64, fill, self.note)
+        return alike.pairs(np.asarray(features), self._duplicates.groups)
 
     @property
     def copies(self) -> np.ndarray:
