@@ -54,7 +54,7 @@ from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe, sourced
 from papertrial.core.run import Run
 from papertrial.core.task import Ragged, Split
-from papertrial.tasks._texts import stacked
+from papertrial.tasks._texts import beyond_characters, stacked
 
 PAPER = Paper(
     id="tfidf",
@@ -172,6 +172,10 @@ class Tfidf:
     def most_trials(self, budget: Budget) -> int:
         most = len(self.config.terms) * (1 if self.facts.kind == "pairs" else len(self.config.penalties))
         return min(most, budget.trials or most)
+
+    def too_long(self, texts: Ragged) -> tuple[np.ndarray, str]:
+        """Which texts are cut, bool (N,), and what is read of one."""
+        return beyond_characters(texts, self.config.longest)
 
     def _read(self, texts: Ragged) -> list[str]:
         """The texts as strings, each cut to `longest` characters."""

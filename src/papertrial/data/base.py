@@ -63,13 +63,15 @@ class Data:
 
     source: what `papertrial.open` was given, paths made absolute, so that it can be opened again; "" for objects.
     target_is_column: whether a target that the user names is one of its columns.  takes_columns: whether the columns
-    behind the `#` of a source mean something to it.
+    behind the `#` of a source mean something to it.  read_notes: those of `notes` that speak of reading and not of meaning,
+    None where all may matter to a model that is there already.
     """
 
     kind = ""
     source = ""
     target_is_column = False
     takes_columns = False
+    read_notes: tuple[str, ...] | None = None
 
     def __init__(self, name: str, fingerprint: str, notes: Iterable[str] = ()) -> None:
         self.name = name
@@ -86,6 +88,15 @@ class Data:
     def look(self) -> Look:
         """The facts page."""
         raise NotImplementedError
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """Why -> how many rows of the source are no examples."""
+        return {}
+
+    def label_words(self, target: str | None = None) -> list[str]:
+        """The label of each example as it stands in the data, "" for none; empty where that is not known. target: the column."""
+        return []
 
     def note(self, line: str) -> None:
         """Add a line to `notes` once."""

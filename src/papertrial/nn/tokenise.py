@@ -245,6 +245,16 @@ class Pretrained(_Learnt):
         self.segmented = 1 in pair.type_ids and self.end in pair.ids
 
 
+def longer(tokeniser: Any, texts: Texts, most: int, specials: bool = True) -> np.ndarray:
+    """bool (N,): which texts have more than `most` tokens. No text is read much further than that."""
+    texts = _as_bytes(texts)
+    found = np.zeros(len(texts), dtype=bool)
+    able = np.flatnonzero(3 * texts.lengths + 2 > most)  # normalising makes up to three letters of one
+    if len(able):
+        found[able] = tokeniser.encode(texts[able], longest=most + 1, specials=specials).lengths > most
+    return found
+
+
 def windows(texts: Ragged, size: int = 512) -> Ragged:
     """Texts cut into windows of `size` bytes or up to three more, as even as possible, that begin where a character begins.
 

@@ -25,6 +25,7 @@ from papertrial.core.request import Request
 from papertrial.core.run import Run
 from papertrial.core.task import Estimator, Prepared, Split, Task
 from papertrial.train import processes
+from papertrial.use.account import keep_hashes
 from papertrial.use.answer_files import write_picture
 from papertrial.use.artifact import Artifact
 from papertrial.use.card import Resolved, build_model, card_of, save_weights
@@ -122,13 +123,15 @@ def fit_prepared(
                 result["stages"] = stages
             per_example, sheets = result.pop("per_example"), result.pop("sheets")
             save_weights(run, model, head)
+            keep_hashes(run.folder, task, prepared)
             if keep := task_offers(task).keep:
                 keep(prepared.state, run.folder)
             for name, sheet in sheets.items():
                 write_picture(run.path(name), sheet)
             write_with(run.path("per_example.npy"), lambda temporary: _save_array(temporary, per_example))
             frozen = proofs([run, *run.stages.values()]) if isinstance(model, torch.nn.Module) else None
-            card = card_of(task, resolved, prepared, model, budget, seed, licence, result, frozen)
+            told = replace(prepared, notes=(*prepared.notes, *_cut(task, model, prepared)))
+            card = card_of(task, resolved, told, model, budget, seed, licence, result, frozen)
             write_json(run.path("card.json"), card)
             run.finish(result)
 
@@ -191,6 +194,15 @@ def default_folder(what: str, data_name: str) -> Path:
         letter if letter.isalnum() or letter in "-_" else "-" for letter in Path(data_name).name.partition(".")[0]
     )
     return Path("runs") / f"{what}-{tail or 'data'}"
+
+
+def _cut(task: Task, model: Any, prepared: Prepared) -> list[str]:
+    """Lines on what the model does not read to its end; running text is read so, in rows."""
+    cut = task_offers(task).cut
+    if cut is None or (prepared.facts.writes and not prepared.facts.labelled):
+        return []
+    parts = {"training": prepared.train, "test": prepared.test}
+    return [f"{name}: {line}" for name, rows in parts.items() if rows.examples for line in cut(model, rows)]
 
 
 def _require_sight(run: Run) -> None:

@@ -137,10 +137,10 @@ def _codes(artifact: Artifact, labels: list[str]) -> dict[str, int]:
 
 def _begin(artifact: Artifact, start: Any) -> torch.Tensor:
     """The image to start from, uint8 (1, C, H, W) at the model's size."""
-    split, opened = artifact.encode(start)
-    if not split.examples:
-        raise DataError(f"{opened.name} holds no image", "give an image to start from")
-    return torch.from_numpy(np.array(split["image"][:1])).permute(0, 3, 1, 2).contiguous()
+    given = artifact.encode(start)
+    if not given.split.examples:
+        raise DataError(f"{given.opened.name} holds no image", "give an image to start from")
+    return torch.from_numpy(np.array(given.split["image"][:1])).permute(0, 3, 1, 2).contiguous()
 
 
 def _scaled(heard: Heard, first: int, count: int, total: int) -> Heard:

@@ -16,19 +16,34 @@ from papertrial.core.wording import counted
 
 
 def evaluate(
-    run: RunFolder, data: Annotated[str, typer.Argument(help="Labelled data.", show_default=False)], json: Json = False
+    run: RunFolder,
+    data: Annotated[str, typer.Argument(help="Labelled data.", show_default=False)],
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Count rows whose label the model does not know as wrong.")
+    ] = False,
+    json: Json = False,
 ) -> None:
     """Judge a trained model on labelled data."""
     from papertrial.use.artifact import Artifact
 
-    scores = Artifact.load(run).evaluate(data)
+    scores = Artifact.load(run).evaluate(data, strict=strict)
+    judged = len(scores.per_example)
     if json:
         printing.document(
-            {"metrics": scores.metrics, "intervals": scores.intervals, "examples": len(scores.per_example)}
+            {
+                "metrics": scores.metrics,
+                "intervals": scores.intervals,
+                "examples": judged,
+                "rows_in": scores.rows,
+                "left_out": scores.left_out,
+                "notes": scores.notes,
+            }
         )
         return
+    printing.notes(scores.notes)
+    of_all = f" of {counted(scores.rows, 'row')}" if judged < scores.rows else ""
     printing.say(
-        f"{counted(len(scores.per_example), 'example')} of {data}, with 95 % intervals",
+        f"{counted(judged, 'example')}{of_all} of {data}, with 95 % intervals",
         *printing.metrics(scores.metrics, scores.intervals),
     )
 
@@ -44,12 +59,15 @@ def predict(
     from papertrial.use.artifact import Artifact
 
     check_table_name(out)
-    answers = Artifact.load(run).predict(data)
+    artifact = Artifact.load(run)
+    given = artifact.encode(data)
+    answers = artifact.predict(given)
     write_table(out, answers)
     rows = len(answers["prediction"])
     if json:
-        printing.document({"file": out, "rows": rows, "columns": list(answers)})
+        printing.document({"file": out, "rows": rows, "columns": list(answers), **given.to_json()})
         return
+    printing.notes(given.notes)
     head = ["example", "prediction"]
     printing.say(
         *printing.table(
@@ -65,7 +83,7 @@ def predict(
             ],
         )
     )
-    printing.say(f"{'... ' if rows > 5 else ''}{counted(rows, 'row')} in {out}")
+    printing.say(f"{'... ' if rows > 5 else ''}{counted(rows, 'row')} in {out}{_without(given)}")
 
 
 def embed(
@@ -80,13 +98,21 @@ def embed(
 
     check_array_name(out)
     artifact = Artifact.load(run)
-    split, opened = artifact.encode(data)
-    features = artifact.task.embed(artifact.model, split)
-    write_array(out, features, opened.names)
+    given = artifact.encode(data)
+    features = artifact.embed(given)
+    write_array(out, features, given.names.tolist())
     if json:
-        printing.document({"file": out, "rows": features.shape[0], "width": features.shape[1]})
+        printing.document({"file": out, "rows": features.shape[0], "width": features.shape[1], **given.to_json()})
         return
-    printing.say(f"{counted(features.shape[0], 'row')} of {counted(features.shape[1], 'feature')} in {out}")
+    printing.notes(given.notes)
+    size = f"{counted(features.shape[0], 'row')} of {counted(features.shape[1], 'feature')}"
+    printing.say(f"{size} in {out}{_without(given)}")
+
+
+def _without(given: Any) -> str:
+    """How many rows were left out and why, behind how many were answered."""
+    left_out = [f"{count:,} {why}" for why, count in given.left_out.items()]
+    return f"; left out of {given.rows:,}: {', '.join(left_out)}" if left_out else ""
 
 
 def generate(

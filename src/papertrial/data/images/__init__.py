@@ -26,7 +26,7 @@ from papertrial.data.images.decode import (
     Source,
 )
 from papertrial.data.images.look import look
-from papertrial.data.labels import as_labels
+from papertrial.data.labels import as_labels, as_words
 from papertrial.data.layout import EXTENSIONS, TEST, layout
 from papertrial.data.textfiles import ARCHIVES
 
@@ -282,9 +282,17 @@ class Images(Data):
         bad = self._decoded[2]
         return {self._name(row): bad[row] for row in sorted(bad)}
 
+    @property
+    def lost(self) -> dict[str, int]:
+        bad = len(self._decoded[2])
+        return {"damaged file": bad} if bad else {}
+
     @cached_property
     def labels(self) -> np.ndarray:
         return self._labels[self._decoded[1]]
+
+    def label_words(self, target: str | None = None) -> list[str]:
+        return as_words(self.labels, self.class_names)
 
     @property
     def captioned(self) -> bool:

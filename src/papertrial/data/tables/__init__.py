@@ -318,6 +318,9 @@ class Table(Data):
         )  # a name that is no number: in no row, and not what missing values look like
         return _look_up(self.bits(column.name), numbers.view(np.uint64)).astype(np.int64), tuple(classes)
 
+    def label_words(self, target: str | None = None) -> list[str]:
+        return [text.strip() for text in self.texts([self._target_column(target).name])[0].texts()]
+
     def values(self, name: str | None = None) -> np.ndarray:
         """The target (or column `name`) as float32 (rows,), NaN for missing. Raises DataError when it holds text."""
         return self.floats(self._target_column(name).name).astype(np.float32)

@@ -8,12 +8,18 @@ from typing import Any
 import numpy as np
 
 from papertrial.data.base import Data
+from papertrial.data.labels import as_words
 
 
 class Parted(Data):
     """Rows in given parts, of which those that are the same (`groups`) are kept together."""
 
     _part: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+    def label_words(self, target: str | None = None) -> list[str]:
+        return as_words(self.labels, self.class_names)
 
     @property
     def groups(self) -> np.ndarray:
