@@ -18,6 +18,7 @@ from papertrial.core import registry
 from papertrial.core.budget import Budget, Meter
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.files import read_json, write_json, write_with
+from papertrial.core.memory import naming
 from papertrial.core.offers import offers, task_offers
 from papertrial.core.recipe import Optim
 from papertrial.core.registry import Method
@@ -105,6 +106,9 @@ def fit_prepared(
         _require_sight(run)
         if done:
             return Outcome.read(run.folder)
+        steps = (resolved.host or resolved).method.paper.kind != "estimator"
+        less = f"type a smaller --set batch=... (it is {resolved.optim.batch})" if steps else "give it fewer rows"
+        held.enter_context(naming(resolved.name, less))
         licence = _tell_licence(resolved)
         seed = request.seed
         torch.manual_seed(seed)
