@@ -59,7 +59,7 @@ def test_all_that_may_run_out_of_memory(want):
     with pytest.raises(BaseException) as caught:
         want()
     assert ran_out(caught.value) == WANTS[want]
-    with pytest.raises(OutOfMemory, match="^rtdl ran out of memory") as named, naming("rtdl", "type less"):
+    with pytest.raises(OutOfMemory, match=r"^rtdl ran out of memory") as named, naming("rtdl", "type less"):
         want()
     assert named.value.fix == "type less" and named.value.exit_code == 2
     assert isinstance(named.value, TrainingStopped)  # a comparison goes on without it

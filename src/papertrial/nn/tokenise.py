@@ -251,7 +251,8 @@ def longer(tokeniser: Any, texts: Texts, most: int, specials: bool = True) -> np
     found = np.zeros(len(texts), dtype=bool)
     able = np.flatnonzero(3 * texts.lengths + 2 > most)  # normalising makes up to three letters of one
     if len(able):
-        found[able] = tokeniser.encode(texts[able], longest=most + 1, specials=specials).lengths > most
+        further = most + 4  # bytes are cut where a character begins, up to three before
+        found[able] = tokeniser.encode(texts[able], longest=further, specials=specials).lengths > most
     return found
 
 

@@ -191,26 +191,32 @@ def generate(
         Path | None,
         out_option("Pictures: new folder to write; pictures in the run's folder when left out.", show_default=False),
     ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Pictures: replace those of an earlier call in --out.")
+    ] = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Let a trained model write or draw: a text is printed as it is written, pictures go into a folder."""
     from papertrial.use.artifact import Artifact
     from papertrial.use.generate import generate as run_generate
-    from papertrial.use.generate import writer
+    from papertrial.use.generate import unread, writer
 
     artifact = Artifact.load(run)
     drawing = offers(artifact.model).draw is not None
     _only_for(context, artifact, _OF_TEXTS if drawing else _OF_PICTURES)
     if drawing:
         _draw(
-            artifact, out, quiet or json, json, seed=seed, labels=[name for text in label or [] for name in _names(artifact, text)],
+            artifact, out, quiet or json, json, replace=replace, seed=seed, labels=[name for text in label or [] for name in _names(artifact, text)],
             captions=[*(prompt or []), *(caption or [])], guidance=guidance, steps=steps, start=start, strength=strength,
             **({"samples": samples} if samples else {}),
         )  # fmt: skip
         return
     prompts, samples = _prompts(prompt or [], file, stdin), samples or 1
     answers = offers(writer(artifact)).encode is not None
+    notes = unread(artifact, prompts, length)
+    if not json:
+        printing.notes(notes)
     heads = [
         (f"--- {place * samples + sample + 1} of {len(prompts) * samples}\n" if len(prompts) * samples > 1 else "")
         + ("" if answers else text)
@@ -226,12 +232,12 @@ def generate(
         print()  # the prompt of the shell belongs on a line of its own
         raise
     if json:
-        printing.document({"folder": run, "method": artifact.card["method"]["name"], "texts": texts})
+        printing.document({"folder": run, "method": artifact.card["method"]["name"], "texts": texts, "notes": notes})
 
 
 #: options of `generate` that go with one sort of model
 _OF_TEXTS = ("file", "stdin", "length", "temperature", "top_k", "top_p", "beams", "length_penalty")
-_OF_PICTURES = ("label", "caption", "guidance", "steps", "start", "strength", "out")
+_OF_PICTURES = ("label", "caption", "guidance", "steps", "start", "strength", "out", "replace")
 
 
 def _only_for(context: typer.Context, artifact: Any, others: tuple[str, ...]) -> None:
@@ -257,6 +263,7 @@ def _draw(artifact: Any, out: Path | None, quiet: bool, json: bool, **options: A
     if json:
         printing.document({"method": artifact.card["method"]["name"], **made})
         return
+    printing.notes(made["notes"])
     count = len(made["pictures"])
     printing.say(f"{count} picture{'s' if count > 1 else ''} in {made['folder']}, all of them in {made['grid']}")
 

@@ -318,6 +318,11 @@ class GuidedDiffusion(nn.Module):
                 x = step(process, found, x, t, noise(), gradient)
                 if progress is not None:
                     progress((count - place) / count)
+        if not bool(x.isfinite().all()):
+            raise PapertrialError(
+                "what is drawn is not numbers any more" + (f" at a guidance of {scale:g}" if scale else ""),
+                "the authors guide by 0.5 to 10" if scale else "its training may have diverged; train it again",
+            )
         # DIFF: rounded, where the authors cut off
         return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
