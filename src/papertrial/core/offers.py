@@ -162,6 +162,8 @@ class TaskOffers:
     keep(state, folder), recall(state, folder): files beside the weights that `score` needs where the data are not.
     unseen(state, split) -> lines on values of new rows that training did not have.
     cut(model, split) -> lines on what a model does not read to its end.
+    strata(data) -> int64 (N,): what each row is held out with a share of (its class), -1 for rows that cannot be judged. Tasks
+    that have it can be parted anew, by time and in folds.
     """
 
     kinds: tuple[str, ...] = _member(_NAMES, ())
@@ -174,6 +176,7 @@ class TaskOffers:
     recall: Method | None = _member(_METHOD)
     unseen: Method | None = _member(_METHOD)
     cut: Method | None = _member(_METHOD)
+    strata: Method | None = _member(_METHOD)
 
 
 def offers(model: Any) -> Offers:

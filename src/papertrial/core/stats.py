@@ -49,6 +49,25 @@ _MARGIN = 0.6
 _NODES = 256
 
 
+def by_group(differences: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
+    """The influences of groups, (seeds, G), from those of examples, (seeds, N): the unit of analysis where examples are no
+    chances of their own (rows of one patient, copies of one picture).
+
+    groups: int (N,), equal for examples of one group; None: each is its own.  d_g = G / N times the sum over the examples
+    of g, in the order of the groups' numbers: the mean stays, and variance, degrees of freedom and the fewest that can be
+    judged by follow from G.  Raises ValueError for lengths that disagree.
+    """
+    d = np.asarray(differences, dtype=np.float64)
+    if groups is None:
+        return d
+    if np.shape(groups) != d.shape[1:]:
+        raise ValueError(f"{np.shape(groups)} groups for differences of shape {d.shape}")
+    _, place, count = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.argsort(place, kind="stable")
+    starts = np.cumsum(count) - count
+    return np.add.reduceat(d[:, order], starts, axis=1) * (len(count) / d.shape[1])
+
+
 @dataclass(frozen=True)
 class MeanSquares:
     """Analysis of variance of differences (..., seeds, examples); fields are arrays of the leading shape, or floats.

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from papertrial.core import registry
 from papertrial.core.errors import DataError, did_you_mean
 from papertrial.core.kind import load
-from papertrial.data import foreign
+from papertrial.data import foreign, members
 from papertrial.data.base import Data, accepted
+from papertrial.data.belonging import NONE
 from papertrial.data.given import Given
 
 
 def open(
-    source: Any, target: str | None = None, *, name: str | None = None, like: Mapping[str, Any] | None = None
+    source: Any,
+    target: str | None = None,
+    *,
+    name: str | None = None,
+    like: Mapping[str, Any] | None = None,
+    group: str | None = None,
+    time: str | None = None,
 ) -> Data:
     """Images, a Table, Texts, Pairs, Judged outputs or a Collection from whatever `source` is, or data of another package's kind.
 
@@ -26,6 +36,7 @@ def open(
       it names; `images#name` takes the captions from the column `name`. A table in which all columns besides the target are text
       holds texts; `reviews.csv#body` names the column of text, `pairs.csv#first,second` two for pairs. One with the columns
       system, reference and output (and score) holds judged outputs
+    - a file in a folder or archive of several: `sets.tar.gz#2012/test.tsv`, and `sets.zip#train.csv#body` with a column
     - a collection to search: a BEIR folder, SQuAD JSON, a table of questions, sentences and labels (where neither
       columns nor a target are named)
     - a name: digits, iris, wine, breast_cancer, diabetes, python-docs, python-source,
@@ -37,12 +48,19 @@ def open(
 
     target: the column to predict (tables, and data sets of the hub).  name: what to call the data.  like: `columns` of
     the texts a model was trained on, so that a table is read in the same way.
+    group: the column that says which rows belong together (a patient, a user, a document), of the table or of a table beside
+    the images; or a regular expression with one group in brackets, for the paths of files or the ids of queries; "none" for
+    none, also where one would be guessed.  time: the column (or the like) that says when rows are from, numbers or dates:
+    what is learnt is then tried on what came later.
     Raises DataError that says what was found and what is accepted. Pickles are never loaded.
     """
     if isinstance(source, Data):
+        if group or time:
+            source = copy(source)
+            source.belong(group, time)
         return source
-    plain, columns = _without_columns(source)
-    given = Given(plain, target, columns, like)
+    place, member, columns = _taken_apart(source)
+    given = Given(members.taken(Path(place).expanduser(), member) if member else place, target, columns, like)
     try:
         data = _opened(given)
     except OSError as error:
@@ -53,23 +71,35 @@ def open(
         raise DataError(
             f"{data.name} is not a table, so it has no column {columns[0]!r}", "leave # and what follows out"
         )
-    if data.kind == "table":
+    table = data if data.kind == "table" else None
+    if table is not None:
+        if group or time:
+            table.belong(group, time)
         data = _read_out(data, given)
+    data = _belonging(data, table, group, time)
     if target is not None and not data.target_is_column and not foreign.is_hub(source):
         raise DataError(f"{data.name} holds {data.kind}, whose labels are no column {target!r}", "leave the target out")
-    data.name = name or data.name
+    data.name = name or (f"{Path(place).name}#{member}" if member else data.name)
     if isinstance(source, str | Path):
-        path = Path(plain).expanduser()
-        data.source = str(path.resolve()) + str(source)[len(str(plain)) :] if path.exists() else str(source)
+        path = Path(place).expanduser()
+        data.source = str(path.resolve()) + str(source)[len(str(place)) :] if path.exists() else str(source)
     return data
 
 
-def _without_columns(source: Any) -> tuple[Any, tuple[str, ...]]:
-    """`path#column` or `path#first,second` in two, where no file is called so."""
+def _taken_apart(source: Any) -> tuple[Any, str, tuple[str, ...]]:
+    """`path#member#first,second` in three, where no file is called so: a folder or archive, a file in it, and columns."""
     if not isinstance(source, str | Path) or "#" not in str(source) or Path(source).expanduser().exists():
-        return source, ()
-    words, _, columns = str(source).rpartition("#")
-    return words, tuple(columns.split(",")) if columns else ()
+        return source, "", ()
+    words = str(source)
+    place, _, rest = words.partition("#")
+    there = members.names_in(Path(place).expanduser())
+    if rest in there:
+        return place, rest, ()
+    words, _, named = words.rpartition("#")
+    columns = tuple(named.split(",")) if named else ()
+    member = words[len(place) + 1 :] or rest
+    endings = {Path(name).suffix for name in there} - {""}
+    return (place, member, columns) if Path(member).suffix in endings else (words, "", columns)
 
 
 def _opened(given: Given) -> Data:
@@ -94,6 +124,29 @@ def _read_out(table: Data, given: Given) -> Data:
         if data is not None:
             return data
     return table
+
+
+def _belonging(data: Data, table: Data | None, group: str | None, time: str | None) -> Data:
+    """The data with the groups and times that the user named, or that were found in the table they come from."""
+    if table is data:
+        return data
+    if table is None:
+        data.belong(group, time)
+        return data
+    if data.kind == "collection":
+        if group not in (None, NONE) or time:
+            raise DataError(
+                f"{data.name} holds questions, which have no column of groups or times", "leave --group and --time out"
+            )
+        return data
+    rows = np.asarray(data.names) - 1  # of texts from a table: the rows of the table, from 1
+    data.group, data.time, data.dates = table.group, table.time, table.dates
+    data.together = None if table.together is None else table.together[rows]
+    data.times = None if table.times is None else table.times[rows]
+    if table.group_note:
+        data.note(table.group_note)
+        data.tell_straddling()
+    return data
 
 
 def _built_in(name: str, given: Given) -> Data:

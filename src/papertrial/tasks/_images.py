@@ -29,7 +29,7 @@ from papertrial.core.task import Prepared, Scores, Split, Supports
 from papertrial.nn.heads import Supervised
 from papertrial.nn.views import Draw, flip, shift
 from papertrial.tasks._common import Common, encoder_of, estimated, finite, known_labels, objective, through
-from papertrial.tasks._metrics import classification_scores
+from papertrial.tasks._metrics import classification_scores, groups_of, primary
 from papertrial.tasks._probe import fit_probe, nearest, probe_outputs, softmax
 from papertrial.tasks._split import at_least_one, pick, require_fraction, revealed_per_class, split_rows
 
@@ -116,7 +116,8 @@ class ImageTask(Common):
         self.name, self.references, self.labels, self.needs_labels = name, references, labels, needs_labels
 
     def primary_for(self, state: Mapping[str, Any]) -> tuple[str, bool]:
-        return "accuracy", True
+        metric = primary(state, "accuracy")
+        return metric.name, metric.higher
 
     def supports(self, look: Any) -> Supports:
         if look.kind != self.kind:
@@ -200,12 +201,15 @@ class ImageTask(Common):
         # "hidden" holds all labels for the figures of `extra_scores`; `training` never hands it on
         return Prepared(
             rows(train, shown, hidden=target[train]),
-            rows(valid, target),
-            rows(test, target),
+            rows(valid, target).grouped(data.groups[valid]),
+            rows(test, target).grouped(data.groups[test]),
             facts,
             state,
             tuple(notes),
         )
+
+    def strata(self, data: Any) -> np.ndarray:
+        return np.asarray(data.labels, dtype=np.int64)
 
     def encode(self, state: Mapping[str, Any], data: Any) -> Split:
         """New images at the size and with the channels of the model. Labels are kept where their class is known to the
@@ -264,7 +268,9 @@ class ImageTask(Common):
 
     def score(self, outputs: np.ndarray, split: Split, state: Mapping[str, Any]) -> Scores:
         judged = split["label"] >= 0
-        return classification_scores(outputs[judged], split["label"][judged], state["class_names"])
+        metric, groups = primary(state, "accuracy").name, groups_of(split, judged)
+        names, positive = state["class_names"], state.get("positive")
+        return classification_scores(outputs[judged], split["label"][judged], names, metric, groups, positive)
 
     def extra_scores(self, model: Any, prepared: Prepared, seed: int) -> dict[str, float]:
         """For `image_representation`: accuracy of weighted k-NN (k = 20, T = 0.07, cosine) and of probes on 10 labels a

@@ -2,8 +2,9 @@
 
 Protocol, version 1
     Split     The test rows are those given, or a fifth of the rows, the same for every seed. The validation rows are
-              those given, or a fifth of the rest, drawn by the seed. Classes keep their shares, and rows with equal
-              columns stay on one side (unless the columns have so few possible rows that repeats are to be expected).
+              those given, or a fifth of the rest, drawn by the seed. Classes keep their shares, and groups that the user
+              names and rows with equal columns stay on one side (unless the columns have so few possible rows that
+              repeats are to be expected).
     Columns   Numbers, booleans and dates as numbers, NaN for missing; texts as the categories of the training rows.
     Metric    Accuracy for classes, RMSE for numbers.
 """
@@ -22,9 +23,10 @@ from papertrial.core.errors import DataError, Declined
 from papertrial.core.facts import Facts
 from papertrial.core.task import Prepared, Scores, Split, Supports
 from papertrial.core.wording import counted
+from papertrial.data.base import WHOLE
 from papertrial.nn.heads import Supervised, fit_inputs
 from papertrial.tasks._common import Common, encoder_of, estimated, through
-from papertrial.tasks._metrics import classification_scores, regression_scores
+from papertrial.tasks._metrics import classification_scores, groups_of, primary, regression_scores
 from papertrial.tasks._split import require_shares
 
 SPLIT_SEED = 20_210_600
@@ -45,7 +47,8 @@ class TabularTask(Common):
     budget = Budget(seconds=30)
 
     def primary_for(self, state: Mapping[str, Any]) -> tuple[str, bool]:
-        return ("accuracy", True) if "class_names" in state else ("rmse", False)
+        metric = primary(state, "accuracy" if "class_names" in state else "rmse")
+        return metric.name, metric.higher
 
     def supports(self, look: Any) -> Supports:
         if look.kind != self.kind:
@@ -108,9 +111,15 @@ class TabularTask(Common):
             notes.append(
                 "not used: " + "; ".join(left_out[:6]) + (f"; and {len(left_out) - 6} more" if left_out[6:] else "")
             )
-        judged = whole.take(test)
+        choosing, judged = (whole.take(rows).grouped(data.groups[rows]) for rows in (valid, test))
         notes += unseen(state, judged)
-        return Prepared(whole.take(train), whole.take(valid), judged, facts, state, tuple(notes))
+        return Prepared(whole.take(train), choosing, judged, facts, state, tuple(notes))
+
+    def strata(self, data: Any) -> np.ndarray:
+        """The class of each row, or 0 for numbers to predict; -1 without a target."""
+        columns, class_names = self._target(data)
+        target = next(iter(columns.values()))
+        return target if class_names else np.where(np.isfinite(target), 0, -1)
 
     @staticmethod
     def _target(data: Any) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
@@ -129,12 +138,14 @@ class TabularTask(Common):
         test_share: float,
         valid_share: float,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
-        groups = np.arange(data.rows) if data.repeats_expected else data.row_hashes
+        groups = data.groups
         part = np.where(known, data.part, -1)
-        notes = []
+        notes: list[str] = []
         if not known.all():
             without = int((~known).sum())  # in the words of the facts page, so that it is said once
             notes.append(f"{counted(without, 'row')} without a target: not used to train or score supervised methods")
+        if (part == WHOLE).any():
+            return np.flatnonzero(part == WHOLE), *2 * (np.zeros(0, dtype=np.int64),), notes
         if not (part == 2).any():
             free = np.flatnonzero(part == 0)
             part[free[_pick(strata[free], groups[free], test_share, np.random.default_rng(SPLIT_SEED))]] = 2
@@ -217,11 +228,13 @@ class TabularTask(Common):
 
     def score(self, outputs: np.ndarray, split: Split, state: Mapping[str, Any]) -> Scores:
         """Rows without a target are left out."""
+        metric, _ = self.primary_for(state)
         if "class_names" in state:
             judged = split["label"] >= 0
-            return classification_scores(outputs[judged], split["label"][judged], state["class_names"])
+            names, groups, positive = state["class_names"], groups_of(split, judged), state.get("positive")
+            return classification_scores(outputs[judged], split["label"][judged], names, metric, groups, positive)
         judged = np.isfinite(split["target"])
-        return regression_scores(outputs[judged], split["target"][judged])
+        return regression_scores(outputs[judged], split["target"][judged], metric, groups_of(split, judged))
 
 
 TASK = TabularTask()

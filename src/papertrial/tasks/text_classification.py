@@ -27,7 +27,7 @@ from papertrial.core.task import Prepared, Scores, Split, Supports
 from papertrial.core.wording import counted
 from papertrial.nn.heads import Supervised
 from papertrial.tasks._common import Common, estimated, known_labels, objective
-from papertrial.tasks._metrics import classification_scores, with_macro_f1
+from papertrial.tasks._metrics import classification_scores, groups_of, primary
 from papertrial.tasks._probe import fit_probe, probe_outputs, softmax
 from papertrial.tasks._split import pick, require_fraction, revealed_per_class, split_rows
 from papertrial.tasks._texts import cut, features_of, fit_to, ids_of, reading, require_tokeniser, sizes, through
@@ -48,7 +48,8 @@ class TextClassification(Common):
     budget = Budget(seconds=60)
 
     def primary_for(self, state: Mapping[str, Any]) -> tuple[str, bool]:
-        return state["metric"], True
+        metric = primary(state, "accuracy")
+        return metric.name, metric.higher
 
     def supports(self, look: Any) -> Supports:
         if look.kind != self.kind:
@@ -114,7 +115,11 @@ class TextClassification(Common):
         prepared = part(train, shown)
         classes = len(data.class_names)
         facts = Facts("text", len(train), len(kept), classes=classes, outputs=classes, **sizes(prepared["text"]))
-        return Prepared(prepared, part(valid, data.labels), part(test, data.labels), facts, state, tuple(notes))
+        choosing, judged = (part(rows, data.labels).grouped(data.groups[rows]) for rows in (valid, test))
+        return Prepared(prepared, choosing, judged, facts, state, tuple(notes))
+
+    def strata(self, data: Any) -> np.ndarray:
+        return np.where(data.empty, -1, data.labels)
 
     def encode(self, state: Mapping[str, Any], data: Any) -> Split:
         """New texts. Labels are kept where their class is known to the model, and -1 elsewhere."""
@@ -171,9 +176,9 @@ class TextClassification(Common):
 
     def score(self, outputs: np.ndarray, split: Split, state: Mapping[str, Any]) -> Scores:
         judged = split["label"] >= 0
-        outputs, label = outputs[judged], split["label"][judged]
-        scores = classification_scores(outputs, label, state["class_names"])
-        return with_macro_f1(scores, outputs.argmax(1), label, primary=state["metric"] == "macro_f1")
+        metric, groups = primary(state, "accuracy").name, groups_of(split, judged)
+        names, positive = state["class_names"], state.get("positive")
+        return classification_scores(outputs[judged], split["label"][judged], names, metric, groups, positive)
 
 
 TASK = TextClassification()

@@ -29,13 +29,14 @@ from papertrial.core.facts import Facts
 from papertrial.core.offers import offers
 from papertrial.core.task import Prepared, Ragged, Scores, Split, Supports
 from papertrial.core.wording import counted
+from papertrial.data.belonging import joined
 from papertrial.nn.decode import beam, complete
 from papertrial.nn.modes import evaluating
 from papertrial.nn.ranks import all_count, all_sum
 from papertrial.nn.transformer import auxiliary
 from papertrial.nn.views import Draw
 from papertrial.tasks._common import Common
-from papertrial.tasks._metrics import text_scores
+from papertrial.tasks._metrics import groups_of, primary, text_scores
 from papertrial.tasks._split import require_fraction, some_of, split_rows, spread_evenly
 from papertrial.tasks._texts import LONGEST, cut, features_of, fit_to, ids_of, require_tokeniser, sizes, stacked
 
@@ -102,7 +103,8 @@ class TextToText(Common):
     trains_without_labels = True
 
     def primary_for(self, state: Mapping[str, Any]) -> tuple[str, bool]:
-        return state["metric"], True
+        metric = primary(state, "chrf")
+        return metric.name, metric.higher
 
     def supports(self, look: Any) -> Supports:
         numbers = look.numbers
@@ -125,12 +127,13 @@ class TextToText(Common):
         if data.kind == "text" and not (data.labels >= 0).any():
             return self._without_targets(data, seed, float(fraction))
         source, target, known = _sides(data)
+        groups = data.groups if data.kind == "text" else joined(data.sides[0], data.together)
         rows = np.flatnonzero(known & ~data.empty)
         notes = [f"left out: {counted(data.empty.sum(), 'row')} with an empty text"] if data.empty.any() else []
         parts = split_rows(
             _strata(data, target, rows),
             data.part[rows],
-            (data.groups if data.kind == "text" else data.sides[0])[rows],
+            groups[rows],
             seed,
             None,
             float(fraction),
@@ -157,7 +160,15 @@ class TextToText(Common):
         if longest > LONGEST:
             notes.append(f"the longest target has {longest:,} bytes: answers have {LONGEST} at most")
         facts = Facts(data.kind, len(train), len(train), writes=True, **sizes(prepared["source"]))
-        return Prepared(prepared, part(valid), part(test), facts, state, tuple(notes))
+        choosing, judged = (part(rows).grouped(groups[rows]) for rows in (valid, test))
+        return Prepared(prepared, choosing, judged, facts, state, tuple(notes))
+
+    def strata(self, data: Any) -> np.ndarray:
+        _, target, known = _sides(data)
+        rows = np.flatnonzero(known & ~data.empty)
+        strata = np.full(len(data.empty), -1, dtype=np.int64)
+        strata[rows] = _strata(data, target, rows)
+        return strata
 
     def _without_targets(self, data: Any, seed: int, fraction: float) -> Prepared:
         """The whole documents to learn from, besides those that are for the test."""
@@ -232,7 +243,8 @@ class TextToText(Common):
         return features_of(model, split["source"])
 
     def score(self, outputs: np.ndarray, split: Split, state: Mapping[str, Any]) -> Scores:
-        return text_scores(outputs.tolist(), split["target"].texts(), state["metric"])
+        metric, groups = primary(state, "chrf").name, groups_of(split)
+        return text_scores(outputs.tolist(), split["target"].texts(), metric, groups)
 
     def answers(self, outputs: np.ndarray, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
         return {"prediction": outputs}

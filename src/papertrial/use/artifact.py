@@ -146,7 +146,7 @@ class Artifact:
         lines: list[str] = []
         if not without:
             bare, strange, left_out, lines = without_label(given, state, strict)
-        if bare.all() and not strict:
+        if bare.all() and not without and not strict:
             raise DataError(
                 f"no label of {opened.name} is one of the classes of this model",
                 f"it knows: {', '.join(state['class_names'][:10])}",
@@ -162,7 +162,7 @@ class Artifact:
         scores = self.task.score(outputs, split, state)
         left_out = {**given.left_out, **left_out}
         notes = tuple(dict.fromkeys([*given.notes, *lines]))
-        return Evaluation(scores.metrics, scores.per_example, scores.intervals, given.rows, left_out, notes)
+        return Evaluation(**vars(scores), rows=given.rows, left_out=left_out, notes=notes)
 
     def _met(self, split: Split, opened: Any) -> list[str]:
         """A line where the model was trained on this data, or on some of its rows."""

@@ -149,6 +149,9 @@ def fit(
     *,
     task: str | None = None,
     target: str | None = None,
+    group: str | None = None,
+    time: str | None = None,
+    metric: str | None = None,
     out: Path | str | None = None,
     host: str | None = None,
     backbone: str | None = None,
@@ -165,7 +168,8 @@ def fit(
 ) -> Any:
     """Open the data, train `method` on it and return the `Artifact`.
 
-    data: anything `papertrial.open` takes.  out: the run's folder, by default `runs/<method>-<data>`.  host: the model that a
+    data: anything `papertrial.open` takes.  group, time: as it takes them.  metric: what is judged and chosen by, such as
+    "average_precision"; by default what the data call for.  out: the run's folder, by default `runs/<method>-<data>`.  host: the model that a
     technique is tried on, by default the one its task suggests.  techniques: such as `["agc:clip=0.02"]`.  labels: how many
     labels per class a method may see (image_representation).  size: side of the images in pixels.  shard, and several
     processes: see `fit_prepared`.
@@ -173,15 +177,16 @@ def fit(
     from papertrial.data import open as open_data
 
     request = Request(
-        task, target, host, backbone, recipe, settings or {}, techniques, Budget.of(budget), labels, size,
-        seed=seed, fresh=fresh, progress=progress, shard=shard,
+        task=task, target=target, group=group, time=time, metric=metric, host=host, backbone=backbone, recipe=recipe,
+        settings=settings or {}, techniques=techniques, budget=Budget.of(budget), labels=labels, size=size, seed=seed,
+        fresh=fresh, progress=progress, shard=shard,
     )  # fmt: skip
     chosen = registry.method(method)
     if chosen.paper.refusal:
         raise Declined(f"{chosen.id} cannot be trained: {chosen.paper.refusal}")
 
     def read() -> tuple[Any, Task, Prepared]:
-        opened = open_data(data, target=request.target)
+        opened = open_data(data, **request.reading)
         on = task_for(chosen, opened, request.task)
         return opened, on, prepare(on, opened, request.seed, **request.options)
 

@@ -13,9 +13,11 @@ from papertrial.app.commands.options import (
     BudgetText,
     Data,
     Fresh,
+    Group,
     Json,
     Labels,
     Method,
+    Metric,
     Out,
     Quiet,
     RecipeName,
@@ -25,6 +27,7 @@ from papertrial.app.commands.options import (
     TaskName,
     TechniqueHost,
     Techniques,
+    Time,
     complete_method,
     data_option,
     seed_option,
@@ -50,6 +53,9 @@ def fit(
     ] = None,
     data: Annotated[str | None, data_option()] = None,
     target: Target = None,
+    group: Group = None,
+    time: Time = None,
+    metric: Metric = None,
     task: TaskName = None,
     budget: BudgetText = None,
     host: TechniqueHost = None,
@@ -89,7 +95,8 @@ def fit(
     method = registry.method(paper)
     given = parse_settings([*(set_ or []), *(["compile=true"] if compile_ else [])])
     artifact = run_fit(
-        method.name, data, task=task, target=target, out=out, host=host, backbone=backbone, recipe=recipe, settings=given,
+        method.name, data, task=task, target=target, group=group, time=time, metric=metric, out=out,
+        host=host, backbone=backbone, recipe=recipe, settings=given,
         techniques=technique or [], budget=budget, labels=labels, size=size, seed=seed, fresh=fresh,
         progress=not quiet and not json, shard=shard,
     )  # fmt: skip
@@ -245,6 +252,8 @@ def estimate(
     paper: Method,
     data: Data,
     target: Target = None,
+    group: Group = None,
+    time: Time = None,
     task: TaskName = None,
     budget: BudgetText = None,
     host: TechniqueHost = None,
@@ -264,7 +273,8 @@ def estimate(
     from papertrial.study.estimate import estimate as run_estimate
 
     found = run_estimate(
-        paper, data, task=task, target=target, budget=budget, host=host, backbone=backbone, recipe=recipe, settings=parse_settings(set_ or []),
+        paper, data, task=task, target=target, group=group, time=time, budget=budget,
+        host=host, backbone=backbone, recipe=recipe, settings=parse_settings(set_ or []),
         techniques=technique or [], labels=labels, size=size, seeds=seeds,
     )  # fmt: skip
     if json:

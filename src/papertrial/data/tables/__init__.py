@@ -18,7 +18,10 @@ from papertrial.core.kind import Kind
 from papertrial.core.task import Ragged
 from papertrial.core.wording import counted
 from papertrial.data.base import Data, Look, cache_folder, cached_array, fingerprint
+from papertrial.data.belonging import NONE
 from papertrial.data.layout import PARTS
+from papertrial.data.members import names_in, several
+from papertrial.data.tables.belonging import group_column, same_rows
 from papertrial.data.tables.column_values import (
     CATEGORIES,
     Column,
@@ -30,7 +33,7 @@ from papertrial.data.tables.column_values import (
     reread_numbers,
     see,
 )
-from papertrial.data.tables.files import Frame, Source, is_table, source_of
+from papertrial.data.tables.files import CsvFile, Frame, ParquetFile, Source, is_table, source_of
 from papertrial.data.tables.look import look
 from papertrial.data.tables.row_hashes import combined, spread_over_parts
 from papertrial.data.textfiles import part_of
@@ -83,6 +86,7 @@ class Table(Data):
     def __init__(self, sources: Sequence[tuple[int, Source]], target: str | None, name: str) -> None:
         """`sources`: (part, source) pairs whose rows follow each other. Raises DataError (see `from_file`)."""
         super().__init__(name, "", ())
+        self.columns: dict[str, Column] = {}
         self._sources = [source for _, source in sources]
         for source in self._sources:
             for line in source.notes:
@@ -92,6 +96,23 @@ class Table(Data):
         self.utf8 = not any(getattr(source, "encoding", "") in ("cp1252", "latin-1") for source in self._sources)
         self._file_parts = np.repeat([part for part, _ in sources], self._source_rows).astype(np.int8)
         self.fingerprint = fingerprint(*self.columns, *self._forms.values(), self._array, self._file_parts)
+        self._described, self._asked_target = dict(self.columns), target
+        self._settle(None, None)
+
+    def belong(self, group: str | None, time: str | None) -> None:
+        """See `Data.belong`; the columns that are named are no inputs of a model."""
+        for name in (group, time):
+            if name and name != NONE and self.column(name).name == self._asked_target:
+                raise DataError(f"column {name!r} is the target", "name another column with --group or --time")
+        self.columns, self.notes = dict(self._described), list(self.read_notes)
+        for found in ("row_hashes", "copies", "_facts_page"):
+            self.__dict__.pop(found, None)
+        self._settle(group, time)
+
+    def _settle(self, group: str | None, time: str | None) -> None:
+        """Give the columns their parts: groups, times, the split, the target, and inputs."""
+        target = self._asked_target
+        self._belong(group, time)
         self.split_column = None if self._file_parts.any() else self._find_split_column(target)
         self.target = self._choose_target(target)
         self.target_kind = None if self.target is None else self.kind_of_target(self.target)
@@ -99,6 +120,7 @@ class Table(Data):
             self.columns[self.target] = self.columns[self.target].unused("the target")
             self._tell_about_target()
         self.part, self.moved = self._settle_parts()
+        self.tell_straddling()
 
     @classmethod
     def from_file(cls, path: Any, target: str | None = None) -> Table:
@@ -111,21 +133,33 @@ class Table(Data):
         if isinstance(path, Mapping):
             return cls.from_parts(path, target)
         path = Path(path)
-        if not path.is_dir():
-            return cls([(0, source_of(path))], target, path.name)
-        files = sorted(entry for entry in path.iterdir() if is_table(entry) and not entry.name.startswith("."))
+        if path.is_dir():
+            return cls.from_folder(path, target)
+        return cls([(0, source_of(path))], target, path.name)
+
+    @classmethod
+    def from_folder(cls, folder: Path, target: str | None = None, named: Path | None = None) -> Table:
+        """A table from the files of a folder: one, pieces that share their columns, or train.*, test.* (and valid.*) files.
+
+        named: what the user gave, where that is an archive, or a folder around this one.  Raises DataError for several tables.
+        """
+        named = named or folder
+        files = sorted(entry for entry in folder.iterdir() if is_table(entry) and not entry.name.startswith("."))
         if not files:
-            raise DataError(f"{path} holds no table", "known: csv, tsv, json, jsonl, parquet")
+            raise DataError(f"{named} holds no table", "known: csv, tsv, json, jsonl, parquet")
         parts = [part_of(file.name) for file in files]
+        left: list[str] = []
         if 0 in parts and (1 in parts or 2 in parts):
             chosen = [(part, source_of(file)) for part, file in zip(parts, files, strict=True) if part is not None]
-        elif len({file.suffix for file in files}) == 1:
-            chosen = [(0, source_of(file)) for file in files]
+            left = [file.name for part, file in zip(parts, files, strict=True) if part is None]
         else:
-            raise DataError(
-                f"{path} holds several tables ({', '.join(file.name for file in files[:5])})", "name one of the files"
-            )
-        return cls(chosen, target, path.name)
+            chosen = [(0, source_of(file)) for file in files]
+        if not _are_pieces([source for _, source in chosen]):
+            listed = {file.name for file in files}
+            raise several(named, [name for name in names_in(named) if Path(name).name in listed], "tables")
+        if left:
+            chosen[0][1].notes.append(f"left out: {', '.join(left)}, named after no part of a split")
+        return cls(chosen, target, named.name)
 
     @classmethod
     def from_frame(cls, frame: Any, target: str | None = None, name: str = "table") -> Table:
@@ -216,6 +250,38 @@ class Table(Data):
             write_json(
                 facts, {"forms": self._forms, "rows": self._source_rows, "notes": self.notes, "columns": columns}
             )
+
+    # -- groups and times ---------------------------------------------------------------------------------------
+
+    def _belong(self, group: str | None, time: str | None) -> None:
+        """Set `together` and `times`, and take their columns from the inputs."""
+        guessed = group_column(self.columns.values(), self.rows, self._asked_target) if group is None else None
+        self.group, self.time = ("" if group == NONE else group or guessed or ""), time or ""
+        self.together, self.times, self.group_note = None, None, ""
+        if self.group:
+            self.together = self._codes_of(self.group)
+            self.columns[self.group] = self.columns[self.group].unused("says which rows belong together")
+            how = " (guessed; --group none makes an input of it)" if guessed else ""
+            self._tell_groups(f"column {self.group!r} says which rows belong together{how}")
+        if self.time:
+            column = self.columns[self.time]
+            if column.form not in ("number", "date"):
+                raise DataError(
+                    f"column {self.time!r} holds neither numbers nor dates that are read as such", "name another --time"
+                )
+            self.times, self.dates = self.floats(self.time), column.form == "date"
+            self.columns[self.time] = column.unused("says when rows are from")
+
+    def _codes_of(self, name: str) -> np.ndarray:
+        """int64 (rows,): equal for equal values of a column, -1 for missing ones."""
+        bits = self.bits(name)
+        absent = bits == 0 if self.columns[name].form == "text" else np.isnan(bits.view(np.float64))
+        return np.where(absent, -1, np.unique(bits, return_inverse=True)[1].reshape(-1))
+
+    @cached_property
+    def copies(self) -> np.ndarray:
+        """See `belonging.same_rows`."""
+        return same_rows(self)
 
     # -- columns ------------------------------------------------------------------------------------------------
 
@@ -336,7 +402,8 @@ class Table(Data):
                 raise DataError(f"{self.name} has no column {target!r} to predict", did_you_mean(target, self.columns))
             return target
         able = [column.name for column in self.columns.values() if column.type not in ("id", "text", "empty")]
-        able = [name for name in able if name != self.split_column and not self.is_like_id(self.columns[name])]
+        set_apart = (self.split_column, self.group, self.time)
+        able = [name for name in able if name not in set_apart and not self.is_like_id(self.columns[name])]
         folded = {name.casefold(): name for name in reversed(able)}
         named = [folded[name] for name in _TARGET_NAMES if name in folded]
         if not able:
@@ -463,6 +530,15 @@ class Table(Data):
     @cached_property
     def _facts_page(self) -> Look:
         return look(self)
+
+
+def _are_pieces(sources: Sequence[Source]) -> bool:
+    """Whether files hold one table: each has half of the columns of the first, or more."""
+    columns = [
+        set(source.names if isinstance(source, CsvFile | ParquetFile) else next(source.pieces()).columns)
+        for source in sources
+    ]
+    return all(len(columns[0] & own) >= len(columns[0]) / 2 for own in columns[1:])
 
 
 def _look_up(bits: np.ndarray, known: np.ndarray) -> np.ndarray:
