@@ -82,6 +82,7 @@ class Table(Data):
     kind = "table"
     target_is_column = True
     takes_columns = True
+    read_notes: tuple[str, ...]
 
     def __init__(self, sources: Sequence[tuple[int, Source]], target: str | None, name: str) -> None:
         """`sources`: (part, source) pairs whose rows follow each other. Raises DataError (see `from_file`)."""
