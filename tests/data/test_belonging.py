@@ -118,7 +118,11 @@ def test_images_belong_together_by_their_paths(photos):
     data = open_data(photos, group=r"/(p\d)_")
     assert len(np.unique(data.groups)) == 3
     assert any("3 groups in 12 rows" in line for line in data.notes)
-    for pattern, words in ((r"/p\d_", "0 groups in brackets"), ("(", "no regular expression"), ("(zebra)", "finds nothing")):
+    for pattern, words in (
+        (r"/p\d_", "0 groups in brackets"),
+        ("(", "no regular expression"),
+        ("(zebra)", "finds nothing"),
+    ):
         with pytest.raises(DataError, match=words):
             open_data(photos, group=pattern)
 

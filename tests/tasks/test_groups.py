@@ -65,7 +65,12 @@ TASKS = (
 
 def key(name, split):
     """What tells one row from another."""
-    columns = {"tabular": "numeric", "text_classification": "text", "sentence_similarity": "first", "text_to_text": "source"}
+    columns = {
+        "tabular": "numeric",
+        "text_classification": "text",
+        "sentence_similarity": "first",
+        "text_to_text": "source",
+    }
     column = split[columns.get(name, "image" if name.startswith("image") else "text")]
     rows = [np.asarray(column[row]).tobytes() for row in range(split.examples)]
     assert len(set(rows)) == len(rows)
@@ -117,7 +122,9 @@ def test_by_time_it_learns_from_the_past_and_is_judged_on_the_future(world):
     data.times[0] = np.nan
     prepared = prepare(task, data)
     sides = [data.times[rows(split)] for split in (prepared.train, prepared.valid, prepared.test)]
-    few = any("labels per class" in line for line in prepared.notes)  # then some validation rows are there to learn from
+    few = any(
+        "labels per class" in line for line in prepared.notes
+    )  # then some validation rows are there to learn from
     assert max(sides[0].max(), sides[1].max()) < sides[2].min() and (few or sides[0].max() < sides[1].min())
     assert any(line.startswith("by when: trained on ") for line in prepared.notes)
     assert "1 row without a time: left out" in prepared.notes
@@ -133,7 +140,11 @@ def test_folds_are_chosen_by_how_many_rows_there_are():
     assert choice(task, given, None) == (0, "")
     data.times = np.arange(ROWS)
     assert choice(task, data, None) == (0, "")
-    for data, asked, why in ((given, 5, "comes with test rows"), (data, "5", "--time says"), (data, "many", "not a number")):
+    for data, asked, why in (
+        (given, 5, "comes with test rows"),
+        (data, "5", "--time says"),
+        (data, "many", "not a number"),
+    ):
         with pytest.raises(PapertrialError, match=why):
             choice(task, data, asked)
     with pytest.raises(PapertrialError, match="24 groups are too few for 13 folds"):
