@@ -30,6 +30,7 @@ from papertrial.study import sentences
 from papertrial.study.comparison import Comparison, Row
 from papertrial.study.engine import Engine, Job, content, started
 from papertrial.study.entrants import Entrant, entrants_of, idle, pooled, reasons, require_methods
+from papertrial.study.naming import called, renamed
 from papertrial.study.worth import Worth
 from papertrial.study.worth import worth as worth_in_labels
 from papertrial.use.folds import REPEATS, Fold, assigned, choice
@@ -442,6 +443,7 @@ def _judge(
     rows = [_row(study, entrant, reference, shown.get(entrant.name), curve) for entrant in entrants]
     failed = {entrant.name: entrant.stopped for entrant in entrants if entrant.stopped}
     assert study.prepared is not None
+    names = {entrant.name: called(entrant.outcomes[0].folder, entrant.name) for entrant in entrants if entrant.outcomes}
     result = Comparison(
         protocol=_protocol(study, seeds),
         plan=study.plan,
@@ -469,10 +471,10 @@ def _judge(
         looks=study.looks,
         complete=complete,
         folder=str(study.out),
+        called={name: words for name, words in names.items() if words != name},
     )
-    return replace(
-        result, sentences=tuple(sentences.verdict_words(result, entrants, sentences.tuned(entrants, study.budget)))
-    )
+    said = sentences.verdict_words(result, entrants, sentences.tuned(entrants, study.budget))
+    return replace(result, sentences=tuple(renamed(text, result.called) for text in said))
 
 
 def _row(

@@ -54,6 +54,7 @@ class Comparison:
 
     verdicts: by method; the differences in them are positive where the method is better.  failed, declined: names with
     their reasons.  complete: False while seeds are missing.  looks: numbers of seeds with which it was judged before.
+    called: words for methods whose name says something else than what ran.
     """
 
     protocol: str
@@ -72,6 +73,11 @@ class Comparison:
     looks: tuple[int, ...] = ()
     complete: bool = True
     folder: str = ""
+    called: dict[str, str] = field(default_factory=dict)
+
+    def shown(self, name: str) -> str:
+        """What a method is called."""
+        return self.called.get(name, name)
 
     def __repr__(self) -> str:
         return "\n".join(self.lines())
@@ -162,7 +168,15 @@ def _lines(result: Comparison) -> list[str]:
 
 def _table(result: Comparison) -> list[str]:
     digits = _digits(result)
-    table = [[_cut(result.metric, 12), _cut(f"vs {result.reference}", 24), "time", "peak memory", "energy"]]
+    table = [
+        [
+            _cut(result.metric, 12),
+            _cut(f"vs {result.shown(result.reference)}", 32 if result.called else 24),
+            "time",
+            "peak memory",
+            "energy",
+        ]
+    ]
     table += [_cells(row, digits) for row in result.rows]
     if any(row.worth is not None for row in result.rows):
         table[0].append("worth")
@@ -170,7 +184,7 @@ def _table(result: Comparison) -> list[str]:
             cells.append("-" if row.worth is None else f"{row.worth} {row.worth.interval}".strip())
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     room = max(12, WIDTH - sum(widths) - 2 * len(widths))
-    names = [_cut(name, room) for name in ("method", *(row.name for row in result.rows))]
+    names = [_cut(name, room) for name in ("method", *(result.shown(row.name) for row in result.rows))]
     table = [[name, *cells] for name, cells in zip(names, table, strict=True)]
     widths = [max(map(len, names)), *widths]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ import papertrial
 from papertrial.core import registry
 from papertrial.core.budget import Budget, Meter
 from papertrial.core.errors import Declined, PapertrialError
-from papertrial.core.files import read_json, write_json, write_with
+from papertrial.core.files import read_json, to_json, write_json, write_with
 from papertrial.core.memory import naming
 from papertrial.core.offers import offers, task_offers
 from papertrial.core.recipe import Optim
@@ -31,6 +32,7 @@ from papertrial.use.answer_files import write_picture
 from papertrial.use.artifact import Artifact
 from papertrial.use.card import Resolved, build_model, card_of, save_weights
 from papertrial.use.choose import budget_of, prepare, resolve_method, task_for
+from papertrial.use.uses import uses
 
 #: classes up to which a confusion matrix is kept, and predicted values kept otherwise
 MOST_CONFUSED, MOST_ANSWERS = 100, 500
@@ -136,6 +138,7 @@ def fit_prepared(
             frozen = proofs([run, *run.stages.values()]) if isinstance(model, torch.nn.Module) else None
             told = replace(prepared, notes=(*prepared.notes, *_cut(task, model, prepared)))
             card = card_of(task, resolved, told, model, budget, seed, licence, result, frozen)
+            card["uses"] = uses(Artifact(run.folder, _as_read(card), task, model, head))
             write_json(run.path("card.json"), card)
             run.finish(result)
 
@@ -352,6 +355,11 @@ def _answers(outputs: np.ndarray, test: Split, state: Mapping[str, Any]) -> dict
         shown = np.unique(np.linspace(0, len(outputs) - 1, MOST_ANSWERS).round().astype(int))
         return {"truth": np.asarray(test["target"])[shown], "answer": outputs[shown]}
     return {}
+
+
+def _as_read(card: dict[str, Any]) -> dict[str, Any]:
+    """The card as it will be read back."""
+    return dict(json.loads(to_json(card)))
 
 
 def _save_array(path: Path, array: np.ndarray) -> None:
