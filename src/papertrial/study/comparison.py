@@ -171,7 +171,7 @@ def _table(result: Comparison) -> list[str]:
     table = [
         [
             _cut(result.metric, 12),
-            _cut(f"vs {result.shown(result.reference)}", 32 if result.called else 24),
+            _cut(f"vs {result.shown(result.reference)}", 24),
             "time",
             "peak memory",
             "energy",
