@@ -107,7 +107,7 @@ def without_label(
         return bare, strange, {}, []
     lines = []
     if "label" in split and "class_names" in state:
-        words = np.array(given.opened.label_words(state.get("target")), dtype=object)
+        words = np.array(_words(given.opened, state.get("target")), dtype=object)
         words = words[split["row"]] if "row" in split and len(words) else words
         strange = bare & (words != "") if len(words) else strange
     if strange.any():
@@ -126,6 +126,13 @@ def without_label(
         _NO_DOCUMENT if "grade" in split else _NO_LABEL: without,
     }
     return bare, strange, {why: count for why, count in left_out.items() if count}, lines
+
+
+def _words(opened: Any, target: str | None) -> list[str]:
+    """The labels as they stand in the data, of a table in the column of the target."""
+    if opened.kind != "table" or target is None:
+        return list(opened.label_words())
+    return [text.strip() for text in opened.texts([target])[0].texts()]
 
 
 def counted_wrong(outputs: np.ndarray, split: Split, state: dict[str, Any]) -> tuple[np.ndarray, Split, dict[str, Any]]:

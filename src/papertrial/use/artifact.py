@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -121,14 +122,22 @@ class Artifact:
         answers = self.task.answers(self.task.outputs(self._answering(), self.head, given.split), self.card["state"])
         return {"example": given.names, **answers}
 
-    def evaluate(self, data: Any, strict: bool = False) -> Evaluation:
-        """Metrics on labelled data, with what was lost on the way and whether the model has met these rows before.
+    def evaluate(
+        self, data: Any, metric: str | None = None, group: str | None = None, strict: bool = False
+    ) -> Evaluation:
+        """Metrics on labelled data, `metric` among them, with what was lost on the way and whether the model has met these
+        rows before.
 
+        group: as `papertrial.open` takes it, by default what the model was trained with, where the data have it. Intervals
+        are over groups, where rows of the data belong together.
         strict: count rows whose label the model does not know as wrong, in place of leaving them out. Raises DataError when
         the data carry no labels, Declined for `strict` where nothing is classified.
         """
-        given = self.encode(data)
-        split, opened, state = given.split, given.opened, self.card["state"]
+        given = self.encode(self._grouped(data, group))
+        split, opened = given.split, given.opened
+        if split.examples == len(opened.groups):
+            split = split.grouped(opened.groups)
+        state = self.card["state"] if metric is None else {**self.card["state"], "metric": metric}
         held = task_offers(self.task)
         without = held.judged_without_labels
         if not without and not any(len(split[name]) for name in ("label", "target", "relevant") if name in split):
@@ -173,6 +182,22 @@ class Artifact:
             value = "" if held_out is None else f"; {name} on the rows held out then: {held_out:.3f}"
             lines.insert(0, f"this is the data it was trained on{value}")
         return lines
+
+    def _grouped(self, data: Any, group: str | None) -> Any:
+        """The data, opened with their groups where any are named."""
+        from papertrial.data import open as open_data
+        from papertrial.data.belonging import NONE
+
+        if isinstance(data, Encoded):
+            return data
+        like = self.card["state"].get("columns")
+        if group is not None:
+            return open_data(data, like=like, group=group)
+        known = self.card["data"].get("options", {}).get("group")
+        if known and known != NONE:
+            with suppress(DataError):  # other data need not say which of their rows belong together
+                return open_data(data, like=like, group=known)
+        return data
 
     def embed(self, data: Any) -> np.ndarray:
         """Features (N, width), float32. Raises Declined for a model without features."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from papertrial.app import printing
-from papertrial.app.commands.options import Json, Quiet, RunFolder, out_option, seed_option
+from papertrial.app.commands.options import Group, Json, Metric, Quiet, RunFolder, out_option, seed_option
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.offers import offers
 from papertrial.core.wording import counted
@@ -18,6 +18,8 @@ from papertrial.core.wording import counted
 def evaluate(
     run: RunFolder,
     data: Annotated[str, typer.Argument(help="Labelled data.", show_default=False)],
+    metric: Metric = None,
+    group: Group = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Count rows whose label the model does not know as wrong.")
     ] = False,
@@ -26,7 +28,7 @@ def evaluate(
     """Judge a trained model on labelled data."""
     from papertrial.use.artifact import Artifact
 
-    scores = Artifact.load(run).evaluate(data, strict=strict)
+    scores = Artifact.load(run).evaluate(data, metric=metric, group=group, strict=strict)
     judged = len(scores.per_example)
     if json:
         printing.document(
@@ -34,6 +36,7 @@ def evaluate(
                 "metrics": scores.metrics,
                 "intervals": scores.intervals,
                 "examples": judged,
+                "groups": scores.groups or judged,
                 "rows_in": scores.rows,
                 "left_out": scores.left_out,
                 "notes": scores.notes,
@@ -42,8 +45,9 @@ def evaluate(
         return
     printing.notes(scores.notes)
     of_all = f" of {counted(scores.rows, 'row')}" if judged < scores.rows else ""
+    among = f" in {counted(scores.groups, 'group')}" if scores.groups else ""
     printing.say(
-        f"{counted(judged, 'example')}{of_all} of {data}, with 95 % intervals",
+        f"{counted(judged, 'example')}{among}{of_all} of {data}, with 95 % intervals",
         *printing.metrics(scores.metrics, scores.intervals),
     )
 

@@ -362,7 +362,7 @@ class Images(Data):
     def labels(self) -> np.ndarray:
         return self._labels[self._decoded[1]]
 
-    def label_words(self, target: str | None = None) -> list[str]:
+    def label_words(self) -> list[str]:
         return as_words(self.labels, self.class_names)
 
     @property

@@ -18,7 +18,7 @@ class Parted(Data):
     labels: np.ndarray
     class_names: tuple[str, ...]
 
-    def label_words(self, target: str | None = None) -> list[str]:
+    def label_words(self) -> list[str]:
         return as_words(self.labels, self.class_names)
 
     @cached_property
