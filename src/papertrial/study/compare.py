@@ -31,6 +31,7 @@ from papertrial.study.comparison import Comparison, Row
 from papertrial.study.engine import Engine, Job, content, started
 from papertrial.study.entrants import Entrant, entrants_of, idle, pooled, reasons, require_methods
 from papertrial.study.judging import BLIND, Judge, judge_of, row_of, words_of
+from papertrial.study.naming import called, renamed
 from papertrial.study.origins import origins
 from papertrial.study.worth import Worth
 from papertrial.study.worth import worth as worth_in_labels
@@ -467,6 +468,7 @@ def _judge(
     judge, said = judge_of(chosen, asked, reference, study.rows)
     curve = curve if judge.metric == study.metric else {}
     assert study.prepared is not None
+    names = {entrant.name: called(entrant.outcomes[0].folder, entrant.name) for entrant in entrants if entrant.outcomes}
     blind = [entrant for entrant in entrants if entrant.name in BLIND and not entrant.stopped]
     words = words_of(judge, asked, reference, study.prepared.train.examples, blind)
     # Baselines get an interval each; no word is said of them, so they do not count as comparisons made.
@@ -504,9 +506,11 @@ def _judge(
         complete=complete,
         folder=str(study.out),
         beside=study.metric if judge.metric != study.metric else "",
+        called={name: words for name, words in names.items() if words != name},
     )
     tuned = sentences.tuned(entrants, study.budget)
-    said_of = tuple(sentences.verdict_words(result, entrants, tuned, judge, BLIND))
+    spoken = sentences.verdict_words(result, entrants, tuned, judge, BLIND)
+    said_of = tuple(renamed(text, result.called) for text in spoken)
     earlier = tuple(line for line in dict.fromkeys(study.earlier) if line not in said_of)
     return replace(result, sentences=said_of, earlier=earlier)
 
