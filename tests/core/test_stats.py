@@ -363,7 +363,7 @@ def test_advice_names_what_would_help():
     examples = advice(0.1, 0.01, 1.0)
     assert examples.more_seeds is None
     assert examples.more_examples is not None
-    assert f"about {examples.more_examples} more test examples would" in examples.advice
+    assert f"about {examples.more_examples:,} more test examples would" in examples.advice
     hopeless = advice(1e-4, 0.3, 1.0)
     assert hopeless.more_seeds is hopeless.more_examples is None
     assert "any reasonable number" in hopeless.advice

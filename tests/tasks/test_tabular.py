@@ -278,7 +278,8 @@ def test_intervals_agree_with_the_bootstrap():
     )
     for name, (low, high) in intervals.items():
         expected = 2 * 1.96 * np.std([one[name] for one in draws])
-        assert high - low == pytest.approx(expected, rel=0.15), name
+        # the bootstrap of a median is rough itself, and the density at it is estimated from the errors around it
+        assert high - low == pytest.approx(expected, rel=0.3 if "median" in name else 0.15), name
 
 
 def test_metrics_of_awkward_outputs():
@@ -290,7 +291,7 @@ def test_metrics_of_awkward_outputs():
     assert np.isfinite(wrong.metrics["log_loss"])
     assert "auc" not in classification_scores(np.eye(2)[[0, 0]], np.array([0, 0]), "ab").metrics
     exact = regression_scores(np.ones(3), np.ones(3))
-    assert exact.metrics == {"rmse": 0.0, "mae": 0.0}
+    assert exact.metrics == {"rmse": 0.0, "mae": 0.0, "median_absolute_error": 0.0}
     assert (exact.per_example == 0).all()
     assert regression_scores(np.ones(1), np.zeros(1)).intervals == {}
     with pytest.raises(DataError, match="finite"):

@@ -23,7 +23,7 @@ from papertrial.data import open as open_data
 from papertrial.nn.heads import Supervised
 from papertrial.nn.tokenise import Bpe, Bytes
 from papertrial.tasks import _texts
-from papertrial.tasks._metrics import classification_scores, spearman_scores, with_macro_f1
+from papertrial.tasks._metrics import classification_scores, spearman_scores
 from papertrial.tasks.sentence_similarity import TASK as SIMILARITY
 from papertrial.tasks.sentence_similarity import SupervisedPairs
 from papertrial.tasks.text_classification import TASK as CLASSES
@@ -380,9 +380,7 @@ def test_macro_f1_is_scikit_learns():
     labels = draw.choice(4, 200, p=[0.7, 0.2, 0.05, 0.05])
     outputs = draw.dirichlet(np.ones(4), 200) + 0.7 * np.eye(4)[labels]
     outputs /= outputs.sum(1, keepdims=True)
-    scores = with_macro_f1(
-        classification_scores(outputs, labels, list("abcd")), outputs.argmax(1), labels, primary=True
-    )
+    scores = classification_scores(outputs, labels, list("abcd"), primary="macro_f1")
     assert isinstance(scores, Scores)
     assert scores.metrics["macro_f1"] == pytest.approx(sk.f1_score(labels, outputs.argmax(1), average="macro"))
     assert scores.per_example.mean() == pytest.approx(scores.metrics["macro_f1"])

@@ -1,7 +1,8 @@
 """Boosted trees tuned within a budget: what xgboost, lightgbm and catboost share.
 
 Every trial trains with early stopping on the validation rows; Optuna's TPE proposes the next one. A trial is judged as
-the paper does, by accuracy or RMSE on the validation rows; the log loss decides between equal accuracies.
+the paper does, by accuracy or RMSE on the validation rows, or by the metric that is judged by; the log loss decides between
+equal ones.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from papertrial.core.facts import Facts
 from papertrial.core.files import disk_errors, to_json, write_text
 from papertrial.core.run import Run
 from papertrial.core.task import Split
+from papertrial.tasks._choosing import loss_by
 from papertrial.train.energy import EnergyMeter
 
 #: trials when the budget names neither trials nor seconds (the paper's number, supplement)
@@ -57,7 +59,8 @@ class Library(Protocol):
 
 @dataclass(frozen=True)
 class Trial:
-    """A finished trial, one line of trials.jsonl. error: share of wrong answers, or RMSE, on the validation rows."""
+    """A finished trial, one line of trials.jsonl. error: share of wrong answers, RMSE, or what `loss_by` gives, on the
+    validation rows."""
 
     number: int
     params: dict[str, Any]
@@ -109,7 +112,7 @@ class TunedTrees:
             )
             proposal = study.ask(dict(self.library.space))
             model = self.library.train(proposal.params, rows, held, seed, lambda: remaining() <= 0)
-            error, log_loss = _judge(self.library.outputs(model, held), valid)
+            error, log_loss = _judge(self.library.outputs(model, held), valid, self.facts.metric)
             study.tell(proposal, error)
             now = time.perf_counter()
             energy = meter.read()
@@ -199,13 +202,14 @@ def _study(library: Library, trials: list[Trial]) -> optuna.Study:
     return study
 
 
-def _judge(outputs: np.ndarray, split: Split) -> tuple[float, float]:
+def _judge(outputs: np.ndarray, split: Split, metric: str = "") -> tuple[float, float]:
     outputs = np.asarray(outputs, dtype=np.float64)
+    named = loss_by(metric, outputs, split)
     if "label" not in split:
-        return float(np.sqrt(np.mean((outputs - split["target"]) ** 2))), 0.0
+        return float(np.sqrt(np.mean((outputs - split["target"]) ** 2))) if named is None else named, 0.0
     right = outputs[np.arange(len(outputs)), split["label"]]
     wrong = outputs.argmax(axis=1) != split["label"]
-    return float(wrong.mean()), float(-np.log(right.clip(1e-15)).mean())
+    return float(wrong.mean()) if named is None else named, float(-np.log(right.clip(1e-15)).mean())
 
 
 def _read(path: Path) -> list[Trial]:

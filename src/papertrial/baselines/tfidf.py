@@ -54,6 +54,7 @@ from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe, sourced
 from papertrial.core.run import Run
 from papertrial.core.task import Ragged, Split
+from papertrial.tasks._choosing import loss_by
 from papertrial.tasks._texts import stacked
 
 PAPER = Paper(
@@ -164,7 +165,9 @@ class Tfidf:
                     break
                 trials += 1
                 arrays = {} if pairs else self._solve(learned, train["label"], inverse)
-                loss = self._pairs_loss(terms, judge) if pairs else _loss(_logits(held, arrays), judge["label"])
+                loss = (
+                    self._pairs_loss(terms, judge) if pairs else _loss(_logits(held, arrays), judge, self.facts.metric)
+                )
                 if loss < best:
                     best, self.terms, self.arrays = loss, terms, arrays
         return Meter(samples=train.examples * trials, seconds=time.perf_counter() - started, trials=trials)
@@ -241,10 +244,11 @@ def _logits(features: Any, arrays: dict[str, np.ndarray]) -> np.ndarray:
     return np.asarray(features @ arrays["weight"].T, dtype=np.float64) + arrays["bias"]
 
 
-def _loss(logits: np.ndarray, label: np.ndarray) -> tuple[float, float]:
-    """Share of wrong answers, then the log loss, which decides between equal ones."""
+def _loss(logits: np.ndarray, judge: Split, metric: str) -> tuple[float, float]:
+    """Share of wrong answers, or what `loss_by` gives, then the log loss, which decides between equal ones."""
+    label, named = judge["label"], loss_by(metric, softmax(logits, axis=1), judge)
     own = log_softmax(logits, axis=1)[np.arange(len(label)), label]
-    return float((logits.argmax(axis=1) != label).mean()), float(-own.clip(-36).mean())
+    return float((logits.argmax(axis=1) != label).mean()) if named is None else named, float(-own.clip(-36).mean())
 
 
 def build(config: Config, facts: Facts, backbone: Any = None) -> Tfidf:

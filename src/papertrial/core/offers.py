@@ -157,6 +157,8 @@ class TaskOffers:
     captions: whether it is made for images with captions.
     sheets(outputs, split) -> pictures uint8 (H, W, C) by file name that a run keeps to be looked at.
     keep(state, folder), recall(state, folder): files beside the weights that `score` needs where the data are not.
+    strata(data) -> int64 (N,): what each row is held out with a share of (its class), -1 for rows that cannot be judged. Tasks
+    that have it can be parted anew, by time and in folds.
     """
 
     kinds: tuple[str, ...] = _member(_NAMES, ())
@@ -167,6 +169,7 @@ class TaskOffers:
     sheets: Method | None = _member(_METHOD)
     keep: Method | None = _member(_METHOD)
     recall: Method | None = _member(_METHOD)
+    strata: Method | None = _member(_METHOD)
 
 
 def offers(model: Any) -> Offers:

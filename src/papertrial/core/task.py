@@ -136,13 +136,26 @@ class Split(Mapping[str, Any]):
     def take(self, rows: np.ndarray | slice) -> Split:
         return Split({name: column[rows] for name, column in self.columns.items()})
 
+    def grouped(self, groups: np.ndarray) -> Split:
+        """The same with the column "group", int64 from 0, equal for rows of one group, where any belong together.
+
+        groups: int64 (N,).
+        """
+        found, group = np.unique(groups, return_inverse=True)
+        together = {} if len(found) == len(groups) else {"group": group.reshape(-1)}
+        return self._of({**self.columns, **together})
+
+    def _of(self, columns: Mapping[str, Any]) -> Split:
+        return Split(columns)
+
 
 @dataclass(frozen=True)
 class Prepared:
     """Data made ready for one task and one seed.
 
     train, valid, test: the rows a method may learn from, choose with, and is judged on.  state: JSON-able facts that
-    turn new raw data into the same columns (class names, categories, image size), kept in the artifact.
+    turn new raw data into the same columns (class names, categories, image size), kept in the artifact.  valid and test have
+    the column "group" where rows are no chance of their own.
     notes: lines worth saying (what was moved, dropped, guessed).  origin: name and fingerprint of the data, the
     options of the split, and the numbers of its facts page, for the run's record and the artifact's card.
     """
@@ -159,16 +172,26 @@ class Prepared:
 @dataclass(frozen=True)
 class Scores:
     """Metrics of one model. per_example: one number per test example whose mean is the primary metric; paired
-    differences of these give the interval of a comparison."""
+    differences of these give the interval of a comparison.
+
+    floors: what the best answer gets that does not look at the inputs; ceilings: what is as good as the truth, where that
+    is known of these data.  groups: how many chances the examples are, where several are one; 0: each is its own.
+    beside: the same as per_example of metrics that a verdict may have to speak of instead.
+    """
 
     metrics: dict[str, float]
     per_example: np.ndarray
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    floors: dict[str, float] = field(default_factory=dict)
+    ceilings: dict[str, float] = field(default_factory=dict)
+    groups: int = 0
+    beside: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         ends = {name: "[{:.3f}, {:.3f}]".format(*pair) for name, pair in self.intervals.items()}
         rows = [(name, f"{value:.3f}", ends.get(name, "")) for name, value in self.metrics.items()]
-        return "\n".join([f"{counted(len(self.per_example), 'example')}, with 95 % intervals", *aligned(rows)])
+        among = f" in {counted(self.groups, 'group')}" if self.groups else ""
+        return "\n".join([f"{counted(len(self.per_example), 'example')}{among}, with 95 % intervals", *aligned(rows)])
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import psutil
@@ -19,7 +20,9 @@ from papertrial.core import registry
 from papertrial.core.errors import DataError, PapertrialError
 from papertrial.core.files import write_with
 from papertrial.core.wording import aligned, counted
+from papertrial.data.belonging import NONE, by_time, coded, found_in, is_pattern, joined, moments, when
 
+T = TypeVar("T", bound="Data")
 #: set to False to keep progress bars off the error stream
 show_progress = True
 
@@ -63,13 +66,25 @@ class Data:
 
     source: what `papertrial.open` was given, paths made absolute, so that it can be opened again; "" for objects.
     target_is_column: whether a target that the user names is one of its columns.  takes_columns: whether the columns
-    behind the `#` of a source mean something to it.
+    behind the `#` of a source mean something to it.  group, time: the columns or patterns that `together` and `times` come
+    from, "" for none.  together: int64 (N,), equal for rows that the user puts together, -1 for rows of no such group; None
+    for no groups.  times: float64 (N,), when each row is from (days since 1970 where dates), NaN where that is not known;
+    None where no time was named.  part: int8 (N,), 0 = train or free, 1 = valid, 2 = test, -1 = left out, `WHOLE` = train,
+    with nothing held out.
     """
 
     kind = ""
     source = ""
     target_is_column = False
     takes_columns = False
+    group = ""
+    time = ""
+    dates = False
+    group_note = ""
+    together: np.ndarray | None = None
+    times: np.ndarray | None = None
+    part: Any
+    names: Any
 
     def __init__(self, name: str, fingerprint: str, notes: Iterable[str] = ()) -> None:
         self.name = name
@@ -87,10 +102,101 @@ class Data:
         """The facts page."""
         raise NotImplementedError
 
+    @property
+    def copies(self) -> np.ndarray:
+        """int64 (N,), equal for rows that are the same, or nearly; each is its own where a kind does not look."""
+        return np.arange(len(self))
+
+    @property
+    def groups(self) -> np.ndarray:
+        """int64 (N,), equal for rows that are no chance of their own: copies, and what the user puts together."""
+        return joined(self.copies, self.together)
+
+    def belong(self, group: str | None, time: str | None) -> None:
+        """Set `together` and `times` from what the user named: columns, or patterns for the names of the rows.
+
+        Raises DataError for what names nothing here.
+        """
+        if group and group != NONE:
+            self.group, self.together = group, coded(self._told(group, "group"))
+            self._tell_groups(f"--group {group}")
+            self.tell_straddling()
+        if time:
+            told = self._told(time, "time")
+            self.time, self.times = time, moments(told)
+            self.dates = any("-" in value[1:] for value in told)
+
+    def _told(self, words: str, option: str) -> Sequence[str]:
+        """By row what a column or a pattern says, "" for nothing."""
+        if not is_pattern(words):
+            raise DataError(
+                f"{self.name} has no column {words!r}", f"give a pattern for its paths, as in --{option} '^([^_]+)_'"
+            )
+        return found_in([str(name) for name in self.names], words, option)
+
+    def _tell_groups(self, by: str) -> None:
+        assert self.together is not None
+        alone = int((self.together < 0).sum())
+        apart = f"; {counted(alone, 'row')} of no group stand for themselves" if alone else ""
+        self.group_note = (
+            f"{by}: {len(np.unique(self.together[self.together >= 0])):,} groups in {len(self.together):,} rows; a group stays on"
+            f" one side of a split and counts once{apart}"
+        )
+        self.note(self.group_note)
+
+    def tell_straddling(self) -> None:
+        """Groups that a given split parts are not moved, since whoever made it may have had a reason."""
+        testing = self.part == 2
+        if self.together is None or not testing.any():
+            return
+        met = np.isin(self.together, self.together[(self.part >= 0) & ~testing]) & testing & (self.together >= 0)
+        if met.any():
+            self.note(
+                f"the given split parts {counted(len(np.unique(self.together[met])), 'group')}: {met.sum():,} of"
+                f" {testing.sum():,} test rows are of groups that are also trained on or chosen with, so figures may be too good"
+            )
+
+    def parted(self: T, part: np.ndarray) -> T:
+        """The same data with other rows for training, validation and test."""
+        twin = copy.copy(self)
+        twin._take_part(np.asarray(part, dtype=np.int8))
+        return twin
+
+    def _take_part(self, part: np.ndarray) -> None:
+        self.part = part
+
     def note(self, line: str) -> None:
         """Add a line to `notes` once."""
         if line not in self.notes:
             self.notes.append(line)
+
+
+#: in `part`: all rows are to learn from
+WHOLE = 3
+
+
+def ordered(data: Data, judged: np.ndarray) -> tuple[Data, list[str]]:
+    """The data parted by their times, and lines that say where; as they are where no time was named.
+
+    judged: bool (N,), rows that can be tested on. Raises DataError where a side stays empty.
+    """
+    if data.times is None:
+        return data, []
+    part, later = by_time(data.times, data.groups, judged)
+    sides = [data.times[(part == side) & judged] for side in range(3)]
+    first, last = ([when(float(end(side)), data.dates) for side in sides] for end in (np.min, np.max))
+    notes = [
+        f"by {data.time}: trained on {first[0]} to {last[0]}, validated on {first[1]} to {last[1]}, tested on"
+        f" {first[2]} to {last[2]}"
+    ]
+    unknown = int((~np.isfinite(data.times)).sum())
+    if unknown:
+        notes.append(f"{counted(unknown, 'row')} without a time: left out")
+    if later:
+        notes.append(f"{counted(later, 'row')} of groups that were met at an earlier time: left out")
+    if (data.part == 2).any():
+        notes.append("the split that came with the data is not used: --time makes another")
+    return data.parted(part), notes
 
 
 def fingerprint(*pieces: object) -> str:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from papertrial.core import registry
 from papertrial.core.errors import DataError, did_you_mean
 from papertrial.core.kind import load
 from papertrial.data import foreign
 from papertrial.data.base import Data, accepted
+from papertrial.data.belonging import NONE
 from papertrial.data.given import Given
 from papertrial.data.tables.reading import Reading
 
@@ -21,6 +25,8 @@ def open(
     *,
     name: str | None = None,
     like: Mapping[str, Any] | None = None,
+    group: str | None = None,
+    time: str | None = None,
     dates: str | None = None,
     missing: str | Sequence[str] | None = None,
 ) -> Data:
@@ -46,9 +52,16 @@ def open(
     the texts or `read_as` of the table that a model was trained on, so that a table is read in the same way.
     dates: `dmy` or `mdy`, which comes first in dates such as 3/4/2024 where a column does not tell.  missing: the texts that
     stand for a missing value in a table beside empty cells, such as "NA,-999", or "none"; the usual ones where left out.
+    group: the column that says which rows belong together (a patient, a user, a document), of the table or of a table beside
+    the images; or a regular expression with one group in brackets, for the paths of files or the ids of queries; "none" for
+    none, also where one would be guessed.  time: the column (or the like) that says when rows are from, numbers or dates:
+    what is learnt is then tried on what came later.
     Raises DataError that says what was found and what is accepted. Pickles are never loaded.
     """
     if isinstance(source, Data):
+        if group or time:
+            source = copy(source)
+            source.belong(group, time)
         return source
     plain, columns = _without_columns(source)
     given = Given(plain, target, columns, like, Reading.of(dates, missing, like))
@@ -62,10 +75,14 @@ def open(
         raise DataError(
             f"{data.name} is not a table, so it has no column {columns[0]!r}", "leave # and what follows out"
         )
-    if data.kind == "table":
+    table = data if data.kind == "table" else None
+    if table is not None:
+        if group or time:
+            table.belong(group, time)
         data = _read_out(data, given)
     elif dates or missing is not None:
         raise DataError(f"{data.name} is not a table", f"leave --{'dates' if dates else 'missing'} out")
+    data = _belonging(data, table, group, time)
     if target is not None and not data.target_is_column and not foreign.is_hub(source):
         raise DataError(f"{data.name} holds {data.kind}, whose labels are no column {target!r}", "leave the target out")
     data.name = name or data.name
@@ -105,6 +122,29 @@ def _read_out(table: Data, given: Given) -> Data:
         if data is not None:
             return data
     return table
+
+
+def _belonging(data: Data, table: Data | None, group: str | None, time: str | None) -> Data:
+    """The data with the groups and times that the user named, or that were found in the table they come from."""
+    if table is data:
+        return data
+    if table is None:
+        data.belong(group, time)
+        return data
+    if data.kind == "collection":
+        if group not in (None, NONE) or time:
+            raise DataError(
+                f"{data.name} holds questions, which have no column of groups or times", "leave --group and --time out"
+            )
+        return data
+    rows = np.asarray(data.names) - 1  # of texts from a table: the rows of the table, from 1
+    data.group, data.time, data.dates = table.group, table.time, table.dates
+    data.together = None if table.together is None else table.together[rows]
+    data.times = None if table.times is None else table.times[rows]
+    if table.group_note:
+        data.note(table.group_note)
+        data.tell_straddling()
+    return data
 
 
 def _built_in(name: str, given: Given) -> Data:

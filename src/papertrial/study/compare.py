@@ -1,16 +1,18 @@
 """Does a method help on this data? Methods and baselines, the same budget, the same test rows, several seeds, a verdict.
 
-Every run is a folder `out/<method>/seed<k>` that resumes by itself; `comparison.json` beside them holds what was asked
-and what came out so far. Seeds go round by round over all methods, so that an interrupted comparison has complete pairs.
+Every run is a folder `out/<method>/seed<k>` (or `seed<k>-fold<j>`) that resumes by itself; `comparison.json` beside them
+holds what was asked and what came out so far. Seeds go round by round over all methods, so that an interrupted comparison
+has complete pairs. Of few rows each is a test row once in every round (`use/folds.py`).
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +24,15 @@ from papertrial.core.errors import DataError, Declined, PapertrialError, Trainin
 from papertrial.core.files import read_json, to_json, write_json
 from papertrial.core.offers import task_offers
 from papertrial.core.request import Request
-from papertrial.core.stats import CANNOT_TELL, HELPS, Verdict, verdicts
+from papertrial.core.stats import Verdict, by_group, verdicts
 from papertrial.core.wording import counted, several
+from papertrial.study import sentences
 from papertrial.study.comparison import Comparison, Row
 from papertrial.study.engine import Engine, Job, content, started
-from papertrial.study.entrants import Entrant, entrants_of, idle, reasons, require_methods
+from papertrial.study.entrants import Entrant, entrants_of, idle, pooled, reasons, require_methods
 from papertrial.study.worth import Worth
 from papertrial.study.worth import worth as worth_in_labels
+from papertrial.use.folds import REPEATS, Fold, assigned, choice
 
 if TYPE_CHECKING:
     from papertrial.core.task import Prepared, Task
@@ -37,7 +41,9 @@ if TYPE_CHECKING:
 #: shares of the labelled training examples on which the reference is trained again, for the worth in labels
 FRACTIONS = (0.25, 0.5)
 CURVE_SEEDS = 3
-_LATE = 1.5  # times a run's share of time from which it is said
+#: seeds where none are asked for, of a comparison on one test part
+SEEDS = 5
+_LEAST = 5.0  # seconds that a run in folds has by default
 
 
 @dataclass
@@ -57,6 +63,8 @@ class _Study:
     asked: dict[str, Any]
     plan: str = ""
     looks: tuple[int, ...] = ()
+    earlier: tuple[str, ...] = ()
+    folds: int = 0
     prepared: Prepared | None = None
     metric: str = ""
     higher: bool = True
@@ -66,18 +74,49 @@ class _Study:
         assert self.request.budget is not None
         return self.request.budget
 
-    def prepare(self, seed: int, fraction: float | None = None) -> Prepared:
+    @cached_property
+    def strata(self) -> np.ndarray:
+        strata = task_offers(self.task).strata
+        assert strata is not None
+        return np.asarray(strata(self.data))
+
+    def tested(self, fold: Fold) -> np.ndarray:
+        """Places of the rows of a fold among all that are tested."""
+        found = assigned(self.strata, self.data.groups, self.folds, fold[0])
+        return np.flatnonzero(found[found >= 0] == fold[1])
+
+    @property
+    def groups(self) -> np.ndarray | None:
+        """int (test rows,), equal for rows that are one chance; None where each is its own."""
+        if not self.folds:
+            assert self.prepared is not None
+            return self.prepared.test.get("group")
+        groups = self.data.groups[assigned(self.strata, self.data.groups, self.folds, 0) >= 0]
+        return None if len(np.unique(groups)) == len(groups) else groups
+
+    def units(self, seed: int) -> list[Fold | None]:
+        """What is prepared and run with one seed: each of the folds, or the one split."""
+        return [(seed, place, self.folds) for place in range(self.folds)] or [None]
+
+    def prepare(self, seed: int, fold: Fold | None = None, fraction: float | None = None) -> Prepared:
         from papertrial.use.choose import prepare
 
-        prepared = prepare(self.task, self.data, seed, **self.request.but(fraction=fraction).options)
+        prepared = prepare(self.task, self.data, seed, **self.request.but(fraction=fraction, fold=fold).options)
         if not prepared.test.examples:
             raise DataError(f"{self.data.name} leaves no labelled test examples to compare on", "add labelled examples")
         return prepared
 
-    def job(self, entrant: Entrant, seed: int, fraction: float | None = None) -> Job:
-        part = "" if fraction is None else f"-{round(100 * fraction)}pct"
-        request = entrant.request.but(seed=seed, fraction=fraction, budget=self.budget)
+    def job(self, entrant: Entrant, seed: int, fold: Fold | None = None, fraction: float | None = None) -> Job:
+        part = ("" if fold is None else f"-fold{fold[1]}") + (
+            "" if fraction is None else f"-{round(100 * fraction)}pct"
+        )
+        request = entrant.request.but(seed=seed, fold=fold, fraction=fraction, budget=self.budget)
         return Job(entrant.name, self.out / entrant.method.slug / f"seed{seed}{part}", request)
+
+    def place(self, seed: int, fold: Fold | None) -> str:
+        if fold is None:
+            return f"seed {seed + 1} of {self.seeds}"
+        return f"repeat {seed + 1} of {self.seeds}, fold {fold[1] + 1} of {self.folds}"
 
     def run(self, job: Job, prepared: Prepared) -> Outcome:
         outcome = self.engine.outcome(job, self.task, prepared)
@@ -91,6 +130,13 @@ class _Study:
             raise TrainingStopped(f"its scores are not finite with seed {job.request.seed}")
         return outcome
 
+    def whole(self, entrant: Entrant, seed: int) -> Outcome:
+        """The outcome with one seed, of all its folds together."""
+        units = self.units(seed)
+        if units == [None]:
+            return entrant.runs[seed, None]
+        return pooled([(entrant.runs[seed, fold], self.tested(fold)) for fold in units if fold is not None])
+
 
 def compare(
     methods: Sequence[str] | str,
@@ -98,9 +144,15 @@ def compare(
     *,
     task: str | None = None,
     target: str | None = None,
+    group: str | None = None,
+    time: str | None = None,
+    dates: str | None = None,
+    missing: str | None = None,
+    metric: str | None = None,
+    folds: int | str | None = None,
     budget: Budget | str | None = None,
     total: Budget | str | None = None,
-    seeds: int = 5,
+    seeds: int | None = None,
     against: str | None = None,
     baselines: Sequence[str] | str | None = None,
     host: str | None = None,
@@ -121,8 +173,11 @@ def compare(
 ) -> Comparison:
     """Compare `methods` with the task's baselines on the user's data, at an equal budget, over paired seeds.
 
-    data: anything `papertrial.open` takes, or what it returned.  budget: of one run, by default the task's; total: time
-    for everything, shared out evenly over the runs.  against: the baseline verdicts are measured against, by default
+    data: anything `papertrial.open` takes, or what it returned; group, time, dates, missing: as it takes them.  metric: what is judged and
+    chosen by, by default what the data call for.  folds: every row is a test row once, in so many folds, cut anew with each
+    seed; "none" for one test part; by default 5 where fewer than 2 000 rows can be judged and the data come without test rows.
+    seeds: 5, or 3 of folds, where not given.  budget: of one run, by default the task's, of which 15 runs in folds get a third
+    each; total: time for everything, shared out evenly over the runs.  against: the baseline verdicts are measured against, by default
     the task's strongest reference by mean validation score.  baselines: names instead of the task's own, or "none".
     host: what techniques are tried on; the same host without them takes part, and is what they are measured against unless
     `against` names something else.  backbone: for objectives, baselines among them.  labels, size: see `papertrial.fit`.  settings, techniques: for the
@@ -142,25 +197,17 @@ def compare(
     from papertrial.use.fit import default_folder
 
     request = Request(
-        task,
-        target,
-        host,
-        backbone,
-        recipe,
-        settings or {},
-        techniques,
-        None,
-        labels,
-        size,
-        fresh=fresh,
+        task=task, target=target, group=group, time=time, dates=dates, missing=missing, metric=metric, folds=folds, host=host, backbone=backbone,
+        recipe=recipe, settings=settings or {}, techniques=techniques, labels=labels, size=size, fresh=fresh,
         progress=progress,
-    )
+    )  # fmt: skip
     echo, methods = echo or (lambda line: None), several(methods)
-    if seeds < 1:
+    asked_now = methods
+    if seeds is not None and seeds < 1:
         raise PapertrialError(f"{seeds} seeds are too few", "give 3 or more, 5 are better")
     if not set(methods) - {against}:
         raise PapertrialError("no method was named to compare", "type: papertrial list")
-    opened = content(data, target)
+    opened = content(data, request)
     chosen = choose_task(opened, task)
     made_for = [key for name in methods for key in registry.paper(name).tasks]
     if task is None and chosen.name not in made_for:
@@ -174,16 +221,23 @@ def compare(
             f"{opened.name} has no labels, so nothing can be compared on it", "papertrial fit learns without them"
         )
     worth = worth and not without_labels
+    parts, why = choice(chosen, opened, folds)
+    seeds = seeds or (REPEATS if parts else SEEDS)
+    folder = Path(out) if out is not None else default_folder("compare", opened.name)
+    before = {} if fresh else _before(folder)
+    methods = [*(name for name in before.get("stays", ()) if name not in methods), *methods]
+    if methods != asked_now:
+        echo(f"{', '.join(methods[: -len(asked_now)])}: compared here before, and part of this comparison too")
     entrants, declined, listed, against = entrants_of(methods, chosen, request, against, baselines)
     require_methods(entrants, declined)
 
     with started(
-        engine, data, target, opened.fingerprint, chosen.name, progress=progress, address=address, cores=cores
+        engine, data, request, opened.fingerprint, chosen.name, progress=progress, address=address, cores=cores
     ) as running:
         study = _Study(
             task=chosen,
             data=opened,
-            out=Path(out) if out is not None else default_folder("compare", opened.name),
+            out=folder,
             request=request,
             seeds=seeds,
             against=against,
@@ -191,13 +245,18 @@ def compare(
             engine=running,
             echo=echo,
             declined=declined,
+            folds=parts,
+            earlier=_said_before(before, methods, against, baselines),
             asked={"methods": list(methods), "against": against, "baselines": baselines, "worth": worth},
         )
         curve_runs = len(FRACTIONS) * min(seeds, CURVE_SEEDS) if worth else 0
         trained = sum(not idle(entrant) for entrant in entrants)
-        runs = trained * seeds + curve_runs
-        study.request = request.but(budget=_budget(budget, total, runs, chosen.budget))
+        runs = trained * seeds * max(1, parts) + curve_runs
+        usual = _shared(chosen.budget, seeds * parts) if parts else chosen.budget
+        study.request = request.but(budget=_budget(budget, total, runs, usual))
         study.plan = _plan(study, entrants, runs, curve_runs)
+        if why:
+            study.plan += f"\nfolds: {why}"
         return _carried_out(study, entrants, worth)
 
 
@@ -208,7 +267,14 @@ def _carried_out(study: _Study, entrants: list[Entrant], worth: bool) -> Compari
     for name, reason in study.declined.items():
         study.echo(f"skipped {name}: {reason}")
 
-    study.engine.submit([study.job(entrant, seed) for seed in range(study.seeds) for entrant in entrants])
+    study.engine.submit(
+        [
+            study.job(entrant, seed, fold)
+            for seed in range(study.seeds)
+            for fold in study.units(seed)
+            for entrant in entrants
+        ]
+    )
     for seed in range(study.seeds):
         _round(study, entrants, seed)
         require_methods(entrants, study.declined)
@@ -231,6 +297,13 @@ def _budget(budget: Budget | str | None, total: Budget | str | None, runs: int, 
     return Budget.of(budget) or default
 
 
+def _shared(usual: Budget, runs: int) -> Budget:
+    """The time of a run in folds, so that a comparison takes no longer than one on a single test part would."""
+    if usual.seconds is None:
+        return usual
+    return replace(usual, seconds=min(usual.seconds, max(_LEAST, usual.seconds * SEEDS / runs)))
+
+
 def _plan(study: _Study, entrants: list[Entrant], runs: int, curve_runs: int) -> str:
     """`plan: 4 methods x 5 seeds + 6 runs on fewer labels, 30 s each: about 13 min`; and how many run at once."""
     extra = f" + {curve_runs} runs on fewer labels" if curve_runs else ""
@@ -244,10 +317,10 @@ def _plan(study: _Study, entrants: list[Entrant], runs: int, curve_runs: int) ->
         time = f"about {duration(math.ceil(runs / together) * seconds)}"
     if together > 1:
         time += f", up to {together} runs at once"
-    folders = [study.out / entrant.method.slug / f"seed{seed}" for entrant in entrants for seed in range(study.seeds)]
-    done = 0 if study.request.fresh else sum((folder / "result.json").exists() for folder in folders)
+    jobs = [study.job(one, seed, fold) for one in entrants for seed in range(study.seeds) for fold in study.units(seed)]
+    done = 0 if study.request.fresh else sum((job.folder / "result.json").exists() for job in jobs)
     already = f", minus {counted(done, 'run')} already done" if done else ""
-    size = f"{counted(len(entrants), 'method')} x {counted(study.seeds, 'seed')}{extra}"
+    size = f"{counted(len(entrants), 'method')} x {_rounds(study.seeds, study.folds)}{extra}"
     return f"plan: {size}, {study.budget} each: {time}{already}"
 
 
@@ -264,7 +337,33 @@ def _config(study: _Study) -> dict[str, Any]:
         "labels": study.request.labels,
         "size": study.request.size,
         **({"host": study.request.host} if study.request.host else {}),
+        **({"folds": study.folds} if study.folds else {}),
+        **{
+            name: value
+            for name in ("group", "time", "dates", "missing", "metric")
+            if (value := getattr(study.request, name)) is not None
+        },
     }
+
+
+def _before(folder: Path) -> dict[str, Any]:
+    """Of a comparison that was finished in the folder, the methods that stay in it, and what was said of them; nothing where
+    there is none. So papers that are asked about one after the other end in one table."""
+    file = folder / "comparison.json"
+    held = read_json(file) if file.exists() else {}
+    if not held.get("complete"):
+        return {}
+    methods = held.get("asked", {}).get("methods", ())
+    return held | {"stays": [name for name in methods if name not in held.get("declined", ())]}
+
+
+def _said_before(before: dict[str, Any], methods: list[str], against: str | None, baselines: Any) -> tuple[str, ...]:
+    """What was said by earlier comparisons in the folder that asked something else."""
+    asked = before.get("asked", {})
+    again = (set(asked.get("methods", ())), asked.get("against"), asked.get("baselines")) == (
+        set(methods), against, baselines
+    )  # fmt: skip
+    return (*before.get("earlier", ()), *(() if again else before.get("sentences", ())))
 
 
 def _earlier_looks(study: _Study, config: dict[str, Any]) -> tuple[int, ...]:
@@ -293,22 +392,26 @@ def _save(result: Comparison, config: dict[str, Any], study: _Study) -> None:
 
 
 def _round(study: _Study, entrants: list[Entrant], seed: int) -> None:
-    """Run every method with one seed. A refusal takes it out, a collapse is its result."""
-    prepared = study.prepared = study.prepare(seed)
-    study.metric, study.higher = study.task.primary_for(prepared.state)
-    for entrant in list(entrants):
-        if entrant.stopped:
-            continue
-        study.echo(f"seed {seed + 1} of {study.seeds}: {entrant.name}")
-        try:
-            entrant.outcomes.append(study.run(study.job(entrant, seed), prepared))
-        except Declined as refusal:
-            study.declined[entrant.name] = str(refusal)
-            entrants.remove(entrant)
-            study.echo(f"skipped {entrant.name}: {refusal}")
-        except TrainingStopped as stop:
-            entrant.stopped = str(stop)
-            study.echo(f"{entrant.name} failed: {stop}")
+    """Run every method with one seed, on each of its folds. A refusal takes it out, a collapse is its result."""
+    for fold in study.units(seed):
+        prepared = study.prepared = study.prepare(seed, fold)
+        study.metric, study.higher = study.task.primary_for(prepared.state)
+        for entrant in list(entrants):
+            if entrant.stopped:
+                continue
+            study.echo(f"{study.place(seed, fold)}: {entrant.name}")
+            try:
+                entrant.runs[seed, fold] = study.run(study.job(entrant, seed, fold), prepared)
+            except Declined as refusal:
+                study.declined[entrant.name] = str(refusal)
+                entrants.remove(entrant)
+                study.echo(f"skipped {entrant.name}: {refusal}")
+            except TrainingStopped as stop:
+                entrant.stopped = str(stop)
+                study.echo(f"{entrant.name} failed: {stop}")
+    for entrant in entrants:
+        if not entrant.stopped:
+            entrant.outcomes.append(study.whole(entrant, seed))
 
 
 def _reference(study: _Study, entrants: list[Entrant]) -> Entrant:
@@ -331,21 +434,26 @@ def _reference(study: _Study, entrants: list[Entrant]) -> Entrant:
 
 
 def _curve(study: _Study, reference: Entrant) -> dict[int, list[float]]:
-    """The reference's metric by number of labels, one value per seed, fractions only."""
+    """The reference's metric by number of labels, one value per seed (on one of its folds), fractions only."""
     found: dict[int, list[float]] = {}
-    seeds = range(min(study.seeds, CURVE_SEEDS))
-    study.engine.submit([study.job(reference, seed, fraction) for seed in seeds for fraction in FRACTIONS])
-    for seed in seeds:
+    units = _curve_units(study)
+    study.engine.submit([study.job(reference, seed, fold, share) for seed, fold in units for share in FRACTIONS])
+    for seed, fold in units:
         for fraction in FRACTIONS:
-            study.echo(f"seed {seed + 1} of {study.seeds}: {reference.name} on {fraction:.0%} of the labels")
-            prepared = study.prepare(seed, fraction)
+            study.echo(f"{study.place(seed, fold)}: {reference.name} on {fraction:.0%} of the labels")
+            prepared = study.prepare(seed, fold, fraction)
             try:
-                outcome = study.run(study.job(reference, seed, fraction), prepared)
+                outcome = study.run(study.job(reference, seed, fold, fraction), prepared)
             except (Declined, TrainingStopped) as stop:
                 study.echo(f"{reference.name} on {fraction:.0%} of the labels: {stop}")
                 return {}
             found.setdefault(prepared.facts.labelled, []).append(outcome.metrics[study.metric])
     return found
+
+
+def _curve_units(study: _Study) -> list[tuple[int, Fold | None]]:
+    """Seeds of the learning curve, each with another of the folds where there are some."""
+    return [(seed, study.units(seed)[seed % max(1, study.folds)]) for seed in range(min(study.seeds, CURVE_SEEDS))]
 
 
 def _judge(
@@ -356,8 +464,9 @@ def _judge(
     asked = [entrant for entrant in others if entrant.asked]
     base = np.stack([outcome.per_example for outcome in reference.outcomes])
     sign = 1.0 if study.higher else -1.0
+    groups = study.groups
     gains = {
-        entrant.name: sign * (np.stack([outcome.per_example for outcome in entrant.outcomes]) - base)
+        entrant.name: by_group(sign * (np.stack([outcome.per_example for outcome in entrant.outcomes]) - base), groups)
         for entrant in others
     }
     judged = verdicts([gains[entrant.name] for entrant in asked], looks=len(study.looks))
@@ -374,6 +483,7 @@ def _judge(
         higher_is_better=study.higher,
         budget=str(study.budget),
         seeds=seeds,
+        folds=study.folds,
         reference=reference.name,
         rows=tuple(_sorted(rows)),
         verdicts=words,
@@ -385,9 +495,9 @@ def _judge(
                 [
                     *study.data.notes,
                     *study.prepared.notes,
-                    *_caution(study, words),
-                    *_late(study, rows),
-                    *_unbound(study, entrants),
+                    *sentences.caution(words, study.looks),
+                    *sentences.late(rows, study.budget),
+                    *sentences.unbound(entrants, study.budget),
                 ]
             )
         ),
@@ -395,7 +505,9 @@ def _judge(
         complete=complete,
         folder=str(study.out),
     )
-    return replace(result, sentences=tuple(_sentences(result, entrants, _tuned(study, entrants))))
+    words_of = tuple(sentences.verdict_words(result, entrants, sentences.tuned(entrants, study.budget)))
+    earlier = tuple(line for line in dict.fromkeys(study.earlier) if line not in words_of)
+    return replace(result, sentences=words_of, earlier=earlier)
 
 
 def _row(
@@ -439,11 +551,14 @@ def _row(
 
 def _worth(study: _Study, entrant: Entrant, reference: Entrant, curve: dict[int, list[float]]) -> Worth:
     assert study.prepared is not None
-    full = [outcome.metrics[study.metric] for outcome in reference.outcomes]
+    runs = [
+        one.runs.values() if not study.folds else [one.runs[unit] for unit in _curve_units(study)]
+        for one in (reference, entrant)
+    ]
+    full, own = ([outcome.metrics[study.metric] for outcome in some] for some in runs)
     points = {**curve, study.prepared.facts.labelled: full}
-    own = np.array([outcome.metrics[study.metric] for outcome in entrant.outcomes])
     values = [np.array(metrics) for metrics in points.values()]
-    return worth_in_labels(list(points), values, own, higher_is_better=study.higher)
+    return worth_in_labels(list(points), values, np.array(own), higher_is_better=study.higher)
 
 
 def _sorted(rows: list[Row]) -> list[Row]:
@@ -456,78 +571,19 @@ def _protocol(study: _Study, seeds: int) -> str:
     assert study.prepared is not None
     prepared = study.prepared
     better = "higher" if study.higher else "lower"
+    groups = study.groups
+    among = "" if groups is None else f" in {counted(len(np.unique(groups)), 'group')}"
+    if study.folds:
+        rows = int((assigned(study.strata, study.data.groups, study.folds, 0) >= 0).sum())
+        tested, about = f"{rows} examples{among}, each a test example once in {study.folds} folds", "about "
+    else:
+        tested, about = f"{prepared.test.examples} test examples{among}, the same for every seed", ""
     return (
-        f"{study.task.name} v{study.task.version}: {study.metric} ({better} is better) on"
-        f" {prepared.test.examples} test examples, the same for every seed;"
-        f" {prepared.train.examples} to train on, {prepared.valid.examples} to validate on;"
-        f" {counted(seeds, 'seed')}; {study.budget} per run"
+        f"{study.task.name} v{study.task.version}: {study.metric} ({better} is better) on {tested};"
+        f" {about}{prepared.train.examples} to train on, {about}{prepared.valid.examples} to validate on;"
+        f" {_rounds(seeds, study.folds)}; {study.budget} per run"
     )
 
 
-def _caution(study: _Study, words: dict[str, Verdict]) -> list[str]:
-    """When a word is stricter than the interval beside it looks."""
-    stricter = [
-        name
-        for name, verdict in words.items()
-        if verdict.word == CANNOT_TELL and not verdict.reason and (verdict.low > 0 or verdict.high < 0)
-    ]
-    if not stricter:
-        return []
-    why = []
-    if len(words) > 1:
-        why.append(f"{len(words)} methods were tried at once (Holm)")
-    if study.looks:
-        why.append(f"it was judged before, with {', '.join(map(str, study.looks))} seeds")
-    return [f"{', '.join(stricter)}: the interval excludes zero, but that is not enough yet, since {' and '.join(why)}"]
-
-
-def _late(study: _Study, rows: Sequence[Row]) -> list[str]:
-    """Which methods took clearly longer than their equal share of time, so that the word is not taken for what it was."""
-    given = study.budget.seconds
-    if not given:
-        return []
-    late = [row for row in rows if row.seconds is not None and row.seconds > _LATE * given]
-    said = ", ".join(f"{row.name} {duration(row.seconds or 0.0)}" for row in late)
-    why = "the machine was busy, or one step or trial takes that long; a larger --budget is kept more closely"
-    return [f"took longer than the {duration(given)} of a run: {said}; {why}"] if late else []
-
-
-def _tuned(study: _Study, entrants: Sequence[Entrant]) -> list[str]:
-    """Who tunes itself, which only a budget of seconds or trials limits, where the budget has neither."""
-    if study.budget.seconds is not None or study.budget.trials is not None:
-        return []
-    able = (entrant for entrant in entrants if entrant.method.paper.kind == "estimator" and not entrant.stopped)
-    return [entrant.name for entrant in able if any(outcome.meter.trials > 1 for outcome in entrant.outcomes)]
-
-
-def _unbound(study: _Study, entrants: Sequence[Entrant]) -> list[str]:
-    names = _tuned(study, entrants)
-    words = f"{', '.join(names)} tuned without a limit: {study.budget} do not limit tuning; a --budget in seconds limits all alike"
-    return [words] if names else []
-
-
-def _sentences(result: Comparison, entrants: list[Entrant], tuned: Collection[str]) -> list[str]:
-    """tuned: who spent more than the budget says, with whom nobody is at an equal one."""
-    found = [
-        verdict.sentence(
-            name,
-            result.reference,
-            result.metric,
-            higher_is_better=result.higher_is_better,
-            budget="" if {name, result.reference} & {*tuned} else result.budget,
-            digits=result.digits,
-        )
-        for name, verdict in result.verdicts.items()
-    ]
-    found += [
-        f"{entrant.name} failed on this data: {entrant.stopped.rstrip('.')}."
-        for entrant in entrants
-        if entrant.asked and entrant.stopped
-    ]
-    helping = [name for name, verdict in result.verdicts.items() if verdict.word == HELPS]
-    if not helping:
-        known = [e for e in entrants if not e.stopped and (not e.asked or e.name == result.reference)]
-        best = max(known, key=lambda entrant: entrant.valid)
-        aside = "" if best.name == result.reference else f", and {best.name} validates better"
-        found.append(f"No method is shown to beat {result.reference}{aside}: use {best.name} here.")
-    return found
+def _rounds(seeds: int, folds: int) -> str:
+    return f"{counted(seeds, 'repeat')} of {folds} folds" if folds else counted(seeds, "seed")

@@ -63,10 +63,10 @@ class Engine(Protocol):
 
 
 @contextmanager
-def started(name: str, data: Any, target: str | None, fingerprint: str, task: str, **options: Any) -> Iterator[Engine]:
+def started(name: str, data: Any, request: Request, fingerprint: str, task: str, **options: Any) -> Iterator[Engine]:
     """The engine called `name`. options: `progress` of the local one, `address` and `cores` of Ray.
 
-    data, target: as `papertrial.open` takes them, with the fingerprint of what it gave here.  Raises PapertrialError for
+    data: as `papertrial.open` takes it, as `request` says, with the fingerprint of what it gave here.  Raises PapertrialError for
     an unknown engine, a missing package, or a cluster that is not there.
     """
     if name not in ENGINES:
@@ -77,7 +77,7 @@ def started(name: str, data: Any, target: str | None, fingerprint: str, task: st
         yield Local(options["progress"])
         return
     with _connected(options["address"]) as ray:
-        yield OnRay(ray, _Source(_anywhere(data), target, fingerprint, task), options["cores"])
+        yield OnRay(ray, _Source(_anywhere(data), request, fingerprint, task), options["cores"])
 
 
 class Local:
@@ -100,13 +100,14 @@ class _Source:
     """How a worker comes by the data. what: a path or name, or the user's object itself."""
 
     what: Any
-    target: str | None
+    request: Request
     fingerprint: str
     task: str
 
     def open(self) -> Any:
         """Raises DataError when it is not the same data as where the comparison was started."""
-        data = _open_once(self.what, self.target) if isinstance(self.what, str) else content(self.what, self.target)
+        path = isinstance(self.what, str)
+        data = _open_once(self.what, **self.request.reading) if path else content(self.what, self.request)
         if data.fingerprint != self.fingerprint:
             raise DataError(
                 f"{self.what} is other data on {platform.node()} than where the comparison was started",
@@ -181,16 +182,21 @@ def _work(job: Job, source: _Source, cores: int) -> tuple[str, str, str] | None:
     return None
 
 
-def content(data: Any, target: str | None) -> Any:
-    """The data opened, unless it is already."""
-    if hasattr(data, "look"):
-        return data
+def content(data: Any, request: Request) -> Any:
+    """The data opened as asked for; what is opened already is given its groups and times."""
     from papertrial.data import open as open_data
 
-    return open_data(data, target=target)
+    if hasattr(data, "look"):
+        return open_data(data, group=request.group, time=request.time) if request.group or request.time else data
+    return open_data(data, **request.reading)
 
 
-_open_once = cache(content)  # a worker does several jobs
+@cache
+def _open_once(what: str, **reading: Any) -> Any:
+    """A worker does several jobs."""
+    from papertrial.data import open as open_data
+
+    return open_data(what, **reading)
 
 
 def _anywhere(data: Any) -> Any:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from papertrial.core import registry
+from papertrial.core.budget import Meter
 from papertrial.core.errors import Declined, PapertrialError, missing_extra
 from papertrial.core.paper import Paper
 from papertrial.core.registry import Method
 from papertrial.core.request import Request
 from papertrial.core.wording import several
+from papertrial.use.folds import Fold
 
 if TYPE_CHECKING:
     from papertrial.core.task import Task
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class Entrant:
-    """A method that takes part, with how it is run but for the seed, and its finished runs in the order of the seeds.
+    """A method that takes part, with how it is run but for the seed, its finished runs by seed and fold, and what came out in
+    the order of the seeds.
 
     asked: named by the user as a method.  is_host: runs without a technique what that one is tried on.
     """
@@ -32,6 +35,7 @@ class Entrant:
     asked: bool
     request: Request
     is_host: bool = False
+    runs: dict[tuple[int, Fold | None], Outcome] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
     stopped: str = ""
 
@@ -44,6 +48,32 @@ class Entrant:
         """Mean validation score; a method without one is never preferred."""
         mean = float(np.mean([outcome.valid for outcome in self.outcomes])) if self.outcomes else math.nan
         return -math.inf if math.isnan(mean) else mean
+
+
+def pooled(parts: Sequence[tuple[Outcome, np.ndarray]]) -> Outcome:
+    """The outcomes of the folds of one seed as one. With each outcome, the places int64 of its rows among all that are tested.
+
+    Metrics are means over rows; the cost is that of one run.
+    """
+    outcomes, places = zip(*parts, strict=True)
+    weights = np.array([len(place) for place in places], dtype=np.float64)
+    per_example = np.empty(int(weights.sum()))
+    for outcome, place in parts:
+        per_example[place] = outcome.per_example
+    names = set.intersection(*(set(outcome.metrics) for outcome in outcomes))
+    metrics = {
+        name: float(np.average([one.metrics[name] for one in outcomes], weights=weights)) for name in sorted(names)
+    }
+    total = Meter.total(outcome.meter for outcome in outcomes)
+    count = len(outcomes)
+    meter = replace(
+        total, steps=round(total.steps / count), samples=round(total.samples / count), seconds=total.seconds / count,
+        trials=round(total.trials / count), kwh=None if total.kwh is None else total.kwh / count,
+    )  # fmt: skip
+    valid = float(np.mean([outcome.valid for outcome in outcomes]))
+    return replace(
+        outcomes[0], metrics=metrics, intervals={}, extra={}, valid=valid, per_example=per_example, meter=meter
+    )
 
 
 def entrants_of(

@@ -176,6 +176,10 @@ def estimate(
     *,
     task: str | None = None,
     target: str | None = None,
+    group: str | None = None,
+    time: str | None = None,
+    dates: str | None = None,
+    missing: str | None = None,
     host: str | None = None,
     backbone: str | None = None,
     recipe: str = "base",
@@ -195,13 +199,14 @@ def estimate(
     from papertrial.use.choose import prepare, task_for
 
     request = Request(
-        task, target, host, backbone, recipe, settings or {}, techniques, Budget.of(budget), labels, size, seed=seed
-    )
+        task=task, target=target, group=group, time=time, dates=dates, missing=missing, host=host, backbone=backbone, recipe=recipe,
+        settings=settings or {}, techniques=techniques, budget=Budget.of(budget), labels=labels, size=size, seed=seed,
+    )  # fmt: skip
     chosen = registry.method(method)
     starting, _ = _timed(lambda: _load(chosen))
 
     def read() -> tuple[Task, Prepared]:
-        opened = open_data(data, target=request.target)
+        opened = open_data(data, **request.reading)
         on = task_for(chosen, opened, request.task)
         return on, prepare(on, opened, request.seed, **request.options)
 

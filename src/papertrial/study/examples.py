@@ -67,7 +67,8 @@ def _prepared(card: Mapping[str, Any]) -> Prepared | None:
 
     origin = card["data"]
     numbers = origin["numbers"]
-    opened = open_data(origin["source"], target=numbers.get("target"))
+    columns = card["state"].get("columns") or {}
+    opened = open_data(origin["source"], target=numbers.get("target"), like=columns if "forms" in columns else None)
     if opened.fingerprint != origin["fingerprint"]:
         return None
     prepared: Prepared = registry.task(card["task"]["name"]).prepare(opened, seed=card["seed"], **origin["options"])

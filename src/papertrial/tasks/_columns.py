@@ -59,7 +59,10 @@ def _telling(data: Any, names: list[str], train: np.ndarray) -> list[str]:
         if not column.missing:
             continue
         absent = data.absent(name)[train]
-        if _FEWEST <= absent.sum() <= len(train) - _FEWEST and (pattern := np.packbits(absent).tobytes()) not in patterns:
+        if (
+            _FEWEST <= absent.sum() <= len(train) - _FEWEST
+            and (pattern := np.packbits(absent).tobytes()) not in patterns
+        ):
             patterns.add(pattern)
             found.append(name)
     return found

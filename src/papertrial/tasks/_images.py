@@ -9,6 +9,8 @@ Protocol, version 1
                 images for colour photographs only, since a mirrored digit is another sign), and judged by their own head.
     Probe       Objectives may learn from all training rows without labels. They are judged by a logistic regression
                 (L2, C = 1) on frozen features, standardised on the labelled rows it is fitted to.
+    Metric      Accuracy; average precision where the rarer of two classes has less than a tenth of the labels, macro F1 where
+                one of more has three quarters.
 """
 
 from __future__ import annotations
@@ -28,8 +30,9 @@ from papertrial.core.offers import offers
 from papertrial.core.task import Prepared, Scores, Split, Supports
 from papertrial.nn.heads import Supervised
 from papertrial.nn.views import Draw, flip, shift
+from papertrial.tasks._choosing import ACCURACY, for_classes, unusual
 from papertrial.tasks._common import Common, encoder_of, estimated, finite, known_labels, objective, through
-from papertrial.tasks._metrics import classification_scores
+from papertrial.tasks._metrics import classification_scores, groups_of, primary
 from papertrial.tasks._probe import fit_probe, nearest, probe_outputs, softmax
 from papertrial.tasks._split import at_least_one, pick, require_fraction, revealed_per_class, split_rows
 
@@ -116,7 +119,8 @@ class ImageTask(Common):
         self.name, self.references, self.labels, self.needs_labels = name, references, labels, needs_labels
 
     def primary_for(self, state: Mapping[str, Any]) -> tuple[str, bool]:
-        return "accuracy", True
+        metric = primary(state, "accuracy")
+        return metric.name, metric.higher
 
     def supports(self, look: Any) -> Supports:
         if look.kind != self.kind:
@@ -134,10 +138,11 @@ class ImageTask(Common):
         labels: int | str | None = None,
         fraction: float = 1.0,
         size: int | tuple[int, int] | None = None,
+        metric: str | None = None,
     ) -> Prepared:
         """labels: how many per class are revealed, or "all".  fraction: share of the
         training rows that is used, or of the labels a class where only some are revealed.
-        size: side of the images in pixels, or (height, width).
+        size: side of the images in pixels, or (height, width).  metric: what is judged by, in place of what the data call for.
 
         Without any labels everything is for training, and valid and test are empty. Raises DataError for a single class,
         or too few labels to hold some out, PapertrialError for an option out of range.
@@ -181,6 +186,7 @@ class ImageTask(Common):
 
         pixels = data.pixels(*working_size(size))
         state = pixel_state(pixels, train, data)
+        state |= for_classes(metric, target, state["class_names"], notes, "images")
         pixels = as_trained(pixels, state)
 
         def rows(index: np.ndarray, label: np.ndarray, **more: np.ndarray) -> Split:
@@ -196,16 +202,20 @@ class ImageTask(Common):
             state["width"],
             classes=count,
             outputs=count,
+            metric=unusual(state["metric"], ACCURACY),
         )
         # "hidden" holds all labels for the figures of `extra_scores`; `training` never hands it on
         return Prepared(
             rows(train, shown, hidden=target[train]),
-            rows(valid, target),
-            rows(test, target),
+            rows(valid, target).grouped(data.groups[valid]),
+            rows(test, target).grouped(data.groups[test]),
             facts,
             state,
             tuple(notes),
         )
+
+    def strata(self, data: Any) -> np.ndarray:
+        return np.asarray(data.labels, dtype=np.int64)
 
     def encode(self, state: Mapping[str, Any], data: Any) -> Split:
         """New images at the size and with the channels of the model. Labels are kept where their class is known to the
@@ -264,7 +274,9 @@ class ImageTask(Common):
 
     def score(self, outputs: np.ndarray, split: Split, state: Mapping[str, Any]) -> Scores:
         judged = split["label"] >= 0
-        return classification_scores(outputs[judged], split["label"][judged], state["class_names"])
+        metric, groups = primary(state, "accuracy").name, groups_of(split, judged)
+        names, positive = state["class_names"], state.get("positive")
+        return classification_scores(outputs[judged], split["label"][judged], names, metric, groups, positive)
 
     def extra_scores(self, model: Any, prepared: Prepared, seed: int) -> dict[str, float]:
         """For `image_representation`: accuracy of weighted k-NN (k = 20, T = 0.07, cosine) and of probes on 10 labels a

@@ -1,99 +1,303 @@
-"""Metrics of the supervised tasks, each with a 95 % interval over the test examples.
+"""Metrics of the supervised tasks: what there is to choose from, and how answers are scored, each with a 95 % interval.
 
-A metric that is a smooth function of means has an influence value per example: how far one example moves it. Their
-standard error gives the interval (the infinitesimal jackknife, which for the AUC is DeLong's). Shares near 0 or 1 get
-Wilson's interval instead, so that a perfect score on few examples does not look certain.
+A metric that is a smooth function of means has an influence value per example (`_influence.py`); the spread of its sums
+over groups gives the interval, where a group is what is one chance: a patient, copies of one picture, or else a row.
+Shares near 0 or 1 get Wilson's interval instead, so that a perfect score on few examples does not look certain. Beside each
+value stands its floor, what the best answer gets that does not look at the inputs.
 """
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-import scipy  # its `stats` takes longer to import than the rest of a task: loaded where it is used
 from scipy.special import ndtri, stdtrit
 
-from papertrial.core.errors import DataError
+from papertrial.core.errors import DataError, PapertrialError, did_you_mean
+from papertrial.core.stats import by_group
 from papertrial.core.task import Ragged, Scores
+from papertrial.tasks import _influence
 
 Z = float(ndtri(0.975))
+#: share of the labels under which a class is rare: then accuracy says little, and more is shown about that class
+RARE = 0.1
 
 
-def classification_scores(probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> Scores:
-    """Accuracy, balanced accuracy, AUC and log loss.
+@dataclass(frozen=True)
+class Metric:
+    """One way to judge answers.
 
-    probabilities: (N, classes) float.  labels: (N,) int in [0, classes).  The AUC is that of the second class where
-    there are two, and the mean over one-against-the-rest otherwise; it is left out where the test has one class only.
-    Balanced accuracy is the mean over the classes that occur.  per_example: 1.0 where the answer is right.
-    Raises DataError without examples or with outputs that are not finite, ValueError for shapes that disagree.
+    of: what is judged: classes, values, texts, rankings, agreement, sizes or pictures.  words: what it is, to a person.  low, high:
+    the values that are possible.  floor: of the best answer that does not look at the inputs; None where that depends on
+    the data, see `Scores.floors`.  ceiling: of perfect answers; None where nobody knows.  at: what stands behind `=` in
+    the name, for metrics that need a number.
+    """
+
+    name: str
+    of: str
+    words: str
+    higher: bool = True
+    low: float = 0.0
+    high: float = 1.0
+    floor: float | None = None
+    ceiling: float | None = 1.0
+    at: float | None = None
+
+
+def _lower(name: str, of: str, words: str, ceiling: float | None = 0.0, at: float | None = None) -> Metric:
+    return Metric(name, of, words, higher=False, high=np.inf, ceiling=ceiling, at=at)
+
+
+_EVERY = (
+    Metric("accuracy", "classes", "share of right answers"),
+    Metric("balanced_accuracy", "classes", "mean over classes of the share found"),
+    Metric("macro_f1", "classes", "mean over classes of F1"),
+    Metric("f1", "classes", "F1 of the rarest class"),
+    Metric("auc", "classes", "area under the ROC curve", floor=0.5),
+    Metric("average_precision", "classes", "mean precision over the thresholds, of the rarer of two classes"),
+    Metric("recall@precision", "classes", "recall of the rarest class where its precision is still so high", at=0.9),
+    Metric("precision@recall", "classes", "precision of the rarest class where so much of it is found", at=0.9),
+    _lower("log_loss", "classes", "mean -log of the probability of the true class"),
+    _lower("brier", "classes", "mean squared distance of the probabilities from the truth"),
+    _lower("rmse", "values", "root of the mean squared error"),
+    _lower("mae", "values", "mean absolute error"),
+    _lower("median_absolute_error", "values", "median of the absolute errors"),
+    _lower("quantile_loss", "values", "mean loss of an answer taken for that quantile", at=0.9),
+    Metric("r2", "values", "share of the variance explained", low=-np.inf, floor=0.0),
+    Metric("exact_match", "texts", "share of answers equal to the target"),
+    Metric("chrf", "texts", "F of runs of characters"),
+    Metric("ndcg@10", "rankings", "nDCG of the first 10"),
+    Metric("mrr@10", "rankings", "reciprocal rank of the first hit among 10"),
+    Metric("recall@10", "rankings", "share of the relevant among the first 10"),
+    Metric("recall@100", "rankings", "share of the relevant among the first 100"),
+    Metric("spearman", "agreement", "correlation of ranks", low=-1.0, floor=0.0),
+    Metric("pearson", "agreement", "linear correlation", low=-1.0, floor=0.0),
+    _lower("bits_per_byte", "sizes", "bits a byte of text takes", ceiling=None),
+    Metric("caption_rank", "pictures", "share of other pictures that are farther from what was asked for", floor=0.5),
+    _lower("frechet", "pictures", "distance of the drawn from the real pictures", ceiling=None),
+)
+#: all that can be the primary metric of a task, by name
+METRICS = {metric.name: metric for metric in _EVERY}
+
+
+def metric_named(name: str, of: str | None = None) -> Metric:
+    """The metric a person names, such as `auc` or `recall@precision=0.95`, among those of one kind where it is given.
+
+    Raises PapertrialError for another name, and for a number that is none or outside (0, 1).
+    """
+    base, _, number = name.strip().replace(" ", "_").replace("-", "_").lower().partition("=")
+    known = {key: metric for key, metric in METRICS.items() if of in (None, metric.of)}
+    if base not in known:
+        near = difflib.get_close_matches(base, known, n=1, cutoff=0.5)
+        raise PapertrialError(
+            f"there is no metric {name!r} here", did_you_mean(base, known) if near else f"choose {', '.join(known)}"
+        )
+    metric = known[base]
+    if metric.at is None:
+        if number:
+            raise PapertrialError(f"the metric {base} takes no number", f"write --metric {base}")
+        return metric
+    number = number or f"{metric.at:g}"
+    if not re.fullmatch(r"0?\.\d+", number) or not float(number):
+        raise PapertrialError(f"{name!r} needs a number between 0 and 1", f"write --metric {base}={metric.at:g}")
+    return replace(metric, name=f"{base}={float(number):g}", at=float(number))
+
+
+def primary(state: Mapping[str, Any], default: str) -> Metric:
+    """The metric that was chosen when the data were prepared, `state["metric"]`, or the `default` of the task."""
+    return metric_named(state.get("metric") or default)
+
+
+def groups_of(split: Mapping[str, Any], judged: Any = slice(None)) -> np.ndarray | None:
+    """int (rows judged,): the groups of the rows, from the column "group"; None where each row is its own."""
+    groups = split.get("group")
+    return None if groups is None else np.asarray(groups)[judged]
+
+
+def possible(name: str, reference: float) -> tuple[float, float]:
+    """What the difference to a `reference` can be, of the values of a metric; without ends where it is not in METRICS."""
+    metric = METRICS.get(name.partition("=")[0])
+    return (-np.inf, np.inf) if metric is None else (metric.low - reference, metric.high - reference)
+
+
+class _Found:
+    """Metrics as they are found. groups: int (N,), equal for examples that are one chance; None: each is its own."""
+
+    def __init__(self, groups: np.ndarray | None) -> None:
+        self.groups = groups
+        self.metrics: dict[str, float] = {}
+        self.intervals: dict[str, tuple[float, float]] = {}
+        self.floors: dict[str, float] = {}
+        self.per_example: dict[str, np.ndarray] = {}
+
+    def add(
+        self,
+        name: str,
+        found: _influence.Influence,
+        floor: float | None = None,
+        values: np.ndarray | None = None,
+        interval: tuple[float, float] | None = None,
+    ) -> None:
+        """values: what the metric is the mean of, where it is one.  interval: instead of the usual one."""
+        value, influence = found
+        metric = metric_named(name)
+        self.metrics[name] = value
+        self.per_example[name] = value + influence if values is None else values
+        floor = metric.floor if floor is None else floor
+        if floor is not None:
+            self.floors[name] = float(floor)
+        moves = by_group(influence[None], self.groups)[0]
+        count = len(moves)
+        if interval is None and count > 1:
+            half = float(stdtrit(count - 1, 0.975) * moves.std(ddof=1) / np.sqrt(count))
+            interval = (max(value - half, metric.low), min(value + half, metric.high))
+        if interval is not None:
+            self.intervals[name] = interval
+
+    def share(self, name: str, right: np.ndarray, floor: float | None = None) -> None:
+        """Of values (N,) that are 0 or 1."""
+        self.add(name, _influence.mean(right), floor, right, wilson_of(right, self.groups))
+
+    def scores(self, primary: str) -> Scores:
+        groups = 0 if self.groups is None else len(np.unique(self.groups))
+        beside = {"mae": self.per_example["mae"]} if primary == "rmse" else {}
+        return Scores(
+            self.metrics, self.per_example[primary], self.intervals, self.floors, groups=groups, beside=beside
+        )
+
+
+def classification_scores(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    primary: str = "accuracy",
+    groups: np.ndarray | None = None,
+    positive: int | None = None,
+) -> Scores:
+    """Accuracy, balanced accuracy, macro F1, AUC, average precision, log loss and the Brier score; for a rare class its F1,
+    recall and precision too; and `primary`, one of METRICS for classes, whose value + influence is in per_example.
+
+    probabilities: (N, classes) float.  labels: (N,) int in [0, classes).  groups: int (N,), equal for examples that are one
+    chance.  positive: the class that f1, recall@precision and precision@recall speak of, and of two classes AUC and average
+    precision, which are means over one-against-the-rest otherwise; by default the rarest that occurs. What needs two classes
+    is left out where the test has one only. Accuracy has 1.0 per example where the answer is right.
+    Raises DataError without examples, with outputs that are not finite or one class where `primary` needs two, ValueError
+    for shapes that disagree, PapertrialError for a metric that is none of classes.
     """
     probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
     _check(probabilities, labels, (len(labels), len(class_names)))
     if labels.min() < 0 or labels.max() >= len(class_names):
         raise ValueError(f"labels reach from {labels.min()} to {labels.max()}, outside of {len(class_names)} classes")
-    right = (probabilities.argmax(axis=1) == labels).astype(np.float64)
-    metrics = {"accuracy": float(right.mean())}
-    intervals = {"accuracy": wilson(right.mean(), len(right))}
-
     counts = np.bincount(labels, minlength=len(class_names))
-    present = counts > 0
-    recall = np.bincount(labels, weights=right, minlength=len(class_names))[present] / counts[present]
-    metrics["balanced_accuracy"] = float(recall.mean())
-    intervals["balanced_accuracy"] = _mean_of_shares(recall, counts[present])
+    shares = counts[counts > 0] / len(labels)
+    positive = rarest(labels) if positive is None else positive
+    of_one = counts[positive] / len(labels)
+    said = probabilities.argmax(axis=1)
+    found = _Found(groups)
 
-    loss = -np.log(np.clip(probabilities[np.arange(len(labels)), labels], np.finfo(np.float64).eps, 1.0))
-    _add(metrics, intervals, "log_loss", float(loss.mean()), loss - loss.mean(), low=0.0)
+    right = (said == labels).astype(np.float64)
+    found.share("accuracy", right, shares.max())
+    interval = _mean_of_shares(
+        [(right[labels == k], None if groups is None else groups[labels == k]) for k in np.flatnonzero(counts)]
+    )
+    found.add("balanced_accuracy", _influence.balanced_accuracy(said, labels), 1 / len(shares), interval=interval)
+    best = 2 * shares.max() / (1 + shares.max()) / len(shares)  # the F1 of the commonest class, and 0 of the others
+    found.add("macro_f1", _influence.macro_f1(said, labels), best)
+    found.add("log_loss", _influence.log_loss(probabilities, labels), -(shares * np.log(shares)).sum())
+    spread = (1 - (shares**2).sum()) / (2 if len(class_names) == 2 else 1)
+    found.add("brier", _influence.brier(probabilities, labels), spread)
 
-    positives = [1] if len(class_names) == 2 else list(np.flatnonzero(present))
-    if present.sum() > 1:
-        curves = [_auc(probabilities[:, index], labels == index) for index in positives]
-        influence = np.mean([influence for _, influence in curves], axis=0)
-        _add(metrics, intervals, "auc", float(np.mean([area for area, _ in curves])), influence, low=0.0, high=1.0)
-    return Scores(metrics, right, intervals)
+    if len(shares) > 1:
+        for name, one in (("auc", _influence.auc), ("average_precision", _influence.average_precision)):
+            floor = of_one if name == "average_precision" and len(class_names) == 2 else None
+            floor = 1 / len(shares) if name == "average_precision" and floor is None else floor
+            found.add(name, _influence.over_classes(one, probabilities, labels, positive), floor)
+    wanted = metric_named(primary, "classes")
+    scores, true = probabilities[:, positive], labels == positive
+    for name in dict.fromkeys([*(_OF_ONE_CLASS if 0 < of_one < RARE else ()), wanted.name]):
+        metric = metric_named(name)
+        if name in found.metrics or not 0 < of_one < 1:
+            continue
+        if name == "f1":
+            found.add(name, _influence.f1(said == positive, true), 2 * of_one / (1 + of_one))
+        elif name.startswith("recall@"):
+            found.add(name, _influence.recall_at(metric.at or 0.0)(scores, true), float(of_one >= (metric.at or 0.0)))
+        elif name.startswith("precision@"):
+            found.add(name, _influence.precision_at(metric.at or 0.0)(scores, true), of_one)
+    if wanted.name not in found.metrics:
+        only = class_names[int(np.argmax(counts))]
+        raise DataError(
+            f"all test examples are of the class {only!r}, so {primary} cannot be told", "give the test part others too"
+        )
+    return found.scores(wanted.name)
 
 
-def regression_scores(values: np.ndarray, targets: np.ndarray) -> Scores:
-    """RMSE, MAE and R2 of `values` (N,) against `targets` (N,).
+_OF_ONE_CLASS = ("f1", "recall@precision=0.9", "precision@recall=0.9")
 
-    per_example: rmse + (e^2 - mse) / (2 rmse), with e the error of the example: their mean is the RMSE, and their
-    spread is that of the RMSE to first order.  R2 is left out where all targets are equal.
-    Raises DataError without examples or with outputs that are not finite, ValueError for shapes that disagree.
+
+def rarest(labels: np.ndarray) -> int:
+    """The class with the fewest labels (N,) of those that occur; the last of several."""
+    counts = np.bincount(labels)
+    return int(len(counts) - 1 - np.where(counts > 0, counts, len(labels) + 1)[::-1].argmin())
+
+
+def regression_scores(
+    values: np.ndarray, targets: np.ndarray, primary: str = "rmse", groups: np.ndarray | None = None
+) -> Scores:
+    """RMSE, MAE, median absolute error and R2 of `values` (N,) against `targets` (N,), and `primary`, one of METRICS for
+    values, whose value + influence is in per_example; beside RMSE that of MAE is kept.
+
+    groups: int (N,), equal for examples that are one chance.  R2 is left out where all targets are equal.
+    Raises DataError without examples, with outputs that are not finite or equal targets where `primary` is R2, ValueError
+    for shapes that disagree, PapertrialError for a metric that is none of values.
     """
     values, targets = np.asarray(values, dtype=np.float64), np.asarray(targets, dtype=np.float64)
     _check(values, targets, (len(targets),))
-    error = values - targets
-    squared = error**2
-    mse = squared.mean()
-    rmse = float(np.sqrt(mse))
-    influence = (squared - mse) / (2 * rmse) if rmse else np.zeros_like(squared)
-    metrics: dict[str, float] = {}
-    intervals: dict[str, tuple[float, float]] = {}
-    _add(metrics, intervals, "rmse", rmse, influence, low=0.0)
-    _add(metrics, intervals, "mae", float(np.abs(error).mean()), np.abs(error) - np.abs(error).mean(), low=0.0)
-    deviation = (targets - targets.mean()) ** 2
-    variance = deviation.mean()
-    if variance > 0:
-        of_r2 = (mse / variance * (deviation - variance) - (squared - mse)) / variance
-        _add(metrics, intervals, "r2", float(1 - mse / variance), of_r2, high=1.0)
-    return Scores(metrics, rmse + influence, intervals)
+    found = _Found(groups)
+    wanted = metric_named(primary, "values")
+    apart, middle = targets - targets.mean(), float(np.median(targets))
+    found.add("rmse", _influence.rmse(values, targets), np.sqrt(np.square(apart).mean()))
+    found.add("mae", _influence.mae(values, targets), np.abs(targets - middle).mean(), np.abs(values - targets))
+    found.add("median_absolute_error", _influence.median_absolute_error(values, targets), _shortest_half(targets))
+    if apart.any():
+        found.add("r2", _influence.r2(values, targets))
+    if wanted.at is not None:
+        loss = _influence.quantile_loss(wanted.at)
+        constant = np.full_like(targets, np.quantile(targets, wanted.at, method="inverted_cdf"))
+        found.add(wanted.name, loss(values, targets), loss(constant, targets)[0])
+    if wanted.name not in found.metrics:
+        raise DataError("all targets of the test rows are equal, so r2 cannot be told", "add --metric rmse")
+    return found.scores(wanted.name)
 
 
-def text_scores(answers: Sequence[str], targets: Sequence[str], primary: str) -> Scores:
+def _shortest_half(targets: np.ndarray) -> float:
+    """The smallest median absolute error that a constant has: half the length of the shortest interval over half of them."""
+    ordered, half = np.sort(targets), len(targets) // 2
+    return float((ordered[half:] - ordered[: len(targets) - half]).min() / 2)
+
+
+def text_scores(
+    answers: Sequence[str], targets: Sequence[str], primary: str, groups: np.ndarray | None = None
+) -> Scores:
     """Exact match and chrF of written answers; blanks around a text do not count.
 
-    primary: `exact_match` or `chrf`, whose values per_example holds.  Raises DataError without examples, ValueError for
-    lengths that disagree.
+    primary: `exact_match` or `chrf`, whose values per_example holds.  groups: int (N,), equal for examples that are one
+    chance.  Raises DataError without examples, ValueError for lengths that disagree.
     """
     if not len(targets):
         raise DataError("there are no examples to judge on", "give the test part more rows")
     pairs = [(answer.strip(), target.strip()) for answer, target in zip(answers, targets, strict=True)]
-    exact = np.array([float(answer == target) for answer, target in pairs])
     likeness = np.array([chrf(answer, target) for answer, target in pairs])
-    metrics = {"exact_match": float(exact.mean())}
-    intervals = {"exact_match": wilson(exact.mean(), len(exact))}
-    _add(metrics, intervals, "chrf", float(likeness.mean()), likeness - likeness.mean(), low=0.0, high=1.0)
-    return Scores(metrics, exact if primary == "exact_match" else likeness, intervals)
+    found = _Found(groups)
+    commonest = Counter(target for _, target in pairs).most_common(1)[0][1]
+    found.share("exact_match", np.array([float(answer == target) for answer, target in pairs]), commonest / len(pairs))
+    found.add("chrf", _influence.mean(likeness), values=likeness)
+    return found.scores(metric_named(primary, "texts").name)
 
 
 def chrf(answer: str, target: str, longest: int = 6, beta: float = 2.0) -> float:
@@ -116,31 +320,33 @@ def chrf(answer: str, target: str, longest: int = 6, beta: float = 2.0) -> float
     return (1 + beta**2) * p * r / (beta**2 * p + r)
 
 
-def ratio_scores(name: str, totals: np.ndarray, sizes: np.ndarray) -> Scores:
+def ratio_scores(name: str, totals: np.ndarray, sizes: np.ndarray, groups: np.ndarray | None = None) -> Scores:
     """The sum of `totals` (N,) over the sum of `sizes` (N,), such as bits per byte.
 
     per_example: the ratio + (total - ratio size) / mean size: their mean is the ratio, and their spread is that of the
-    ratio to first order.  Raises DataError without examples or with totals that are not finite.
+    ratio to first order.  groups: int (N,), equal for examples that are one chance.
+    Raises DataError without examples or with totals that are not finite.
     """
     totals, sizes = np.asarray(totals, dtype=np.float64), np.asarray(sizes, dtype=np.float64)
     _check(totals, sizes, (len(sizes),))
     ratio = float(totals.sum() / sizes.sum())
-    influence = (totals - ratio * sizes) / sizes.mean()
-    metrics: dict[str, float] = {}
-    intervals: dict[str, tuple[float, float]] = {}
-    _add(metrics, intervals, name, ratio, influence, low=0.0)
-    return Scores(metrics, ratio + influence, intervals)
+    found = _Found(groups)
+    found.add(name, (ratio, (totals - ratio * sizes) / sizes.mean()))
+    return found.scores(name)
 
 
 #: places of a ranking that each metric looks at; the last is the depth a method has to rank to
 CUT, DEPTH = 10, 100
 
 
-def ranking_scores(ranked: np.ndarray, judged: Ragged) -> Scores:
+def ranking_scores(
+    ranked: np.ndarray, judged: Ragged, primary: str = f"ndcg@{CUT}", groups: np.ndarray | None = None
+) -> Scores:
     """nDCG@10 with linear gains, MRR@10 and recall@10 and @100, as trec_eval has them, means over queries.
 
     ranked: int (queries, places), the grades of what was found, best first; 0 for unjudged or none.  judged: Ragged int,
-    all grades of each query; 1 or more is relevant, and every query needs one.  per_example: nDCG@10.
+    all grades of each query; 1 or more is relevant, and every query needs one.  primary: whose values per_example
+    holds.  groups: int (queries,), equal for queries that are one chance.
     Raises DataError without queries.
     """
     if not len(judged):
@@ -155,55 +361,24 @@ def ranking_scores(ranked: np.ndarray, judged: Ragged) -> Scores:
         raise ValueError("a query without a relevant document has no score")
     hits = gains > 0
     first = hits[:, :CUT].argmax(axis=1)
-    found = {
+    values = {
         f"ndcg@{CUT}": gains[:, :CUT] @ discount[: gains[:, :CUT].shape[1]] / ideal,
         f"mrr@{CUT}": np.where(hits[:, :CUT].any(axis=1), 1 / (first + 1), 0.0),
         **{f"recall@{cut}": hits[:, :cut].sum(axis=1) / relevant for cut in (CUT, DEPTH)},
     }
-    metrics: dict[str, float] = {}
-    intervals: dict[str, tuple[float, float]] = {}
-    for name, values in found.items():
-        _add(metrics, intervals, name, float(values.mean()), values - values.mean(), low=0.0, high=1.0)
-    return Scores(metrics, found[f"ndcg@{CUT}"], intervals)
+    found = _Found(groups)
+    for name, each in values.items():
+        found.add(name, _influence.mean(each), values=each)
+    return found.scores(metric_named(primary, "rankings").name)
 
 
-def with_macro_f1(scores: Scores, predicted: np.ndarray, labels: np.ndarray, primary: bool) -> Scores:
-    """`scores` with the metric macro_f1 added, the mean of the F1 of the classes that occur in `labels`.
-
-    predicted, labels: (N,) int.  primary: whether per_example becomes that of macro_f1: the value plus the influence of
-    the example, whose mean is the value.
-    """
-    value, influence = _macro_f1(predicted, labels)
-    metrics, intervals = dict(scores.metrics), dict(scores.intervals)
-    _add(metrics, intervals, "macro_f1", value, influence, low=0.0, high=1.0)
-    return Scores(metrics, value + influence if primary else scores.per_example, intervals)
-
-
-def _macro_f1(predicted: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
-    """The value and its influence values (N,).
-
-    F1 = 2 a / (p + t) with a, p and t the shares of examples that are of a
-    class and said to be, are said to be, and are; its derivatives give the influence of each example.
-    """
-    value, influence = 0.0, np.zeros(len(labels))
-    present = np.unique(labels)
-    for index in present:
-        said, true = predicted == index, labels == index
-        a, p, t = (said & true).mean(), said.mean(), true.mean()
-        f1 = 2 * a / (p + t)
-        value += f1 / len(present)
-        influence += (2 * ((said & true) - a) - f1 * ((said - p) + (true - t))) / (p + t) / len(present)
-    return float(value), influence
-
-
-def spearman_scores(values: np.ndarray, targets: np.ndarray, groups: np.ndarray | None = None) -> Scores:
+def spearman_scores(
+    values: np.ndarray, targets: np.ndarray, groups: np.ndarray | None = None, primary: str = "spearman"
+) -> Scores:
     """Spearman's and Pearson's correlation of `values` (N,) with `targets` (N,).
 
-    groups: int (N,), equal for examples that are no chance of their own, such as outputs for one item; each is one where it
-    is left out. The influence of a group then stands on its first example: the mean stays, and the spread is that of groups.
-
-    per_example: the correlation of ranks plus the influence of the example on it. The ranks of all others move when an
-    example does, which the influence counts in. Their mean is the correlation, and the mean of differences of two methods
+    groups: int (N,), equal for examples that are one chance, such as outputs for one item.  per_example: the correlation
+    plus the influence of the example on it. Their mean is the correlation, and the mean of differences of two methods
     is the difference of their correlations, with its spread to first order. The intervals are Fisher's: symmetric for
     atanh(r), so that they stay within -1 and 1. Answers that are all equal have a correlation of 0.
     Raises DataError with fewer than two examples, targets that are all equal or outputs that are not finite, ValueError
@@ -215,71 +390,19 @@ def spearman_scores(values: np.ndarray, targets: np.ndarray, groups: np.ndarray 
         raise DataError(
             "all scores of the test pairs are equal, so nothing can agree with them", "give pairs that differ"
         )
-    metrics: dict[str, float] = {}
-    intervals: dict[str, tuple[float, float]] = {}
-    rank, influence = _rank_correlation(values, targets)
-    straight, of_straight = _correlation(values, targets)
-    influence, of_straight = _together(influence, groups), _together(of_straight, groups)
-    for name, value, moves in (("spearman", rank, influence), ("pearson", straight, of_straight)):
-        metrics[name] = value
-        if len(moves) > 2 and abs(value) < 1:
-            half = stdtrit(len(moves) - 1, 0.975) * moves.std(ddof=1) / np.sqrt(len(moves)) / (1 - value**2)
-            low, high = np.tanh(np.arctanh(value) + np.array([-half, half]))
-            intervals[name] = (float(low), float(high))
-    return Scores(metrics, rank + influence, intervals)
+    found = _Found(groups)
+    for name, measure in (("spearman", _influence.spearman), ("pearson", _influence.pearson)):
+        value, influence = measure(values, targets)
+        found.add(name, (value, influence), interval=_fisher(value, by_group(influence[None], groups)[0]))
+    return found.scores(metric_named(primary, "agreement").name)
 
 
-def _together(influence: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
-    """The sum over each group on its first example, and 0 on the others."""
-    if groups is None:
-        return influence
-    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
-    found = np.zeros_like(influence)
-    found[first] = np.bincount(group, influence)
-    return found
-
-
-def _correlation(x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
-    """Pearson's r and its influence values."""
-    spread = x.std(), y.std()
-    if spread[0] <= 1e-12 * np.abs(x).max(initial=0.0):
-        return 0.0, np.zeros(len(x))
-    u, v = (x - x.mean()) / spread[0], (y - y.mean()) / spread[1]
-    r = float((u * v).mean())
-    return r, u * v - r / 2 * (u**2 + v**2)
-
-
-def _rank_correlation(x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
-    """Spearman's rho, ties sharing their mean rank, and its influence values.
-
-    With u and v the shares of examples below each (half of those that tie), which have the mean 1/2,
-    rho = (E[uv] - 1/4) / sqrt(var u var v), and var u = (1 - E[p^2]) / 12 with p the share of examples that tie.
-    """
-    (u, p), (v, q) = _places(x), _places(y)
-    var_u, var_v = u.var(), v.var()
-    if var_u <= 0:
-        return 0.0, np.zeros(len(x))
-    both = float((u * v).mean())
-    rho = (both - 0.25) / np.sqrt(var_u * var_v)
-    # an example moves E[uv] by its own product, and by its part in the places of the examples above it
-    moves = (u * v - both) + (_mean_above(x, v) - both) + (_mean_above(y, u) - both)
-    of_u, of_v = -((3 * p**2 - 3 * (p**2).mean()) / 12), -((3 * q**2 - 3 * (q**2).mean()) / 12)
-    influence = moves / np.sqrt(var_u * var_v) - rho / 2 * (of_u / var_u + of_v / var_v)
-    return float(rho), influence
-
-
-def _places(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(share of examples below, half of the ties counted; share of examples that tie, itself among them)."""
-    _, group, count = np.unique(x, return_inverse=True, return_counts=True)
-    below = np.cumsum(count) - count
-    return ((below + count / 2) / len(x))[group], (count / len(x))[group]
-
-
-def _mean_above(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """For each example the sum of `weight` over those with a larger x, half of those that tie, divided by N."""
-    _, group = np.unique(x, return_inverse=True)
-    total = np.bincount(group, weight)
-    return ((total.sum() - np.cumsum(total) + total / 2) / len(x))[group]
+def _fisher(value: float, moves: np.ndarray) -> tuple[float, float] | None:
+    if len(moves) <= 2 or abs(value) >= 1:
+        return None
+    half = stdtrit(len(moves) - 1, 0.975) * moves.std(ddof=1) / np.sqrt(len(moves)) / (1 - value**2)
+    low, high = np.tanh(np.arctanh(value) + np.array([-half, half]))
+    return float(low), float(high)
 
 
 def _check(outputs: np.ndarray, targets: np.ndarray, shape: tuple[int, ...]) -> None:
@@ -291,45 +414,33 @@ def _check(outputs: np.ndarray, targets: np.ndarray, shape: tuple[int, ...]) -> 
         raise DataError("the model's outputs are not all finite numbers", "train again with a smaller --set lr=")
 
 
-def _add(
-    metrics: dict[str, float],
-    intervals: dict[str, tuple[float, float]],
-    name: str,
-    value: float,
-    influence: np.ndarray,
-    low: float = -np.inf,
-    high: float = np.inf,
-) -> None:
-    metrics[name] = value
-    count = len(influence)
-    if count > 1:
-        half = float(stdtrit(count - 1, 0.975) * influence.std(ddof=1) / np.sqrt(count))
-        intervals[name] = (max(value - half, low), min(value + half, high))
-
-
-def wilson(share: float, count: float) -> tuple[float, float]:
-    centre = (share + Z**2 / (2 * count)) / (1 + Z**2 / count)
-    half = Z / (1 + Z**2 / count) * np.sqrt(share * (1 - share) / count + Z**2 / (4 * count**2))
+def wilson(share: float, count: float, z: float = Z) -> tuple[float, float]:
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
     low, high = (float(np.clip(end, 0.0, 1.0)) for end in (centre - half, centre + half))  # rounding leaves it
     return min(low, float(share)), max(high, float(share))
 
 
-def _mean_of_shares(shares: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
-    """Interval of the mean of independent shares, from Wilson's interval of each (Zou and Donner 2008, MOVER)."""
-    low, high = np.array([wilson(share, count) for share, count in zip(shares, counts, strict=True)]).T
+def wilson_of(right: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, float]:
+    """Wilson's interval of the share of ones in `right` (N,); over groups, with as many examples as would vary as much."""
+    share = float(right.mean())
+    if groups is None:
+        return wilson(share, len(right))
+    sums = by_group((right - share)[None], groups)[0]
+    count = len(sums)
+    if count < 2:
+        return 0.0, 1.0
+    variance = float(sums.var(ddof=1)) / count
+    alike = count if variance == 0 else min(share * (1 - share) / variance, len(right))
+    return wilson(share, alike, float(stdtrit(count - 1, 0.975)))
+
+
+def _mean_of_shares(parts: Sequence[tuple[np.ndarray, np.ndarray | None]]) -> tuple[float, float]:
+    """Interval of the mean of independent shares, from Wilson's interval of each (Zou and Donner 2008, MOVER).
+
+    parts: (0 or 1, groups) of the examples of each."""
+    low, high = np.array([wilson_of(*part) for part in parts]).T
+    shares = np.array([right.mean() for right, _ in parts])
     mean = shares.mean()
     below, above = (np.sqrt(((shares - end) ** 2).sum()) / len(shares) for end in (low, high))
     return float(max(mean - below, 0.0)), float(min(mean + above, 1.0))
-
-
-def _auc(scores: np.ndarray, positive: np.ndarray) -> tuple[float, np.ndarray]:
-    """Area under the ROC curve, ties counting half, and its influence values (N,) (DeLong et al. 1988)."""
-    ranks = scipy.stats.rankdata(scores)
-    within = np.empty_like(ranks)
-    for side in (positive, ~positive):
-        within[side] = scipy.stats.rankdata(scores[side])
-    count, others = positive.sum(), (~positive).sum()
-    # share of the other side that an example is ranked on the right side of
-    placement = np.where(positive, (ranks - within) / others, 1 - (ranks - within) / count)
-    area = float(placement[positive].mean())
-    return area, (placement - area) * len(scores) / np.where(positive, count, others)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from papertrial.core.errors import DataError, PapertrialError
+from papertrial.data.base import WHOLE
 
 TEST_SHARE, VALID_SHARE, SPLIT_SEED = 0.2, 0.1, 20_210_100
 
@@ -62,12 +63,14 @@ def split_rows(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The rows (train, valid, test) of classified examples. Test rows depend on the data alone.
 
-    target: int64 (N,), -1 = unlabelled.  part: int8 (N,), as given.  groups: equal for duplicates, which stay together.
+    target: int64 (N,), -1 = unlabelled.  part: int8 (N,), as given.  groups: equal for rows that stay together.
     revealed: labels per class that a method may see, which limits the validation rows; None for all.  fraction: share
     of the training rows to keep.  notes: lines are added.  what: the examples, in the words of notes and errors.
     Raises DataError where there is one class only, or too little to hold some out.
     """
     labelled = target >= 0
+    if (part == WHOLE).any():
+        return np.arange(len(target)), *2 * (np.zeros(0, dtype=np.int64),)
     if not labelled.any():
         if needs_labels:
             raise DataError("there are no labels", f"put the {what} of each class into a folder of its own")
@@ -91,7 +94,7 @@ def split_rows(
                 f"there are too few labelled {what} to hold some out for the test",
                 f"label at least 3 {what} of each class",
             )
-    free = ~testing
+    free = ~testing & (part >= 0)
     given = free & (part == 1) & labelled
     most = np.inf if revealed is None else revealed
     rng = np.random.default_rng([seed, 0])
@@ -126,11 +129,12 @@ def pick(groups: np.ndarray, wanted: Any, rng: np.random.Generator, among: np.nd
 def pick_together(
     target: np.ndarray, groups: np.ndarray, wanted: Any, rng: np.random.Generator, among: np.ndarray
 ) -> np.ndarray:
-    """As `pick` from the classes of `target`, groups of duplicates as a whole, chosen by the first row of each."""
-    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+    """As `pick` from the classes of `target`, groups as a whole, chosen by the first row of each that is among them."""
+    group = np.unique(groups, return_inverse=True)[1].reshape(-1)
+    rows = np.flatnonzero(among)
     leads = np.zeros(len(target), dtype=bool)
-    leads[first] = True
-    return pick(target, wanted, rng, among & leads)[first][group]
+    leads[rows[np.unique(group[rows], return_index=True)[1]]] = True
+    return np.isin(group, group[pick(target, wanted, rng, leads)])
 
 
 def rounded(count: np.ndarray, share: float) -> np.ndarray:

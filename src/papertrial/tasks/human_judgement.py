@@ -24,8 +24,9 @@ from papertrial.core.errors import DataError, Declined
 from papertrial.core.facts import Facts
 from papertrial.core.task import Prepared, Scores, Split, Supports
 from papertrial.core.wording import counted
+from papertrial.tasks._choosing import chosen
 from papertrial.tasks._common import Common, estimated
-from papertrial.tasks._metrics import spearman_scores
+from papertrial.tasks._metrics import groups_of, primary, spearman_scores
 from papertrial.tasks._split import SPLIT_SEED, require_fraction, split_rows
 from papertrial.tasks._texts import sizes, stacked
 
@@ -44,7 +45,8 @@ class HumanJudgement(Common):
     budget = Budget(seconds=60)
 
     def primary_for(self, state: Mapping[str, Any]) -> tuple[str, bool]:
-        return "spearman", True
+        metric = primary(state, "spearman")
+        return metric.name, metric.higher
 
     def supports(self, look: Any) -> Supports:
         if look.kind != self.kind:
@@ -57,8 +59,8 @@ class HumanJudgement(Common):
             return Supports(False, "all scores are equal")
         return Supports(look.numbers["items"] > 3, "fewer than four items are too few to hold some out")
 
-    def prepare(self, data: Any, seed: int = 0, fraction: float = 1.0) -> Prepared:
-        """fraction: share of the training outputs that is used.
+    def prepare(self, data: Any, seed: int = 0, fraction: float = 1.0, metric: str | None = None) -> Prepared:
+        """fraction: share of the training outputs that is used.  metric: what is judged by, Spearman's correlation by default.
 
         Raises DataError where the scores of the test outputs are all equal, PapertrialError for an option out of range.
         """
@@ -90,11 +92,13 @@ class HumanJudgement(Common):
             self.kind, len(train), len(train), outputs=1, **sizes(stacked([learned["reference"], learned["output"]]))
         )
         state = {"columns": data.columns, "target": data.columns.get("target")}
-        return Prepared(learned, columns(valid), columns(test), facts, state, tuple(notes))
+        state["metric"] = chosen(metric, "agreement", "spearman")
+        choosing, judged = (columns(rows).grouped(data.groups[rows]) for rows in (valid, test))
+        return Prepared(learned, choosing, judged, facts, state, tuple(notes))
 
     def encode(self, state: Mapping[str, Any], data: Any) -> Split:
         """New outputs, with their scores where they have any."""
-        columns = {"reference": data.first, "output": data.second, "system": data.system, "item": data.groups}
+        columns = {"reference": data.first, "output": data.second, "system": data.system, "item": data.copies}
         if np.isfinite(data.scores).any():
             columns["target"] = data.scores.astype(np.float32)
         return Split(columns)
@@ -121,7 +125,10 @@ class HumanJudgement(Common):
         """Spearman's and Pearson's correlation, and Kendall's tau-b; outputs without a score are left out."""
         judged = np.isfinite(split["target"])
         values, targets = outputs[judged], np.asarray(split["target"], dtype=np.float64)[judged]
-        found = spearman_scores(values, targets, split["item"][judged])
+        groups = groups_of(split, judged)
+        found = spearman_scores(
+            values, targets, split["item"][judged] if groups is None else groups, primary(state, "spearman").name
+        )
         found.metrics["kendall"] = _or_zero(scipy.stats.kendalltau, values, targets)
         return found
 

@@ -184,7 +184,8 @@ def ready(
         columns = {"image": Rows(pixels, rows[index]), "label": label[index]}
         return Split(columns if texts is None else {**columns, "text": texts[index]})
 
-    return Prepared(split(train), split(valid), split(test), facts, {**state, "measures": key}, tuple(notes))
+    choosing, judged = (split(index).grouped(groups[index]) for index in (valid, test))
+    return Prepared(split(train), choosing, judged, facts, {**state, "measures": key}, tuple(notes))
 
 
 def _as_bytes(pixels: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:

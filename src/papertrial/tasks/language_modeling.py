@@ -34,7 +34,7 @@ from papertrial.data.texts import same
 from papertrial.nn.heads import NextToken
 from papertrial.nn.tokenise import windows
 from papertrial.tasks._common import Common, encoder_of, estimated, through
-from papertrial.tasks._metrics import ratio_scores
+from papertrial.tasks._metrics import groups_of, ratio_scores
 from papertrial.tasks._split import require_fraction, spread_evenly
 from papertrial.tasks._texts import stacked
 
@@ -141,7 +141,7 @@ class LanguageModeling(Common):
 
     def score(self, outputs: np.ndarray, split: Split, state: Mapping[str, Any]) -> Scores:
         """Bits per byte of all windows, and its interval over windows."""
-        return ratio_scores("bits_per_byte", outputs, split["text"].lengths)
+        return ratio_scores("bits_per_byte", outputs, split["text"].lengths, groups_of(split))
 
     def answers(self, outputs: np.ndarray, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Raises Declined: a language model answers with text."""

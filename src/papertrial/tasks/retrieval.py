@@ -33,11 +33,13 @@ from papertrial.core.facts import Facts
 from papertrial.core.offers import offers
 from papertrial.core.task import Prepared, Ragged, Scores, Split, Supports
 from papertrial.core.wording import counted
+from papertrial.data.base import WHOLE
 from papertrial.data.collections import Queries
 from papertrial.data.collections.bm25 import K1, B, best
 from papertrial.nn.ranks import all_rows
+from papertrial.tasks._choosing import chosen
 from papertrial.tasks._common import Common, require_backbone, through
-from papertrial.tasks._metrics import DEPTH, ranking_scores
+from papertrial.tasks._metrics import DEPTH, groups_of, primary, ranking_scores
 from papertrial.tasks._split import require_shares, some_of
 from papertrial.tasks._texts import features_of, fit_to, ids_of, require_tokeniser
 
@@ -104,7 +106,8 @@ class RetrievalTask(Common):
     budget = Budget(seconds=60)
 
     def primary_for(self, state: Mapping[str, Any]) -> tuple[str, bool]:
-        return "ndcg@10", True
+        metric = primary(state, "ndcg@10")
+        return metric.name, metric.higher
 
     def supports(self, look: Any) -> Supports:
         if look.kind != self.kind:
@@ -122,9 +125,10 @@ class RetrievalTask(Common):
         fraction: float = 1.0,
         test_share: float = TEST_SHARE,
         valid_share: float = VALID_SHARE,
+        metric: str | None = None,
     ) -> Prepared:
         """fraction: share of the training queries that is used.  test_share, valid_share: sizes of the parts that the
-        data does not give.
+        data does not give.  metric: what is judged by, nDCG@10 by default.
 
         Raises DataError when no query has a relevant document or there are too few, PapertrialError for a share out of
         range.
@@ -140,13 +144,17 @@ class RetrievalTask(Common):
                 f"BM25 finds nothing for {counted(len(silent), 'query', 'queries')} without a word of any document: {words!r}"
             )
         lengths = data.text.lengths
+        state = {"k1": K1, "b": B, "depth": DEPTH, "metric": chosen(metric, "rankings", "ndcg@10")}
         facts = Facts(
             self.kind, len(train), len(train), outputs=1,
             bytes=int(lengths.sum()), length=int(np.quantile(lengths, 0.95)),
         )  # fmt: skip
-        return Prepared(
-            rows.take(train), rows.take(valid), rows.take(test), facts, {"k1": K1, "b": B, "depth": DEPTH}, tuple(notes)
-        )
+        choosing, judged = (rows.take(held).grouped(data.groups[held]) for held in (valid, test))
+        return Prepared(rows.take(train), choosing, judged, facts, state, tuple(notes))
+
+    def strata(self, data: Any) -> np.ndarray:
+        """0 for queries with a relevant document, -1 for the others."""
+        return np.where(data.labelled, 0, -1)
 
     def encode(self, state: Mapping[str, Any], data: Any) -> Queries:
         """All queries of a new collection. Raises DataError when it has none."""
@@ -217,7 +225,8 @@ class RetrievalTask(Common):
         for row, query in enumerate(judged):
             grade = dict(zip(split["relevant"][query].tolist(), split["grade"][query].tolist(), strict=True))
             ranked[row] = [grade.get(place.get(name, -1), 0) for name in outputs[query]]
-        return ranking_scores(ranked, split["grade"][np.array(judged, dtype=np.int64)])
+        rows = np.array(judged, dtype=np.int64)
+        return ranking_scores(ranked, split["grade"][rows], primary(state, "ndcg@10").name, groups_of(split, rows))
 
     def answers(self, outputs: np.ndarray, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """`prediction`, the id of the best document, and the ids at the places 2 to 10; empty where there is none."""
@@ -311,9 +320,10 @@ def _parts(
     data: Any, seed: int, fraction: float, test_share: float, valid_share: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
     """Rows of the training, validation and test queries."""
-    part = np.where(data.labelled, data.part, -1)
-    _, group = np.unique([" ".join(text.split()) for text in data.query.texts()], return_inverse=True)
-    notes = []
+    part, group = np.where(data.labelled, data.part, -1), data.groups
+    notes: list[str] = []
+    if (part == WHOLE).any():
+        return np.flatnonzero(part == WHOLE), *2 * (np.zeros(0, dtype=np.int64),), notes
 
     def draw(share: float, rng: np.random.Generator) -> np.ndarray:
         """A share of the free queries, but for copies, which come along; never all of them."""
@@ -321,7 +331,7 @@ def _parts(
         chosen = rng.permutation(free)[: min(max(1, round(share * len(free))), len(free) - 1)]
         return np.isin(group, chosen) & (part == 0)
 
-    if not data.given_split:
+    if not (data.part == 2).any():
         part[part > 0] = 0
         part[draw(test_share, np.random.default_rng(SPLIT_SEED))] = 2
         notes.append(f"test: {(part == 2).sum()} of {(part >= 0).sum()} queries, the same for every seed")

@@ -30,8 +30,9 @@ from papertrial.core.offers import offers
 from papertrial.core.task import Prepared, Scores, Split, Supports
 from papertrial.core.wording import counted
 from papertrial.nn.contrastive import alignment, uniformity
+from papertrial.tasks._choosing import chosen
 from papertrial.tasks._common import Common, estimated, objective
-from papertrial.tasks._metrics import spearman_scores
+from papertrial.tasks._metrics import groups_of, primary, spearman_scores
 from papertrial.tasks._split import require_fraction, some_of, split_rows
 from papertrial.tasks._texts import features_of, fit_to, ids_of, reading, require_tokeniser, sizes, stacked, unit
 
@@ -87,7 +88,8 @@ class SentenceSimilarity(Common):
     budget = Budget(seconds=60)
 
     def primary_for(self, state: Mapping[str, Any]) -> tuple[str, bool]:
-        return "spearman", True
+        metric = primary(state, "spearman")
+        return metric.name, metric.higher
 
     def supports(self, look: Any) -> Supports:
         if look.kind not in self.kinds:
@@ -104,8 +106,8 @@ class SentenceSimilarity(Common):
             return Supports(False, "all scores are equal")
         return Supports(True)
 
-    def prepare(self, data: Any, seed: int = 0, fraction: float = 1.0) -> Prepared:
-        """fraction: share of the training pairs that is used.
+    def prepare(self, data: Any, seed: int = 0, fraction: float = 1.0, metric: str | None = None) -> Prepared:
+        """fraction: share of the training pairs that is used.  metric: what is judged by, Spearman's correlation by default.
 
         Without any scores all pairs are for training, and valid and test are empty. Raises DataError for too few scored
         pairs or scores that are all equal, PapertrialError for an option out of range.
@@ -141,6 +143,7 @@ class SentenceSimilarity(Common):
             return Split({**sides, **third, "target": target[index]})
 
         state: dict[str, Any] = {"columns": data.columns, "target": data.columns.get("target")}
+        state["metric"] = chosen(metric, "agreement", "spearman")
         scored = np.isfinite(target[train])
         if known.any():
             if not scored.any() or np.ptp(target[train][scored]) == 0:
@@ -148,14 +151,19 @@ class SentenceSimilarity(Common):
                     f"the scored training pairs of {data.name} are too few or all equal", "score more pairs"
                 )
             state |= {"low": float(target[train][scored].min()), "high": float(target[train][scored].max())}
-            met = np.isin(data.sides[:, test], data.sides[:, train]).any(axis=0).mean()
+            met = np.isin(data.sides[:, test], data.sides[:, train]).any(axis=0).sum() / max(1, len(test))
             if met:
                 notes.append(f"{met:.0%} of the test pairs have a sentence that is also in a training pair")
         prepared = part(train)
         facts = Facts(
             "pairs", len(train), int(scored.sum()), outputs=1, **sizes(stacked([prepared["first"], prepared["second"]]))
         )
-        return Prepared(prepared, part(valid), part(test), facts, state, tuple(notes))
+        choosing, judged = (part(rows).grouped(data.groups[rows]) for rows in (valid, test))
+        return Prepared(prepared, choosing, judged, facts, state, tuple(notes))
+
+    def strata(self, data: Any) -> np.ndarray:
+        """Fifths of the scored pairs by score; -1 without one."""
+        return _strata(np.where(data.empty, np.nan, data.scores))
 
     def _sentences(self, data: Any, seed: int, fraction: float) -> Prepared:
         """All sentences to learn from, in the column "first"."""
@@ -241,7 +249,8 @@ class SentenceSimilarity(Common):
     def score(self, outputs: np.ndarray, split: Split, state: Mapping[str, Any]) -> Scores:
         """Pairs without a score are left out."""
         judged = np.isfinite(split["target"])
-        return spearman_scores(outputs[judged], split["target"][judged])
+        groups = groups_of(split, judged)
+        return spearman_scores(outputs[judged], split["target"][judged], groups, primary(state, "spearman").name)
 
     def extra_scores(self, model: Any, prepared: Prepared, seed: int) -> dict[str, float]:
         """Alignment: mean squared distance of the unit embeddings of test pairs that are alike (from 0.8 of the range of

@@ -2,11 +2,13 @@
 
 Protocol, version 1
     Split     The test rows are those given, or a fifth of the rows, the same for every seed. The validation rows are
-              those given, or a fifth of the rest, drawn by the seed. Classes keep their shares, and rows with equal
-              columns stay on one side (unless the columns have so few possible rows that repeats are to be expected).
+              those given, or a fifth of the rest, drawn by the seed. Classes keep their shares, and groups that the user
+              names and rows with equal columns stay on one side (unless the columns have so few possible rows that
+              repeats are to be expected).
     Columns   Numbers, booleans and dates as numbers, NaN for missing; texts as the categories of the training rows. Whether
               a number is missing is a number of its own where training rows lack it.
-    Metric    Accuracy for classes, RMSE for numbers.
+    Metric    Accuracy for classes, but average precision where the rarer of two has less than a tenth of the rows, and macro
+              F1 where one of more has three quarters; RMSE for numbers.
 """
 
 from __future__ import annotations
@@ -23,10 +25,12 @@ from papertrial.core.errors import DataError, Declined
 from papertrial.core.facts import Facts
 from papertrial.core.task import Prepared, Scores, Split, Supports
 from papertrial.core.wording import counted
+from papertrial.data.base import WHOLE
 from papertrial.nn.heads import Supervised, fit_inputs
 from papertrial.tasks import _columns
+from papertrial.tasks._choosing import ACCURACY, RMSE, chosen, for_classes, unusual
 from papertrial.tasks._common import Common, encoder_of, estimated, through
-from papertrial.tasks._metrics import classification_scores, regression_scores
+from papertrial.tasks._metrics import classification_scores, groups_of, primary, regression_scores
 from papertrial.tasks._split import require_shares
 
 SPLIT_SEED = 20_210_600
@@ -46,7 +50,8 @@ class TabularTask(Common):
     budget = Budget(seconds=30)
 
     def primary_for(self, state: Mapping[str, Any]) -> tuple[str, bool]:
-        return ("accuracy", True) if "class_names" in state else ("rmse", False)
+        metric = primary(state, "accuracy" if "class_names" in state else "rmse")
+        return metric.name, metric.higher
 
     def supports(self, look: Any) -> Supports:
         if look.kind != self.kind:
@@ -62,10 +67,16 @@ class TabularTask(Common):
         return Supports(True)
 
     def prepare(
-        self, data: Any, seed: int = 0, fraction: float = 1.0, test_share: float = 0.2, valid_share: float = 0.2
+        self,
+        data: Any,
+        seed: int = 0,
+        fraction: float = 1.0,
+        test_share: float = 0.2,
+        valid_share: float = 0.2,
+        metric: str | None = None,
     ) -> Prepared:
         """fraction: share of the rows outside of the test that is used.  test_share, valid_share: sizes of the parts that
-        the data does not give.
+        the data does not give.  metric: what is judged by, in place of what the data call for.
 
         Raises DataError when there is no target, no column to predict from, or too few rows, PapertrialError for a share
         out of range.
@@ -77,13 +88,13 @@ class TabularTask(Common):
         known = target >= 0 if class_names else np.isfinite(target)
         strata = target if class_names else np.zeros(data.rows, dtype=np.int64)
         train, valid, test, notes = self._split(data, strata, known, seed, fraction, test_share, valid_share)
-        chosen, inputs, left_out = _columns.chosen(data, train)
-        state: dict[str, Any] = {**chosen, "target": data.target}
+        kept, inputs, said = _columns.chosen(data, train)
+        state: dict[str, Any] = {**kept, "target": data.target}
         if class_names:
-            state["class_names"] = list(class_names)
+            state |= {"class_names": list(class_names), **for_classes(metric, target, class_names, notes, "rows")}
         else:
             mean, std = float(target[train].mean(dtype=np.float64)), float(target[train].std(dtype=np.float64))
-            state |= {"target_mean": mean, "target_std": std or 1.0}
+            state |= {"target_mean": mean, "target_std": std or 1.0, "metric": chosen(metric, "values", RMSE)}
         whole = Split({**inputs, **columns})
         facts = Facts(
             "table",
@@ -93,11 +104,18 @@ class TabularTask(Common):
             cardinalities=tuple(len(listed) for listed in state["categories"].values()),
             classes=len(class_names),
             outputs=len(class_names) or 1,
+            metric=unusual(state["metric"], ACCURACY if class_names else RMSE),
         )
-        notes += left_out
-        judged = whole.take(test)
+        notes += said
+        choosing, judged = (whole.take(rows).grouped(data.groups[rows]) for rows in (valid, test))
         notes += unseen(state, judged)
-        return Prepared(whole.take(train), whole.take(valid), judged, facts, state, tuple(notes))
+        return Prepared(whole.take(train), choosing, judged, facts, state, tuple(notes))
+
+    def strata(self, data: Any) -> np.ndarray:
+        """The class of each row, or 0 for numbers to predict; -1 without a target."""
+        columns, class_names = self._target(data)
+        target = next(iter(columns.values()))
+        return target if class_names else np.where(np.isfinite(target), 0, -1)
 
     @staticmethod
     def _target(data: Any) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
@@ -116,12 +134,14 @@ class TabularTask(Common):
         test_share: float,
         valid_share: float,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
-        groups = np.arange(data.rows) if data.repeats_expected else data.row_hashes
+        groups = data.groups
         part = np.where(known, data.part, -1)
-        notes = []
+        notes: list[str] = []
         if not known.all():
             without = int((~known).sum())  # in the words of the facts page, so that it is said once
             notes.append(f"{counted(without, 'row')} without a target: not used to train or score supervised methods")
+        if (part == WHOLE).any():
+            return np.flatnonzero(part == WHOLE), *2 * (np.zeros(0, dtype=np.int64),), notes
         if not (part == 2).any():
             free = np.flatnonzero(part == 0)
             part[free[_pick(strata[free], groups[free], test_share, np.random.default_rng(SPLIT_SEED))]] = 2
@@ -193,11 +213,13 @@ class TabularTask(Common):
 
     def score(self, outputs: np.ndarray, split: Split, state: Mapping[str, Any]) -> Scores:
         """Rows without a target are left out."""
+        metric, _ = self.primary_for(state)
         if "class_names" in state:
             judged = split["label"] >= 0
-            return classification_scores(outputs[judged], split["label"][judged], state["class_names"])
+            names, groups, positive = state["class_names"], groups_of(split, judged), state.get("positive")
+            return classification_scores(outputs[judged], split["label"][judged], names, metric, groups, positive)
         judged = np.isfinite(split["target"])
-        return regression_scores(outputs[judged], split["target"][judged])
+        return regression_scores(outputs[judged], split["target"][judged], metric, groups_of(split, judged))
 
 
 TASK = TabularTask()

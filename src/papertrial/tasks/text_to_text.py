@@ -29,13 +29,15 @@ from papertrial.core.facts import Facts
 from papertrial.core.offers import offers
 from papertrial.core.task import Prepared, Ragged, Scores, Split, Supports
 from papertrial.core.wording import counted
+from papertrial.data.belonging import joined
 from papertrial.nn.decode import beam, complete
 from papertrial.nn.modes import evaluating
 from papertrial.nn.ranks import all_count, all_sum
 from papertrial.nn.transformer import auxiliary
 from papertrial.nn.views import Draw
+from papertrial.tasks._choosing import chosen, unusual
 from papertrial.tasks._common import Common
-from papertrial.tasks._metrics import text_scores
+from papertrial.tasks._metrics import groups_of, primary, text_scores
 from papertrial.tasks._split import require_fraction, some_of, split_rows, spread_evenly
 from papertrial.tasks._texts import LONGEST, features_of, fit_to, ids_of, require_tokeniser, sizes, stacked
 
@@ -102,7 +104,8 @@ class TextToText(Common):
     trains_without_labels = True
 
     def primary_for(self, state: Mapping[str, Any]) -> tuple[str, bool]:
-        return state["metric"], True
+        metric = primary(state, "chrf")
+        return metric.name, metric.higher
 
     def supports(self, look: Any) -> Supports:
         numbers = look.numbers
@@ -114,8 +117,8 @@ class TextToText(Common):
             return Supports(False, "all labels are the same class")
         return Supports(True, judges=look.kind == "pairs" or bool(numbers.get("labelled")))
 
-    def prepare(self, data: Any, seed: int = 0, fraction: float = 1.0) -> Prepared:
-        """fraction: share of the training rows that is used.
+    def prepare(self, data: Any, seed: int = 0, fraction: float = 1.0, metric: str | None = None) -> Prepared:
+        """fraction: share of the training rows that is used.  metric: what is judged by, in place of what the data call for.
 
         Raises DataError for data that `supports` declines or too few rows to hold some out, PapertrialError for a fraction
         out of range.
@@ -125,12 +128,13 @@ class TextToText(Common):
         if data.kind == "text" and not (data.labels >= 0).any():
             return self._without_targets(data, seed, float(fraction))
         source, target, known = _sides(data)
+        groups = data.groups if data.kind == "text" else joined(data.sides[0], data.together)
         rows = np.flatnonzero(known & ~data.empty)
         notes = [f"left out: {counted(data.empty.sum(), 'row')} with an empty text"] if data.empty.any() else []
         parts = split_rows(
             _strata(data, target, rows),
             data.part[rows],
-            (data.groups if data.kind == "text" else data.sides[0])[rows],
+            groups[rows],
             seed,
             None,
             float(fraction),
@@ -144,20 +148,29 @@ class TextToText(Common):
         def part(index: np.ndarray) -> Split:
             return Split({"source": source[index], "target": target[index]})
 
-        prepared = part(train)
+        prepared, usual = part(train), "exact_match" if data.kind == "text" else "chrf"
         longest = int(prepared["target"].lengths.max(initial=0))
         state = {
             "kind": data.kind,
             "columns": data.columns,
             "target": data.columns.get("target"),
             "class_names": [str(name) for name in data.class_names],
-            "metric": "exact_match" if data.kind == "text" else "chrf",
+            "metric": chosen(metric, "texts", usual),
             "longest": min(longest, LONGEST),
         }
         if longest > LONGEST:
             notes.append(f"the longest target has {longest:,} bytes: answers have {LONGEST} at most")
-        facts = Facts(data.kind, len(train), len(train), writes=True, **sizes(prepared["source"]))
-        return Prepared(prepared, part(valid), part(test), facts, state, tuple(notes))
+        tuned = unusual(state["metric"], usual)
+        facts = Facts(data.kind, len(train), len(train), writes=True, metric=tuned, **sizes(prepared["source"]))
+        choosing, judged = (part(rows).grouped(groups[rows]) for rows in (valid, test))
+        return Prepared(prepared, choosing, judged, facts, state, tuple(notes))
+
+    def strata(self, data: Any) -> np.ndarray:
+        _, target, known = _sides(data)
+        rows = np.flatnonzero(known & ~data.empty)
+        strata = np.full(len(data.empty), -1, dtype=np.int64)
+        strata[rows] = _strata(data, target, rows)
+        return strata
 
     def _without_targets(self, data: Any, seed: int, fraction: float) -> Prepared:
         """The whole documents to learn from, besides those that are for the test."""
@@ -229,7 +242,8 @@ class TextToText(Common):
         return features_of(model, split["source"])
 
     def score(self, outputs: np.ndarray, split: Split, state: Mapping[str, Any]) -> Scores:
-        return text_scores(outputs.tolist(), split["target"].texts(), state["metric"])
+        metric, groups = primary(state, "chrf").name, groups_of(split)
+        return text_scores(outputs.tolist(), split["target"].texts(), metric, groups)
 
     def answers(self, outputs: np.ndarray, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
         return {"prediction": outputs}

@@ -16,6 +16,7 @@ from papertrial.core.registry import Method, Technique
 from papertrial.core.request import Request
 from papertrial.core.task import Prepared, Task
 from papertrial.use.card import Resolved
+from papertrial.use.folds import parted
 
 
 def choose_task(data: Any, name: str | None = None) -> Task:
@@ -215,22 +216,26 @@ def default_backbone(kind: str) -> str:
 
 
 def prepare(task: Task, data: Any, seed: int = 0, **options: Any) -> Prepared:
-    """`task.prepare`, with the record of where the rows came from. options: `labels`, `fraction`, `size` as the task takes them."""
+    """`task.prepare`, with the record of where the rows came from. options: `labels`, `fraction`, `size`, `metric` as the task
+    takes them; `fold` (repeat, which, of how many) is the test, or nothing is with `final`."""
+    fold, final = options.pop("fold", None), bool(options.pop("final", False))
     chosen = {name: value for name, value in options.items() if value is not None}
     for name in chosen:
         if name not in signature(task.prepare).parameters:
             raise PapertrialError(f"the task {task.name} takes no {name}", f"leave --{name} out")
-    prepared = task.prepare(data, seed=seed, **chosen)
     look = data.look()
+    data, said = parted(task, data, fold, final)
+    prepared = task.prepare(data, seed=seed, **chosen)
+    protocol = {"fold": fold, "final": final, "group": data.group, "time": data.time}
     origin = {
         "name": data.name,
         "fingerprint": data.fingerprint,
         "source": data.source,
-        "options": chosen,
+        "options": chosen | {name: value for name, value in protocol.items() if value},
         "facts": look.facts,
         "numbers": look.numbers,
     }
-    return replace(prepared, origin=origin)
+    return replace(prepared, notes=(*said, *prepared.notes), origin=origin)
 
 
 def budget_of(resolved: Resolved, task: Task, budget: Budget | None) -> Budget:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 import papertrial
 from papertrial.core import registry
 from papertrial.core.budget import Budget, Meter
-from papertrial.core.errors import Declined, PapertrialError
+from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.files import read_json, write_json, write_with
 from papertrial.core.offers import offers, task_offers
 from papertrial.core.recipe import Optim
@@ -24,6 +24,7 @@ from papertrial.core.registry import Method
 from papertrial.core.request import Request
 from papertrial.core.run import Run
 from papertrial.core.task import Estimator, Prepared, Split, Task
+from papertrial.core.wording import counted
 from papertrial.train import processes
 from papertrial.use.answer_files import write_picture
 from papertrial.use.artifact import Artifact
@@ -142,6 +143,11 @@ def fit(
     *,
     task: str | None = None,
     target: str | None = None,
+    group: str | None = None,
+    time: str | None = None,
+    dates: str | None = None,
+    missing: str | None = None,
+    metric: str | None = None,
     out: Path | str | None = None,
     host: str | None = None,
     backbone: str | None = None,
@@ -158,7 +164,8 @@ def fit(
 ) -> Any:
     """Open the data, train `method` on it and return the `Artifact`.
 
-    data: anything `papertrial.open` takes.  out: the run's folder, by default `runs/<method>-<data>`.  host: the model that a
+    data: anything `papertrial.open` takes.  group, time, dates, missing: as it takes them.  metric: what is judged and chosen by, such as
+    "average_precision"; by default what the data call for.  out: the run's folder, by default `runs/<method>-<data>`.  host: the model that a
     technique is tried on, by default the one its task suggests.  techniques: such as `["agc:clip=0.02"]`.  labels: how many
     labels per class a method may see (image_representation).  size: side of the images in pixels.  shard, and several
     processes: see `fit_prepared`.
@@ -166,15 +173,16 @@ def fit(
     from papertrial.data import open as open_data
 
     request = Request(
-        task, target, host, backbone, recipe, settings or {}, techniques, Budget.of(budget), labels, size,
-        seed=seed, fresh=fresh, progress=progress, shard=shard,
+        task=task, target=target, group=group, time=time, dates=dates, missing=missing, metric=metric, host=host, backbone=backbone, recipe=recipe,
+        settings=settings or {}, techniques=techniques, budget=Budget.of(budget), labels=labels, size=size, seed=seed,
+        fresh=fresh, progress=progress, shard=shard,
     )  # fmt: skip
     chosen = registry.method(method)
     if chosen.paper.refusal:
         raise Declined(f"{chosen.id} cannot be trained: {chosen.paper.refusal}")
 
     def read() -> tuple[Any, Task, Prepared]:
-        opened = open_data(data, target=request.target)
+        opened = open_data(data, **request.reading)
         on = task_for(chosen, opened, request.task)
         return opened, on, prepare(on, opened, request.seed, **request.options)
 
@@ -281,22 +289,31 @@ def _train(
 
 def validation(task: Task, model: Any, prepared: Prepared, optim: Optim) -> Callable[[], float] | None:
     """How `model` is validated while it is trained, higher being better; None where it is not."""
-    metric, higher = task.primary_for(prepared.state)
 
     def validate() -> float:
-        value = task.score(task.outputs(model, {}, prepared.valid), prepared.valid, prepared.state).metrics[metric]
-        return value if higher else -value
+        return _signed(task, task.outputs(model, {}, prepared.valid), prepared)
 
     return validate if optim.patience and prepared.valid.examples else None
 
 
+def _signed(task: Task, outputs: np.ndarray, prepared: Prepared) -> float:
+    """The primary metric on the validation rows, higher being better; the usual one of the task where these are too few to tell
+    it, such as an average precision without a row of the rare class."""
+    held = prepared.valid
+    for state in (prepared.state, {name: value for name, value in prepared.state.items() if name != "metric"}):
+        metric, higher = task.primary_for(state)
+        with suppress(DataError):
+            value = task.score(outputs, held, state).metrics[metric]
+            return value if higher else -value
+    raise DataError(f"{metric} cannot be told of the {counted(held.examples, 'validation row')}", "give more rows")
+
+
 def _judge(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepared, seed: int) -> dict[str, Any]:
-    metric, higher = task.primary_for(prepared.state)
     valid = float("nan")
     if prepared.valid.examples:
-        valid = task.score(task.outputs(model, head, prepared.valid), prepared.valid, prepared.state).metrics[metric]
+        valid = _signed(task, task.outputs(model, head, prepared.valid), prepared)
     result: dict[str, Any] = {
-        "valid": valid if higher else -valid,
+        "valid": valid,
         "metrics": {},
         "intervals": {},
         "extra": {},
@@ -309,6 +326,7 @@ def _judge(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepar
         result |= {
             "metrics": scores.metrics,
             "intervals": scores.intervals,
+            "test": {"rows": len(scores.per_example), "groups": scores.groups or len(scores.per_example)},
             "answers": _answers(outputs, prepared.test, prepared.state),
             "per_example": np.asarray(scores.per_example, dtype=np.float64),
             "sheets": sheets(outputs, prepared.test) if (sheets := task_offers(task).sheets) else {},

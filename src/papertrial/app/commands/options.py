@@ -60,6 +60,63 @@ Target = Annotated[
     str | None,
     typer.Option(help="Column of a table to predict; when left out, it is guessed and named.", show_default=False),
 ]
+Group = Annotated[
+    str | None,
+    typer.Option(
+        "--group",
+        help="Column that says which rows belong together (patient, user, document), or a pattern with one (group) for the paths "
+        "of files; 'none' for what is guessed.",
+        show_default=False,
+    ),
+]
+Time = Annotated[
+    str | None,
+    typer.Option(
+        "--time",
+        help="Column of dates or numbers: learn from the past, be judged on the future. Or a pattern with one (group) for paths.",
+        show_default=False,
+    ),
+]
+Dates = Annotated[
+    str | None,
+    typer.Option(
+        "--dates",
+        help="Which comes first in dates such as 3/4/2024 where a column does not tell: dmy or mdy.",
+        show_default=False,
+    ),
+]
+Missing = Annotated[
+    str | None,
+    typer.Option(
+        "--missing",
+        help="Texts that stand for a missing value in a table beside empty cells, such as NA,-999; none for none.",
+        show_default=False,
+    ),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option(
+        "--metric",
+        help="What to judge by, such as average_precision, balanced_accuracy or mae; chosen from the data when left out.",
+        show_default=False,
+    ),
+]
+Folds = Annotated[
+    str | None,
+    typer.Option(
+        "--folds",
+        help="Every row is a test row once, in so many folds, or none; chosen from the data when left out.",
+        show_default=False,
+    ),
+]
+Threshold = Annotated[
+    str | None,
+    typer.Option(
+        "--threshold",
+        help="Where the second of two classes begins, chosen on validation rows: recall=0.9, precision=0.8.",
+        show_default=False,
+    ),
+]
 TaskName = Annotated[
     str | None,
     typer.Option(

@@ -15,9 +15,14 @@ from papertrial.app.commands.options import (
     Backbone,
     BudgetText,
     Data,
+    Dates,
+    Folds,
     Fresh,
+    Group,
     Json,
     Labels,
+    Metric,
+    Missing,
     Out,
     Quiet,
     RecipeName,
@@ -27,6 +32,7 @@ from papertrial.app.commands.options import (
     TaskName,
     TechniqueHost,
     Techniques,
+    Time,
     complete_analysis,
     complete_method,
     data_option,
@@ -56,13 +62,21 @@ def compare(
     ],
     data: Data,
     target: Target = None,
+    group: Group = None,
+    time: Time = None,
+    dates: Dates = None,
+    missing: Missing = None,
+    metric: Metric = None,
     task: TaskName = None,
     budget: BudgetText = None,
     total: Annotated[
         str | None,
         typer.Option(help="Time for the whole comparison, shared equally by its runs: 10m, 1h.", show_default=False),
     ] = None,
-    seeds: Annotated[int, seeds_option("Paired seeds.", max=200)] = 5,
+    folds: Folds = None,
+    seeds: Annotated[
+        int | None, seeds_option("Paired seeds: 5, or 3 of folds, when left out.", max=200, show_default=False)
+    ] = None,
     against: Annotated[
         str | None,
         typer.Option(
@@ -98,7 +112,8 @@ def compare(
         print(line, file=sys.stderr if json else sys.stdout, flush=True)
 
     result = run_compare(
-        papers, data, task=task, target=target, budget=budget, total=total, seeds=seeds, against=against, host=host, backbone=backbone, recipe=recipe,
+        papers, data, task=task, target=target, group=group, time=time, dates=dates, missing=missing, metric=metric, folds=folds,
+        budget=budget, total=total, seeds=seeds, against=against, host=host, backbone=backbone, recipe=recipe,
         settings=parse_settings(set_ or []), techniques=technique or [],
         labels=labels, size=size, worth=worth, out=out, fresh=fresh, progress=not quiet and not json, echo=echo,
         engine=engine, address=address, cores=cores,

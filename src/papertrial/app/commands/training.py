@@ -12,10 +12,14 @@ from papertrial.app.commands.options import (
     Backbone,
     BudgetText,
     Data,
+    Dates,
     Fresh,
+    Group,
     Json,
     Labels,
     Method,
+    Metric,
+    Missing,
     Out,
     Quiet,
     RecipeName,
@@ -25,6 +29,7 @@ from papertrial.app.commands.options import (
     TaskName,
     TechniqueHost,
     Techniques,
+    Time,
     complete_method,
     data_option,
     seed_option,
@@ -50,6 +55,11 @@ def fit(
     ] = None,
     data: Annotated[str | None, data_option()] = None,
     target: Target = None,
+    group: Group = None,
+    time: Time = None,
+    dates: Dates = None,
+    missing: Missing = None,
+    metric: Metric = None,
     task: TaskName = None,
     budget: BudgetText = None,
     host: TechniqueHost = None,
@@ -89,7 +99,8 @@ def fit(
     method = registry.method(paper)
     given = parse_settings([*(set_ or []), *(["compile=true"] if compile_ else [])])
     artifact = run_fit(
-        method.name, data, task=task, target=target, out=out, host=host, backbone=backbone, recipe=recipe, settings=given,
+        method.name, data, task=task, target=target, group=group, time=time, dates=dates, missing=missing, metric=metric, out=out,
+        host=host, backbone=backbone, recipe=recipe, settings=given,
         techniques=technique or [], budget=budget, labels=labels, size=size, seed=seed, fresh=fresh,
         progress=not quiet and not json, shard=shard,
     )  # fmt: skip
@@ -150,7 +161,7 @@ def _run_lines(artifact: Any) -> list[str]:
     rows = [("cost", f"{spent}, peak memory {peak}"), ("energy", energy.sentence())]
     lines += ["", *printing.labelled(rows)]
     lines += (
-        ["on test rows, with 95 % intervals", *printing.metrics(card["metrics"], card["intervals"])]
+        [f"on test rows{_in_groups(card)}, with 95 % intervals", *printing.metrics(card["metrics"], card["intervals"])]
         if card["metrics"]
         else ["no labelled test rows: nothing to judge it by"]
     )
@@ -164,6 +175,12 @@ def _run_lines(artifact: Any) -> list[str]:
         f"next        {_uses(artifact, folder)}",
         f"            papertrial report {folder}{_export(artifact, folder)}",
     ]
+
+
+def _in_groups(card: dict[str, Any]) -> str:
+    """How many chances the test rows are, where several rows are one."""
+    test = card.get("test", {"rows": 0, "groups": 0})
+    return f", {test['rows']:,} in {test['groups']:,} groups" if test["groups"] < test["rows"] else ""
 
 
 def _writes(artifact: Any) -> str:
@@ -245,6 +262,10 @@ def estimate(
     paper: Method,
     data: Data,
     target: Target = None,
+    group: Group = None,
+    time: Time = None,
+    dates: Dates = None,
+    missing: Missing = None,
     task: TaskName = None,
     budget: BudgetText = None,
     host: TechniqueHost = None,
@@ -264,7 +285,8 @@ def estimate(
     from papertrial.study.estimate import estimate as run_estimate
 
     found = run_estimate(
-        paper, data, task=task, target=target, budget=budget, host=host, backbone=backbone, recipe=recipe, settings=parse_settings(set_ or []),
+        paper, data, task=task, target=target, group=group, time=time, dates=dates, missing=missing, budget=budget,
+        host=host, backbone=backbone, recipe=recipe, settings=parse_settings(set_ or []),
         techniques=technique or [], labels=labels, size=size, seeds=seeds,
     )  # fmt: skip
     if json:

@@ -64,7 +64,10 @@ class Queries(Split):
         self.documents, self.bm25 = documents, bm25
 
     def take(self, rows: np.ndarray | slice) -> Queries:
-        return Queries(super().take(rows).columns, self.documents, self.bm25)
+        return self._of(super().take(rows).columns)
+
+    def _of(self, columns: Mapping[str, Any]) -> Queries:
+        return Queries(columns, self.documents, self.bm25)
 
 
 class Collection(Data):
@@ -89,7 +92,7 @@ class Collection(Data):
     ) -> None:
         """Raises DataError without documents, or where no judgement names a document and a query that are there."""
         super().__init__(name, "", notes)
-        self._queries: Queries | None = None
+        self._queries: dict[int, Queries] = {}  # shared by all ways to part them
         self._read(documents)
         self._ask(queries, judgements or {})
         self.fingerprint = fingerprint(
@@ -271,6 +274,12 @@ class Collection(Data):
         """Of the queries, which are the examples."""
         return self.query_ids
 
+    @cached_property
+    def copies(self) -> np.ndarray:
+        """int64 (queries,), equal for queries of the same words."""
+        words = np.array([" ".join(text.split()) for text in self.query.texts()], dtype=object).astype(str)
+        return np.unique(words, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
     @property
     def labelled(self) -> np.ndarray:
         """bool (queries,): those with a relevant document."""
@@ -309,7 +318,7 @@ class Collection(Data):
         int64 (queries, most), best first, -1 for none, and "first" float32, what BM25 gives them, 0 for none; "relevant",
         "grade" Ragged int64, and "relevant_first" Ragged float32, what BM25 gives the judged documents.
         """
-        if self._queries is None or self._queries["first"].shape[1] != most:
+        if most not in self._queries:
             rows = np.full((len(self.query), most), -1, dtype=np.int64)
             first = np.zeros(rows.shape, dtype=np.float32)
             judged = np.zeros(len(self.relevant.values), dtype=np.float32)
@@ -324,8 +333,8 @@ class Collection(Data):
                 "id": self.query_ids, "text": self.query, "itself": self.itself, "candidates": rows, "first": first,
                 "relevant": self.relevant, "grade": self.grade, "relevant_first": Ragged(judged, offsets),
             }  # fmt: skip
-            self._queries = Queries(columns, self.documents, self.bm25)
-        return self._queries
+            self._queries[most] = Queries(columns, self.documents, self.bm25)
+        return self._queries[most]
 
     def document(self, row: int) -> Document:
         """One document as it came."""

@@ -13,8 +13,10 @@ from papertrial.core.errors import DataError
 from papertrial.core.kind import Kind
 from papertrial.core.wording import counted
 from papertrial.data.base import Data, Look, cached_array, fingerprint
+from papertrial.data.belonging import is_pattern
 from papertrial.data.images import captions, duplicates
 from papertrial.data.images.arrays import Arrays, as_images, with_channels
+from papertrial.data.images.captions import Place
 from papertrial.data.images.decode import (
     DECODER,
     GREY_MODES,
@@ -63,7 +65,7 @@ class Images(Data):
     labels: int64 (N,), -1 = unlabelled.  class_names: sorted.  names: file (or index) per image.
     captions: text per image, "" where it has none; None where none has (captioned: whether any has, known without decoding).
     part: int8 (N,), 0 = train or free, 1 = valid, 2 = test; duplicates of a training image are moved to its side.
-    groups: int64 (N,), equal for exact and near duplicates, so that a split can keep them together.
+    copies: int64 (N,), equal for exact and near duplicates, so that a split can keep them together.
     given_split: whether the data came with test images.  channels, height, width: typical of the images as they
     came; uniform: whether all have that size.  working_size: (height, width) that `pixels()` uses by itself.
 
@@ -126,7 +128,7 @@ class Images(Data):
                 hint = "save the .heic pictures as .jpg first: .heic is not read here"
             raise DataError(f"no images in {name} (it holds {aside})", hint)
         notes: list[str] = []
-        places: list[captions.Place] = [source]
+        places: list[Place] = [source]
         if isinstance(source, Archive):
             places.append(captions.Nearby(source.path.parent))
         found = captions.find(source.names, places, notes.append, column)
@@ -344,16 +346,35 @@ class Images(Data):
         return duplicates.Duplicates(exact, groups, constant.astype(bool))
 
     @property
-    def groups(self) -> np.ndarray:
+    def copies(self) -> np.ndarray:
         return self._duplicates.groups
+
+    def _told(self, words: str, option: str) -> Sequence[str]:
+        """By image, from its path, or from the column of a table beside the images."""
+        if is_pattern(words):
+            return super()._told(words, option)
+        said = captions.told(self._source.names, self._places(), words)
+        if said is None:
+            raise DataError(
+                f"no table beside the images of {self.name} has a column {words!r}",
+                f"name one of labels.csv or the like, or give a pattern for paths, as in --{option} '^([^_]+)_'",
+            )
+        return [said[row] for row in self._decoded[1].tolist()]
+
+    def _places(self) -> list[Place]:
+        """Where tables about the images may lie."""
+        source = self._source.source if isinstance(self._source, Chosen) else self._source
+        if not isinstance(source, Folder | Archive):
+            return []
+        return [source, *([captions.Nearby(source.path.parent)] if isinstance(source, Archive) else [])]
 
     @cached_property
     def _moved(self) -> tuple[np.ndarray, int]:
         """(part with every group of duplicates on its earliest side, how many images that moved)."""
         given = self._part[self._decoded[1]]
-        earliest = np.full(int(self.groups.max()) + 1, TEST, np.int8)
-        np.minimum.at(earliest, self.groups, given)
-        part = earliest[self.groups]
+        earliest = np.full(int(self.copies.max()) + 1, TEST, np.int8)
+        np.minimum.at(earliest, self.copies, given)
+        part = earliest[self.copies]
         moved = int((part != given).sum())
         if moved:
             self.note(
@@ -369,6 +390,9 @@ class Images(Data):
     @property
     def part(self) -> np.ndarray:
         return self._moved[0]
+
+    def _take_part(self, part: np.ndarray) -> None:
+        self._moved = part, 0
 
     @property
     def given_split(self) -> bool:

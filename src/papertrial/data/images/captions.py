@@ -141,6 +141,28 @@ def read(place: Place, name: str, column: str = "") -> Written | None:
     return written if written.texts else None
 
 
+def told(names: Sequence[str], places: Iterable[Place], column: str) -> list[str] | None:
+    """What tables about the images `names` say of each in a column, "" where they say nothing; None where no table that names
+    images has the column."""
+    wanted = column.strip().lower()
+    for place in places:
+        written = []
+        for name in place.beside:
+            if _kind(name) not in _TABLES:
+                continue
+            table = Written(name)
+            with suppress(OSError, EOFError, zlib.error, textfiles.Refused):
+                text = _decoded(bytes(textfiles.unpacked(name, place.content(name))))
+                for row in _records(name, text, []):
+                    file, value = _first(row, _FILE), row.get(wanted)
+                    if isinstance(file, str) and value not in (None, ""):
+                        table.texts.setdefault(file.strip(), [" ".join(str(value).split())])
+            written += [table] if table.texts else []
+        if found := match(names, written):
+            return found.texts
+    return None
+
+
 def of_file(path: Path, column: str = "") -> Written | None:
     """What a file says about images, where its start names image files; None for any other file."""
     place, kind = Nearby(path.parent), _kind(path.name)

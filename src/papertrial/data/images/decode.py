@@ -335,10 +335,10 @@ class Chosen(Source):
         sizes = [source.sizes[row] for row in rows] if len(source.sizes) else ()
         key = fingerprint(source.fingerprint, np.asarray(rows, np.int64))
         super().__init__([source.names[row] for row in rows], sizes, key, {})
-        self.what, self._source, self._rows = source.what, source, rows
+        self.what, self.source, self._rows = source.what, source, rows
 
     def items(self, rows: Sequence[int]) -> Iterator[Item]:
-        return self._source.items([self._rows[row] for row in rows])
+        return self.source.items([self._rows[row] for row in rows])
 
 
 class _Others(dict[str, int]):

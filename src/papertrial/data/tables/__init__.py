@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from papertrial.core.kind import Kind
 from papertrial.core.task import Ragged
 from papertrial.core.wording import counted
 from papertrial.data.base import Data, Look, cache_folder, cached_array, fingerprint
+from papertrial.data.belonging import NONE
 from papertrial.data.layout import PARTS
-from papertrial.data.tables.alike import alike, merged
+from papertrial.data.tables.alike import look_up, merged, respelled
+from papertrial.data.tables.belonging import group_column, same_rows
 from papertrial.data.tables.column_values import CATEGORIES, Column, describe, hash_text
 from papertrial.data.tables.files import Frame, Source, is_table, source_of
 from papertrial.data.tables.look import look
@@ -79,6 +81,7 @@ class Table(Data):
         """`sources`: (part, source) pairs whose rows follow each other. Raises DataError (see `from_file`)."""
         super().__init__(name, "", ())
         self.reading, self._given = reading or Reading(), list(sources)
+        self.columns: dict[str, Column] = {}
         self._sources = [source for _, source in sources]
         for source in self._sources:
             for line in source.notes:
@@ -88,6 +91,23 @@ class Table(Data):
         self.utf8 = not any(getattr(source, "encoding", "") in ("cp1252", "latin-1") for source in self._sources)
         self._file_parts = np.repeat([part for part, _ in sources], self._source_rows).astype(np.int8)
         self.fingerprint = fingerprint(*self.columns, *self._forms.values(), self._array, self._file_parts)
+        self._described, self._asked_target = dict(self.columns), target
+        self._settle(None, None)
+
+    def belong(self, group: str | None, time: str | None) -> None:
+        """See `Data.belong`; the columns that are named are no inputs of a model."""
+        for name in (group, time):
+            if name and name != NONE and self.column(name).name == self._asked_target:
+                raise DataError(f"column {name!r} is the target", "name another column with --group or --time")
+        self.columns, self.notes = dict(self._described), list(self.read_notes)
+        for found in ("row_hashes", "copies", "_facts_page"):
+            self.__dict__.pop(found, None)
+        self._settle(group, time)
+
+    def _settle(self, group: str | None, time: str | None) -> None:
+        """Give the columns their parts: groups, times, the split, the target, and inputs."""
+        target = self._asked_target
+        self._belong(group, time)
         self.split_column = None if self._file_parts.any() else self._find_split_column(target)
         self.target = self._choose_target(target)
         self.target_kind = None if self.target is None else self.kind_of_target(self.target)
@@ -95,6 +115,7 @@ class Table(Data):
             self.columns[self.target] = self.columns[self.target].unused("the target")
             self._tell_about_target()
         self.part, self.moved = self._settle_parts()
+        self.tell_straddling()
 
     @classmethod
     def from_file(cls, path: Any, target: str | None = None, reading: Reading | None = None) -> Table:
@@ -114,7 +135,9 @@ class Table(Data):
             raise DataError(f"{path} holds no table", "known: csv, tsv, json, jsonl, parquet")
         parts = [part_of(file.name) for file in files]
         if 0 in parts and (1 in parts or 2 in parts):
-            chosen = [(part, source_of(file, names)) for part, file in zip(parts, files, strict=True) if part is not None]
+            chosen = [
+                (part, source_of(file, names)) for part, file in zip(parts, files, strict=True) if part is not None
+            ]
         elif len({file.suffix for file in files}) == 1:
             chosen = [(0, source_of(file, names)) for file in files]
         else:
@@ -157,9 +180,7 @@ class Table(Data):
         return cls.from_frame(frame.assign(target=np.asarray(y)), "target")
 
     @classmethod
-    def from_parts(
-        cls, parts: Mapping[str, Any], target: str | None = None, reading: Reading | None = None
-    ) -> Table:
+    def from_parts(cls, parts: Mapping[str, Any], target: str | None = None, reading: Reading | None = None) -> Table:
         """A table from {"train": ..., "test": ...} (also "valid"): each a file or a frame."""
         sources = []
         for key, content in parts.items():
@@ -236,13 +257,51 @@ class Table(Data):
     def like(self, known: Mapping[str, Any]) -> Table:
         """This table with its columns read as those of another were (see `read_as`): itself where that is so already."""
         reading = Reading.of(like=known)
+        if self.reading.forms.keys() >= reading.forms.keys():
+            return self  # opened so, with what the user says of it
         alike_now = all(self._forms[name] == form for name, form in reading.forms.items() if name in self._forms)
-        if alike_now and set(self._words) == set(reading.words or self._words) and self.reading.missing == reading.missing:
+        if (
+            alike_now
+            and set(self._words) == set(reading.words or self._words)
+            and self.reading.missing == reading.missing
+        ):
             return self
         again = Table(self._given, self.target, self.name, reading)
         for line in again.notes:
             self.note(line)
         return again
+
+    # -- groups and times ---------------------------------------------------------------------------------------
+
+    def _belong(self, group: str | None, time: str | None) -> None:
+        """Set `together` and `times`, and take their columns from the inputs."""
+        guessed = group_column(self.columns.values(), self.rows, self._asked_target) if group is None else None
+        self.group, self.time = ("" if group == NONE else group or guessed or ""), time or ""
+        self.together, self.times, self.group_note = None, None, ""
+        if self.group:
+            self.together = self._codes_of(self.group)
+            self.columns[self.group] = self.columns[self.group].unused("says which rows belong together")
+            how = " (guessed; --group none makes an input of it)" if guessed else ""
+            self._tell_groups(f"column {self.group!r} says which rows belong together{how}")
+        if self.time:
+            column = self.columns[self.time]
+            if column.form not in ("number", "date"):
+                raise DataError(
+                    f"column {self.time!r} holds neither numbers nor dates that are read as such", "name another --time"
+                )
+            self.times, self.dates = self.floats(self.time), column.form == "date"
+            self.columns[self.time] = column.unused("says when rows are from")
+
+    def _codes_of(self, name: str) -> np.ndarray:
+        """int64 (rows,): equal for equal values of a column, -1 for missing ones."""
+        bits = self.bits(name)
+        absent = bits == 0 if self.columns[name].form == "text" else np.isnan(bits.view(np.float64))
+        return np.where(absent, -1, np.unique(bits, return_inverse=True)[1].reshape(-1))
+
+    @cached_property
+    def copies(self) -> np.ndarray:
+        """See `belonging.same_rows`."""
+        return same_rows(self)
 
     # -- columns ------------------------------------------------------------------------------------------------
 
@@ -311,40 +370,13 @@ class Table(Data):
             made = convert(self._sources, {name: "text"}, array, self.reading, self._words)
             bits, column = array[0], replace(column, categories=made.texts[name].summary()[0])
         kept = column.categories if categories is None else tuple(categories)
-        codes = _look_up(bits, hash_text(kept))
+        codes = look_up(bits, hash_text(kept))
         if categories is None:
-            return self._merge(name, codes, kept)
-        return self._in_other_spelling(name, bits, codes, kept, fold=True), kept
+            return merged(name, codes, kept, self.note)
+        return respelled(name, bits, codes, kept, self._distinct(name), self.note, fold=True), kept
 
-    def _merge(self, name: str, codes: np.ndarray, kept: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
-        """Codes and categories of which none is another in another spelling."""
-        same = merged(kept)
-        if not same:
-            return codes, kept
-        some = ", ".join(f"{one!r} and {other!r}" for one, other in list(same.items())[:3])
-        self.note(f"column {name!r}: {some} are the same value in two spellings")
-        left = [one for one in kept if one not in same]
-        place = np.array([left.index(same.get(one, one)) for one in kept] + [-1], np.int32)
-        return place[codes], tuple(left)
-
-    def _in_other_spelling(
-        self, name: str, bits: np.ndarray, codes: np.ndarray, known: Sequence[str], *, fold: bool
-    ) -> np.ndarray:
-        """Codes with those added that are -1 only because a known value is spelled otherwise here (see `alike`)."""
-        lost = codes < 0
-        if not (bits[lost] != 0).any():
-            return codes
-        other = alike(distinct_texts(self._sources, name, self._words), known, fold=fold)
-        found = _look_up(bits, hash_text(other))
-        again = np.array([*map(list(known).index, other.values()), -1], np.int32)[found]
-        again[~lost] = -1
-        if count := int((again >= 0).sum()):
-            one, like = next(iter(other.items()))
-            self.note(
-                f"column {name!r}: {counted(count, 'value')} in another spelling than in training, such as {one!r} for {like!r}:"
-                " taken as the same"
-            )
-        return np.where(lost, again, codes)
+    def _distinct(self, name: str) -> Callable[[], list[str]]:
+        return partial(distinct_texts, self._sources, name, self._words)
 
     def __len__(self) -> int:
         return self.rows
@@ -378,14 +410,16 @@ class Table(Data):
                 )
             classes = found
         if column.form == "text":
-            bits = self.bits(column.name)
-            codes = self._in_other_spelling(column.name, bits, _look_up(bits, hash_text(classes)), classes, fold=False)
+            bits, asked = self.bits(column.name), self._distinct(column.name)
+            codes = respelled(
+                column.name, bits, look_up(bits, hash_text(classes)), classes, asked, self.note, fold=False
+            )
             return codes.astype(np.int64), tuple(classes)
         numbers = np.array([_class_value(one) for one in classes], dtype=np.float64) + 0.0
         numbers[np.isnan(numbers)] = (
             np.inf
         )  # a name that is no number: in no row, and not what missing values look like
-        return _look_up(self.bits(column.name), numbers.view(np.uint64)).astype(np.int64), tuple(classes)
+        return look_up(self.bits(column.name), numbers.view(np.uint64)).astype(np.int64), tuple(classes)
 
     def values(self, name: str | None = None) -> np.ndarray:
         """The target (or column `name`) as float32 (rows,), NaN for missing. Raises DataError when it holds text."""
@@ -402,7 +436,8 @@ class Table(Data):
                 raise DataError(f"{self.name} has no column {target!r} to predict", did_you_mean(target, self.columns))
             return target
         able = [column.name for column in self.columns.values() if column.type not in ("id", "text", "empty")]
-        able = [name for name in able if name != self.split_column and not self.is_like_id(self.columns[name])]
+        set_apart = (self.split_column, self.group, self.time)
+        able = [name for name in able if name not in set_apart and not self.is_like_id(self.columns[name])]
         folded = {name.casefold(): name for name in reversed(able)}
         named = [folded[name] for name in _TARGET_NAMES if name in folded]
         if not able:
@@ -529,15 +564,6 @@ class Table(Data):
     @cached_property
     def _facts_page(self) -> Look:
         return look(self)
-
-
-def _look_up(bits: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Positions int32 in `known` of each entry of `bits`, -1 where it is not there."""
-    if not len(known):
-        return np.full(len(bits), -1, np.int32)
-    order = np.argsort(known)
-    found = order[np.minimum(np.searchsorted(known[order], bits), len(known) - 1)]
-    return np.where(known[found] == bits, found, -1).astype(np.int32)
 
 
 def _class_name(value: float, form: str) -> str:

@@ -37,8 +37,9 @@ class Column:
     """One column of a table.
 
     type: numeric | categorical | boolean | date | checkbox | text | id | constant | empty.  form: how its values are held
-    (number | boolean | date | text), whatever the type.  A checkbox has one value or none, and which of these says it all.  missing, unique: counts (unique above a million is an
-    estimate).  use: whether a model sees it; why: the reason when it does not, or what was left out when it does.
+    (number | boolean | date | text), whatever the type.  A checkbox has one value or none, and which of these says it all.
+    missing, unique: counts (unique above a million is an estimate).  use: whether a model sees it; why: the reason when it
+    does not, or what was left out when it does.
     categories: of text columns, the most common ones (at most 1000), sorted.
     """
 
@@ -104,7 +105,9 @@ class Sighting:
             text = without(raw, marks)
             if text.null_count > raw.null_count:
                 taken = raw.filter(pc.and_(text.is_null(), pc.not_equal(pc.fill_null(raw, ""), ""))).value_counts()
-                self.marks.update(dict(zip(taken.field("values").to_pylist(), taken.field("counts").to_pylist(), strict=True)))
+                self.marks.update(
+                    dict(zip(taken.field("values").to_pylist(), taken.field("counts").to_pylist(), strict=True))
+                )
             self._add_text(text, loose)
 
     def _add_numbers(self, floats: np.ndarray) -> None:
@@ -352,7 +355,11 @@ def describe(name: str, form: str, bits: np.ndarray, texts: Texts | None) -> Col
     if values == 0:
         return replace(column.unused("every value is missing"), type="empty")
     if unique == 1 and rows > 1:
-        return replace(column, type="checkbox") if missing else replace(column.unused("always the same value"), type="constant")
+        return (
+            replace(column, type="checkbox")
+            if missing
+            else replace(column.unused("always the same value"), type="constant")
+        )
     named = re.match(_ID_NAME, name) is not None
     if form == "number" and unique == values == rows and rows >= 10:
         floats = bits.view(np.float64)

@@ -9,14 +9,13 @@ import numpy as np
 
 from papertrial.core.wording import counted
 from papertrial.data.base import Look
-from papertrial.data.tables.row_hashes import combined, conflicting, repeated
+from papertrial.data.tables.row_hashes import DIGITS, combined, conflicting, repeated
 
 if TYPE_CHECKING:
     from papertrial.data.tables import Table
 
 SAMPLE = 20_000  # rows on which columns are tried against the target
 _LEAST = 50  # labelled rows for such a trial
-_DIGITS = 3  # significant digits in which near duplicates agree
 _NUMERIC = ("numeric", "boolean", "date", "checkbox")
 _SUSPECT = r"(?i)^(target|label|labels|y|outcome|prediction|predictions|predicted|pred|y_?(true|pred|hat)|score|ground_?truth)$"
 
@@ -108,7 +107,7 @@ def _target(table: Table, page: Look) -> None:
 
 
 def _parts(table: Table, page: Look) -> None:
-    counts = np.bincount(table.part, minlength=3).tolist()
+    counts = np.bincount(table.part[table.part >= 0], minlength=3).tolist()[:3]
     page.numbers.update(
         given_split=table.given_split, train=counts[0], valid=counts[1], test=counts[2], moved=table.moved
     )
@@ -131,20 +130,21 @@ def _repeats(table: Table, page: Look) -> None:
     told = [
         column
         for column in table.columns.values()
-        if column.type not in ("id", "empty", "constant") and column.why != "holds the given split"
+        if column.type not in ("id", "empty", "constant")
+        and column.name not in (table.split_column, table.group, table.time)
     ]
     if not table.used or not told:
         return
     views = [table.bits(column.name) if column.form == "text" else table.floats(column.name) for column in told]
     exact = repeated(combined(views, rows))
-    near = repeated(combined(views, rows, _DIGITS)) - exact
+    near = repeated(combined(views, rows, DIGITS)) - exact
     numbers.update(duplicates=exact, near_duplicates=max(near, 0))
     usual = " (expected: the columns have few possible rows)" if table.repeats_expected else ""
     if exact or near > 0:
         page.facts.append(
             (
                 "duplicates",
-                f"{counted(exact, 'row')} like another; {_number(max(near, 0))} more agree to {_DIGITS} digits{usual}",
+                f"{counted(exact, 'row')} like another; {_number(max(near, 0))} more agree to {DIGITS} digits{usual}",
             )
         )
     else:

@@ -29,7 +29,6 @@ from papertrial.data.tables.column_values import (
     held_as,
     native_form,
     to_floats,
-    trimmed,
 )
 from papertrial.data.tables.files import Source, as_text
 from papertrial.data.tables.reading import STRONG, WEAK, Reading
@@ -106,7 +105,9 @@ def see(sources: Sequence[Source], reading: Reading, note: Callable[[str], None]
     totals = {name: _sum(sightings) for name, sightings in seen.items()}
     forms = {name: reading.forms.get(name, total.form) for name, total in totals.items()}
     new = {name: total for name, total in totals.items() if name not in reading.forms}
-    _settle_closer(sources, [name for name, total in new.items() if total.needs_a_closer_look], forms, new, reading, note)
+    _settle_closer(
+        sources, [name for name, total in new.items() if total.needs_a_closer_look], forms, new, reading, note
+    )
     for name, total in new.items():
         _tell(name, total, forms[name], note)
     words = _words(new, forms, reading, note)
@@ -115,7 +116,19 @@ def see(sources: Sequence[Source], reading: Reading, note: Callable[[str], None]
 
 def _sum(sightings: Sequence[Sighting]) -> Sighting:
     total = Sighting(few=frozenset().union(*(one.few for one in sightings)))
-    for count in ("rows", "values", "numbers", "booleans", "dates", "dotted", "likely", "huge", "lossy", "infinite", "zeros"):
+    for count in (
+        "rows",
+        "values",
+        "numbers",
+        "booleans",
+        "dates",
+        "dotted",
+        "likely",
+        "huge",
+        "lossy",
+        "infinite",
+        "zeros",
+    ):
         setattr(total, count, sum(getattr(one, count) for one in sightings))
     total.shortest, total.longest = min(one.shortest for one in sightings), max(one.longest for one in sightings)
     total.loose, total.grouped = any(one.loose for one in sightings), all(one.grouped for one in sightings)
@@ -189,7 +202,9 @@ def _tell(name: str, total: Sighting, form: str, note: Callable[[str], None]) ->
     if form == "date" and total.dotted and total.dates == total.values:
         note(f"column {name!r}: dates are read as day.month.year")
     if total.lossy and form == "text":
-        note(f"column {name!r}: {counted(total.lossy, 'whole number')} above 2^53, which numbers would round: taken as texts")
+        note(
+            f"column {name!r}: {counted(total.lossy, 'whole number')} above 2^53, which numbers would round: taken as texts"
+        )
     elif total.huge and form == "number":
         note(f"column {name!r}: {total.huge} numbers are above 2^53")
     if form == "text" and total.is_codes and not total.lossy:
@@ -219,7 +234,9 @@ def _words(
         note(f"taken for missing: {listed}{', ...' if len(taken) > 6 else ''}; --missing says otherwise")
     for mark, columns in kept.items():
         named = ", ".join(f"{name!r}" for name, _ in columns.most_common(4)) + (", ..." if len(columns) > 4 else "")
-        note(f"{mark!r} ({counted(columns.total(), 'value')} in {named}) is taken as a text; --missing {mark!r} for missing")
+        note(
+            f"{mark!r} ({counted(columns.total(), 'value')} in {named}) is taken as a text; --missing {mark!r} for missing"
+        )
     return words
 
 
@@ -233,7 +250,7 @@ def convert(
     sources: Sequence[Source],
     forms: Mapping[str, str],
     array: np.ndarray,
-    reading: Reading = Reading(),
+    reading: Reading,
     words: Sequence[str] | None = None,
 ) -> Converted:
     """Second pass: fill `array` uint64 (columns, rows), float64 bits or text hashes, one row per entry of `forms`.
@@ -306,7 +323,8 @@ def reread_numbers(sources: Sequence[Source], name: str, rows: int, reading: Rea
     lost = convert(sources, {name: form}, array, reading).lost.get(name, Lost())
     if lost.strays:
         raise DataError(
-            f"column {name!r}: {lost.first!r} ({lost.place}), text where {_WORDS[form]} are expected", "mend or empty that value"
+            f"column {name!r}: {lost.first!r} ({lost.place}), text where {_WORDS[form]} are expected",
+            "mend or empty that value",
         )
     return array[0].view(np.float64)
 
@@ -348,5 +366,3 @@ def _large_text(array: pa.Array) -> pa.LargeStringArray:
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         text = pa.array([as_text(value) for value in array.to_pylist()], pa.large_string())
     return pc.fill_null(text, "")
-
-

@@ -28,7 +28,9 @@ class Reading:
     words: tuple[str, ...] | None = None
 
     @classmethod
-    def of(cls, dates: str | None = None, missing: str | Sequence[str] | None = None, like: Mapping[str, Any] | None = None) -> Reading:
+    def of(
+        cls, dates: str | None = None, missing: str | Sequence[str] | None = None, like: Mapping[str, Any] | None = None
+    ) -> Reading:
         """From what a user gives, and from what earlier data left behind (see `to_json`), which the user overrules.
 
         missing: texts, or one text with commas between them; `none` for none.  Raises PapertrialError for another order.
@@ -43,9 +45,11 @@ class Reading:
             marks = tuple(dict.fromkeys(str(mark).strip() for mark in given))
             marks = () if marks == ("none",) else marks
         words = known.get("words") if missing is None else None
-        return cls(
-            dates or known.get("dates", ""), marks, known.get("forms", {}), None if words is None else tuple(words)
-        )
+        forms = {
+            name: f"date {dates}" if dates and form.startswith("date ") else form
+            for name, form in known.get("forms", {}).items()
+        }
+        return cls(dates or known.get("dates", ""), marks, forms, None if words is None else tuple(words))
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -28,7 +28,11 @@ def opens(given: Given) -> Data | None:
         return _named(Table.from_arrays(given.items.arrays, given.items.labels), given.items.name)
     if given.form == "frame":
         x, y = pair_of(given.source)
-        return Table.from_frame(x, given.target, reading=given.reading) if is_frame(given.source) else Table.from_arrays(x, y)
+        return (
+            Table.from_frame(x, given.target, reading=given.reading)
+            if is_frame(given.source)
+            else Table.from_arrays(x, y)
+        )
     if given.form == "parts":
         return Table.from_parts(given.source, given.target, given.reading)
     if given.form == "records":

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+#: significant digits in which near duplicates agree
+DIGITS = 3
 _PIECE = 1 << 18  # rows at a time, so that the work needs little memory
 _GOLDEN = 0x9E3779B97F4A7C15
 

@@ -75,22 +75,54 @@ _DATES = (
     rf"^(?P<month>{_MONTH})\.?,?[\s-](?P<y>\d{{4}})$",
     rf"^{_WEEKDAY}(?P<month>{_MONTH})\s{{1,2}}(?P<d>\d{{1,2}})\s{_CLOCK}\s(?P<zone>UTC|GMT|[+-]\d{{4}})?\s?(?P<y>\d{{4}})$",
 )
-_EITHER = tuple(
-    rf"^(?P<a>\d{{1,2}}){mark}(?P<b>\d{{1,2}}){mark}(?P<y>\d{{4}}|\d{{2}}){_TAIL}" for mark in ("/", "-")
-)
+_EITHER = tuple(rf"^(?P<a>\d{{1,2}}){mark}(?P<b>\d{{1,2}}){mark}(?P<y>\d{{4}}|\d{{2}}){_TAIL}" for mark in ("/", "-"))
 _HOURS = (
-    rf"^(?P<minus>-)?(?:(?P<days>\d+)\s?d(?:ays?)?,?\s)?(?P<h>\d{{1,4}}):(?P<n>[0-5]\d)(?::(?P<s>[0-5]\d(?:[.,]\d+)?))?\s?(?P<half>[aApP]\.?[mM]\.?)?$",
+    r"^(?P<minus>-)?(?:(?P<days>\d+)\s?d(?:ays?)?,?\s)?(?P<h>\d{1,4}):(?P<n>[0-5]\d)(?::(?P<s>[0-5]\d(?:[.,]\d+)?))?"
+    r"\s?(?P<half>[aApP]\.?[mM]\.?)?$",
     r"^(?P<minus>-)?P(?:(?P<days>\d+)D)?(?:T(?:(?P<h>\d+)H)?(?:(?P<n>\d+)M)?(?:(?P<s>\d+(?:\.\d+)?)S)?)?$",
-    r"^(?P<minus>-)?(?:(?P<days>\d+)\s?d(?:ays?)?[\s,]*)?(?:(?P<h>\d+)\s?h(?:(?:ou)?rs?)?[\s,]*)?(?:(?P<n>\d+)\s?m(?:in(?:ute)?s?)?[\s,]*)?(?:(?P<s>\d+(?:\.\d+)?)\s?s(?:ec(?:ond)?s?)?)?$",
+    r"^(?P<minus>-)?(?:(?P<days>\d+)\s?d(?:ays?)?[\s,]*)?(?:(?P<h>\d+)\s?h(?:(?:ou)?rs?)?[\s,]*)?"
+    r"(?:(?P<n>\d+)\s?m(?:in(?:ute)?s?)?[\s,]*)?(?:(?P<s>\d+(?:\.\d+)?)\s?s(?:ec(?:ond)?s?)?)?$",
 )
 #: what is worth a closer look: it begins as a number, a date or a duration does
-LIKELY = rf"^\(?\s?[+\-\x{{2212}}\x{{2013}}]?\s?(?:{_CURRENCY})?\s?[+\-\x{{2212}}]?[.,]?\d.{{0,40}}$|^-?PT?\d.{{0,20}}$|^{_WEEKDAY}{_MONTH}[\s.,-].{{0,30}}$|^(?i:mon|tue|wed|thu|fri|sat|sun)[a-z]{{0,6}}\.?,?\s\d.{{0,40}}$"
-_ZERO_DATE = r"^[0/.: T-]+$"
+LIKELY = (
+    rf"^\(?\s?[+\-\x{{2212}}\x{{2013}}]?\s?(?:{_CURRENCY})?\s?[+\-\x{{2212}}]?[.,]?\d.{{0,40}}$|^-?PT?\d.{{0,20}}$"
+    rf"|^{_WEEKDAY}{_MONTH}[\s.,-].{{0,30}}$|^(?i:mon|tue|wed|thu|fri|sat|sun)[a-z]{{0,6}}\.?,?\s\d.{{0,40}}$"
+)
+#: words by which people say that a value is not known
 _KNOWN = frozenset(
-    "unknown unk missing none nil n.a. n.a na n/a nan null not available not applicable not known unavailable undefined tbd tba tbc "
-    "#value! #ref! #div/0! #name? #num! #null! error . .. ... * ** -- --- – — x xx xxx no data nodata empty blank (blank)".split()
-) | {"not available", "not applicable", "not known", "no data"}
-
+    (
+        *(
+            "unknown",
+            "unk",
+            "not known",
+            "missing",
+            "none",
+            "nil",
+            "n.a.",
+            "n.a",
+            "na",
+            "n/a",
+            "nan",
+            "null",
+            "not available",
+        ),
+        *(
+            "not applicable",
+            "unavailable",
+            "undefined",
+            "tbd",
+            "tba",
+            "tbc",
+            "no data",
+            "nodata",
+            "empty",
+            "blank",
+            "(blank)",
+        ),
+        *("#value!", "#ref!", "#div/0!", "#name?", "#num!", "#null!", "error", "x", "xx", "xxx"),
+        *(".", "..", "...", "*", "**", "--", "---", "\u2013", "\u2014"),
+    )
+)
 TRUTHS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "t": 1.0, "f": 0.0, "y": 1.0, "n": 0.0, "1": 1.0, "0": 0.0} | {
     "1.0": 1.0, "0.0": 0.0, "on": 1.0, "off": 0.0,
 }  # fmt: skip
@@ -409,7 +441,9 @@ class Writing:
 
     def number(self) -> tuple[str, int]:
         """The form as numbers and how many values it reads; "" where they are none."""
-        unit = max((one for one in self.units if one), key=lambda one: self.units[one]["."] + self.units[one][","], default="")
+        unit = max(
+            (one for one in self.units if one), key=lambda one: self.units[one]["."] + self.units[one][","], default=""
+        )
         seen = self.units.get("", Counter[str]()) + (self.units.get(unit, Counter()) if unit else Counter())
         bare = self.units.get("", Counter[str]())["whole"] + self.units.get("", Counter[str]())["point"]
         if unit in ("%", "‰") and bare > STRAYS * self.values:
@@ -419,7 +453,7 @@ class Writing:
         currency = unit in ("%", "‰") or any(not letter.isalpha() for letter in unit[:1]) or unit in _CODES.split("|")
         if unit and not currency and len(self.few) <= FEW:
             return "", 0  # `3 rooms`, `4 rooms`: categories that lose nothing
-        if read < self.values and len(self.few) <= FEW or not self._tolerable("number", read):
+        if (read < self.values and len(self.few) <= FEW) or not self._tolerable("number", read):
             return "", read
         if decimal == "." and not unit and self.plain >= read:
             return "number", read

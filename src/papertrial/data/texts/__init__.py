@@ -50,7 +50,7 @@ class Texts(Parted):
 
     texts: Ragged uint8, UTF-8.  labels: int64 (N,), -1 = unlabelled.  class_names: sorted.  names: file, line or row of
     each; unit: which of these.  part: int8 (N,), 0 = train or free, 1 = valid, 2 = test; texts that equal a training text
-    are moved to its side.  groups: int64 (N,), equal for texts that differ in case, blanks and punctuation at most.  empty: bool (N,),
+    are moved to its side.  copies: int64 (N,), equal for texts that differ in case, blanks and punctuation at most.  empty: bool (N,),
     nothing but blanks.  documents, document_part: the whole texts with their line breaks, for models of running text,
     where `texts` are lines of them; else the same as `texts`.  columns: what they were in a table, {"text": names,
     "target": name, "pairs": bool}, so that new data is read in the same way; empty elsewhere.
@@ -174,7 +174,7 @@ class Texts(Parted):
         return len(self.texts)
 
     @cached_property
-    def groups(self) -> np.ndarray:
+    def copies(self) -> np.ndarray:
         return same(self.texts, fold=True)
 
     def look(self) -> Look:

@@ -46,7 +46,7 @@ _NEEDED = ("system", "reference", "output")
 class Judged(Pairs):
     """Pairs of a reference (`first`) and an output (`second`), with the system and the item of each.
 
-    systems: names, sorted.  system: int64 (N,), places in them.  groups: int64 (N,), equal for outputs of one item, which
+    systems: names, sorted.  system: int64 (N,), places in them.  copies: int64 (N,), equal for outputs of one item, which
     stay on one side of a split; where the table names no items, outputs of one reference.  scores: of people, higher is
     better, NaN = none.  The rest is as for Pairs.
     """
@@ -71,7 +71,7 @@ class Judged(Pairs):
         return cls(as_ragged(reference), as_ragged(output), system, item, scores, name=name)
 
     @cached_property
-    def groups(self) -> np.ndarray:
+    def copies(self) -> np.ndarray:
         if not self._item:
             return same(self.first, fold=True)
         return np.unique(np.array(self._item, dtype=object).astype(str), return_inverse=True)[1].astype(np.int64)
@@ -79,7 +79,7 @@ class Judged(Pairs):
     def look(self) -> Look:
         """The facts page of pairs, and how many systems and items there are."""
         page = super().look()
-        items = len(np.unique(self.groups))
+        items = len(np.unique(self.copies))
         page.kind = page.numbers["kind"] = self.kind
         page.numbers.update(systems=len(self.systems), items=items)
         page.facts[0] = ("outputs", f"{len(self):,} of {len(self.systems)} systems for {items:,} items")

@@ -34,8 +34,8 @@ def look(texts: Texts) -> Look:
     _classes(page, texts.labels, texts.class_names)
     _parts(page, texts)
     exact = same(texts.texts)
-    _duplicates(page, exact, texts.groups)
-    numbers["conflicting_labels"] = _conflicts(texts.groups, texts.labels)
+    _duplicates(page, exact, texts.copies)
+    numbers["conflicting_labels"] = _conflicts(texts.copies, texts.labels)
     if numbers["conflicting_labels"]:
         page.notes.append(
             f"{counted(numbers['conflicting_labels'], 'text')} given more than once, with different labels"
@@ -69,7 +69,7 @@ def look_pairs(pairs: Pairs) -> Look:
         page.facts.append(("scores", f"from {low:g} to {high:g}, half below {middle:g}{missing}"))
     _parts(page, pairs)
     exact = np.unique(np.stack([same(pairs.first), same(pairs.second)]), axis=1, return_inverse=True)[1].reshape(-1)
-    _duplicates(page, exact, pairs.groups)
+    _duplicates(page, exact, pairs.copies)
     _damage(page, both, pairs.empty)
     _examples(page, [pairs.first, pairs.second], pairs.labels, pairs.class_names, pairs.scores)
     page.notes += pairs.notes
@@ -164,7 +164,7 @@ def _classes(page: Look, labels: np.ndarray, class_names: Sequence[str]) -> None
 
 
 def _parts(page: Look, data: Texts | Pairs) -> None:
-    counts = np.bincount(data.part, minlength=3).tolist()
+    counts = np.bincount(data.part[data.part >= 0], minlength=3).tolist()[:3]
     page.numbers.update(
         given_split=data.given_split, train=counts[0], valid=counts[1], test=counts[2], moved_duplicates=data.moved
     )

@@ -35,7 +35,7 @@ class Pairs(Parted):
 
     first, second: Ragged uint8, UTF-8.  scores: float64 (N,), NaN = none.  labels: int64 (N,), -1 = none.
     third: Ragged or None, for each pair a text that is not like the first (a hard negative).
-    class_names, names, part, groups, empty, columns: as for `Texts`; a pair is the same the other way round.
+    class_names, names, part, copies, empty, columns: as for `Texts`; a pair is the same the other way round.
     """
 
     kind = "pairs"
@@ -102,7 +102,7 @@ class Pairs(Parted):
         return both.reshape(2, -1)
 
     @cached_property
-    def groups(self) -> np.ndarray:
+    def copies(self) -> np.ndarray:
         return np.unique(np.sort(self.sides, axis=0), axis=1, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
     def look(self) -> Look:

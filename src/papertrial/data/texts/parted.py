@@ -1,4 +1,4 @@
-"""What texts and pairs have in common: rows in given parts, and groups of the same that must not be parted."""
+"""What texts and pairs have in common: rows in given parts, and copies that must not be parted."""
 
 from __future__ import annotations
 
@@ -11,22 +11,20 @@ from papertrial.data.base import Data
 
 
 class Parted(Data):
-    """Rows in given parts, of which those that are the same (`groups`) are kept together."""
+    """Rows in given parts, of which those that are the same (`copies`) are kept together."""
 
     _part: np.ndarray
 
-    @property
-    def groups(self) -> np.ndarray:
-        """int64 (N,), equal for rows that are the same."""
-        raise NotImplementedError
-
     @cached_property
     def _moved(self) -> tuple[np.ndarray, int]:
-        return _together(self._part, self.groups, self.note)
+        return _together(self._part, self.copies, self.note)
 
     @property
     def part(self) -> np.ndarray:
         return self._moved[0]
+
+    def _take_part(self, part: np.ndarray) -> None:
+        self._moved = part, 0
 
     @property
     def moved(self) -> int:
