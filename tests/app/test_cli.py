@@ -381,3 +381,19 @@ def test_an_interrupt_is_said_whenever_it_comes(stop, late, papertrial, monkeypa
     code, _, err = papertrial("fit", "rtdl", "--data", "iris")
     words = str(stop) or "stopped; the same command goes on from there"
     assert (code, err) == (130, f"papertrial: {words}\n")
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), Stopped(ENDED)])
+def test_an_interrupt_is_said_though_tidying_up_after_it_fails(stop, papertrial, monkeypatch):
+    """Closing a log that the signal has half closed is an error of its own."""
+
+    def interrupted(*words, **options):
+        try:
+            raise stop
+        finally:
+            raise OSError("Writer is closed")
+
+    monkeypatch.setattr("papertrial.use.fit.fit", interrupted)
+    code, _, err = papertrial("fit", "rtdl", "--data", "iris")
+    words = str(stop) or "stopped; the same command goes on from there"
+    assert (code, err) == (130, f"papertrial: {words}\n")

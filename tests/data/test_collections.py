@@ -11,6 +11,7 @@ import pytest
 from papertrial.core.errors import DataError
 from papertrial.data import open as open_data
 from papertrial.data.collections import Collection
+from papertrial.data.collections.bibtex import plain
 from papertrial.data.collections.files import Document
 from papertrial.use.choose import choose_task
 
@@ -219,10 +220,58 @@ def test_bibtex(tmp_path):
         "@misc{bare, title={Only a title}}\n"
     )
     found, _ = documents(tmp_path / "x.bib")
-    assert found[0].title == "Deep Residual Learning, etude" and "He, K. and Zhang, X. cvpr 2016" in found[0].text
+    assert found[0].title == "Deep Residual Learning, étude" and "He, K. and Zhang, X. CVPR 2016" in found[0].text
     assert found[0].text.startswith("Deeper, and") and found[1] == Document("bare", "Only a title", "")
     (tmp_path / "y.bib").write_text("nothing")
     with pytest.raises(DataError, match="no BibTeX entry"):
+        documents(tmp_path / "y.bib")
+
+
+@pytest.mark.parametrize(
+    ("tex", "text"),
+    [
+        (r"{\L}ukasiewicz, {\O}rsted, {\ss}", "Łukasiewicz, Ørsted, ß"),
+        (r"Erd\H{o}s, P{\'a}l, Na{\"\i}ve, G\"odel, \c{c}", "Erdős, Pál, Naïve, Gödel, ç"),
+        (r"A survey \cite{foo} of \citep[see][p. 3]{x} that", "A survey of that"),
+        (r"Learning $\beta$-functions, $\Omega n$, $\alpha_i$", "Learning beta-functions, Omega n, alpha_i"),
+        (r"\emph{great} {\sc GPT} \texttt{x_y} $\mathbb{R}^d$", "great GPT x_y R^d"),
+        ("5% off, 50\\% more & so", "5% off, 50% more & so"),
+        (r"\href{http://x}{a~link} --- \url{http://y}", "a link — http://y"),
+        (r"\unknown{kept} too", "kept too"),
+        ("open { brace", "open brace"),
+        (r"\href{only one", "only one"),
+        ("nothing  special\nhere", "nothing special here"),
+    ],
+)
+def test_latex_becomes_what_is_typed_into_a_search(tex, text):
+    assert plain(tex) == text
+
+
+def test_no_bibtex_entry_is_lost_in_silence(tmp_path):
+    (tmp_path / "x.bib").write_text(
+        "text between entries\n@comment{@misc{not, title={an entry}}}\n"
+        '@string{icml = "Proceedings of " # {ICML}}\n@string(short = icml)\n'
+        '@inproceedings{a, title={One, two}, booktitle = icml # { 2020} # "#1", title={again}}\n'
+        "@misc(b, title = {In parentheses})\n@misc{b, title={The same key}}\n@misc{, title={Without a key}}\n"
+        "@misc{c, title = {never closed,\n@misc{d, title={Behind it}}\n"
+    )
+    found, notes = documents(tmp_path / "x.bib")
+    assert [(document.id, document.title) for document in found] == [
+        ("a", "One, two"),
+        ("b", "In parentheses"),
+        ("b (line 7)", "The same key"),
+        ("4", "Without a key"),
+        ("d", "Behind it"),
+    ]
+    assert "Proceedings of ICML 2020#1" in found[0].text
+    assert [note.partition(": ")[2][:40] for note in notes] == [
+        "left out 1 entry that cannot be read, a ",
+        "1 entry with the key of an earlier one, ",
+        "1 entry with a field twice, of which the",
+    ]
+    assert "line 9 ('@misc{c, title = {never closed,')" in notes[0]
+    (tmp_path / "y.bib").write_text("@misc{c, title = {never closed")
+    with pytest.raises(DataError, match=r"no BibTeX entry that can be read; not closed: line 1"):
         documents(tmp_path / "y.bib")
 
 

@@ -290,3 +290,64 @@ def test_an_exported_model_takes_any_number_of_rows():
         model = rtdl.build(rtdl.Config(**{"width": 32, **variant}), facts).eval()
         exported = torch.export.export(model, (numeric, categorical), dynamic_shapes=({0: rows}, {0: rows})).module()
         torch.testing.assert_close(exported(numeric[:5], categorical[:5]), model(numeric[:5], categorical[:5]))
+
+
+# tuned on many tables
+
+
+def planted(monkeypatch, errors):
+    """The claim with errors that are told, {table: {method: (on validation rows, on test rows)}}, instead of trained."""
+    from papertrial.claims import _rtdl as tables
+
+    monkeypatch.setattr(tables, "TABLES", dict.fromkeys(errors))
+    monkeypatch.setattr(tables, "table", lambda name, seed, effort: name)
+    monkeypatch.setattr(tables, "tuned", lambda method, name, effort, seed: tables.Found(*errors[name][method]))
+    return CLAIMS["no_universal_winner"]("base", 0)
+
+
+FT, RESNET, CATBOOST, XGBOOST = "rtdl:ft_transformer", "rtdl:resnet", "catboost", "xgboost"
+OF_NETS = {FT: (0.8, 0.8), RESNET: (0.9, 0.1), CATBOOST: (1.0, 1.0), XGBOOST: (1.1, 0.1)}
+OF_TREES = {FT: (1.0, 1.0), RESNET: (1.1, 0.1), CATBOOST: (0.9, 0.5), XGBOOST: (0.7, 0.7)}
+
+
+def test_each_side_leads_on_a_table_that_validation_rows_chose(monkeypatch):
+    held, measured = planted(monkeypatch, {"a": OF_NETS, "b": OF_TREES})
+    assert held and measured["nets_lead"] == pytest.approx(0.2) and measured["trees_lead"] == pytest.approx(0.3)
+    assert measured["margin"] == pytest.approx(0.18) and measured["tables_of_nets"] == 0.5
+
+
+def test_no_test_row_chooses_a_method_or_a_table(monkeypatch):
+    """Networks are far ahead on the test rows of `b`, where the validation rows are for trees: it is not their table."""
+    lucky = {FT: (1.0, 0.1), RESNET: (1.1, 0.1), CATBOOST: (0.7, 0.7), XGBOOST: (0.9, 0.9)}
+    level = {FT: (0.9, 1.0), RESNET: (1.1, 0.1), CATBOOST: (1.0, 1.0), XGBOOST: (1.1, 0.1)}
+    held, measured = planted(monkeypatch, {"a": level, "b": lucky})
+    assert not held and measured["nets_lead"] == 0 and measured["trees_lead"] < 0
+
+
+def test_a_winner_everywhere_fails_the_claim(monkeypatch):
+    held, measured = planted(monkeypatch, {"a": OF_TREES, "b": OF_TREES})
+    assert not held and measured["margin"] == pytest.approx(-0.3 - 0.02)
+
+
+def test_the_trial_that_was_best_on_validation_rows_is_the_one_that_counts(monkeypatch):
+    from papertrial.claims import _rtdl as tables
+
+    asked, errors = [], iter([(0.5, 0.9), (0.3, 0.8), (0.4, 0.1)])
+
+    def fitted(method, prepared, request):
+        asked.append(request.settings)
+        return tables.Found(*next(errors))
+
+    monkeypatch.setattr(tables, "_fitted", fitted)
+    monkeypatch.setattr(tables, "_errors", lambda outcome: outcome)
+    prepared = type("P", (), {"train": type("S", (), {"examples": 10})})
+    found = tables.tuned("rtdl:resnet", prepared, tables.Effort(3, 10, 2, 1), 0)
+    assert found == tables.Found(0.3, 0.8)
+    assert asked[0] == {"patience": 1} and {"lr", "depth", "width"} <= asked[1].keys() and asked[1] != asked[2]
+
+
+@pytest.mark.slow
+def test_tables_are_tuned_on_at_tiny_scale(shared_data):
+    held, measured = CLAIMS["no_universal_winner"]("tiny", 0)
+    assert {"ft_transformer on kin8nm", "catboost on diabetes", "nets_lead", "trees_lead"} <= measured.keys()
+    assert CLAIMS["no_universal_winner"]("tiny", 0) == (held, measured)

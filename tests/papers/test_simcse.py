@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -152,6 +154,120 @@ def test_augmentations_do_not_depend_on_the_other_rows():
     whole = deletion(IDS, IDS > 2, 0.5, 0, Draw(0, 3, 4))
     part = deletion(IDS[:2, :5], IDS[:2, :5] > 2, 0.5, 0, Draw(0, 3, 4, 0, 2))
     assert torch.equal(whole[:2, :5], part)
+
+
+# the auxiliary objective
+
+
+def masked_bert(ours, restore):
+    """transformers' BertForMaskedLM with the weights of an encoder and its head."""
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.BertForMaskedLM(bert(ours).config)
+    theirs.bert.load_state_dict(bert(ours).state_dict())
+    head = theirs.cls.predictions
+    with torch.no_grad():
+        for theirs_part, part in ((head.transform.dense, restore.dense), (head.transform.LayerNorm, restore.norm)):
+            theirs_part.load_state_dict(part.state_dict())
+        head.bias.copy_(restore.bias)
+    theirs.tie_weights()
+    return theirs
+
+
+def masking(config=None, **options):
+    torch.manual_seed(3)
+    under = Encoder(Ids(50, mask=49), bert_layout(16, 3, 2, 32, 64, 0.0), embed_norm=True, segments=2)
+    under.tokeniser.encode = lambda texts: type("Row", (), {"values": np.array([1, 2])})  # what stands around a text
+    return SimCSE(config or Config(dropout=0.0, mlm=0.1, hidden_share=0.5, **options), under)
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-3, 30.0])
+def test_the_auxiliary_loss_equals_bert_in_values_and_gradients(spread):
+    model = masking()
+    with torch.no_grad():
+        for weight in (model.restore.dense.weight, model.restore.norm.weight, model.restore.bias):
+            weight.add_(torch.randn_like(weight) * spread)
+    theirs = masked_bert(model.encoder.backbone, model.restore).double().eval()
+    model = model.double()
+    batch = model.views({"ids": IDS}, Draw(0, 0, len(IDS)))
+    found = model.eval().loss(batch)
+    given = torch.cat([batch["hidden0"], batch["hidden1"]])
+    chosen = torch.cat([batch["chosen0"], batch["chosen1"]])
+    labels = torch.cat([IDS, IDS]).masked_fill(~chosen, -100)
+    logits = theirs(given, attention_mask=(torch.cat([IDS, IDS]) != 0).double()).logits
+    wanted = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())  # theirs is this in float32
+    torch.testing.assert_close(found["mlm_loss"], wanted.detach(), rtol=1e-9, atol=0)
+    torch.testing.assert_close(found["loss"], found["contrastive_loss"] + 0.1 * wanted.detach(), rtol=1e-12, atol=0)
+    plain = SimCSE(Config(dropout=0.0), model.encoder.backbone).double().eval()
+    plain.projection = model.projection
+    table = model.encoder.backbone.embed.table.weight
+    ours, alone = (torch.autograd.grad(each["loss"], table)[0] for each in (found, plain.loss({"ids": IDS})))
+    (0.1 * wanted).backward()
+    theirs_table = theirs.bert.embeddings.word_embeddings.weight.grad  # tied: of the input and of the answer
+    torch.testing.assert_close(ours - alone, theirs_table, rtol=1e-8, atol=1e-11)
+
+
+def test_off_it_changes_nothing():
+    model, batch = SimCSE(Config(), encoder()), {"ids": IDS}
+    assert model.restore is None and model.views(batch, Draw(0, 0, 4)).keys() == batch.keys()
+    assert not any("restore" in name for name in model.state_dict())
+
+
+def test_four_in_five_are_masked_one_in_ten_is_another_and_no_special_is_touched():
+    ids = torch.randint(3, 49, (500, 40))
+    ids[:, 0], ids[:, 30], ids[:, 31:] = 1, 2, 0
+    content = ~torch.isin(ids, torch.tensor([0, 1, 2]))
+    given, chosen = simcse.hidden(ids, content, 0.15, 49, 50, Draw(0, 0, 500))
+    assert not (chosen & ~content).any() and torch.equal(given[~chosen], ids[~chosen])
+    share = lambda what: float(what.double().mean())  # noqa: E731
+    assert share(chosen[content]) == pytest.approx(0.15, abs=0.01)
+    assert share(given[chosen] == 49) == pytest.approx(0.8 + 0.1 / 50, abs=0.02)
+    assert share(given[chosen] == ids[chosen]) == pytest.approx(0.1 + 0.1 / 50, abs=0.02)
+    assert given.max() < 50 and given[chosen].min() < 3  # any id may stand there
+
+
+def test_the_readings_hide_tokens_of_their_own_and_ranks_agree():
+    model = masking()
+    whole = model.views({"ids": IDS}, Draw(7, 3, 4))
+    assert not torch.equal(whole["chosen0"], whole["chosen1"])
+    parts = [model.views({"ids": IDS[at : at + 2]}, Draw(7, 3, 4, at, 2)) for at in (0, 2)]
+    for name in ("hidden0", "chosen0", "hidden1", "chosen1"):
+        assert torch.equal(torch.cat([part[name] for part in parts]), whole[name])
+    assert not torch.equal(model.views({"ids": IDS}, Draw(7, 4, 4))["chosen0"], whole["chosen0"])
+
+
+def test_rows_without_a_chosen_token_cost_nothing():
+    model, ids = masking(), torch.tensor([[1, 2], [1, 2]])
+    found = model.loss(model.views({"ids": ids}, Draw(0, 0, 2)))
+    assert float(found["mlm_loss"]) == 0 and torch.isfinite(found["loss"])
+
+
+def test_pairs_and_augmented_readings_hide_theirs():
+    paired = masking(paired=True)
+    sides = {"first": IDS[:2], "second": IDS[2:, :3] + 1, "third": IDS[2:]}
+    batch = paired.views(sides, Draw(0, 0, 2))
+    assert {"hidden0", "hidden1", "hidden2"} <= batch.keys() and batch["hidden1"].shape == (2, 3)
+    assert float(paired.loss(batch)["mlm_loss"].detach()) > 0
+    cropped = masking(augment="cropping").views({"ids": IDS}, Draw(0, 0, 4))
+    assert torch.equal(cropped["hidden1"][~cropped["chosen1"]], cropped["view"][~cropped["chosen1"]])
+
+
+def test_a_tokeniser_that_cannot_hide_is_declined():
+    with pytest.raises(Declined, match="no id that hides a token"):
+        SimCSE(Config(mlm=0.1), encoder())
+
+
+def test_the_auxiliary_objective_from_the_command_line(papertrial, tmp_path):
+    rows = [f"a sentence about {what} number {n}" for n in range(12) for what in ("cats", "dogs", "hens")]
+    pairs = [f'"{a}","{b}",{n % 5}' for n, (a, b) in enumerate(pairwise(rows))]
+    (tmp_path / "pairs.csv").write_text("\n".join(["first,second,score", *pairs]))
+    words = ("fit", "simcse", "--data", "pairs.csv", "--recipe", "tiny", "--budget", "2steps", "-q")
+    code, _, err = papertrial(*words, "--backbone", "text_transformer", "--set", "mlm=0.1", "--out", "run")
+    assert code == 0, err
+    assert "mlm_loss" in (tmp_path / "run" / "metrics.jsonl").read_text()
+    code, out, _ = papertrial("evaluate", "run", "pairs.csv")
+    assert code == 0 and "spearman" in out
+    code, _, err = papertrial(*words, "--set", "mlm=-1", "--out", "wrong")
+    assert code == 2 and "mlm -1.0 must be at least 0" in err
 
 
 def test_row_keys_are_blind_to_padding_alone():

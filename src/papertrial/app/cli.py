@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import typer
@@ -113,7 +113,11 @@ def _run() -> None:
             _stop(_usage(error), 2)
         if type(error).__name__ in ("Abort", "Exit"):
             sys.exit(getattr(error, "exit_code", 1))
-        if processes.lost(error):
+        before = list(_chain(error))  # tidying up after an interrupt may fail by itself, and hide it
+        for stop in before:
+            if isinstance(stop, KeyboardInterrupt):
+                _stop(str(_interrupted(stop)), Interrupted.exit_code)
+        if any(processes.lost(one) for one in before):
             _stop(processes.ENDED, 1)
         if os.environ.get("PAPERTRIAL_DEBUG"):
             raise
@@ -121,6 +125,13 @@ def _run() -> None:
             f"a defect of papertrial: {type(error).__name__}: {error}; PAPERTRIAL_DEBUG=1 shows where; please report it",
             1,
         )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those during whose handling it came up, the latest first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _usage(error: Any) -> str:

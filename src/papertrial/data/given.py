@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -94,14 +94,12 @@ class Given:
         return self.is_folder or self.is_archive
 
     @cached_property
-    def tables(self) -> Sequence[Any]:
-        """The tables right in a folder, or in a zip."""
-        from papertrial.data.tables.files import is_table, zipped
+    def tables(self) -> list[str]:
+        """Names of the tables in a folder or archive; a .txt is a text."""
+        from papertrial.data.tables.files import SUFFIXES
 
-        if self.is_archive:
-            assert self.path is not None
-            return zipped(self.path)
-        return [file for file in self.files if is_table(file) and ".txt" not in file.suffixes]
+        plain = [name for name in self.members if ".txt" not in Path(name).suffixes]
+        return [name for name in plain if Path(textfiles.bare_name(name.lower())).suffix in SUFFIXES]
 
     @cached_property
     def mostly(self) -> str:
@@ -110,7 +108,8 @@ class Given:
             return ""
         pictures = sum(os.path.splitext(name)[1].lower() in EXTENSIONS for name in self.members)
         texts = sum(map(textfiles.is_text, self.members))
-        if self.tables and max(texts, pictures) <= len(self.tables):
+        tables = sum("/" not in name for name in self.tables) if self.is_folder else len(self.tables)
+        if self.tables and (max(texts, pictures + self.is_archive) <= tables or not texts + pictures):
             return "table"
         if texts or pictures:
             return "text" if texts > pictures else "images"

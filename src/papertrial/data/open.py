@@ -12,7 +12,7 @@ import numpy as np
 from papertrial.core import registry
 from papertrial.core.errors import DataError, did_you_mean
 from papertrial.core.kind import load
-from papertrial.data import foreign
+from papertrial.data import foreign, members
 from papertrial.data.base import Data, accepted
 from papertrial.data.belonging import NONE
 from papertrial.data.given import Given
@@ -39,6 +39,7 @@ def open(
       it names; `images#name` takes the captions from the column `name`. A table in which all columns besides the target are text
       holds texts; `reviews.csv#body` names the column of text, `pairs.csv#first,second` two for pairs. One with the columns
       system, reference and output (and score) holds judged outputs
+    - a file in a folder or archive of several: `sets.tar.gz#2012/test.tsv`, and `sets.zip#train.csv#body` with a column
     - a collection to search: a BEIR folder, SQuAD JSON, a table of questions, sentences and labels (where neither
       columns nor a target are named)
     - a name: digits, iris, wine, breast_cancer, diabetes, python-docs, python-source,
@@ -63,8 +64,9 @@ def open(
             source = copy(source)
             source.belong(group, time)
         return source
-    plain, columns = _without_columns(source)
-    given = Given(plain, target, columns, like, Reading.of(dates, missing, like))
+    place, member, columns = _taken_apart(source)
+    chosen = members.taken(Path(place).expanduser(), member) if member else place
+    given = Given(chosen, target, columns, like, Reading.of(dates, missing, like))
     try:
         data = _opened(given)
     except OSError as error:
@@ -85,19 +87,27 @@ def open(
     data = _belonging(data, table, group, time)
     if target is not None and not data.target_is_column and not foreign.is_hub(source):
         raise DataError(f"{data.name} holds {data.kind}, whose labels are no column {target!r}", "leave the target out")
-    data.name = name or data.name
+    data.name = name or (f"{Path(place).name}#{member}" if member else data.name)
     if isinstance(source, str | Path):
-        path = Path(plain).expanduser()
-        data.source = str(path.resolve()) + str(source)[len(str(plain)) :] if path.exists() else str(source)
+        path = Path(place).expanduser()
+        data.source = str(path.resolve()) + str(source)[len(str(place)) :] if path.exists() else str(source)
     return data
 
 
-def _without_columns(source: Any) -> tuple[Any, tuple[str, ...]]:
-    """`path#column` or `path#first,second` in two, where no file is called so."""
+def _taken_apart(source: Any) -> tuple[Any, str, tuple[str, ...]]:
+    """`path#member#first,second` in three, where no file is called so: a folder or archive, a file in it, and columns."""
     if not isinstance(source, str | Path) or "#" not in str(source) or Path(source).expanduser().exists():
-        return source, ()
-    words, _, columns = str(source).rpartition("#")
-    return words, tuple(columns.split(",")) if columns else ()
+        return source, "", ()
+    words = str(source)
+    place, _, rest = words.partition("#")
+    there = members.names_in(Path(place).expanduser())
+    if rest in there:
+        return place, rest, ()
+    words, _, named = words.rpartition("#")
+    columns = tuple(named.split(",")) if named else ()
+    member = words[len(place) + 1 :] or rest
+    endings = {Path(name).suffix for name in there} - {""}
+    return (place, member, columns) if Path(member).suffix in endings else (words, "", columns)
 
 
 def _opened(given: Given) -> Data:

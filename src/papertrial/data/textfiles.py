@@ -238,7 +238,7 @@ def looks_like_text(path: Path) -> bool:
 def members(path: Path) -> Iterator[tuple[str, Any]]:
     """(name, function that reads its bytes) of every file in a folder (sorted) or archive; hidden ones left aside.
 
-    Raises DataError for a damaged archive.
+    An archive in a folder is a folder of its name, unless there is one.  Raises DataError for a damaged archive.
     """
     if path.is_dir():
         root = os.path.join(path, "")
@@ -248,8 +248,14 @@ def members(path: Path) -> Iterator[tuple[str, Any]]:
             for name in files
         ]
         for name in sorted(found, key=lambda name: name.split("/")):
-            if not _is_hidden(name) and os.path.isfile(root + name):
+            if _is_hidden(name) or not os.path.isfile(root + name):
+                continue
+            ending = next((end for end in ARCHIVES if name.lower().endswith(end)), "")
+            if not ending:
                 yield name, partial(_read, root + name)
+            elif not os.path.isdir(root + name[: -len(ending)]):
+                for inner, read in members(Path(root + name)):
+                    yield f"{name[: -len(ending)]}/{inner}", read
         return
     try:
         if zipfile.is_zipfile(path):
@@ -262,8 +268,9 @@ def members(path: Path) -> Iterator[tuple[str, Any]]:
             raise zipfile.BadZipFile("its end, where a zip lists its files, is not there")
         with tarfile.open(path) as tarred:
             for member in tarred:  # in their order, since a packed tar is read from front to back
-                if member.isfile() and not _is_hidden(member.name):
-                    yield member.name.removeprefix("./"), lambda member=member: _content(tarred, member)
+                name = member.name.removeprefix("./")
+                if member.isfile() and not _is_hidden(name):
+                    yield name, lambda member=member: _content(tarred, member)
     except _DAMAGED as error:
         raise DataError(f"{path} is damaged ({error})", "is it complete?") from None
 

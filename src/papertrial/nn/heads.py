@@ -83,19 +83,23 @@ class NextToken(nn.Module):
         self.pad, self.start = tokeniser.pad, tokeniser.pad if tokeniser.end is None else tokeniser.end
 
     def forward(self, ids: Tensor) -> Tensor:
-        given = F.pad(ids[:, :-1], (1, 0), value=self.start)
         # what is padded stands behind every token, so a causal model needs no other mask than this one
-        nats = F.cross_entropy(self.encoder.logits(given).flatten(0, 1), ids.flatten(), reduction="none")
-        return nats.view(ids.shape) * self._held(ids)
+        nats = F.cross_entropy(self.logits(ids).flatten(0, 1), ids.flatten(), reduction="none")
+        return nats.view(ids.shape) * self.held(ids)
+
+    def logits(self, ids: Tensor) -> Tensor:
+        """Of each token, given those before it: ids (B, N) -> (B, N, V)."""
+        logits: Tensor = self.encoder.logits(F.pad(ids[:, :-1], (1, 0), value=self.start))
+        return logits
 
     def loss(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Mean nats of a token of the column "ids" plus what the backbone adds to its loss, each of which is logged."""
         ids = batch["ids"]
-        nats = self(ids).sum() / self._held(ids).sum()
+        nats = self(ids).sum() / self.held(ids).sum()
         added = auxiliary(self.encoder)
         figures = self.encoder.figures() if self.tells else {}
         return {"loss": sum(added.values(), nats), "nats_per_token": nats.detach(), **added, **figures}
 
-    def _held(self, ids: Tensor) -> Tensor:
+    def held(self, ids: Tensor) -> Tensor:
         """bool (B, N): up to the last token that is no padding, because `pad` may also be the `end` between two texts."""
         return ids.ne(self.pad).flip(1).cumsum(1).flip(1) > 0

@@ -31,12 +31,13 @@ class Tokeniser(nn.Module):
     """What a model knows of a tokeniser.
 
     size: ids are below it, so a table needs that many rows.  pad: the id that fills short rows.  end: the id that ends a
-    text, or None.
+    text, or None.  mask: the id that hides a token, and that no text has, or None.
     """
 
     size: int
     pad: int
     end: int | None
+    mask: int | None = None
 
     def fit(self, texts: Texts) -> Tokeniser:
         """Learn from texts where there is something to learn; returns itself."""
@@ -71,6 +72,7 @@ class Bytes(Tokeniser):
     """
 
     pad, end, unknown = 0, 1, 2
+    mask = unknown
     first = 3
     size = first + 256
 
@@ -241,6 +243,8 @@ class Pretrained(_Learnt):
         self._inner.no_truncation()
         self.pad, self.end = state["pad"], state["end"]
         self.size = 1 + max(self._inner.get_vocab(with_added_tokens=True).values())
+        hiding = (self._inner.token_to_id(name) for name in ("[MASK]", "<mask>"))
+        self.mask = next((token for token in hiding if token is not None), None)
         pair = self._inner.encode("a", "b")
         self.segmented = 1 in pair.type_ids and self.end in pair.ids
 

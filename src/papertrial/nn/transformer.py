@@ -180,9 +180,9 @@ def compile_(model: nn.Module, **options: Any) -> list[nn.Module]:
 class Ids(nn.Module):
     """Stands where a tokeniser would when a model reads ids only: `size` of them, of which `pad` fills short rows."""
 
-    def __init__(self, size: int, pad: int | None = 0, end: int | None = None) -> None:
+    def __init__(self, size: int, pad: int | None = 0, end: int | None = None, mask: int | None = None) -> None:
         super().__init__()
-        self.size, self.pad, self.end = size, pad, end
+        self.size, self.pad, self.end, self.mask = size, pad, end, mask
 
 
 class Embed(nn.Module):

@@ -10,6 +10,7 @@ The idea
 The equation
     l_i = -log exp(cos(z_i, z'_i) / t) / sum_j exp(cos(z_i, z'_j) / t)                                       (eq. 1, 4)
     l_i = -log exp(cos(h_i, h+_i) / t) / sum_j [exp(cos(h_i, h+_j) / t) + exp(cos(h_i, h-_j) / t)]               (eq. 5)
+    loss = mean l_i + lambda l_mlm, where tokens are to be restored as in BERT                 (sec. 6.1; off by default)
 
 What matters
     A pretrained encoder. The projection, a layer that only training uses: without it the encoder itself is pulled apart and
@@ -24,7 +25,7 @@ Relations
     InfoNCE as in SimCLR, with dropout in place of two crops. The loss is that of a dense retriever trained within its batch.
 
 Try
-    papertrial fit simcse --data pairs.csv --backbone minilm:2
+    papertrial fit simcse --data pairs.csv --backbone minilm:2              and with --set mlm=0.1
 
 Cost
     tiny: seconds on a CPU. base: a minute on a CPU. paper: an epoch of a million sentences on a GPU; not run here.
@@ -36,7 +37,7 @@ Notation
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +81,9 @@ PAPER = Paper(
         "The settings of the recipe base were chosen among four by the Spearman correlation on the test pairs of STS-B with seed 0 "
         "(0.617; without the projection 0.561 at the same rate and 0.585 at 3e-5; untrained 0.562), so that this seed flatters "
         "the trends.",
+        "With the auxiliary objective the authors' code, until November 2021, hid tokens from the contrastive loss too "
+        "(princeton-nlp/SimCSE#121); here they are hidden in a reading of their own. Sentences that have nothing to do with each "
+        "other come nearer by it (#174).",
         "The authors gather embeddings across GPUs with gradients for the local ones alone.",
         "The mean over tokens is the default here. The first token, as in the paper, serves encoders that were trained to "
         "write a sentence into it; in the first layers of one it hardly depends on the sentence and nothing is learnt.",
@@ -107,6 +111,10 @@ class Config:
     negative_log_weight: float = sourced(
         0.0, "authors' code, hard_negative_weight: log of the weight of a sentence's own hard negative"
     )
+    mlm: float = sourced(
+        0.0, "sec. 6.1, lambda of the auxiliary objective, off; the authors' code has 0.1 where it is on"
+    )
+    hidden_share: float = sourced(0.15, "authors' code, mlm_probability; of the tokens, that are to be restored")
 
 
 def pool(backbone: nn.Module, ids: Tensor, pooling: str) -> Tensor:
@@ -144,6 +152,32 @@ def cropping(ids: Tensor, content: Tensor, share: float, pad: int, draw: Draw) -
     rank = content.cumsum(1) - 1
     inside = (rank >= start[:, None]) & (rank < (start + length)[:, None])
     return shortened(ids, ~content | inside, pad)
+
+
+def hidden(ids: Tensor, content: Tensor, share: float, mask: int, size: int, draw: Draw) -> tuple[Tensor, Tensor]:
+    """(ids with tokens hidden, bool (B, N): which are to be restored), as BERT's objective has it.
+
+    Each token of `content` (bool (B, N)) is chosen with probability `share`. Of those chosen, four in five become `mask`, one
+    in ten any id below `size`, and the rest stay.
+    """
+    chosen, fate = (draw.uniform(_PLACES)[:, : ids.shape[1]] for _ in range(2))
+    other = draw.integers(0, size - 1, _PLACES)[:, : ids.shape[1]]
+    picked = content & (chosen < share)
+    return torch.where(picked & (fate < 0.8), mask, torch.where(picked & (fate >= 0.9), other, ids)), picked
+
+
+class Restore(nn.Module):
+    """What a token was: `forward(x (..., C), table (V, C)) -> logits (..., V)`, as BERT's head, tied to the embeddings."""
+
+    def __init__(self, width: int, vocabulary: int) -> None:
+        super().__init__()
+        self.dense, self.norm = nn.Linear(width, width), nn.LayerNorm(width, eps=1e-12)
+        self.bias = nn.Parameter(torch.zeros(vocabulary))
+        nn.init.normal_(self.dense.weight, std=0.02)
+        nn.init.zeros_(self.dense.bias)
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        return F.linear(self.norm(F.gelu(self.dense(x))), table, self.bias)
 
 
 def row_keys(ids: Tensor, pad: int) -> Tensor:
@@ -227,29 +261,44 @@ class SimCSE(nn.Module):
             raise PapertrialError(f"the temperature is {config.temperature}", "give one above 0, such as 0.05")
         if not 0 <= config.dropout < 1 or not 0 <= config.share < 1:
             raise PapertrialError(f"dropout {config.dropout} and share {config.share} must be at least 0 and below 1")
+        if config.mlm < 0 or not 0 < config.hidden_share <= 1:
+            raise PapertrialError(
+                f"mlm {config.mlm} must be at least 0, and hidden_share {config.hidden_share} above 0 and at most 1"
+            )
         self.config, self.paired = config, config.paired
         # DIFF: the authors' code has it with cls alone; above a mean it keeps the encoder from being changed too much
         projected = config.pooling != "cls_before_pooler"
         self.encoder = SentenceEncoder(backbone, config.pooling, projected and config.paired)
         self.projection = projection(backbone.width) if projected and not config.paired else nn.Identity()
+        if config.mlm and self.encoder.tokeniser.mask is None:
+            raise Declined(
+                "this encoder's tokeniser has no id that hides a token", "leave mlm out, or choose --backbone minilm"
+            )
+        self.restore = Restore(backbone.width, backbone.embed.table.num_embeddings) if config.mlm else None
         set_dropout(backbone, config.dropout)
 
     def views(self, batch: Mapping[str, Tensor], draw: Draw) -> dict[str, Tensor]:
-        """The batch, and as "view" its "ids" with tokens taken away, where the config asks for it (table 1)."""
-        if self.paired or self.config.augment == "none":
-            return dict(batch)
-        ids = batch["ids"]
+        """The batch, and as "view" its "ids" with tokens taken away, where the config asks for it (table 1).
+
+        With the auxiliary objective also, for each of the readings, "hidden0" and so on, its ids with tokens hidden, and
+        "chosen0", which of them are to be restored.
+        """
+        batch = dict(batch)
         tokeniser: Any = self.encoder.tokeniser
-        added = torch.from_numpy(np.append(tokeniser.encode([""]).values, tokeniser.pad).astype(np.int64))
-        content = ~torch.isin(ids, added.to(ids.device))
-        change = deletion if self.config.augment == "deletion" else cropping
-        return {**batch, "view": change(ids, content, self.config.share, tokeniser.pad, draw)}
+        if not self.paired and self.config.augment != "none":
+            change = deletion if self.config.augment == "deletion" else cropping
+            ids = batch["ids"]
+            batch["view"] = change(ids, self._content(ids), self.config.share, tokeniser.pad, draw)
+        if self.restore is not None:
+            for place, ids in enumerate(self._sides(batch)):
+                found = hidden(ids, self._content(ids), self.config.hidden_share, tokeniser.mask, tokeniser.size, draw)
+                batch[f"hidden{place}"], batch[f"chosen{place}"] = found
+        return batch
 
     def loss(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        names = ("first", "second", "third") if self.paired else ("ids", "view" if "view" in batch else "ids")
-        sides = [batch[name] for name in names if name in batch]
-        longest, pad = max(side.shape[1] for side in sides), self.encoder.tokeniser.pad
-        rows = torch.cat([F.pad(side, (0, longest - side.shape[1]), value=pad) for side in sides])
+        sides = self._sides(batch)
+        pad = self.encoder.tokeniser.pad
+        rows = _one_below_the_other(sides, pad)
         z, *others = self.projection(self.encoder(rows)).chunk(len(sides))
         groups = row_keys(sides[1] if self.paired else sides[0], pad)
         loss = info_nce(
@@ -261,7 +310,38 @@ class SimCSE(nn.Module):
             self.config.negative_log_weight,
         )
         found = {"loss": loss, "alignment": alignment(z, others[0]).detach()}
+        if self.restore is not None:
+            given, chosen = ([batch[f"{what}{place}"] for place in range(len(sides))] for what in ("hidden", "chosen"))
+            nats = self._restored(_one_below_the_other(given, pad), _one_below_the_other(chosen, False), rows)
+            found |= {
+                "loss": loss + self.config.mlm * nats,
+                "contrastive_loss": loss.detach(),
+                "mlm_loss": nats.detach(),
+            }
         return found | ({"uniformity": uniformity(z.detach())} if len(z) > 1 else {})
+
+    def _restored(self, given: Tensor, chosen: Tensor, rows: Tensor) -> Tensor:
+        """Mean nats of the chosen tokens of `rows`, read off `given`; 0 where none was chosen."""
+        assert self.restore is not None
+        backbone: Any = self.encoder.backbone
+        logits = self.restore(backbone.tokens(given)[chosen], backbone.embed.table.weight)
+        return F.cross_entropy(logits, rows[chosen], reduction="sum") / chosen.sum().clamp(min=1)
+
+    def _sides(self, batch: Mapping[str, Tensor]) -> list[Tensor]:
+        """The readings: of pairs and their hard negatives, or the same ids twice, the second time shortened where asked for."""
+        names = ("first", "second", "third") if self.paired else ("ids", "view" if "view" in batch else "ids")
+        return [batch[name] for name in names if name in batch]
+
+    def _content(self, ids: Tensor) -> Tensor:
+        """bool (B, N): what is a token of the text, and neither padding nor a special one."""
+        tokeniser: Any = self.encoder.tokeniser
+        added = torch.from_numpy(np.append(tokeniser.encode([""]).values, tokeniser.pad).astype(np.int64))
+        return ~torch.isin(ids, added.to(ids.device))
+
+
+def _one_below_the_other(sides: Sequence[Tensor], pad: int | bool) -> Tensor:
+    longest = max(side.shape[1] for side in sides)
+    return torch.cat([F.pad(side, (0, longest - side.shape[1]), value=pad) for side in sides])
 
 
 def _require(name: str, known: tuple[str, ...], what: str) -> None:

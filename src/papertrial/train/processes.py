@@ -116,7 +116,7 @@ def _first(work: Callable[[], Any], key: str, lead: bool) -> Any:
     return found["answer"]
 
 
-def lost(error: Exception) -> bool:
+def lost(error: BaseException) -> bool:
     """Whether `error` says that another process is gone."""
     torch = sys.modules.get("torch")
     if _notes is None or torch is None:

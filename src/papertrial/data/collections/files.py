@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from papertrial.core.errors import DataError
 from papertrial.core.wording import counted
+from papertrial.data.collections.bibtex import entries_in
 
 _ID = ("_id", "id", "docid", "doc_id", "document_id", "pid", "passage_id", "key", "arxiv_id", "doi", "url")
 _TITLE = ("title", "name", "heading", "headline", "subject")
@@ -56,7 +57,7 @@ def documents_in(path: Path, note: Callable[[str], None]) -> Iterator[Document]:
     elif kind in _TABLES:
         yield from map(_named(path), rows_of(path, note))
     elif kind == ".bib":
-        yield from _bibtex(_text(path, note), path)
+        yield from _bibtex(_text(path, note), path.name, note)
     elif kind in _TEXT_FILES:
         yield from _paragraphs(_text(path, note))
     else:
@@ -191,48 +192,13 @@ def _paragraphs(text: str) -> Iterator[Document]:
         yield Document(str(number), "", paragraph.strip())
 
 
-def _bibtex(text: str, path: Path) -> Iterator[Document]:
-    """Entries of a BibTeX file: title, then abstract, authors, place and year. Raises DataError where there is none."""
-    found = 0
-    for entry in re.finditer(r"@(\w+)\s*[{(]\s*([^,\s{}()]*)\s*,", text):
-        if entry[1].lower() in ("string", "comment", "preamble"):
-            continue
-        fields = _bib_fields(text, entry.end())
+def _bibtex(text: str, name: str, note: Callable[[str], None]) -> Iterator[Document]:
+    """Entries of a BibTeX file: title, then abstract, authors, place and year."""
+    for key, fields in entries_in(text, name, note):
         place = field(fields, ("journal", "booktitle", "publisher"))
         about = " ".join(filter(None, (field(fields, ("author", "editor")), place, field(fields, ("year", "date")))))
-        found += 1
         body = field(fields, ("abstract", "annote", "note"))
-        yield Document(entry[2] or str(found), field(fields, ("title",)), "\n".join(filter(None, (body, about))))
-    if not found:
-        raise DataError(f"{path} holds no BibTeX entry", "an entry begins like @article{key,")
-
-
-def _bib_fields(text: str, at: int) -> dict[str, str]:
-    """`name = {value}`, `"value"` or a number, from `at` to the end of the entry."""
-    fields = {}
-    name = re.compile(r"\s*,?\s*([\w-]+)\s*=\s*")
-    while match := name.match(text, at):
-        at, depth, quoted = match.end(), 0, False
-        begin = at
-        while at < len(text):
-            letter = text[at]
-            if letter == '"' and not depth and text[at - 1] != "\\":
-                quoted = not quoted
-            elif letter == "{":
-                depth += 1
-            elif letter == "}" and depth:
-                depth -= 1
-            elif letter in ",})" and not depth and not quoted:
-                break
-            at += 1
-        fields[match[1].lower()] = _plain_tex(text[begin:at])
-    return fields
-
-
-def _plain_tex(value: str) -> str:
-    """Without braces, accents as commands (`{\\"o}` to `o`) and repeated spaces."""
-    value = re.sub(r"\\[`'^\"~=.uvHcdbkr]\s*\{?(\w)\}?", r"\1", value.strip().strip('"'))
-    return " ".join(re.sub(r"\\(\w+\s*|(?=[%&_#$]))|[{}]", "", value).replace("~", " ").split())
+        yield Document(key, field(fields, ("title",)), "\n".join(filter(None, (body, about))))
 
 
 def _text(path: Path, note: Callable[[str], None]) -> str:

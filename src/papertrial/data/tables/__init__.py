@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import cached_property, partial
@@ -20,10 +20,11 @@ from papertrial.core.wording import counted
 from papertrial.data.base import Data, Look, cache_folder, cached_array, fingerprint
 from papertrial.data.belonging import NONE
 from papertrial.data.layout import PARTS
+from papertrial.data.members import names_in, several
 from papertrial.data.tables.alike import look_up, merged, respelled
 from papertrial.data.tables.belonging import group_column, same_rows
 from papertrial.data.tables.column_values import CATEGORIES, Column, describe, hash_text
-from papertrial.data.tables.files import Frame, Source, is_table, source_of
+from papertrial.data.tables.files import Frame, Source, are_pieces, is_table, source_of
 from papertrial.data.tables.look import look
 from papertrial.data.tables.passes import Converted, Lost, convert, distinct_texts, read_texts, reread_numbers, see
 from papertrial.data.tables.reading import Reading
@@ -127,24 +128,40 @@ class Table(Data):
         """
         if isinstance(path, Mapping):
             return cls.from_parts(path, target, reading)
-        path, names = Path(path), tuple(reading.forms) if reading else ()
-        if not path.is_dir():
-            return cls([(0, source_of(path, names))], target, path.name, reading)
-        files = sorted(entry for entry in path.iterdir() if is_table(entry) and not entry.name.startswith("."))
+        path = Path(path)
+        if path.is_dir():
+            return cls.from_folder(path, target, reading=reading)
+        return cls([(0, source_of(path, _names(reading)))], target, path.name, reading)
+
+    @classmethod
+    def from_folder(
+        cls, folder: Path, target: str | None = None, named: Path | None = None, reading: Reading | None = None
+    ) -> Table:
+        """A table from the files of a folder: one, pieces that share their columns, or train.*, test.* (and valid.*) files.
+
+        named: what the user gave, where that is an archive, or a folder around this one.  Raises DataError for several tables.
+        """
+        named = named or folder
+        files = sorted(entry for entry in folder.iterdir() if is_table(entry) and not entry.name.startswith("."))
         if not files:
-            raise DataError(f"{path} holds no table", "known: csv, tsv, json, jsonl, parquet")
+            raise DataError(f"{named} holds no table", "known: csv, tsv, json, jsonl, parquet")
         parts = [part_of(file.name) for file in files]
+        left: list[str] = []
         if 0 in parts and (1 in parts or 2 in parts):
             chosen = [
-                (part, source_of(file, names)) for part, file in zip(parts, files, strict=True) if part is not None
+                (part, source_of(file, _names(reading)))
+                for part, file in zip(parts, files, strict=True)
+                if part is not None
             ]
-        elif len({file.suffix for file in files}) == 1:
-            chosen = [(0, source_of(file, names)) for file in files]
+            left = [file.name for part, file in zip(parts, files, strict=True) if part is None]
         else:
-            raise DataError(
-                f"{path} holds several tables ({', '.join(file.name for file in files[:5])})", "name one of the files"
-            )
-        return cls(chosen, target, path.name, reading)
+            chosen = [(0, source_of(file, _names(reading))) for file in files]
+        if not are_pieces([source for _, source in chosen]):
+            listed = {file.name for file in files}
+            raise several(named, [name for name in names_in(named) if Path(name).name in listed], "tables")
+        if left:
+            chosen[0][1].notes.append(f"left out: {', '.join(left)}, named after no part of a split")
+        return cls(chosen, target, named.name, reading)
 
     @classmethod
     def from_frame(
@@ -197,7 +214,8 @@ class Table(Data):
         how = str(self.reading.to_json())
         key = "tables/" + fingerprint(_CACHE_VERSION, how, *(source.key for source in self._sources))
         facts = cache_folder() / f"{key}.json"
-        kept = all(source.key for source in self._sources) and facts.exists()
+        filed = all(source.key for source in self._sources)
+        kept = filed and facts.exists()
         content = read_json(facts) if kept else {}
         if kept:
             self._forms, self._source_rows, self._words = content["forms"], content["rows"], tuple(content["words"])
@@ -219,7 +237,6 @@ class Table(Data):
             nonlocal made
             made = convert(self._sources, self._forms, array, self.reading, self._words)
 
-        filed = all(source.key for source in self._sources)
         if 8 * self.rows * len(self._forms) <= min(IN_MEMORY, _WORTH_KEEPING if filed else IN_MEMORY):
             self._array = np.empty(shape, np.uint64)
             fill(self._array)
@@ -251,8 +268,7 @@ class Table(Data):
 
     def read_as(self, names: Iterable[str]) -> dict[str, Any]:
         """How these columns were read, JSON-able: what `like` and `papertrial.open(..., like=...)` take."""
-        forms = {name: self._forms[name] for name in names}
-        return replace(self.reading, forms=forms, words=self._words).to_json()
+        return replace(self.reading, forms={name: self._forms[name] for name in names}, words=self._words).to_json()
 
     def like(self, known: Mapping[str, Any]) -> Table:
         """This table with its columns read as those of another were (see `read_as`): itself where that is so already."""
@@ -294,9 +310,7 @@ class Table(Data):
 
     def _codes_of(self, name: str) -> np.ndarray:
         """int64 (rows,): equal for equal values of a column, -1 for missing ones."""
-        bits = self.bits(name)
-        absent = bits == 0 if self.columns[name].form == "text" else np.isnan(bits.view(np.float64))
-        return np.where(absent, -1, np.unique(bits, return_inverse=True)[1].reshape(-1))
+        return np.where(self.absent(name), -1, np.unique(self.bits(name), return_inverse=True)[1].reshape(-1))
 
     @cached_property
     def copies(self) -> np.ndarray:
@@ -373,10 +387,9 @@ class Table(Data):
         codes = look_up(bits, hash_text(kept))
         if categories is None:
             return merged(name, codes, kept, self.note)
-        return respelled(name, bits, codes, kept, self._distinct(name), self.note, fold=True), kept
-
-    def _distinct(self, name: str) -> Callable[[], list[str]]:
-        return partial(distinct_texts, self._sources, name, self._words)
+        return respelled(
+            name, bits, codes, kept, partial(distinct_texts, self._sources, name, self._words), self.note, fold=True
+        ), kept
 
     def __len__(self) -> int:
         return self.rows
@@ -410,7 +423,7 @@ class Table(Data):
                 )
             classes = found
         if column.form == "text":
-            bits, asked = self.bits(column.name), self._distinct(column.name)
+            bits, asked = self.bits(column.name), partial(distinct_texts, self._sources, column.name, self._words)
             codes = respelled(
                 column.name, bits, look_up(bits, hash_text(classes)), classes, asked, self.note, fold=False
             )
@@ -564,6 +577,11 @@ class Table(Data):
     @cached_property
     def _facts_page(self) -> Look:
         return look(self)
+
+
+def _names(reading: Reading | None) -> tuple[str, ...]:
+    """The columns that a file should have."""
+    return tuple(reading.forms) if reading else ()
 
 
 def _class_name(value: float, form: str) -> str:

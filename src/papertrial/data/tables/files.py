@@ -77,9 +77,14 @@ def holds_prose(path: Path) -> bool:
     lines = text.split("\n")
     if len(start) == _START:
         del lines[-1]  # cut short
-    found = evenly_cut(lambda delimiter: csv.reader(lines, delimiter=delimiter))
-    if found is None:
+    ways = [cut(lambda mark: csv.reader(lines, delimiter=mark))]
+    if '"' in text:  # which may mean nothing
+        ways.append(cut(lambda mark: csv.reader(lines, delimiter=mark, quoting=csv.QUOTE_NONE)))
+    scored = [(score, mark, rows) for way in ways for mark, (score, rows) in way.items()]
+    if not scored:
         return bool(start)
+    best = max(scored, key=lambda one: one[0])  # the first of equal ones
+    found = best[1:]
     rows = [row for row in found[1] if row]
     if found[0] in ",;" and _is_punctuation(found[0], text, rows):
         return True
@@ -97,15 +102,6 @@ def _is_punctuation(mark: str, text: str, rows: list[list[str]]) -> bool:
     cells = [cell.strip() for row in rows for cell in row]
     numbers = sum(re.match(NUMBER, cell) is not None for cell in cells)
     return numbers < _NUMBERED * len(cells) or sum(map(len, map(str.split, cells))) >= _CLAUSE * len(cells)
-
-
-def evenly_cut(records: Callable[[str], Iterable[list[str]]]) -> tuple[str, list[list[str]]] | None:
-    """The delimiter that cuts the first rows most evenly into most fields, and those rows; None where there are none."""
-    found = cut(records)
-    if not found:
-        return None
-    best = max(found, key=lambda delimiter: found[delimiter][0])
-    return best, found[best][1]
 
 
 def cut(records: Callable[[str], Iterable[list[str]]]) -> dict[str, tuple[tuple[float, int], list[list[str]]]]:
@@ -139,6 +135,12 @@ def source_of(path: Path | str, names: Sequence[str] = ()) -> Source:
 
         return CsvFile(path, names)
     raise DataError(f"{path} is not a table papertrial knows", f"known: {', '.join(SUFFIXES)}, text also as .gz")
+
+
+def are_pieces(sources: Sequence[Source]) -> bool:
+    """Whether files hold one table: each has half of the columns of the first, or more."""
+    columns = [set(next(iter(source.pieces())).columns) for source in sources]
+    return all(len(columns[0] & own) >= len(columns[0]) / 2 for own in columns[1:])
 
 
 def zipped(path: Path) -> list[str]:

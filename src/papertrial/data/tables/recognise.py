@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from papertrial.core.errors import DataError
-from papertrial.data import textfiles
+from papertrial.core.wording import counted
+from papertrial.data import members, textfiles
 from papertrial.data.arrays import pair_of
 from papertrial.data.base import Data
 from papertrial.data.foreign import Hub
@@ -44,18 +44,28 @@ def opens(given: Given) -> Data | None:
 
 def _from_files(given: Given, path: Path) -> Table | None:
     if given.is_folder or given.is_archive:
-        if given.mostly != "table":
-            return None
-        if given.is_archive and len(given.tables) > 1:
-            raise DataError(
-                f"{path} holds several tables ({', '.join(given.tables[:5])})",
-                "unpack it, and give the folder or one of them",
-            )
-        return Table.from_file(path, given.target, given.reading)
+        return _from_several(given, path) if given.mostly == "table" else None
     plain = textfiles.bare_name(path.name.lower())
     if is_table(path) and not (plain.endswith(".txt") and holds_prose(path)):
         return Table.from_file(path, given.target, given.reading)
     return None
+
+
+def _from_several(given: Given, path: Path) -> Table:
+    """The table that the files of a folder or archive make. Raises DataError where they are several tables."""
+    if given.is_archive and is_table(path):  # a zip of one, read as it is
+        return Table.from_file(path, given.target, given.reading)
+    right_there = [name for name in given.tables if "/" not in name]
+    names = right_there or given.tables
+    folders = {name.rpartition("/")[0] for name in names}
+    if len(folders) > 1:
+        raise members.several(path, given.tables, "tables")
+    table = Table.from_folder(members.taken_out(path, names) / folders.pop(), given.target, path, given.reading)
+    if below := len(given.tables) - len(names):
+        line = f"left out: {counted(below, 'table')} in folders below; name one behind #"
+        table.note(line)
+        table.read_notes += (line,)
+    return table
 
 
 def _from_arrays(given: Given) -> Table:

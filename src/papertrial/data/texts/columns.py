@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -112,7 +113,13 @@ def _chosen(
     if prose and set(others) <= {goal}:
         return prose, goal
     if prose and table.target not in prose:
-        table.note(f"text is of no use to a table: column {prose[0]!r} opens as text with DATA#{prose[0]}")
+        goals = [name for name in others if table.columns[name].unique > 1]
+        what = f"column {prose[0]!r} holds" if len(prose) == 1 else f"columns {' and '.join(map(repr, prose[:2]))} hold"
+        chosen = f" with {' or '.join(f'--target {name}' for name in goals[:3])}" if goals else ""
+        table.note(
+            f"{what} text, which is of no use to a table; to read it as such:"
+            f" {quote(f'{table.name}#' + ','.join(prose[:2]))}{chosen}"
+        )
     return (), None
 
 

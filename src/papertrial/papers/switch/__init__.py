@@ -24,10 +24,11 @@ Requires / Offers
     the experts over processes.
 
 Relations
-    `text_transformer` with experts. With one expert it is the dense model.
+    `text_transformer` with experts. With one expert it is the dense model, which `distil` teaches what the experts know.
 
 Try
-    papertrial fit switch --data python-source --task language_modeling --set experts=8
+    papertrial fit switch --data python-source --task language_modeling --set experts=8 --out runs/sparse
+    papertrial fit switch --data python-source --task language_modeling --set experts=1 --technique distil:teacher=runs/sparse
 
 Cost
     tiny: seconds on a CPU. base: minutes on a CPU, half as long again as the dense model. paper: many accelerators.
@@ -59,6 +60,7 @@ from papertrial.nn.packing import Packed, Padded, Rows
 from papertrial.nn.ranks import all_sum, world_size
 from papertrial.nn.transformer import Decoder, Encoder, Layout
 from papertrial.nn.trunks import dense_layout, tokeniser
+from papertrial.papers.switch.distil import Distil
 from papertrial.papers.switch.experts import Experts
 
 PAPER = Paper(
@@ -72,6 +74,7 @@ PAPER = Paper(
     arxiv="2101.03961",
     month="2021-01",
     tasks=("text_classification", "sentence_similarity", "language_modeling"),
+    techniques=("distil",),
     tags=("text", "language model", "mixture of experts", "sparsity"),
     baselines=("text_transformer", "ngram", "majority"),
     builds_on=("text_transformer",),
@@ -373,6 +376,10 @@ FAMILIES = {"switch_transformers": replace(pretrained.T5, make=from_settings, ru
 
 def build(config: Config, facts: Facts, backbone: nn.Module | None = None) -> SwitchTransformer | CausalSwitch:
     return CausalSwitch(config) if config.causal else SwitchTransformer(config)
+
+
+#: `--technique distil:teacher=RUN`
+techniques = {"distil": Distil}
 
 
 def _size(experts: int) -> dict[str, int]:
