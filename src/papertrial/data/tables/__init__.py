@@ -131,7 +131,7 @@ class Table(Data):
         path = Path(path)
         if path.is_dir():
             return cls.from_folder(path, target, reading=reading)
-        return cls([(0, source_of(path, _names(reading)))], target, path.name, reading)
+        return cls([(0, source_of(path, reading))], target, path.name, reading)
 
     @classmethod
     def from_folder(
@@ -149,13 +149,11 @@ class Table(Data):
         left: list[str] = []
         if 0 in parts and (1 in parts or 2 in parts):
             chosen = [
-                (part, source_of(file, _names(reading)))
-                for part, file in zip(parts, files, strict=True)
-                if part is not None
+                (part, source_of(file, reading)) for part, file in zip(parts, files, strict=True) if part is not None
             ]
             left = [file.name for part, file in zip(parts, files, strict=True) if part is None]
         else:
-            chosen = [(0, source_of(file, _names(reading))) for file in files]
+            chosen = [(0, source_of(file, reading)) for file in files]
         if not are_pieces([source for _, source in chosen]):
             listed = {file.name for file in files}
             raise several(named, [name for name in names_in(named) if Path(name).name in listed], "tables")
@@ -268,7 +266,8 @@ class Table(Data):
 
     def read_as(self, names: Iterable[str]) -> dict[str, Any]:
         """How these columns were read, JSON-able: what `like` and `papertrial.open(..., like=...)` take."""
-        return replace(self.reading, forms={name: self._forms[name] for name in names}, words=self._words).to_json()
+        forms = {name: self._forms[name] for name in names}
+        return replace(self.reading, forms=forms, words=self._words, target=self.target).to_json()
 
     def like(self, known: Mapping[str, Any]) -> Table:
         """This table with its columns read as those of another were (see `read_as`): itself where that is so already."""
@@ -448,6 +447,8 @@ class Table(Data):
             if target not in self.columns:
                 raise DataError(f"{self.name} has no column {target!r} to predict", did_you_mean(target, self.columns))
             return target
+        if self.reading.forms:
+            return self.reading.target if self.reading.target in self.columns else None
         able = [column.name for column in self.columns.values() if column.type not in ("id", "text", "empty")]
         set_apart = (self.split_column, self.group, self.time)
         able = [name for name in able if name not in set_apart and not self.is_like_id(self.columns[name])]
@@ -577,11 +578,6 @@ class Table(Data):
     @cached_property
     def _facts_page(self) -> Look:
         return look(self)
-
-
-def _names(reading: Reading | None) -> tuple[str, ...]:
-    """The columns that a file should have."""
-    return tuple(reading.forms) if reading else ()
 
 
 def _class_name(value: float, form: str) -> str:

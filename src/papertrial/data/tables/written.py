@@ -431,13 +431,12 @@ class Writing:
         if strays <= STRAYS * self.values:
             return True
         words = self.others[kind]
-        if sum(words.values()) < strays or any(any(letter.isdigit() for letter in word) for word in words):
-            zeros = [word for word in words if kind == "date" and not word.strip("0/.: T-")]
-            if not zeros or len(zeros) < len(words):
-                return False
-        if all(word.casefold() in _KNOWN or not word.strip("0/.: T-") for word in words):
+        if sum(words.values()) < strays:
+            return False  # more different ones than were kept
+        if all(word.casefold() in _KNOWN or (kind == "date" and not word.strip("0/.: T-")) for word in words):
             return strays <= _KNOWN_STRAYS * self.values
-        return len(words) <= _FEW_WORDS and strays <= _WORD_STRAYS * self.values
+        plain = not any(letter.isdigit() for word in words for letter in word)
+        return plain and len(words) <= _FEW_WORDS and strays <= _WORD_STRAYS * self.values
 
     def number(self) -> tuple[str, int]:
         """The form as numbers and how many values it reads; "" where they are none."""
