@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,14 +32,17 @@ from papertrial.train.energy import EnergyMeter
 
 #: trials when the budget names neither trials nor seconds (the paper's number, supplement)
 TRIALS = 100
+#: the folder in that of a run where `save` wrote
+ESTIMATOR = "estimator"
 
 
 class Library(Protocol):
     """One boosting library. `model` is its own booster; `rows` are what `matrix` makes of a split.
 
-    space: what is tuned.  first: the settings of the first trial.
+    config: has `rounds` and `stop_after`.  space: what is tuned.  first: the settings of the first trial.
     """
 
+    config: Any
     space: Mapping[str, BaseDistribution]
     first: Mapping[str, Any]
 
@@ -51,6 +54,9 @@ class Library(Protocol):
 
     def outputs(self, model: Any, rows: Any) -> np.ndarray:
         """Probabilities (N, classes) or values (N,)."""
+
+    def rounds(self, model: Any) -> int:
+        """How many it has."""
 
     def save(self, model: Any, folder: Path) -> None: ...
 
@@ -130,6 +136,20 @@ class TunedTrees:
         meter.close()
         cost = Meter(samples=train.examples * len(trials), seconds=sum(t.seconds for t in trials), trials=len(trials))
         return cost.with_energy(sum((trial.energy for trial in trials), Energy()))
+
+    def again(self, rows: Split, seed: int, found: Sequence[Path]) -> Meter:
+        """Learn from all `rows` with the settings and the rounds of the best trial in the folders of earlier runs."""
+        best = min(
+            ((trial.rank, folder, trial) for folder in found for trial in _read(folder / "trials.jsonl")),
+            key=lambda one: one[0],
+        )
+        _, folder, trial = best
+        rounds = self.library.rounds(self.library.load(folder / ESTIMATOR))
+        started = time.perf_counter()
+        self.library.config = replace(self.library.config, rounds=rounds, stop_after=rounds + 1)
+        matrix = self.library.matrix(rows)
+        self.model = self.library.train(trial.params, matrix, matrix, seed, lambda: False)
+        return Meter(samples=rows.examples, seconds=time.perf_counter() - started, trials=1)
 
     def most_trials(self, budget: Budget) -> int | None:
         """None: as many as there is time for."""

@@ -89,6 +89,7 @@ class Offers:
 
     Estimators
     most_trials(budget) -> most configurations that `fit` would try, None where only time limits them.
+    again(rows, seed, folders) -> Meter: learns from all rows, with what it chose in earlier runs, whose folders these are.
     as_module() -> torch module that answers alike.
     """
 
@@ -134,6 +135,7 @@ class Offers:
     draws: Set[str] = _member(_NAMES, frozenset())
 
     most_trials: Method | None = _member(_METHOD)
+    again: Method | None = _member(_METHOD)
     as_module: Method | None = _member(_METHOD)
 
     @property

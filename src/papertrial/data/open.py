@@ -51,12 +51,12 @@ def open(
 
     target: the column to predict (tables, and data sets of the hub).  name: what to call the data.  like: `columns` of
     the texts or `read_as` of the table that a model was trained on, so that a table is read in the same way.
-    dates: `dmy` or `mdy`, which comes first in dates such as 3/4/2024 where a column does not tell.  missing: the texts that
-    stand for a missing value in a table beside empty cells, such as "NA,-999", or "none"; the usual ones where left out.
     group: the column that says which rows belong together (a patient, a user, a document), of the table or of a table beside
     the images; or a regular expression with one group in brackets, for the paths of files or the ids of queries; "none" for
     none, also where one would be guessed.  time: the column (or the like) that says when rows are from, numbers or dates:
     what is learnt is then tried on what came later.
+    dates: `dmy` or `mdy`, which comes first in dates such as 3/4/2024 where a column does not tell.  missing: the texts that
+    stand for a missing value in a table beside empty cells, such as "NA,-999", or "none"; the usual ones where left out.
     Raises DataError that says what was found and what is accepted. Pickles are never loaded.
     """
     if isinstance(source, Data):
@@ -65,8 +65,8 @@ def open(
             source.belong(group, time)
         return source
     place, member, columns = _taken_apart(source)
-    chosen = members.taken(Path(place).expanduser(), member) if member else place
-    given = Given(chosen, target, columns, like, Reading.of(dates, missing, like))
+    file = members.taken(Path(place).expanduser(), member) if member else place
+    given = Given(file, target, columns, like, Reading.of(dates, missing, like))
     try:
         data = _opened(given)
     except OSError as error:
@@ -148,7 +148,7 @@ def _belonging(data: Data, table: Data | None, group: str | None, time: str | No
             )
         return data
     rows = np.asarray(data.names) - 1  # of texts from a table: the rows of the table, from 1
-    data.group, data.time, data.dates = table.group, table.time, table.dates
+    data.group, data.asked_group, data.time, data.dates = table.group, table.asked_group, table.time, table.dates
     data.together = None if table.together is None else table.together[rows]
     data.times = None if table.times is None else table.times[rows]
     if table.group_note:

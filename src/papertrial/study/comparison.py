@@ -24,7 +24,8 @@ WIDTH = 100
 class Row:
     """One line of the table.
 
-    role: method | reference | baseline.  metric: the primary one, mean over seeds; metrics: all of them; valid: the
+    role: method | reference | baseline.  metric: the primary one, mean over seeds; at_least, at_most: its 95 % interval over
+    seeds and test examples together.  metrics: all of them; valid: the
     primary one on the validation rows, signed so that higher is better.  difference, low, high: metric less that of the
     reference with its 95 % interval, in the metric's own direction.  seconds, steps, samples, kwh: means over seeds;
     energy, energy_how: how kwh was found out, by the weakest of the seeds.  peak_bytes: the largest.
@@ -36,6 +37,8 @@ class Row:
     metric: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     valid: float | None = None
+    at_least: float | None = None
+    at_most: float | None = None
     difference: float | None = None
     low: float | None = None
     high: float | None = None
@@ -56,6 +59,7 @@ class Comparison:
 
     verdicts: by method; the differences in them are positive where the method is better.  failed, declined: names with
     their reasons.  complete: False while seeds are missing.  looks: numbers of seeds with which it was judged before.
+    beside: a metric that is shown beside the one that is judged, where its own intervals would not hold.
     folds: how many of them make a repeat, of which there are `seeds`; 0: one test part.  earlier: sentences of comparisons
     that were made in this folder before of other methods, or against something else, and are not said any more.
     """
@@ -76,6 +80,7 @@ class Comparison:
     looks: tuple[int, ...] = ()
     complete: bool = True
     folder: str = ""
+    beside: str = ""
     folds: int = 0
     earlier: tuple[str, ...] = ()
 
@@ -95,7 +100,7 @@ class Comparison:
         """As kept in a comparison's folder; raises PapertrialError where there is none."""
         held = read_json(Path(folder) / "comparison.json")
         names = [entry.name for entry in fields(cls) if entry.name in held]
-        unknown = [entry.name for entry in fields(cls) if entry.default is MISSING and entry.name not in held]
+        unknown = [e.name for e in fields(cls) if e.name not in held and e.default is MISSING]
         if unknown:
             raise PapertrialError(
                 f"{folder} holds a comparison of another version of papertrial (it lacks {unknown[0]})",
@@ -170,7 +175,7 @@ def _lines(result: Comparison) -> list[str]:
 
 def _table(result: Comparison) -> list[str]:
     digits = _digits(result)
-    beside = [BESIDE[result.metric]] if result.metric in BESIDE else []
+    beside = [name for name in (result.beside or BESIDE.get(result.metric),) if name]
     table = [[_cut(result.metric, 20), *beside, _cut(f"vs {result.reference}", 24), "time", "peak memory", "energy"]]
     for row in result.rows:
         cells = _cells(row, digits)

@@ -88,7 +88,7 @@ class TabularTask(Common):
         known = target >= 0 if class_names else np.isfinite(target)
         strata = target if class_names else np.zeros(data.rows, dtype=np.int64)
         train, valid, test, notes = self._split(data, strata, known, seed, fraction, test_share, valid_share)
-        kept, inputs, said = _columns.chosen(data, train)
+        kept, inputs, left_out = _columns.chosen(data, train)
         state: dict[str, Any] = {**kept, "target": data.target}
         if class_names:
             state |= {"class_names": list(class_names), **for_classes(metric, target, class_names, notes, "rows")}
@@ -106,8 +106,9 @@ class TabularTask(Common):
             outputs=len(class_names) or 1,
             metric=unusual(state["metric"], ACCURACY if class_names else RMSE),
         )
-        notes += said
+        notes += left_out
         choosing, judged = (whole.take(rows).grouped(data.groups[rows]) for rows in (valid, test))
+        judged = Split({**judged, "row": test})
         notes += unseen(state, judged)
         return Prepared(whole.take(train), choosing, judged, facts, state, tuple(notes))
 

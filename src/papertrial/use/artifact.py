@@ -140,12 +140,13 @@ class Artifact:
     def _grouped(self, data: Any, group: str | None) -> Any:
         """The data, opened with their groups where any are named."""
         from papertrial.data import open as open_data
+        from papertrial.data.belonging import NONE
 
         like = self.card["state"].get("columns")
         if group is not None:
             return open_data(data, like=like, group=group)
         known = self.card["data"].get("options", {}).get("group")
-        if known:
+        if known and known != NONE:
             with suppress(DataError):  # other data need not say which of their rows belong together
                 return open_data(data, like=like, group=known)
         return data

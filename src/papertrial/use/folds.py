@@ -103,7 +103,7 @@ def parted(task: Task, data: Any, fold: Fold | None, final: bool) -> tuple[Any, 
             f"the task {task.name} has one way to part its data", "leave --time, --folds and --final out"
         )
     if final:
-        return data.parted(np.full(len(data.groups), WHOLE)), ["nothing is held out: all rows are learnt from"]
+        return data.parted(np.full(len(data.groups), WHOLE)), []
     judged = strata(data)
     if fold is None:
         return ordered(data, judged >= 0)

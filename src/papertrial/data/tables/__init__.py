@@ -20,16 +20,16 @@ from papertrial.core.wording import counted
 from papertrial.data.base import Data, Look, cache_folder, cached_array, fingerprint
 from papertrial.data.belonging import NONE
 from papertrial.data.layout import PARTS
-from papertrial.data.members import names_in, several
-from papertrial.data.tables.alike import look_up, merged, respelled
+from papertrial.data.tables.alike import merged, respelled
 from papertrial.data.tables.belonging import group_column, same_rows
+from papertrial.data.tables.classes import class_name, class_value, label_sets, look_up
 from papertrial.data.tables.column_values import CATEGORIES, Column, describe, hash_text
-from papertrial.data.tables.files import Frame, Source, are_pieces, is_table, source_of
+from papertrial.data.tables.files import Frame, Source, source_of
+from papertrial.data.tables.folders import files_of_one
 from papertrial.data.tables.look import look
 from papertrial.data.tables.passes import Converted, Lost, convert, distinct_texts, read_texts, reread_numbers, see
 from papertrial.data.tables.reading import Reading
 from papertrial.data.tables.row_hashes import combined, spread_over_parts
-from papertrial.data.textfiles import part_of
 
 KIND = Kind(
     name="table",
@@ -81,8 +81,8 @@ class Table(Data):
     ) -> None:
         """`sources`: (part, source) pairs whose rows follow each other. Raises DataError (see `from_file`)."""
         super().__init__(name, "", ())
-        self.reading, self._given = reading or Reading(), list(sources)
         self.columns: dict[str, Column] = {}
+        self.reading, self._given = reading or Reading(), list(sources)
         self._sources = [source for _, source in sources]
         for source in self._sources:
             for line in source.notes:
@@ -131,35 +131,15 @@ class Table(Data):
         path = Path(path)
         if path.is_dir():
             return cls.from_folder(path, target, reading=reading)
-        return cls([(0, source_of(path, reading))], target, path.name, reading)
+        return cls([(0, source_of(path, tuple(reading.forms) if reading else ()))], target, path.name, reading)
 
     @classmethod
     def from_folder(
         cls, folder: Path, target: str | None = None, named: Path | None = None, reading: Reading | None = None
     ) -> Table:
-        """A table from the files of a folder: one, pieces that share their columns, or train.*, test.* (and valid.*) files.
-
-        named: what the user gave, where that is an archive, or a folder around this one.  Raises DataError for several tables.
-        """
-        named = named or folder
-        files = sorted(entry for entry in folder.iterdir() if is_table(entry) and not entry.name.startswith("."))
-        if not files:
-            raise DataError(f"{named} holds no table", "known: csv, tsv, json, jsonl, parquet")
-        parts = [part_of(file.name) for file in files]
-        left: list[str] = []
-        if 0 in parts and (1 in parts or 2 in parts):
-            chosen = [
-                (part, source_of(file, reading)) for part, file in zip(parts, files, strict=True) if part is not None
-            ]
-            left = [file.name for part, file in zip(parts, files, strict=True) if part is None]
-        else:
-            chosen = [(0, source_of(file, reading)) for file in files]
-        if not are_pieces([source for _, source in chosen]):
-            listed = {file.name for file in files}
-            raise several(named, [name for name in names_in(named) if Path(name).name in listed], "tables")
-        if left:
-            chosen[0][1].notes.append(f"left out: {', '.join(left)}, named after no part of a split")
-        return cls(chosen, target, named.name, reading)
+        """A table from the files of a folder: see `tables/folders.py`."""
+        chosen = files_of_one(folder, named or folder, tuple(reading.forms) if reading else ())
+        return cls(chosen, target, (named or folder).name, reading)
 
     @classmethod
     def from_frame(
@@ -282,6 +262,7 @@ class Table(Data):
         ):
             return self
         again = Table(self._given, self.target, self.name, reading)
+        again.belong(self.group or NONE, self.time or None)
         for line in again.notes:
             self.note(line)
         return again
@@ -291,6 +272,7 @@ class Table(Data):
     def _belong(self, group: str | None, time: str | None) -> None:
         """Set `together` and `times`, and take their columns from the inputs."""
         guessed = group_column(self.columns.values(), self.rows, self._asked_target) if group is None else None
+        self.asked_group = group or ""
         self.group, self.time = ("" if group == NONE else group or guessed or ""), time or ""
         self.together, self.times, self.group_note = None, None, ""
         if self.group:
@@ -409,7 +391,7 @@ class Table(Data):
         else:
             floats = self.floats(column.name)
             known = np.unique(floats[~np.isnan(floats)]) if column.unique <= CATEGORIES else np.empty(0)
-            found = tuple(_class_name(value, column.form) for value in known.tolist())
+            found = tuple(class_name(value, column.form) for value in known.tolist())
         if classes is None:
             if column.unique > CATEGORIES:
                 raise DataError(
@@ -420,14 +402,23 @@ class Table(Data):
                 raise DataError(
                     f"{column.name!r} has {'one class only' if found else 'no values'}", "classes need at least two"
                 )
-            classes = found
+            sets = label_sets(found)
+            if sets:
+                one, combined = next(iter(sets.items()))
+                self.note(
+                    f"target {column.name!r} holds several labels in a row: each combination is one class, in any order"
+                    f" ({one!r} is {combined!r}); to judge one label, give it a column of its own"
+                )
+            classes = tuple(sorted({sets.get(one, one) for one in found}))
         if column.form == "text":
             bits, asked = self.bits(column.name), partial(distinct_texts, self._sources, column.name, self._words)
-            codes = respelled(
-                column.name, bits, look_up(bits, hash_text(classes)), classes, asked, self.note, fold=False
-            )
-            return codes.astype(np.int64), tuple(classes)
-        numbers = np.array([_class_value(one) for one in classes], dtype=np.float64) + 0.0
+            sets = label_sets(found) or label_sets((*found, *classes))
+            codes = look_up(bits, hash_text(classes))
+            codes = respelled(column.name, bits, codes, classes, asked, self.note, fold=False)
+            ordered = {one: classes.index(combined) for one, combined in sets.items() if combined in classes}
+            at = look_up(bits, hash_text(tuple(ordered)))
+            return np.where(at >= 0, np.array([*ordered.values(), -1])[at], codes).astype(np.int64), tuple(classes)
+        numbers = np.array([class_value(one) for one in classes], dtype=np.float64) + 0.0
         numbers[np.isnan(numbers)] = (
             np.inf
         )  # a name that is no number: in no row, and not what missing values look like
@@ -481,6 +472,12 @@ class Table(Data):
             return None
         if column.form == "text":
             if self.is_like_id(column):
+                if label_sets(column.categories):
+                    raise DataError(
+                        f"target {column.name!r} holds several labels in a row, in {column.unique} combinations: too many for"
+                        " classes",
+                        "make a column for each label, and name one with --target",
+                    )
                 raise DataError(
                     f"target {column.name!r} has {column.unique} different texts in {values} rows: it looks like an id",
                     "name another column with --target",
@@ -578,18 +575,3 @@ class Table(Data):
     @cached_property
     def _facts_page(self) -> Look:
         return look(self)
-
-
-def _class_name(value: float, form: str) -> str:
-    if form == "boolean":
-        return "true" if value else "false"
-    return str(int(value)) if value.is_integer() else repr(value)
-
-
-def _class_value(name: str) -> float:
-    if name in ("true", "false"):
-        return float(name == "true")
-    try:
-        return float(name)
-    except ValueError:
-        return np.nan

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from papertrial.core.wording import counted
+from papertrial.data.tables.classes import look_up
 from papertrial.data.tables.column_values import hash_text
 from papertrial.data.tables.written import TRUTHS
 
@@ -128,12 +129,3 @@ def respelled(
             " taken as the same"
         )
     return np.where(lost, again, codes)
-
-
-def look_up(bits: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Positions int32 in `known` of each entry of `bits`, -1 where it is not there."""
-    if not len(known):
-        return np.full(len(bits), -1, np.int32)
-    order = np.argsort(known)
-    found = order[np.minimum(np.searchsorted(known[order], bits), len(known) - 1)]
-    return np.where(known[found] == bits, found, -1).astype(np.int32)

@@ -27,7 +27,6 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from papertrial.core.errors import DataError
-from papertrial.data.tables.reading import Reading
 from papertrial.data.tables.written import NUMBER
 from papertrial.data.textfiles import Refused, Repairs, to_utf8
 
@@ -119,8 +118,8 @@ def cut(records: Callable[[str], Iterable[list[str]]]) -> dict[str, tuple[tuple[
     return found
 
 
-def source_of(path: Path | str, reading: Reading | None = None) -> Source:
-    """The source for a file, by its suffix. reading: knows columns that it should have. Raises DataError for a missing, empty or unknown file."""
+def source_of(path: Path | str, names: Sequence[str] = ()) -> Source:
+    """The source for a file, by its suffix. names: of columns that it should have. Raises DataError for a missing, empty or unknown file."""
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path} is not there", "check the path")
@@ -134,14 +133,8 @@ def source_of(path: Path | str, reading: Reading | None = None) -> Source:
     if kind in SUFFIXES:
         from papertrial.data.tables.delimited import CsvFile
 
-        return CsvFile(path, tuple(reading.forms) if reading else ())
+        return CsvFile(path, names)
     raise DataError(f"{path} is not a table papertrial knows", f"known: {', '.join(SUFFIXES)}, text also as .gz")
-
-
-def are_pieces(sources: Sequence[Source]) -> bool:
-    """Whether files hold one table: each has half of the columns of the first, or more."""
-    columns = [set(next(iter(source.pieces())).columns) for source in sources]
-    return all(len(columns[0] & own) >= len(columns[0]) / 2 for own in columns[1:])
 
 
 def zipped(path: Path) -> list[str]:

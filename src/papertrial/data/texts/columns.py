@@ -234,7 +234,9 @@ def _class_target(
         notes.append(f"target {goal!r} has {'one value only' if column.unique else 'no values'}")
         codes, class_names = table.codes(goal)
         return codes.astype(np.int64), class_names
-    return table.labels(goal)
+    labels = table.labels(goal)
+    notes += [line for line in table.notes if line.startswith(f"target {goal!r} holds several labels")]
+    return labels
 
 
 def _lines_together(columns: Sequence[Ragged]) -> Ragged:
