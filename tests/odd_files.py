@@ -78,7 +78,7 @@ def through(case: Odd, folder: Path) -> Account:
     again = open_data(path, like=artifact.card["state"].get("columns"))
     scores = artifact.evaluate(again)
     answers = artifact.predict(again)
-    notes = tuple([*page.notes, *opened.notes, *again.notes, *artifact.card["notes"]])
+    notes = (*page.notes, *opened.notes, *again.notes, *artifact.card["notes"])
     return Account(
         page.numbers["examples"],
         len(scores.per_example),

@@ -54,7 +54,8 @@ def is_header(first: list[str], rows: list[list[str]], names: Sequence[str] = ()
             return known > 0
     if all(numbers):
         return False
-    below = [[row[place].strip() for row in rows if len(row) == len(cells)] for place in range(len(cells))]
+    others = [row for row in rows if len(row) == len(cells) and row != first]  # tables below each other repeat a header
+    below = [[row[place].strip() for row in others] for place in range(len(cells))]
     again = [cell != "" and cell in values for cell, values in zip(cells, below, strict=True)]
     if len(cells) > 1 and any(len(cell.split()) >= _SENTENCE for cell in cells):
         return not any(numbers) and not any(again) and all(cells)
@@ -82,7 +83,9 @@ def _count_on(cells: Sequence[str], below: Sequence[Sequence[str]]) -> bool:
         return False
     found = [int(cell) for cell in cells]
     if len(found) > 1:
-        return all(later - earlier == found[1] - found[0] > 0 for earlier, later in pairwise(found))
+        steps = {later - earlier for earlier, later in pairwise(found)}
+        known = len(found) > 2 or steps == {1} or all(one in _YEARS for one in found)
+        return len(steps) == 1 and steps.pop() > 0 and known
     return found[0] in _YEARS and not any(value.isdigit() and int(value) in _YEARS for value in below[0])
 
 
