@@ -64,6 +64,19 @@ def test_joined_words_are_those_counted_at_once():
             np.testing.assert_array_equal(joined.arrays()[name], array, err_msg=name)
 
 
+def test_a_title_that_ends_elsewhere_is_another_text(tmp_path):
+    """Both are the same bytes on disk; only where the title ends tells that the document was changed."""
+    before, after = (
+        Collection("fruit", [Document("d0", title, text), Document("d1", "Plum", "jam")])
+        for title, text in (("Apple", "pie\nwarm"), ("", "Apple\npie\nwarm"))
+    )
+    assert before.text.texts() == after.text.texts()
+    index(before, tmp_path / "x")
+    assert index(after, tmp_path / "x").changed == 1
+    store = read(tmp_path / "x")
+    assert store.document(store.ids.texts().index("d0")) == Document("d0", "", "Apple\npie\nwarm")
+
+
 def test_made_and_read(tmp_path):
     done = index(corpus(), tmp_path / "x")
     assert (done.documents, done.added, done.encoder) == (6, 6, None) and done.latency["bm25"] > 0 and done.bytes > 0

@@ -19,20 +19,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from papertrial.core import registry
-from papertrial.core.budget import Budget, Energy, duration
+from papertrial.core.budget import Budget, duration
 from papertrial.core.errors import DataError, Declined, PapertrialError, TrainingStopped
 from papertrial.core.files import read_json, to_json, write_json
 from papertrial.core.offers import task_offers
 from papertrial.core.request import Request
-from papertrial.core.stats import ANYWHERE, Verdict, by_group, verdict, verdicts
+from papertrial.core.stats import Verdict
 from papertrial.core.wording import counted, several
 from papertrial.study import sentences
 from papertrial.study.comparison import Comparison, Row
 from papertrial.study.engine import Engine, Job, content, started
 from papertrial.study.entrants import Entrant, entrants_of, idle, pooled, reasons, require_methods
+from papertrial.study.judging import BLIND, Judge, judge_of, row_of, words_of
 from papertrial.study.worth import Worth
 from papertrial.study.worth import worth as worth_in_labels
-from papertrial.tasks._metrics import METRICS
 from papertrial.use.folds import REPEATS, SEEDS, Fold, assigned, choice, rounds, shared
 
 if TYPE_CHECKING:
@@ -91,6 +91,14 @@ class _Study:
             return self.prepared.test.get("group")
         groups = self.data.groups[assigned(self.strata, self.data.groups, self.folds, 0) >= 0]
         return None if len(np.unique(groups)) == len(groups) else groups
+
+    @property
+    def rows(self) -> np.ndarray | None:
+        """int (test rows,), their places in the data; None where the task does not tell."""
+        if self.folds:
+            return np.flatnonzero(assigned(self.strata, self.data.groups, self.folds, 0) >= 0)
+        assert self.prepared is not None
+        return self.prepared.test.get("row")
 
     def units(self, seed: int) -> list[Fold | None]:
         """What is prepared and run with one seed: each of the folds, or the one split."""
@@ -265,7 +273,8 @@ def compare(
 def _carried_out(study: _Study, entrants: list[Entrant], worth: bool) -> Comparison:
     config = _config(study)
     study.looks = () if study.request.fresh else _earlier_looks(study, config)
-    study.echo(study.plan)
+    for line in (study.plan, *sentences.few_seeds(study.seeds, sum(entrant.asked for entrant in entrants))):
+        study.echo(line)
     for name, reason in study.declined.items():
         study.echo(f"skipped {name}: {reason}")
 
@@ -453,25 +462,21 @@ def _judge(
     reference = _reference(study, entrants)
     others = [entrant for entrant in entrants if entrant is not reference and not entrant.stopped]
     asked = [entrant for entrant in others if entrant.asked]
-    base = np.stack([outcome.per_example for outcome in reference.outcomes])
-    sign = 1.0 if study.higher else -1.0
-    groups = study.groups
-    gains = {
-        entrant.name: by_group(sign * (np.stack([outcome.per_example for outcome in entrant.outcomes]) - base), groups)
-        for entrant in others
-    }
-    judged = verdicts([gains[entrant.name] for entrant in asked], looks=len(study.looks))
-    words = {entrant.name: verdict for entrant, verdict in zip(asked, judged, strict=True)}
-    # Baselines get an interval each; no word is said of them, so they do not count as comparisons made.
-    shown = words | {name: verdicts([gain])[0] for name, gain in gains.items() if name not in words}
-    rows = [_row(study, entrant, reference, shown.get(entrant.name), curve) for entrant in entrants]
-    failed = {entrant.name: entrant.stopped for entrant in entrants if entrant.stopped}
+    chosen = Judge(study.metric, study.higher, study.groups, len(study.looks))
+    judge, said = judge_of(chosen, asked, reference, study.rows)
+    curve = curve if judge.metric == study.metric else {}
     assert study.prepared is not None
+    blind = [entrant for entrant in entrants if entrant.name in BLIND and not entrant.stopped]
+    words = words_of(judge, asked, reference, study.prepared.train.examples, blind)
+    # Baselines get an interval each; no word is said of them, so they do not count as comparisons made.
+    shown = words | {one.name: judge.alone(one, reference) for one in others if not one.asked}
+    rows = [_row(study, judge, entrant, reference, shown.get(entrant.name), curve) for entrant in entrants]
+    failed = {entrant.name: entrant.stopped for entrant in entrants if entrant.stopped}
     result = Comparison(
         protocol=_protocol(study, seeds),
         plan=study.plan,
-        metric=study.metric,
-        higher_is_better=study.higher,
+        metric=judge.metric,
+        higher_is_better=judge.higher,
         budget=str(study.budget),
         seeds=seeds,
         folds=study.folds,
@@ -486,6 +491,7 @@ def _judge(
                 [
                     *study.data.notes,
                     *study.prepared.notes,
+                    *said,
                     *sentences.caution(words, study.looks),
                     *sentences.late(rows, study.budget),
                     *sentences.unbound(entrants, study.budget),
@@ -495,59 +501,27 @@ def _judge(
         looks=study.looks,
         complete=complete,
         folder=str(study.out),
+        beside=study.metric if judge.metric != study.metric else "",
     )
-    words_of = tuple(sentences.verdict_words(result, entrants, sentences.tuned(entrants, study.budget)))
-    earlier = tuple(line for line in dict.fromkeys(study.earlier) if line not in words_of)
-    return replace(result, sentences=words_of, earlier=earlier)
+    tuned = sentences.tuned(entrants, study.budget)
+    said_of = tuple(sentences.verdict_words(result, entrants, tuned, judge, BLIND))
+    earlier = tuple(line for line in dict.fromkeys(study.earlier) if line not in said_of)
+    return replace(result, sentences=said_of, earlier=earlier)
 
 
 def _row(
-    study: _Study, entrant: Entrant, reference: Entrant, verdict: Verdict | None, curve: dict[int, list[float]]
+    study: _Study,
+    judge: Judge,
+    entrant: Entrant,
+    reference: Entrant,
+    verdict: Verdict | None,
+    curve: dict[int, list[float]],
 ) -> Row:
     role = "reference" if entrant is reference else "method" if entrant.asked else "baseline"
     if entrant.stopped:
         return Row(entrant.name, role, reason=entrant.stopped)
-    outcomes = entrant.outcomes
-    meters = [outcome.meter for outcome in outcomes]
-    peaks = [meter.peak_bytes for meter in meters if meter.peak_bytes is not None]
-    energy = sum((meter.spent() for meter in meters), Energy()).times(1 / len(meters))
-    names = set.intersection(*(set(outcome.metrics) for outcome in outcomes))
-    metrics = {name: float(np.mean([outcome.metrics[name] for outcome in outcomes])) for name in sorted(names)}
-    ends = _ends(study, np.stack([outcome.per_example for outcome in outcomes]))
-    row = Row(
-        entrant.name,
-        role,
-        metric=metrics[study.metric],
-        at_least=ends[0],
-        at_most=ends[1],
-        metrics=metrics,
-        valid=entrant.valid if math.isfinite(entrant.valid) else None,
-        seconds=float(np.mean([meter.seconds for meter in meters])),
-        steps=float(np.mean([meter.steps for meter in meters])),
-        samples=float(np.mean([meter.samples for meter in meters])),
-        peak_bytes=max(peaks) if peaks else None,
-        kwh=energy.kwh,
-        energy=energy.label,
-        energy_how=energy.how,
-        worth=_worth(study, entrant, reference, curve) if curve and role == "method" else None,
-    )
-    if verdict is None:
-        return row
-    ends = (verdict.low, verdict.high) if study.higher else (-verdict.high, -verdict.low)
-    known = not math.isnan(verdict.low)
-    return replace(
-        row,
-        difference=verdict.difference if study.higher else -verdict.difference,
-        low=ends[0] if known else None,
-        high=ends[1] if known else None,
-    )
-
-
-def _ends(study: _Study, per_example: np.ndarray) -> tuple[float | None, float | None]:
-    """The 95 % interval of the metric itself, over seeds and what is one chance in the test; None where it is not known."""
-    metric = METRICS.get(study.metric.partition("=")[0])
-    found = verdict(by_group(per_example, study.groups), bounds=(metric.low, metric.high) if metric else ANYWHERE)
-    return (found.low, found.high) if math.isfinite(found.low) else (None, None)
+    worth = _worth(study, entrant, reference, curve) if curve and role == "method" else None
+    return row_of(judge, entrant, role, verdict, worth)
 
 
 def _worth(study: _Study, entrant: Entrant, reference: Entrant, curve: dict[int, list[float]]) -> Worth:

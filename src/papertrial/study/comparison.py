@@ -59,6 +59,7 @@ class Comparison:
 
     verdicts: by method; the differences in them are positive where the method is better.  failed, declined: names with
     their reasons.  complete: False while seeds are missing.  looks: numbers of seeds with which it was judged before.
+    beside: a metric that is shown beside the one that is judged, where its own intervals would not hold.
     folds: how many of them make a repeat, of which there are `seeds`; 0: one test part.  earlier: sentences of comparisons
     that were made in this folder before of other methods, or against something else, and are not said any more.
     """
@@ -79,6 +80,7 @@ class Comparison:
     looks: tuple[int, ...] = ()
     complete: bool = True
     folder: str = ""
+    beside: str = ""
     folds: int = 0
     earlier: tuple[str, ...] = ()
 
@@ -98,7 +100,7 @@ class Comparison:
         """As kept in a comparison's folder; raises PapertrialError where there is none."""
         held = read_json(Path(folder) / "comparison.json")
         names = [entry.name for entry in fields(cls) if entry.name in held]
-        unknown = [entry.name for entry in fields(cls) if entry.default is MISSING and entry.name not in held]
+        unknown = [e.name for e in fields(cls) if e.name not in held and e.default is MISSING]
         if unknown:
             raise PapertrialError(
                 f"{folder} holds a comparison of another version of papertrial (it lacks {unknown[0]})",
@@ -173,7 +175,7 @@ def _lines(result: Comparison) -> list[str]:
 
 def _table(result: Comparison) -> list[str]:
     digits = _digits(result)
-    beside = [BESIDE[result.metric]] if result.metric in BESIDE else []
+    beside = [name for name in (result.beside or BESIDE.get(result.metric),) if name]
     table = [[_cut(result.metric, 20), *beside, _cut(f"vs {result.reference}", 24), "time", "peak memory", "energy"]]
     for row in result.rows:
         cells = _cells(row, digits)

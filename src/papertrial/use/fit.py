@@ -6,8 +6,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, replace
-from functools import cache
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,8 @@ class Outcome:
     """A finished run, as read back from its folder.
 
     metrics: on the test rows, with `intervals` at 95 %.  valid: the primary metric on the validation rows, signed so
-    that higher is better.  per_example: (test rows,) float64 whose mean is the primary metric.
+    that higher is better.  per_example: (test rows,) float64 whose mean is the primary metric.  beside: the same of others by
+    name, which a verdict may have to speak of instead.  floors: what the best answer gets that does not look at the inputs.
     """
 
     folder: Path
@@ -52,6 +53,8 @@ class Outcome:
     valid: float
     per_example: np.ndarray
     meter: Meter
+    floors: dict[str, float] = field(default_factory=dict)
+    beside: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> Outcome:
@@ -66,6 +69,11 @@ class Outcome:
             float("nan") if result["valid"] is None else result["valid"],
             np.load(folder / "per_example.npy", allow_pickle=False),
             Meter(**result["cost"]),
+            result.get("floors", {}),
+            {
+                name: np.load(folder / f"per_example-{name}.npy", allow_pickle=False)
+                for name in result.get("beside", ())
+            },
         )
 
 
@@ -135,12 +143,15 @@ def fit_prepared(
             if stages:
                 result["stages"] = stages
             per_example, sheets = result.pop("per_example"), result.pop("sheets")
+            arrays = {"": per_example} | {f"-{name}": values for name, values in result.pop("beside").items()}
+            result["beside"] = [name[1:] for name in arrays if name]
             save_weights(run, model, head)
             if keep := task_offers(task).keep:
                 keep(prepared.state, run.folder)
             for name, sheet in sheets.items():
                 write_picture(run.path(name), sheet)
-            write_with(run.path("per_example.npy"), lambda temporary: _save_array(temporary, per_example))
+            for name, values in arrays.items():
+                write_with(run.path(f"per_example{name}.npy"), partial(_save_array, array=values))
             frozen = proofs([run, *run.stages.values()]) if isinstance(model, torch.nn.Module) else None
             card = card_of(task, resolved, prepared, model, budget, seed, licence, result, frozen)
             card |= {"final": found.to_json()} if found else {}
@@ -349,7 +360,9 @@ def _judge(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepar
         "metrics": {},
         "intervals": {},
         "extra": {},
+        "floors": {},
         "per_example": np.zeros(0),
+        "beside": {},
         "sheets": {},
     }
     if prepared.test.examples:
@@ -358,6 +371,8 @@ def _judge(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepar
         result |= {
             "metrics": scores.metrics,
             "intervals": scores.intervals,
+            "floors": scores.floors,
+            "beside": scores.beside,
             "test": {"rows": len(scores.per_example), "groups": scores.groups or len(scores.per_example)},
             "answers": _answers(outputs, prepared.test, prepared.state),
             "per_example": np.asarray(scores.per_example, dtype=np.float64),
