@@ -560,7 +560,8 @@ def _run_errors(run: Record) -> list[Any]:
     assert run.card is not None
     classes = run.card["state"]["class_names"]
     drawn = figures.confusion("Confusion", "truth by row, answer by column", counts, classes)
-    return [report_blocks.share_right({"right": counts}, classes), drawn]
+    calibrated = report_blocks.reliability(run)
+    return [report_blocks.share_right({"right": counts}, classes), drawn, *([calibrated] if calibrated else [])]
 
 
 def _run_protocol(card: Mapping[str, Any], metric: str, higher: bool) -> list[str]:

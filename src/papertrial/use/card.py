@@ -156,6 +156,7 @@ def card_of(
                 "floors",
                 "ceilings",
                 "remarks",
+                "threshold",
                 "test",
                 "extra",
                 "cost",

@@ -31,6 +31,7 @@ from papertrial.app.commands.options import (
     TaskName,
     TechniqueHost,
     Techniques,
+    Threshold,
     Time,
     complete_method,
     data_option,
@@ -61,6 +62,7 @@ def fit(
     dates: Dates = None,
     missing: Missing = None,
     metric: Metric = None,
+    threshold: Threshold = None,
     task: TaskName = None,
     budget: BudgetText = None,
     host: TechniqueHost = None,
@@ -112,7 +114,7 @@ def fit(
     method = registry.method(paper)
     given = parse_settings([*(set_ or []), *(["compile=true"] if compile_ else [])])
     artifact = run_fit(
-        method.name, data, task=task, target=target, group=group, time=time, dates=dates, missing=missing, metric=metric, out=out,
+        method.name, data, task=task, target=target, group=group, time=time, dates=dates, missing=missing, metric=metric, threshold=threshold, out=out,
         host=host, backbone=backbone, recipe=recipe, settings=given,
         techniques=technique or [], budget=budget, labels=labels, size=size, seed=seed, fresh=fresh,
         progress=not quiet and not json, shard=shard, final=final, comparison=from_,
@@ -159,6 +161,8 @@ def _run_lines(artifact: Any) -> list[str]:
         ("data", card["data"]["name"]),
     ]
     rows += [("note", note) for note in card["notes"]]
+    if held := card.get("threshold"):
+        rows.append(("threshold", _threshold_words(held)))
     lines = [*printing.remarks(card.get("remarks", ())), *printing.labelled(rows)]
     lines += [
         "settings",
@@ -192,6 +196,11 @@ def _run_lines(artifact: Any) -> list[str]:
         f"saved in {artifact.folder}",
         *_next(artifact, folder),
     ]
+
+
+def _threshold_words(held: dict[str, Any]) -> str:
+    on = f"recall {held['recall']:.3f} and precision {held['precision']:.3f} on the validation rows"
+    return f"{held['class']!r} from a probability of {held['at']:.3g} on, for {held['asked']}: {on}"
 
 
 def _expected(final: dict[str, Any]) -> str:
