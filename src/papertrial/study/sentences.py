@@ -128,7 +128,8 @@ def advice(result: Comparison, standing: Sequence[Entrant], judge: Judge, floors
     if judge.at_floor(top):
         ends, shown = judge.interval(top) or (math.nan, math.nan), f"{result.metric} {sign * figure[top.name]:.3f}"
         between = f"the best is {top.name} with {shown} [{ends[0]:.3f}, {ends[1]:.3f}]"
-        if METRICS[result.metric.partition("=")[0]].of == "agreement":
+        metric = METRICS.get(result.metric.partition("=")[0])
+        if metric is not None and metric.of == "agreement":
             return f"Nothing here is shown to agree with people more than chance does: {between}."
         return f"Nothing here is shown to do better than not looking at the inputs, {judge.floor(top):.3f}: {between}."
     level = [e for e in able if e is top or not judge.alone(e, top).high < 0]
