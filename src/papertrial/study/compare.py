@@ -32,9 +32,10 @@ from papertrial.study.engine import Engine, Job, content, started
 from papertrial.study.entrants import Entrant, entrants_of, idle, pooled, reasons, require_methods
 from papertrial.study.judging import BLIND, Judge, judge_of, row_of, words_of
 from papertrial.study.naming import called, renamed
+from papertrial.study.origins import origins
 from papertrial.study.worth import Worth
 from papertrial.study.worth import worth as worth_in_labels
-from papertrial.use.folds import REPEATS, Fold, assigned, choice
+from papertrial.use.folds import REPEATS, SEEDS, Fold, assigned, choice, rounds, shared
 
 if TYPE_CHECKING:
     from papertrial.core.task import Prepared, Task
@@ -43,9 +44,6 @@ if TYPE_CHECKING:
 #: shares of the labelled training examples on which the reference is trained again, for the worth in labels
 FRACTIONS = (0.25, 0.5)
 CURVE_SEEDS = 3
-#: seeds where none are asked for, of a comparison on one test part
-SEEDS = 5
-_LEAST = 5.0  # seconds that a run in folds has by default
 
 
 @dataclass
@@ -266,7 +264,7 @@ def compare(
         curve_runs = len(FRACTIONS) * min(seeds, CURVE_SEEDS) if worth else 0
         trained = sum(not idle(entrant) for entrant in entrants)
         runs = trained * seeds * max(1, parts) + curve_runs
-        usual = _shared(chosen.budget, seeds * parts) if parts else chosen.budget
+        usual = shared(chosen.budget, seeds * parts) if parts else chosen.budget
         study.request = request.but(budget=_budget(budget, total, runs, usual))
         study.plan = _plan(study, entrants, runs, curve_runs)
         if why:
@@ -312,13 +310,6 @@ def _budget(budget: Budget | str | None, total: Budget | str | None, runs: int, 
     return Budget.of(budget) or default
 
 
-def _shared(usual: Budget, runs: int) -> Budget:
-    """The time of a run in folds, so that a comparison takes no longer than one on a single test part would."""
-    if usual.seconds is None:
-        return usual
-    return replace(usual, seconds=min(usual.seconds, max(_LEAST, usual.seconds * SEEDS / runs)))
-
-
 def _plan(study: _Study, entrants: list[Entrant], runs: int, curve_runs: int) -> str:
     """`plan: 4 methods x 5 seeds + 6 runs on fewer labels, 30 s each: about 13 min`; and how many run at once."""
     extra = f" + {curve_runs} runs on fewer labels" if curve_runs else ""
@@ -335,7 +326,7 @@ def _plan(study: _Study, entrants: list[Entrant], runs: int, curve_runs: int) ->
     jobs = [study.job(one, seed, fold) for one in entrants for seed in range(study.seeds) for fold in study.units(seed)]
     done = 0 if study.request.fresh else sum((job.folder / "result.json").exists() for job in jobs)
     already = f", minus {counted(done, 'run')} already done" if done else ""
-    size = f"{counted(len(entrants), 'method')} x {_rounds(study.seeds, study.folds)}{extra}"
+    size = f"{counted(len(entrants), 'method')} x {rounds(study.seeds, study.folds)}{extra}"
     return f"plan: {size}, {study.budget} each: {time}{already}"
 
 
@@ -504,6 +495,7 @@ def _judge(
                     *study.data.notes,
                     *study.prepared.notes,
                     *said,
+                    *origins(entrants),
                     *sentences.caution(words, study.looks),
                     *sentences.late(rows, study.budget),
                     *sentences.unbound(entrants, study.budget),
@@ -570,9 +562,5 @@ def _protocol(study: _Study, seeds: int) -> str:
     return (
         f"{study.task.name} v{study.task.version}: {study.metric} ({better} is better) on {tested};"
         f" {about}{prepared.train.examples} to train on, {about}{prepared.valid.examples} to validate on;"
-        f" {_rounds(seeds, study.folds)}; {study.budget} per run"
+        f" {rounds(seeds, study.folds)}; {study.budget} per run"
     )
-
-
-def _rounds(seeds: int, folds: int) -> str:
-    return f"{counted(seeds, 'repeat')} of {folds} folds" if folds else counted(seeds, "seed")

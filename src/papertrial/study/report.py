@@ -22,7 +22,6 @@ from papertrial.core.curves import fit_power_law
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import read_json, write_text
 from papertrial.core.stats import CANNOT_TELL, HELPS, HURTS
-from papertrial.core.wording import counted
 from papertrial.study import evidence, examples, figures, report_blocks
 from papertrial.study.comparison import Comparison, Row
 from papertrial.study.figures import REFERENCE, Difference, colour
@@ -44,6 +43,7 @@ from papertrial.study.html_page import (
 )
 from papertrial.study.report_blocks import Record, listed, number, signed
 from papertrial.study.report_commands import fit_command
+from papertrial.use.folds import rounds
 
 TONES = {HELPS: "good", HURTS: "bad", CANNOT_TELL: "open", "failed": "bad"}
 #: methods with a confusion matrix of their own
@@ -174,8 +174,7 @@ class _Compared:
     @property
     def rounds(self) -> str:
         """`5 seeds`, or `3 repeats of 5 folds`."""
-        folds = self.found.folds
-        return f"{counted(self.found.seeds, 'repeat')} of {folds} folds" if folds else counted(self.found.seeds, "seed")
+        return rounds(self.found.seeds, self.found.folds)
 
     @property
     def limit(self) -> float:

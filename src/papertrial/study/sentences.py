@@ -13,6 +13,7 @@ from papertrial.study.comparison import Comparison, Row
 from papertrial.study.entrants import Entrant
 from papertrial.study.judging import SILENT, Judge
 from papertrial.tasks._metrics import METRICS
+from papertrial.use.folds import rounds
 
 #: what takes so many times as long, and more than these seconds longer, is dearer
 _CHEAPER, _ALIKE = 2.0, 1.0
@@ -92,7 +93,7 @@ def verdict_words(
             higher_is_better=result.higher_is_better,
             budget="" if {name, result.reference} & {*unlimited} else result.budget,
             digits=result.digits,
-            rounds=f"{counted(result.seeds, 'repeat')} of {result.folds} folds" if result.folds else "",
+            rounds=rounds(result.seeds, result.folds),
         )
         steps = rising(by_name[name])
         if steps:

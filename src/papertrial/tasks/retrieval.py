@@ -1,11 +1,12 @@
-"""Find the documents that answer a query; papers are measured against BM25 tuned on the validation queries.
+"""Find the documents that answer a query; papers are measured against BM25 tuned on the validation queries, and a
+pretrained encoder beside and joined with it.
 
-Protocol, version 1
+Protocol, version 2
     Queries     Those with a relevant document take part. The test queries are those given, or two fifths, the same for
                 every seed; the validation queries those given, or a fifth of the rest, drawn by the seed. Queries of the
                 same words stay on one side. All of them search all documents.
-    First stage The 100 documents that BM25 (k1 = 1.5, b = 0.75, words as in `data.bm25`) finds first, the same for all
-                methods. A document that is the query itself, by id and text, is never an answer.
+    First stage The 100 documents that BM25 (k1 = 1.5, b = 0.75) finds first, the same for all methods; its words are cut
+                to stems and without accents, by the language of most documents. A document that is the query itself, by id and text, is never an answer.
     Metric      nDCG@10 with graded gains, by query; MRR@10, recall@10 and @100 beside it. Equal scores (in float32) are
                 ranked by id in descending order, as trec_eval does.
 
@@ -98,10 +99,10 @@ class RetrievalTask(Common):
     """Rows are queries, with the columns of `data.collection.Collection.queries`, 100 candidates each."""
 
     name = "retrieval"
-    version = 1
+    version = 2
     kind = "collection"
     inputs = ("query", "documents", "first")
-    references = ("bm25",)
+    references = ("bm25", "dense", "hybrid")
     floors = ("random_order",)
     budget = Budget(seconds=60)
 
@@ -137,6 +138,7 @@ class RetrievalTask(Common):
         self.require(data)
         train, valid, test, notes = _parts(data, seed, float(fraction), float(test_share), float(valid_share))
         rows = data.queries(DEPTH)
+        notes.append(f"BM25 counts {data.bm25.analyser}")
         silent = np.flatnonzero(rows["candidates"][:, 0] < 0)
         if len(silent):
             words = rows["text"][int(silent[0])].tobytes().decode("utf-8", "replace")[:60]

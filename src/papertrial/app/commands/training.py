@@ -13,6 +13,7 @@ from papertrial.app.commands.options import (
     Backbone,
     BudgetText,
     Data,
+    Folds,
     Fresh,
     Group,
     Json,
@@ -273,6 +274,7 @@ def estimate(
     seeds: Annotated[
         int | None, seeds_option("Also estimate a comparison with this many seeds.", max=200, show_default=False)
     ] = None,
+    folds: Folds = None,
     json: Json = False,
 ) -> None:
     """What would it cost? Minutes, memory and energy of a run, from ten of its steps, before it starts."""
@@ -282,7 +284,7 @@ def estimate(
     found = run_estimate(
         paper, data, task=task, target=target, group=group, time=time, budget=budget,
         host=host, backbone=backbone, recipe=recipe, settings=parse_settings(set_ or []),
-        techniques=technique or [], labels=labels, size=size, seeds=seeds,
+        techniques=technique or [], labels=labels, size=size, seeds=seeds, folds=folds,
     )  # fmt: skip
     if json:
         printing.document(found)
