@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from papertrial.app.commands import finding, making, reading, serving, studying, taking_away, training, using
 from papertrial.app.judge.commands import judge
 from papertrial.core.errors import PapertrialError, did_you_mean
-from papertrial.core.memory import as_out_of_memory
+from papertrial.core.memory import out_of_memory
 from papertrial.train import processes
 
 #: commands that go on where an earlier call of theirs was stopped
@@ -123,8 +123,7 @@ def _run() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
-        less = _LESS.get(sys.argv[1] if sys.argv[1:] else "", "give it less at a time")
-        if named := as_out_of_memory(error, "", less):
+        if named := out_of_memory(error, "", _LESS.get(sys.argv[1] if sys.argv[1:] else "", "give it less at a time")):
             _stop(str(named), named.exit_code)
         if hasattr(error, "format_message"):  # a usage error of the command-line parser
             _stop(_usage(error), 2)

@@ -34,13 +34,6 @@ class TrainingStopped(PapertrialError):
     exit_code = 3
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether it says that memory could not be had, whoever asked for it: Python, numpy, torch or the system."""
-    from papertrial.core.memory import ran_out  # which knows the words of all of them, and is made of these errors
-
-    return ran_out(error) is not None
-
-
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`did you mean 'mlp_mixer'?`, or the known names when nothing is close."""
     names = sorted(known)

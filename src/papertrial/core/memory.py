@@ -52,7 +52,7 @@ def ran_out(error: BaseException | None) -> str | None:
     return None
 
 
-def as_out_of_memory(error: BaseException, what: str, fix: str) -> OutOfMemory | None:
+def out_of_memory(error: BaseException, what: str, fix: str) -> OutOfMemory | None:
     """The error in one line, None where it is another one. what: who ran out of memory, "" for nobody in particular."""
     asked = ran_out(error)
     if asked is None:
@@ -66,6 +66,6 @@ def naming(what: str, fix: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if named := None if isinstance(error, PapertrialError) else as_out_of_memory(error, what, fix):
+        if named := None if isinstance(error, PapertrialError) else out_of_memory(error, what, fix):
             raise named from error
         raise

@@ -154,6 +154,8 @@ def compare(
     target: str | None = None,
     group: str | None = None,
     time: str | None = None,
+    dates: str | None = None,
+    missing: str | None = None,
     metric: str | None = None,
     folds: int | str | None = None,
     budget: Budget | str | None = None,
@@ -179,7 +181,7 @@ def compare(
 ) -> Comparison:
     """Compare `methods` with the task's baselines on the user's data, at an equal budget, over paired seeds.
 
-    data: anything `papertrial.open` takes, or what it returned; group, time: as it takes them.  metric: what is judged and
+    data: anything `papertrial.open` takes, or what it returned; group, time, dates, missing: as it takes them.  metric: what is judged and
     chosen by, by default what the data call for.  folds: every row is a test row once, in so many folds, cut anew with each
     seed; "none" for one test part; by default 5 where fewer than 2 000 rows can be judged and the data come without test rows.
     seeds: 5, or 3 of folds, where not given.  budget: of one run, by default the task's, of which 15 runs in folds get a third
@@ -203,7 +205,7 @@ def compare(
     from papertrial.use.fit import default_folder
 
     request = Request(
-        task=task, target=target, group=group, time=time, metric=metric, folds=folds, host=host, backbone=backbone,
+        task=task, target=target, group=group, time=time, dates=dates, missing=missing, metric=metric, folds=folds, host=host, backbone=backbone,
         recipe=recipe, settings=settings or {}, techniques=techniques, labels=labels, size=size, fresh=fresh,
         progress=progress,
     )  # fmt: skip
@@ -344,7 +346,11 @@ def _config(study: _Study) -> dict[str, Any]:
         "size": study.request.size,
         **({"host": study.request.host} if study.request.host else {}),
         **({"folds": study.folds} if study.folds else {}),
-        **{name: value for name in ("group", "time", "metric") if (value := getattr(study.request, name)) is not None},
+        **{
+            name: value
+            for name in ("group", "time", "dates", "missing", "metric")
+            if (value := getattr(study.request, name)) is not None
+        },
     }
 
 

@@ -180,6 +180,8 @@ def fit(
     target: str | None = None,
     group: str | None = None,
     time: str | None = None,
+    dates: str | None = None,
+    missing: str | None = None,
     metric: str | None = None,
     out: Path | str | None = None,
     host: str | None = None,
@@ -199,7 +201,7 @@ def fit(
 ) -> Any:
     """Open the data, train `method` on it and return the `Artifact`.
 
-    data: anything `papertrial.open` takes.  group, time: as it takes them.  metric: what is judged and chosen by, such as
+    data: anything `papertrial.open` takes.  group, time, dates, missing: as it takes them.  metric: what is judged and chosen by, such as
     "average_precision"; by default what the data call for.  out: the run's folder, by default `runs/<method>-<data>`.  host:
     the model that a technique is tried on, by default the one its task suggests.  techniques: such as `["agc:clip=0.02"]`.
     final: learn from all rows, with the settings and for the steps that the `comparison` in a folder found (by default that
@@ -210,7 +212,7 @@ def fit(
     from papertrial.data import open as open_data
 
     request = Request(
-        task=task, target=target, group=group, time=time, metric=metric, host=host, backbone=backbone, recipe=recipe,
+        task=task, target=target, group=group, time=time, dates=dates, missing=missing, metric=metric, host=host, backbone=backbone, recipe=recipe,
         settings=settings or {}, techniques=techniques, budget=Budget.of(budget), labels=labels, size=size, seed=seed,
         fresh=fresh, progress=progress, shard=shard, final=final or comparison is not None,
     )  # fmt: skip

@@ -13,6 +13,7 @@ from papertrial.app.commands.options import (
     Backbone,
     BudgetText,
     Data,
+    Dates,
     Folds,
     Fresh,
     Group,
@@ -20,6 +21,7 @@ from papertrial.app.commands.options import (
     Labels,
     Method,
     Metric,
+    Missing,
     Out,
     Quiet,
     RecipeName,
@@ -56,6 +58,8 @@ def fit(
     target: Target = None,
     group: Group = None,
     time: Time = None,
+    dates: Dates = None,
+    missing: Missing = None,
     metric: Metric = None,
     task: TaskName = None,
     budget: BudgetText = None,
@@ -108,7 +112,7 @@ def fit(
     method = registry.method(paper)
     given = parse_settings([*(set_ or []), *(["compile=true"] if compile_ else [])])
     artifact = run_fit(
-        method.name, data, task=task, target=target, group=group, time=time, metric=metric, out=out,
+        method.name, data, task=task, target=target, group=group, time=time, dates=dates, missing=missing, metric=metric, out=out,
         host=host, backbone=backbone, recipe=recipe, settings=given,
         techniques=technique or [], budget=budget, labels=labels, size=size, seed=seed, fresh=fresh,
         progress=not quiet and not json, shard=shard, final=final, comparison=from_,
@@ -262,6 +266,8 @@ def estimate(
     target: Target = None,
     group: Group = None,
     time: Time = None,
+    dates: Dates = None,
+    missing: Missing = None,
     task: TaskName = None,
     budget: BudgetText = None,
     host: TechniqueHost = None,
@@ -282,7 +288,7 @@ def estimate(
     from papertrial.study.estimate import estimate as run_estimate
 
     found = run_estimate(
-        paper, data, task=task, target=target, group=group, time=time, budget=budget,
+        paper, data, task=task, target=target, group=group, time=time, dates=dates, missing=missing, budget=budget,
         host=host, backbone=backbone, recipe=recipe, settings=parse_settings(set_ or []),
         techniques=technique or [], labels=labels, size=size, seeds=seeds, folds=folds,
     )  # fmt: skip
