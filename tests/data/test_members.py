@@ -145,3 +145,14 @@ def test_names_that_would_leave_the_cache(tmp_path):
     assert open_data(f"{tmp_path / 'x.zip'}#/b.csv").rows == 40
     with pytest.raises(DataError):
         open_data(f"{tmp_path / 'x.zip'}#../../../outside.csv")  # hidden, as all below a folder that begins with a dot
+
+
+def test_a_table_with_columns_of_text_says_how_they_open_and_that_works(tmp_path):
+    rows = [f"{row},{prose()},{prose()},{row % 2},{row % 3}" for row in range(60)]
+    path = laid(tmp_path, "folder", {"films.csv": "\n".join(["id,one,two,liked,genre", *rows, ""])}) / "films.csv"
+    table = open_data(path)
+    note = next(note for note in table.notes if "of no use to a table" in note)
+    said = re.search(r"as such: (\S+) with --target liked or --target genre", note)[1]
+    assert table.kind == "table" and shlex.split(said) == ["films.csv#one,two"]
+    pairs = open_data(f"{path.parent}/{shlex.split(said)[0]}", target="genre")
+    assert pairs.kind == "pairs" and pairs.columns == {"text": ["one", "two"], "target": "genre", "pairs": True}

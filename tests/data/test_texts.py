@@ -211,7 +211,7 @@ def test_mixed_tables_stay_tables_unless_a_column_is_named(tmp_path):
     frame(minutes=np.arange(len(FILMS)) * 1.5).to_csv(tmp_path / "mixed.csv", index=False)
     table = open_data(tmp_path / "mixed.csv")
     assert isinstance(table, Table)
-    assert any("DATA#review" in note for note in table.notes)
+    assert any("mixed.csv#review" in note for note in table.notes)
     data = open_data(f"{tmp_path / 'mixed.csv'}#review", "mood")
     assert data.texts.texts() == FILMS and data.class_names == ("bad", "good")
     assert open_data(data.source, "mood").fingerprint == data.fingerprint

@@ -162,6 +162,16 @@ def test_corruption_equals_token_by_token(lengths, share, mean, seed):
         assert reassembled(source[row].tolist(), target[row].tolist()) == ids[row, :length].tolist()
 
 
+@pytest.mark.parametrize(("share", "mean"), [(0.15, 20.0), (0.15, 3.0), (0.5, 2.0)])
+def test_as_many_are_hidden_as_in_t5(share, mean):
+    """Rounded, not cut (T5's random_spans_noise_mask): 4 bytes of 24, in one span."""
+    tokens = list(range(2, 400))
+    hidden = [min(max(round(n * share), 1), n - 1) for n in tokens]
+    spans = [min(max(round(h / mean), 1), h, n - h) for n, h in zip(tokens, hidden, strict=True)]
+    found = Spans(share, mean).counts(torch.tensor(tokens))
+    assert [column.tolist() for column in found] == [hidden, spans]
+
+
 def test_every_placement_is_as_likely():
     spans, rows = Spans(0.5, 2.0), 6000  # six tokens, three hidden in two spans, or (2, 1): 2 x 2 ways
     hidden = spans.hide(torch.full((rows,), 6), 6, Draw(0, 0, rows))

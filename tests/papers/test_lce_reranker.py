@@ -315,6 +315,9 @@ def test_views_draw_the_group_and_cut_what_is_padding():
     ]
     assert not made["documents"][2, 1:].any() and not made["first"][2, 1:].any()
     assert torch.equal(made["documents"][:, 0], rows["documents"][:, 0, :9])
+    for row, place in made["held"].nonzero().tolist():  # beside each document the score that the first stage gave it
+        beside = (rows["documents"][row, :, :9] == made["documents"][row, place]).all(1)
+        assert made["first"][row, place] in rows["first"][row, beside]
     assert float(lce(model.score(made), made["held"])[2].detach()) == 0
 
 

@@ -122,6 +122,22 @@ def test_the_patch_suits_the_image(height, width, patch):
     assert {setting.name: setting.source for setting in settings}["width"].startswith("suited to this data")
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "small"), [(28, 28, True), (96, 96, True), (96, 16, True), (64, 128, False), (128, 64, False), (224, 224, False), (0, 0, False)]
+)  # fmt: skip
+def test_small_images_get_a_small_model(height, width, small):
+    config, _ = resolve(Config, Facts("images", 100, 100, 3, height, width, classes=2, outputs=2), {})
+    sizes = (config.width, config.depth, config.token_hidden, config.channel_hidden, config.stochastic_depth)
+    assert sizes == ((64, 4, 64, 256, 0.0) if small else (768, 12, 384, 3072, 0.1))
+    assert mlp_mixer.build(SMALL, Facts("images", 9, 9, 1, 12, 20), None)(torch.rand(2, 1, 12, 20)).shape == (2, 24)
+
+
+def test_the_papers_recipe_is_its_size_for_imagenet():
+    facts = Facts("images", 1_281_167, 1_281_167, 3, 224, 224, classes=1000, outputs=1000)
+    config, _ = resolve(Config, facts, {"paper": mlp_mixer.recipes["paper"].config})
+    assert config == Config(**mlp_mixer.variants["B/16"], stochastic_depth=0.1)
+
+
 def test_the_head_starts_at_zero():
     head = _small().make_head(7)
     assert head.weight.shape == (7, 24)

@@ -450,7 +450,7 @@ def test_a_comparison_gives_techniques_to_the_methods_asked_for_alone(tmp_path):
 
     images = open_data("digits")
     result = compare(
-        ["nfnet", "majority"], images, budget=Budget(steps=2), seeds=1, baselines=["untrained"], recipe="tiny",
+        ["nfnet", "majority"], images, budget=Budget(steps=2), seeds=1, folds="none", baselines=["untrained"], recipe="tiny",
         techniques=["agc:clip=0.3"], out=tmp_path, worth=False, progress=False, echo=None,
     )  # fmt: skip
     assert "takes no gradient steps" in result.declined["majority"]

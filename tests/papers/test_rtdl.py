@@ -56,6 +56,16 @@ def assert_same(
     assert not wanted
 
 
+@pytest.mark.parametrize(("compression", "sharing"), [(0.0, "headwise"), (0.4, "headwise"), (0.4, "key-value")])
+def test_dropout_of_the_attention_is_for_training_alone(compression, sharing):
+    torch.manual_seed(0)
+    model = rtdl.FTTransformer(5, (), 2, 16, 4, 4 / 3, 0.5, 0.0, 0.0, compression, sharing)
+    x = torch.randn(8, 5), torch.zeros(8, 0, dtype=torch.int64)
+    assert not torch.equal(model(*x), model(*x))
+    model.eval()
+    assert torch.equal(model(*x), model(*x))
+
+
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize(("numeric", "cards"), [(5, ()), (5, (3, 7)), (0, (3, 7))])
 @pytest.mark.parametrize(("compression", "sharing"), [(0.0, "headwise"), (0.4, "headwise"), (0.4, "key-value")])

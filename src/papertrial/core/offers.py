@@ -90,6 +90,7 @@ class Offers:
 
     Estimators
     most_trials(budget) -> most configurations that `fit` would try, None where only time limits them.
+    again(rows, seed, folders) -> Meter: learns from all rows, with what it chose in earlier runs, whose folders these are.
     as_module() -> torch module that answers alike.  represent(split) -> features float32 (N, width).
     remarks: sentences on how it learned, for the card and the verdict.
     """
@@ -137,6 +138,7 @@ class Offers:
     draws: Set[str] = _member(_NAMES, frozenset())
 
     most_trials: Method | None = _member(_METHOD)
+    again: Method | None = _member(_METHOD)
     as_module: Method | None = _member(_METHOD)
     represent: Method | None = _member(_METHOD)
     remarks: tuple[str, ...] = _member(_NAMES, ())

@@ -11,6 +11,8 @@ Protocol, version 1
                 when they are read: what a network that was trained on such photographs elsewhere looks at.
     Probe       Objectives may learn from all training rows without labels. They are judged by a logistic regression
                 (L2, C = 1) on frozen features, standardised on the labelled rows it is fitted to.
+    Metric      Accuracy; average precision where the rarer of two classes has less than a tenth of the labels, macro F1 where
+                one of more has three quarters.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from papertrial.core.offers import offers
 from papertrial.core.task import Prepared, Scores, Split, Supports
 from papertrial.nn.heads import Supervised
 from papertrial.nn.views import Draw, flip, shift
+from papertrial.tasks._choosing import ACCURACY, for_classes, unusual
 from papertrial.tasks._common import Common, encoder_of, estimated, finite, known_labels, objective, through
 from papertrial.tasks._metrics import classification_scores, groups_of, primary
 from papertrial.tasks._probe import fit_probe, nearest, probe_outputs, softmax
@@ -165,10 +168,11 @@ class ImageTask(Common):
         labels: int | str | None = None,
         fraction: float = 1.0,
         size: int | tuple[int, int] | None = None,
+        metric: str | None = None,
     ) -> Prepared:
         """labels: how many per class are revealed, or "all".  fraction: share of the
         training rows that is used, or of the labels a class where only some are revealed.
-        size: side of the images in pixels, or (height, width).
+        size: side of the images in pixels, or (height, width).  metric: what is judged by, in place of what the data call for.
 
         Without any labels everything is for training, and valid and test are empty. Raises DataError for a single class,
         or too few labels to hold some out, PapertrialError for an option out of range.
@@ -212,6 +216,7 @@ class ImageTask(Common):
 
         pixels = data.pixels(*working_size(size))
         state = pixel_state(pixels, train, data)
+        state |= for_classes(metric, target, state["class_names"], notes, "images")
         pixels = as_trained(pixels, state)
 
         def rows(index: np.ndarray, label: np.ndarray, **more: np.ndarray) -> Split:
@@ -227,6 +232,7 @@ class ImageTask(Common):
             state["width"],
             classes=count,
             outputs=count,
+            metric=unusual(state["metric"], ACCURACY),
         )
         # "hidden" holds all labels for the figures of `extra_scores`; `training` never hands it on
         return Prepared(

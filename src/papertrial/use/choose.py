@@ -245,7 +245,7 @@ def prepare(task: Task, data: Any, seed: int = 0, **options: Any) -> Prepared:
     look = data.look()
     data, said = parted(task, data, fold, final)
     prepared = task.prepare(data, seed=seed, **chosen)
-    protocol = {"fold": fold, "final": final, "group": data.group, "time": data.time}
+    protocol = {"fold": fold, "final": final, "group": data.group or data.asked_group, "time": data.time}
     origin = {
         "name": data.name,
         "fingerprint": data.fingerprint,

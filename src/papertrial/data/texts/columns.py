@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,8 @@ def from_table(
     not be of use.  target: as the user named it.  like: the `columns` of earlier data, read in the same way where the
     table has them.  Raises DataError for a column that is not there.
     """
+    if like and "text" not in like:  # of a table that held no texts
+        return None
     chosen, goal = _chosen(table, text, target, like)
     if not chosen:
         return None
@@ -110,7 +113,13 @@ def _chosen(
     if prose and set(others) <= {goal}:
         return prose, goal
     if prose and table.target not in prose:
-        table.note(f"text is of no use to a table: column {prose[0]!r} opens as text with DATA#{prose[0]}")
+        goals = [name for name in others if table.columns[name].unique > 1]
+        what = f"column {prose[0]!r} holds" if len(prose) == 1 else f"columns {' and '.join(map(repr, prose[:2]))} hold"
+        chosen = f" with {' or '.join(f'--target {name}' for name in goals[:3])}" if goals else ""
+        table.note(
+            f"{what} text, which is of no use to a table; to read it as such:"
+            f" {quote(f'{table.name}#' + ','.join(prose[:2]))}{chosen}"
+        )
     return (), None
 
 
@@ -220,7 +229,9 @@ def _class_target(
         notes.append(f"target {goal!r} has {'one value only' if column.unique else 'no values'}")
         codes, class_names = table.codes(goal)
         return codes.astype(np.int64), class_names
-    return table.labels(goal)
+    labels = table.labels(goal)
+    notes += [line for line in table.notes if line.startswith(f"target {goal!r} holds several labels")]
+    return labels
 
 
 def _lines_together(columns: Sequence[Ragged]) -> Ragged:
