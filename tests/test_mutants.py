@@ -62,6 +62,7 @@ def test_a_sample_is_seeded_and_spread_over_the_lines():
 def test_the_tests_of_a_file_have_its_name_or_import_it():
     src = ROOT / "src" / "papertrial"
     assert its_tests(src / "core/stats.py", False) == ["tests/core/test_stats.py"]
+    assert {"tests/study/test_compare.py", "tests/study/test_folds.py"} <= {*its_tests(src / "study/compare.py", False)}
     assert its_tests(src / "papers/rasp/compiler.py", True) == [
         "tests/papers/test_rasp.py",
         "tests/papers/test_rasp_compiler.py",

@@ -284,6 +284,47 @@ def test_intervals_stay_at_95_percent_when_the_words_get_stricter():
     assert verdict(one, looks=4).level == pytest.approx(0.05 / 16)
 
 
+@pytest.mark.parametrize("decides", ["seeds and examples", "examples"])
+def test_the_interval_is_the_one_written_down(decides):
+    """Student's factors for A and for B apart, the interaction of B counted once, and B as if two more examples had been
+    seen, each as far from the mean as the furthest: written out here with scipy and plain sums."""
+    draw = np.random.default_rng(4)
+    seeds, examples = 4, 30
+    d = 0.2 + 0.7 * draw.normal(size=examples) + 1.2 * draw.normal(size=(seeds, examples))
+    d += 0.5 * draw.normal(size=(seeds, 1)) if decides == "seeds and examples" else -d.mean(1, keepdims=True)
+    squares = mean_squares(d)
+    middle = d.mean()
+    each = [d[:, column].mean() - middle for column in range(examples)]
+    each += [max(map(abs, each)), -max(map(abs, each))]
+    b = seeds * sum(value**2 for value in each) / (examples - 1)
+    a = examples * sum((d[row].mean() - middle) ** 2 for row in range(seeds)) / (seeds - 1)
+    left = [
+        d[row, column] - d[row].mean() - d[:, column].mean() + middle
+        for row in range(seeds)
+        for column in range(examples)
+    ]
+    e = sum(value**2 for value in left) / ((seeds - 1) * (examples - 1))
+    t_a, t_b = (scipy_stats.t.ppf(1 - 0.6 * 0.05 / 2, count - 1) for count in (seeds, examples))
+    both, alone = t_a**2 * a + t_b**2 * (b - e), t_b**2 * b
+    assert (both > 1.1 * alone) if decides == "seeds and examples" else (alone > 1.1 * both)
+    assert e > 0.1 * b  # so that counting it twice, or not at all, would show
+    found = float(half_width(squares, 0.05))
+    assert found == pytest.approx(np.sqrt(max(both, alone) / (seeds * examples)), rel=1e-9)
+    assert float(half_width(mean_squares(d + 7.0), 0.05)) == pytest.approx(found, rel=1e-9)
+
+
+def test_the_interaction_is_estimated_apart_from_what_it_adds_to():
+    """A method whose seeds differ on different examples: no effect of a seed or of an example, all of it interaction."""
+    d = np.array([[1.0, -1.0, 1.0, -1.0], [-1.0, 1.0, -1.0, 1.0]])
+    squares = mean_squares(d)
+    assert (float(squares.by_seed), float(squares.by_example)) == (0.0, 0.0)
+    assert float(squares.rest) == pytest.approx(8 / 3)
+    spread = variances(squares)
+    assert (spread.seed, spread.example) == (0.0, 0.0) and spread.interaction == pytest.approx(8 / 3)
+    both = variances(mean_squares(d + np.array([[2.0], [-2.0]]) + np.array([3.0, 3.0, -3.0, -3.0])))
+    assert both.seed == pytest.approx((4 * 8 - 8 / 3) / 4) and both.example == pytest.approx((2 * 36 / 3 - 8 / 3) / 2)
+
+
 def test_p_value_is_where_the_interval_touches_zero():
     squares = mean_squares(0.1 + crossed(np.random.default_rng(13), 1, 4, 50, 0.1, 0.2, 0.2)[0])
     assert half_width(squares, p_value(squares)) == pytest.approx(abs(squares.mean), rel=1e-6)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -337,3 +339,21 @@ def test_batch_norm_on_two_ranks_is_batch_norm_on_all_rows(two_ranks, shape):
     for part in parts:
         for name in ("mean", "variance"):
             torch.testing.assert_close(part[name], whole[name], rtol=1e-12, atol=1e-12)
+
+
+def test_batches_are_compared_after_as_many_steps_each_at_its_better_rate(monkeypatch):
+    scores = {(64, 0.35): (0.9, 0.70), (64, 1.0): (0.8, 0.95), (256, 0.35): (0.2, 0.9), (256, 1.0): (0.9, 0.72)}
+    steps = []
+
+    def trial(*names, optim, **rest):
+        steps.append(rest["steps"])
+        valid, test = scores[optim["batch"], optim["lr"]]
+        prepared = SimpleNamespace(valid=None)
+        return SimpleNamespace(metrics={"accuracy": test}, scores=lambda rows: {"accuracy": valid}, prepared=prepared)
+
+    monkeypatch.setattr(claims, "trial", trial)
+    monkeypatch.setattr(claims, "data", lambda name: name)
+    held, measured = claims.small_batches_do("base", 0)
+    assert held and measured["margin"] == pytest.approx(0.70 - 0.72 + 0.03) and len(set(steps)) == 1
+    scores[256, 1.0] = (0.9, 0.74)
+    assert not claims.small_batches_do("base", 0)[0]

@@ -315,11 +315,26 @@ def test_adafactor_goes_on_where_it_stopped(tmp_path):
 def test_the_study_of_noise_runs_on_real_snippets(shared_data, monkeypatch):
     monkeypatch.setenv("PAPERTRIAL_DATA", str(shared_data))
     claims.language_accuracy.cache_clear()
+    monkeypatch.setitem(claims._SCALES, "tiny", replace(claims._SCALES["tiny"], parts=()))
     _, found = claims.noise_costs_bytes_less("tiny", 0)
     assert found["bytes_0.0"] > 0.2  # an eighth is chance
     assert len(claims.noise_costs_bytes_less.plot([found]).curves) == 2
     _, again = claims.clean_text_is_read_as_well("tiny", 0)  # from the same runs
     assert again["bytes_0.4"] == found["bytes_0.4"]
+
+
+def test_noise_is_judged_where_both_read_clean_text_as_well(monkeypatch):
+    found = {"bytes_0.0": 0.6, "bytes_0.4": 0.45}
+    monkeypatch.setattr(claims, "language_accuracy", lambda scale, seed: found)
+    monkeypatch.setattr(claims, "_subwords_by_clean_accuracy", lambda scale, seed: [(0.9, 0.5), (0.5, 0.3), (0.7, 0.4)])
+    held, measured = claims.noise_costs_bytes_less("base", 0)
+    assert held and measured["subwords_at_equal_clean_accuracy"] == pytest.approx(0.35)  # not 0.5, that of the last
+    assert measured["margin"] == pytest.approx(0.45 - 0.35 - 0.02)
+    found["bytes_0.4"] = 0.36
+    assert not claims.noise_costs_bytes_less("base", 0)[0]
+    found["bytes_0.0"] = 0.45
+    with pytest.raises(Declined, match="reads clean text as well"):
+        claims.noise_costs_bytes_less("base", 0)
 
 
 def test_without_the_snippets_the_claim_is_not_run(monkeypatch, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 
 import peers
 from papertrial.claims import mlp_mixer as claims
-from papertrial.core.errors import PapertrialError
+from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.paper import claims_of
 from papertrial.core.recipe import resolve
@@ -194,3 +195,31 @@ def test_claims_notice_a_wrong_model(monkeypatch):
     assert not claims.token_mixing_is_channel_mixing_transposed("tiny", 0)[0]
     monkeypatch.setattr(mlp_mixer.MixerBlock, "forward", positions_added)
     assert not claims.order_of_patches_is_a_convention("tiny", 0)[0]
+
+
+def test_a_transformer_that_is_far_behind_is_no_rival(monkeypatch):
+    """The better of two rates by validation counts, whatever it does on the test rows; and the margin is to the rival's."""
+    scores = {
+        ("vit", 1e-3): (0.9, 0.90),
+        ("vit", 3e-3): (0.8, 0.95),
+        ("mlp_mixer", 1e-3): (0.5, 0.99),
+        ("mlp_mixer", 3e-3): (0.9, 0.88),
+    }
+    resnet = {"accuracy": 0.98}
+
+    def trial(method, task, on, seed, optim, **rest):
+        if method == "resnet":
+            return SimpleNamespace(metrics=resnet)
+        valid, test = scores[method, optim["lr"]]
+        prepared = SimpleNamespace(valid=None)
+        return SimpleNamespace(metrics={"accuracy": test}, scores=lambda rows: {"accuracy": valid}, prepared=prepared)
+
+    monkeypatch.setattr(claims, "trial", trial)
+    monkeypatch.setattr(claims, "data", lambda name: name)
+    held, measured = claims.within_three_points_of_a_transformer("base", 0)
+    assert held and measured["margin"] == pytest.approx(0.03 - (0.90 - 0.88))
+    scores["mlp_mixer", 3e-3] = (0.9, 0.86)
+    assert not claims.within_three_points_of_a_transformer("base", 0)[0]
+    resnet["accuracy"] = 1.0 + 1e-9
+    with pytest.raises(Declined, match="no rival"):
+        claims.within_three_points_of_a_transformer("base", 0)

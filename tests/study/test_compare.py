@@ -19,6 +19,7 @@ from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe
 from papertrial.core.registry import Entry, Method
 from papertrial.core.task import Prepared, Split
+from papertrial.study import compare as compare_module
 from papertrial.study.compare import compare
 from papertrial.study.comparison import Comparison
 from papertrial.use import choose
@@ -340,7 +341,7 @@ def test_a_budget_of_steps_is_not_called_equal_for_who_tunes_itself(run, world, 
         assert not any("without a limit" in note for note in limited.notes) and "at an equal" in limited.sentences[0]
     world.trials = {}
     steps = run(budget="20steps", out=tmp_path / "none", methods=("new", "other"), baselines="none", against="other")
-    assert "at an equal 20 steps" in steps.sentences[0] and "limited" not in steps.plan
+    assert "at an equal 20 steps" in steps.sentences[0] and "does not limit" not in steps.plan
 
 
 def test_a_seed_of_the_method_is_held_against_the_same_seed_of_the_reference(run, world):
@@ -549,10 +550,29 @@ def test_another_comparison_in_the_same_folder_is_refused(run, change, field):
     run(fresh=True, **change)
 
 
+def test_all_that_another_comparison_differs_in_is_named_in_order(run):
+    run()
+    with pytest.raises(PapertrialError, match=r"differs in budget, recipe, settings\)"):
+        run(settings={"lr": 1}, recipe="tiny", budget="1m")
+
+
 def test_the_plan_is_said_first(run, said):
     run(["new", "other"], worth=True, seeds=5, budget="60s")
     # majority trains nothing: 4 x 5 runs, and 6 for the worth
     assert said[0] == "plan: 5 methods x 5 seeds + 6 runs on fewer labels, 1 min each: about 26 min"
+
+
+@pytest.mark.parametrize(
+    ("usual", "runs", "seconds"), [(60, 15, 20), (60, 5, 60), (60, 3, 60), (60, 300, 5), (3, 300, 3), (None, 300, None)]
+)
+def test_runs_in_folds_take_no_longer_together_than_those_of_five_seeds(usual, runs, seconds):
+    """But for 5 seconds, which each has at least where the task gives it as much."""
+    assert compare_module._shared(Budget(seconds=usual, steps=7), runs) == Budget(seconds=seconds, steps=7)
+
+
+def test_the_worth_in_labels_is_measured_unless_it_is_not_wanted(world, tmp_path):
+    found = compare(["new"], FakeData(), out=tmp_path / "study", seeds=3, echo=None)
+    assert {labels for _, _, labels in world.calls} == {100, 200, 400} and found.rows[1].worth is not None
 
 
 def test_a_total_is_shared_out(run, world):

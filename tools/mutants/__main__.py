@@ -39,6 +39,9 @@ def main() -> int:
     asked.add_argument("--tests", nargs="+", help="instead of those that have its name")
     asked.add_argument("--battery", action="store_true", help="of a paper: its rows of the battery too")
     asked.add_argument("--slow", action="store_true", help="the slow tests too")
+    asked.add_argument(
+        "--longest", type=float, default=float("inf"), help="leave out tests of more seconds; more survives"
+    )
     asked.add_argument("--jobs", type=int, default=2, help="changes tried at a time (default 2)")
     asked.add_argument("--minutes", type=float, default=60, help="of a file; what was not tried by then is not counted")
     asked.add_argument("--match", default="", help="only changes whose line or replacement has this text")
@@ -70,9 +73,10 @@ def _one(file: Path, given: argparse.Namespace) -> bool:
     tests = given.tests or its_tests(file, given.battery)
     reasons = explained(name)
     survived: list[Change] = []
-    tried, until = 0, time.monotonic() + 60 * given.minutes
+    tried = 0
     with Trial(file, tests, given.jobs, given.slow) as trial:
-        trial.look()
+        trial.look(given.longest)
+        until = time.monotonic() + 60 * given.minutes
         seconds = sum(trial.known.seconds.values())
         print(f"{len(trial.known.seconds)} tests, {seconds:.0f} s: {' '.join(tests)}", flush=True)
         for change, noticed in trial.try_all(random.Random(given.seed).sample(chosen, len(chosen))):

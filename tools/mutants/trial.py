@@ -1,7 +1,8 @@
 """Tries changes of a file against its tests.
 
-The tests of `src/papertrial/LAYER/NAME.py` are `tests/LAYER/test_NAME*.py`; where no test has its name, all that import it. `--battery` adds
-the rows of a paper in the battery, which train it. All run once as the file is, which shows what each costs and which lines it reaches.
+The tests of `src/papertrial/LAYER/NAME.py` are `tests/LAYER/test_NAME*.py`, and those beside them that import it; where there are none,
+all that import it. `--battery` adds the rows of a paper in the battery, which train it. All run once as the file is, which shows what
+each costs and which lines it reaches.
 A change is tried by the tests that reach it, the quickest first, up to the first that fails; one that survives them is tried by the rest.
 """
 
@@ -48,14 +49,15 @@ def its_tests(file: Path, battery: bool = False) -> list[str]:
     layer, name = parts[0], parts[1] if len(parts) > 1 else parts[0]
     folder = ROOT / "tests" / layer
     names = {name, parts[-1].strip("_")} - {"init"}
-    found = sorted({test for one in names for test in folder.glob(f"test_{one}*.py")})
-    if not found:
-        module = ".".join(["papertrial", *(part for part in parts if part != "__init__")])
-        found = [test for test in sorted((ROOT / "tests").rglob("test_*.py")) if module in _imported(test)]
+    module = ".".join(["papertrial", *(part for part in parts if part != "__init__")])
+    found = {test for one in names for test in folder.glob(f"test_{one}*.py")}
+    if layer != "papers":  # whose tests all import what is common to papers
+        found |= {test for test in folder.glob("test_*.py") if module in _imported(test)}
+    found = found or {test for test in (ROOT / "tests").rglob("test_*.py") if module in _imported(test)}
     if not found:
         raise NoTests(f"no test has the name of {file} or imports it; name some: --tests tests/...")
     rows = [f"tests/test_every_paper.py::test_battery[{name}-"] if battery else []
-    return [str(test.relative_to(ROOT)) for test in found] + rows
+    return [str(test.relative_to(ROOT)) for test in sorted(found)] + rows
 
 
 def _imported(test: Path) -> set[str]:
@@ -171,15 +173,16 @@ class Trial:
     def __exit__(self, *_: object) -> None:
         self._folder.cleanup()
 
-    def look(self) -> None:
+    def look(self, longest: float = float("inf")) -> None:
         """Run the tests as the file is; then import what they import, so that each change begins with it, and run them again
-        in the way of a change, so that none fails for another reason than its own."""
+        in the way of a change, so that none fails for another reason than its own. longest: tests of more seconds are left out."""
         answer = self._folder.name + "/known.json"
         code, failed = self._run(self.folders[0], [], answer=answer)
         if code != _PASSED:
             raise NoTests(f"the tests of {self.within} fail as it is: {failed or 'pytest ended with ' + str(code)}")
         told = json.loads(Path(answer).read_text())
         self.known = Known(told["seconds"], {test: set(lines) for test, lines in told["reached"].items()})
+        self.known.seconds = {test: took for test, took in self.known.seconds.items() if took <= longest}
         for name in told["modules"]:
             with warnings.catch_warnings(), contextlib.suppress(Exception):
                 warnings.simplefilter("ignore")

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from papertrial.app.commands import finding, making, reading, serving, studying, taking_away, training, using
 from papertrial.app.judge.commands import judge
-from papertrial.core.errors import PapertrialError, did_you_mean
+from papertrial.core.errors import PapertrialError, did_you_mean, out_of_memory
 from papertrial.train import processes
 
 #: commands that go on where an earlier call of theirs was stopped
@@ -106,9 +106,9 @@ def _run() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except MemoryError:
-        _stop("out of memory; use a smaller --set batch=..., --size, or fewer rows", 2)
     except Exception as error:
+        if out_of_memory(error):
+            _stop("out of memory; use a smaller --set batch=..., --size, or fewer rows", 2)
         if hasattr(error, "format_message"):  # a usage error of the command-line parser
             _stop(_usage(error), 2)
         if type(error).__name__ in ("Abort", "Exit"):
