@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.harness import Case, Race, Side, inference, training
-from papertrial.papers.guided_diffusion import Config, GuidedDiffusion, _Noise
+from papertrial.papers.guided_diffusion import Config, GuidedDiffusion
 from papertrial.papers.guided_diffusion.unet import Plan, UNet
+from papertrial.papers.guided_diffusion.walk import Noise
 
 CLASSES, STEPS = 10, 4
 _PARTS = {
@@ -103,7 +104,7 @@ def sampling(case: Case) -> tuple[Side, Side]:
     @torch.no_grad()
     def draw() -> Tensor:
         scheduler.set_timesteps(STEPS, case.device)
-        x = _Noise(seeds, (3, side, side), next(theirs.parameters()))()
+        x = Noise(seeds, (3, side, side), next(theirs.parameters()))()
         for time in scheduler.timesteps:
             noise = call(x, time.expand(rows), labels)[:, :3]
             x = scheduler.step(noise, time, x).prev_sample

@@ -39,7 +39,8 @@ def test_json(papertrial):
 
 def test_an_error_ends_a_command_with_its_place(papertrial, tmp_path):
     code, out, err = papertrial("rasp", "-c", "a = 1; b = a + c;")
-    assert (code, out) == (2, "") and err == "error: c is not defined\n  a = 1; b = a + c;\n                 ^\n"
+    assert (code, out) == (2, "     value: a =  1\n")
+    assert err == "error: c is not defined\n  a = 1; b = a + c;\n                 ^\n"
     (tmp_path / "wrong.rasp").write_text("a = 1;\nb = (a;\n")
     code, _, err = papertrial("rasp", "wrong.rasp")
     assert code == 2 and "wrong.rasp, line 2, column 7" in err
@@ -49,6 +50,40 @@ def test_an_error_ends_a_command_with_its_place(papertrial, tmp_path):
     assert "UTF-8" in papertrial("rasp", "latin.rasp")[2]
     code, _, err = papertrial("rasp", "-c", "2 ^ 20000;")
     assert code == 2 and "digits" in err
+
+
+@pytest.mark.parametrize("wrong", ["b = c;", "b = ;", 'b = "open', "b = (1", "? 3;", 'load "nowhere";', "1/0;"])
+def test_results_before_an_error_are_kept(papertrial, tmp_path, wrong):
+    """Whether a statement cannot be read or cannot be run: what stands before it was run, and is shown."""
+    before = 'indices("abc"); a = 1;'
+    shown = "\t =  [0, 1, 2] (ints)\n     value: a =  1\n"
+    code, out, err = papertrial("rasp", "-c", f"{before} {wrong}")
+    assert (code, out) == (2, shown) and err.startswith("error: ")
+    (tmp_path / "part.rasp").write_text(f"{before}\n{wrong}\n2;")
+    code, out, err = papertrial("rasp", "part.rasp")
+    assert (code, out) == (2, shown) and "part.rasp, line" in err
+    code, out, err = papertrial("rasp", "-c", f"{before} {wrong}", "--json")
+    assert code == 2 and err.startswith("error: ")
+    assert [found.get("value", found.get("values")) for found in json.loads(out)] == [[0, 1, 2], 1]
+    code, out, err = papertrial("rasp", "-c", '5; load "part"; 6;')
+    assert code == 2 and out.startswith("     value: out =  5\n") and "value: a =  1" in out and "6" not in out
+
+
+def test_attention_is_restricted_from_the_command_line(papertrial, tmp_path):
+    words = 'restrict(select(indices, indices, <=), window(1))("abcd")'
+    code, out, _ = papertrial("rasp", "-c", words)
+    assert code == 0 and [line.split("|")[-1].split() for line in out.splitlines() if "|" in line][-1] == ["1", "1"]
+    region = "window(1) or select(indices, 0, ==)"
+    code, out, err = papertrial("rasp", "-c", f'sort_bos("§dcba"); restrict(sort_bos, {region})("§dcba");')
+    assert "[§, a, b, c, d]" in out and (code == 2 or out.count("[§, a, b, c, d]") == 1)
+    code, out, _ = papertrial(
+        "rasp", "--compile", f"restrict(hist_bos, {region})", "--vocabulary", "§ab", "--longest", 6, "--out", "near"
+    )
+    assert code == 0 and "1 layer, heads 1" in out and "are the interpreter's" in out
+    code, _, err = papertrial("rasp", "-c", 'restrict(reverse, select(tokens, "a", ==));')
+    assert code == 2 and "whatever the tokens are" in err and "^" in err
+    assert "restrict takes an s-op or a selector" in papertrial("rasp", "-c", "restrict(3, window(1));")[2]
+    assert "a region is a selector" in papertrial("rasp", "-c", "restrict(reverse, indices);")[2]
 
 
 def test_the_prompt_reads_on_until_a_statement_ends_and_goes_on_after_errors(papertrial):
@@ -118,6 +153,11 @@ def test_compile_writes_a_transformer_that_was_compared(papertrial, tmp_path):
     from papertrial.papers.rasp.compiled import load
 
     assert load(tmp_path / "sorter")(["§cab"]) == [list("§abc")]
+    *_, imported, asked = out.splitlines()  # and says how it is asked
+    said: dict = {}
+    exec(imported.removeprefix("in Python").strip(), said)
+    call, _, answer = asked.partition("   gives ")
+    assert call.strip() == "load('sorter')(['§abc'])" and str(eval(call.strip(), said)) == answer
     (tmp_path / "my.rasp").write_text("plus = indices + 1;")
     found = json.loads(papertrial("rasp", "my.rasp", "--compile", "plus", "--longest", 4, "--out", "plus", "--json")[1])
     assert found["different"] == 0 and found["layers"] == 0 and found["compared"] > 100

@@ -372,3 +372,67 @@ def test_a_tokeniser_that_knows_nothing_says_so_before_and_after_a_file(make):
 def test_a_state_of_another_kind_does_not_load(bpe):
     with pytest.raises(RuntimeError, match="extra_state"):
         Bytes().load_state_dict(bpe.state_dict())
+
+
+# --- merges that are left out ------------------------------------------------------------------------------------------
+
+
+def chance(seed=0):
+    return np.random.Generator(np.random.Philox(key=seed))
+
+
+@given(texts=st.lists(st.text(max_size=30) | st.sampled_from(AWKWARD + CORPUS[:4]), min_size=1, max_size=3))
+def test_with_no_merge_left_out_it_encodes_as_the_library_does(bpe, texts):
+    for row in bpe.encode(texts, specials=False):
+        assert np.array_equal(bpe.dropped(row, 0.0, chance()), row)
+
+
+@given(text=st.text(max_size=30) | st.sampled_from(AWKWARD + CORPUS[:4]), p=st.floats(0, 1), seed=st.integers(0, 9))
+def test_whatever_is_left_out_the_text_is_the_same(bpe, text, p, seed):
+    (row,) = bpe.encode([text], specials=False)
+    found = bpe.dropped(row, p, chance(seed))
+    assert bpe._bytes(found) == text.encode() and found.dtype == np.int32 and len(found) >= len(row)
+    assert np.array_equal(found, bpe.dropped(row, p, chance(seed)))
+
+
+def test_with_all_merges_left_out_every_byte_is_by_itself(bpe):
+    text = "the cat sat on für Öl"
+    (row,) = bpe.encode([text], specials=False)
+    assert [bpe._bytes([token]) for token in bpe.dropped(row, 1.0, chance())] == [bytes([b]) for b in text.encode()]
+    assert len(row) < len(text.encode())
+
+
+def test_a_character_that_was_cut_keeps_its_bytes(bpe):
+    whole = bpe.dropped(bpe.encode(["日本x"], specials=False)[0], 1.0, chance())
+    found = bpe.dropped(whole[:5], 0.5, chance())  # five of the six bytes of two characters
+    assert bpe._bytes(found) == "日本".encode()[:5]
+
+
+def by_definition(parts, ranks, p):
+    """{split: its probability}: algorithm 1 of 1910.13267, every fall of the coins followed to its end."""
+    possible = [at for at in range(len(parts) - 1) if (parts[at], parts[at + 1]) in ranks]
+    found = {}
+    for fall in range(2 ** len(possible)):
+        kept = [at for place, at in enumerate(possible) if fall >> place & 1]
+        probability = p ** (len(possible) - len(kept)) * (1 - p) ** len(kept)
+        if kept:
+            best = min(kept, key=lambda at: (ranks[parts[at], parts[at + 1]], at))
+            merged = (*parts[:best], parts[best] + parts[best + 1], *parts[best + 2 :])
+            ends = by_definition(merged, ranks, p)
+        else:
+            ends = {parts: 1.0}
+        for end, share in ends.items():
+            found[end] = found.get(end, 0.0) + probability * share
+    return found
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_splits_are_as_frequent_as_the_definition_says(p):
+    ranks = {("a", "b"): 0, ("b", "a"): 1, ("ab", "a"): 2, ("aba", "b"): 3, ("ab", "ab"): 4}
+    wanted = by_definition(tuple("abab"), ranks, p)
+    assert sum(wanted.values()) == pytest.approx(1) and len(wanted) > 5
+    draws, counts, generator = 20_000, dict.fromkeys(wanted, 0), chance(3)
+    for _ in range(draws):
+        counts[tuple(tokenise._merged("abab", ranks, p, generator))] += 1
+    for split, share in wanted.items():
+        assert abs(counts[split] / draws - share) < 4.5 * (share * (1 - share) / draws) ** 0.5, split

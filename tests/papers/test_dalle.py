@@ -9,6 +9,7 @@ import pickle
 import sys
 import types
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -51,6 +52,34 @@ def tiny(of=None, recipe="tiny", **settings):
 def pictures(count=6, height=8, width=8, channels=1, seed=0):
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (count, height, width, channels), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "codes", "groups"),
+    [(8, 8, 64, 2), (15, 15, 64, 2), (16, 16, 64, 3), (16, 17, 64, 3), (17, 17, 256, 3), (63, 99, 256, 3), (64, 64, 256, 4), (99, 15, 64, 2)],
+)  # fmt: skip
+def test_codes_and_their_grid_follow_the_size_of_the_pictures(height, width, codes, groups):
+    found, _ = resolve(dalle.Config, facts(height, width), {})
+    assert (found.codes, found.groups) == (codes, groups)
+
+
+@pytest.mark.parametrize(
+    ("length", "tokeniser", "places"), [(0, "bpe", 256), (1, "bytes", 1), (16, "bytes", 16), (17, "bpe", 9), (511, "bpe", 256), (513, "bpe", 256)]
+)  # fmt: skip
+def test_places_of_text_follow_its_length(length, tokeniser, places):
+    found, _ = resolve(dalle.Config, replace(facts(), length=length), {})
+    assert (found.tokeniser, found.text) == (tokeniser, places)
+
+
+@pytest.mark.parametrize(
+    ("examples", "text", "batch", "vocabulary"),
+    [(40, 400, 8, 512), (72, 0, 9, 16_384), (999_999, 256 * 513, 512, 513), (1_000_000, 10**9, 512, 16_384)],
+)  # fmt: skip
+def test_the_published_size_is_for_a_million_pictures(examples, text, batch, vocabulary):
+    found, _ = resolve(dalle.Config, replace(facts(16, 16), examples=examples, bytes=text), {})
+    sizes = (found.hidden, found.blocks, found.first, found.width, found.depth, found.heads, found.kernel, found.codes)
+    assert sizes == ((48, 1, 64, 96, 4, 4, 5, 64) if examples < 1_000_000 else (256, 2, 128, 3968, 64, 62, 11, 8192))
+    assert (found.dvae_batch, found.vocabulary) == (batch, vocabulary)
 
 
 # --- the layers, as formulas ---------------------------------------------------------------------------------------------
@@ -484,6 +513,65 @@ def test_bpe_is_learnt_and_kept_with_the_weights():
     twin.load_state_dict(model.state_dict())
     assert twin.draws == model.draws
     assert torch.equal(model.draw([1, 2], captions=["two", "three"]), twin.draw([1, 2], captions=["two", "three"]))
+
+
+MERGING = {"tokeniser": "bpe", "vocabulary": 300, "text": 12}
+WORDS = ("one red one", "two red twos", "three reds", "one one one", "two threes", "a red three")
+
+
+def test_merges_are_left_out_in_training_alone():
+    model, plain = (tiny(facts(channels=3), **MERGING, bpe_dropout=p) for p in (0.5, 0.0))
+    for each in (model, plain):
+        each.fit_inputs(columns(channels=3, words=WORDS))
+    batch = to_tensors(model.stages()[1].rows(columns(channels=3, words=WORDS)), "cpu")
+    first, again, next_step = (model.prior.views(batch, Draw(0, step, 12))["ids"] for step in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, next_step) and first.dtype == batch["ids"].dtype
+    halves = [{name: value[part] for name, value in batch.items()} for part in (slice(6), slice(6, 12))]
+    ranks = [model.prior.views(half, Draw(0, 0, 12, at, 6))["ids"] for half, at in zip(halves, (0, 6), strict=True)]
+    assert torch.equal(torch.cat(ranks), first)  # as one process has it
+    tokeniser, pad = model.prior.tokeniser, model.prior.tokeniser.pad
+    for row, before in zip(first, batch["ids"], strict=True):
+        held = int((row != pad).sum())
+        assert held >= int((before != pad).sum()) and (row[held:] == pad).all()
+        text = tokeniser.decode(before[before != pad])
+        assert text.startswith(tokeniser.decode(row[row != pad])) and (
+            held == 12 or tokeniser.decode(row[:held]) == text
+        )
+    assert torch.equal(model._ids(["one red two"]), model._ids(["one red two"]))  # what a drawing reads
+    assert torch.equal(model._ids(list(WORDS)), plain._ids(list(WORDS)))
+    assert torch.equal(plain.prior.views(batch, Draw(0, 0, 12))["ids"], batch["ids"])
+
+
+def test_a_run_that_leaves_merges_out_goes_on_bit_for_bit(tmp_path):
+    def train(folder, techniques=()):
+        model = tiny(facts(classes=3), **MERGING, bpe_dropout=0.3)
+        torch.manual_seed(0)
+        model.fit_inputs(columns(words=WORDS))
+        optim, budget = Optim(lr=1e-2, batch=6), Budget(steps=16)
+        train_stages(
+            model, columns(words=WORDS), optim, budget, Run(folder), seed=0, progress=False, techniques=techniques
+        )
+        return model.state_dict()
+
+    whole = train(tmp_path / "whole")
+    with pytest.raises(Stopping):
+        train(tmp_path / "half", [Stops()])
+    resumed = train(tmp_path / "half")
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_where_merges_are_left_out():
+    """The paper's recipe has its 0.1; with fewer than a million pictures it is off, and bytes have no merges."""
+    of = facts()
+    settings = {
+        name: resolve(dalle.Config, of, {"recipe": dalle.recipes[name].config})[0].bpe_dropout
+        for name in ("paper", "base", "tiny")
+    }
+    assert settings == {"paper": 0.1, "base": 0.0, "tiny": 0.0}
+    assert resolve(dalle.Config, None, {})[0].bpe_dropout == 0.1
+    assert tiny(tokeniser="bytes", bpe_dropout=0.5).prior.bpe_dropout == 0.0
+    with pytest.raises(PapertrialError, match=r"bpe_dropout is 1\.5"):
+        tiny(**MERGING, bpe_dropout=1.5)
 
 
 def test_the_second_stage_learns_from_the_codes_of_the_first():

@@ -25,17 +25,17 @@ from papertrial.papers import guided_diffusion
 from papertrial.papers.guided_diffusion import (
     Config,
     Process,
-    ancestral_step,
     betas,
     build,
     checkpoints,
-    ddim_step,
     hybrid_terms,
     recipes,
     spaced,
     variants,
+    walk,
 )
 from papertrial.papers.guided_diffusion.unet import Attention, AttentionPool, Classifier, Plan, ResBlock, UNet, side_at
+from papertrial.papers.guided_diffusion.walk import ancestral_step, ddim_step, enlarged, shrunk
 from papertrial.train.stages import train_stages
 
 SMALL = Plan(3, 16, (1, 2), 1, (1,), head_width=16, groups=4)
@@ -775,6 +775,166 @@ def test_an_upsampler_does_not_draw(tmp_path):
     assert checkpoints.load(tmp_path / "upsampler.pt", heads=1).plan.channels == 6
 
 
+# -------------------------------------------------------------------------------------------------------------- cascades
+
+
+def cascade(facts=None, **settings):
+    return system(facts=facts or facts_of(), **{"low": 4, **settings})
+
+
+def test_a_cascade_has_a_model_of_small_images_and_an_upsampler():
+    model = cascade(facts_of(width=12), low=6)
+    assert model.first == (1, 4, 6) and model.shape == (1, 8, 12)
+    assert model.upsampler.unet.plan.channels == 2 and model.upsampler.unet.channels_out == 2
+    stages = model.stages()
+    assert [stage.name for stage in stages] == ["diffusion", "upsampler", "classifier"]
+    assert [stage.share for stage in stages] == pytest.approx([0.4, 0.4, 0.2])
+    alone = cascade(facts_of(classes=0), upsampler_share=0.75).stages()
+    assert [(stage.name, stage.share) for stage in alone] == [("diffusion", 0.25), ("upsampler", 0.75)]
+    assert system().upsampler is None and not any("upsampler" in name for name in system().state_dict())
+
+
+def test_small_images_are_means_over_areas():
+    image = torch.rand(2, 3, 12, 8, dtype=torch.float64)
+    same(shrunk(image, (3, 4)), image.unflatten(3, (4, 2)).unflatten(2, (3, 4)).mean((3, 5)))
+    odd = shrunk(image, (5, 3))  # areas that overlap where the sides do not divide
+    rows = [slice(int(i * 12 / 5), -(-(i + 1) * 12 // 5)) for i in range(5)]
+    columns = [slice(int(j * 8 / 3), -(-(j + 1) * 8 // 3)) for j in range(3)]
+    wanted = [[image[:, :, r, c].mean((2, 3)) for c in columns] for r in rows]
+    same(odd, torch.stack([torch.stack(row, -1) for row in wanted], -2))
+
+
+def test_an_upsamplers_loss_is_that_of_its_network_beside_the_enlarged_image():
+    """Written out: what is shown is the mean over areas, enlarged between the middles of its pixels, behind the channels of x_t."""
+    model = cascade(facts_of(side=8, channels=3)).upsampler.double()
+    batch = {"image": torch.rand(4, 3, 8, 8, dtype=torch.float64), "label": torch.tensor([0, 1, 2, -1])}
+    viewed = model.views(batch, Draw(0, 0, 4))
+    assert viewed["image"].shape == viewed["noise"].shape == (4, 3, 8, 8)
+    x0, t, noise = 2 * viewed["image"] - 1, viewed["time"], viewed["noise"]
+    kept = model.process.alpha_bar[t].view(-1, 1, 1, 1)
+    xt = kept.sqrt() * x0 + (1 - kept).sqrt() * noise
+    low = x0.unflatten(3, (4, 2)).unflatten(2, (4, 2)).mean((3, 5))
+    line = torch.zeros(8, 4, dtype=torch.float64)  # each pixel lies a quarter off the middle of a small one
+    for place in range(8):
+        at = min(max((place + 0.5) / 2 - 0.5, 0), 3)
+        line[place, int(at)] += 1 - (at - int(at))
+        line[place, min(int(at) + 1, 3)] += at - int(at)
+    shown = torch.einsum("ij,bcjk,lk->bcil", line, low, line)
+    same(enlarged(low, (8, 8)), shown)
+    output = model.unet(torch.cat([xt, shown], 1), model.process.time[t], viewed["label"])
+    error, bound = hybrid_terms(model.process, output, x0, xt, t, noise)
+    found = model.loss(viewed)
+    same(found["loss"], (error + model.config.vlb * 1000 * bound).mean())
+    weight = model.unet.input_blocks[0][0].weight
+    slopes = [
+        torch.autograd.grad(loss, weight)[0]
+        for loss in (found["loss"], (error + model.config.vlb * 1000 * bound).mean())
+    ]
+    same(*slopes)
+    assert slopes[0][:, 3:].abs().min() > 0
+
+
+def test_the_first_model_and_the_classifier_learn_small_images():
+    model = cascade()
+    batch = {"image": torch.rand(4, 1, 8, 8), "label": torch.tensor([0, 1, 2, 0])}
+    for part in (model.diffusion, model.classifier):
+        viewed = part.views(batch, Draw(0, 0, 4))
+        assert viewed["image"].shape == viewed["noise"].shape == (4, 1, 4, 4) and torch.isfinite(
+            part.loss(viewed)["loss"]
+        )
+    flat = model.diffusion.views({**batch, "image": torch.full((4, 1, 8, 8), 0.3)}, Draw(0, 0, 4))["image"]
+    assert torch.allclose(flat, torch.tensor(0.3))
+
+
+def test_a_cascade_draws_by_seed_row_by_row_and_guidance_steers_what_is_enlarged():
+    model = cascade(draw_steps=3)
+    labels = torch.tensor([0, 1, 2])
+    drawn = model.draw([5, 6, 7], labels=labels, guidance=1e3)
+    assert drawn.shape == (3, 1, 8, 8) and drawn.dtype == torch.uint8
+    assert torch.equal(model.draw([7], labels=labels[2:], guidance=1e3)[0], drawn[2])
+    assert not torch.equal(model.draw([5, 6, 7], labels=labels, guidance=0.0), drawn)
+    told = []
+    model.draw([5], progress=told.append)
+    assert told == sorted(told) and told[-1] == 1 and len(told) == 6
+    begun = model.draw([5], start=torch.full((1, 1, 8, 8), 200, dtype=torch.uint8), strength=0.34)
+    assert begun.shape == (1, 1, 8, 8)
+
+
+def test_an_upsampler_enlarges_what_it_is_given():
+    model = cascade(draw_steps=3)
+    low = torch.randint(0, 256, (2, 1, 4, 4), dtype=torch.uint8)
+    drawn = model.upsample([1, 2], low)
+    assert torch.equal(model.upsample([2], low[1:])[0], drawn[1]) and drawn.shape == (2, 1, 8, 8)
+    assert not torch.equal(model.upsample([1, 2], 255 - low), drawn)
+    with pytest.raises(PapertrialError, match="enlarges 2 images of"):
+        model.upsample([1, 2], drawn)
+    with pytest.raises(PapertrialError, match="enlarges nothing"):
+        system().upsample([1, 2], low)
+    with pytest.raises(Declined, match="no bound of its own"):
+        model.bits_per_dim(drawn)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [({"low": 8}, "low is 8"), ({"low": -1}, "low is -1"), ({"low": 2}, "give a larger --set low"),
+     ({"low": 4, "upsampler_share": 1.0}, "upsampler_share")],
+)  # fmt: skip
+def test_cascades_that_cannot_be(settings, words):
+    with pytest.raises(PapertrialError, match=words):
+        system(**settings)
+
+
+def test_a_cascade_is_fitted_and_drawn_from_by_commands(papertrial, tmp_path):
+    words = (
+        "fit",
+        "guided_diffusion",
+        "--data",
+        "digits",
+        "--recipe",
+        "tiny",
+        "--set",
+        "low=4",
+        "--set",
+        "draw_steps=2",
+    )
+    code, _, err = papertrial(*words, "--budget", "8steps", "--out", "run", "-q")
+    assert code == 0, err
+    assert sorted(path.name for path in (tmp_path / "run" / "stages").iterdir()) == [
+        "1-diffusion", "2-upsampler", "3-classifier",
+    ]  # fmt: skip
+    code, _, err = papertrial("generate", "run", "--label", "3", "--samples", 2, "--guidance", 2, "--out", "pictures")
+    assert code == 0, err
+    assert len(list((tmp_path / "pictures").glob("3-*.png"))) == 2
+    code, _, err = papertrial(*words[:-4], "--set", "low=8", "--out", "wrong")
+    assert code == 2 and "low is 8, and the images are 8 x 8" in err
+
+
+def test_the_authors_two_models_make_a_cascade(tmp_path):
+    """As their files hold them: a U-Net, and an upsampler that reads twice the channels and gives as many."""
+    base, above = Plan(3, 32, (1, 2), 1, (0, 1)), Plan(6, 32, (1, 2), 1, (1,))
+    networks = {"base.pt": UNet(base, 6), "upsampler.pt": UNet(above, 6)}
+    for name, network in networks.items():
+        torch.save(randomised(network, scale=0.05).state_dict(), tmp_path / name)
+    files = [tmp_path / name for name in networks]
+    model = guided_diffusion.load(*files, heads=1, side=4, schedule="cosine")
+    assert model.first == (3, 4, 4) and model.shape == (
+        3,
+        16,
+        16,
+    )  # four times, where the file is none of the published
+    assert model.draw([0], steps=2).shape == (1, 3, 16, 16)
+    same(model.upsampler.unet.out[2].weight, networks["upsampler.pt"].out[2].weight)
+    with pytest.raises(PapertrialError, match="2 upsamplers"):
+        guided_diffusion.load(files[0], files[1], files[1], heads=1, side=4, schedule="cosine")
+    config, _ = resolve(Config, facts_of(channels=3, classes=0), {"test": {
+        "width": 32, "multipliers": (1, 2), "groups": 32, "head_width": 64, "blocks": 1, "attention": 4, "low": 4,
+        "upsampler_width": 32, "pretrained": ",".join(map(str, files)),
+    }})  # fmt: skip
+    begun = build(config, facts_of(channels=3, classes=0))
+    same(begun.upsampler.unet.out[2].weight, networks["upsampler.pt"].out[2].weight)
+    same(begun.diffusion.unet.out[2].weight, networks["base.pt"].out[2].weight)
+
+
 # --------------------------------------------------------------------------------------------------------------- claims
 
 EXACT = [claim.name for claim in claims_of(claims) if claim.kind in ("identity", "property")]
@@ -790,8 +950,8 @@ def test_exact_claims_hold(name, seed):
 def test_claims_notice_what_is_wrong(monkeypatch):
     def wrong(name, change, claim):
         with monkeypatch.context() as patch:
-            right = getattr(Process, name) if hasattr(Process, name) else getattr(guided_diffusion, name)
-            patch.setattr(Process if hasattr(Process, name) else guided_diffusion, name, change(right))
+            place = next(place for place in (Process, guided_diffusion, walk) if hasattr(place, name))
+            patch.setattr(place, name, change(getattr(place, name)))
             assert not getattr(claims, claim)("tiny", 0)[0], claim
 
     wrong(

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from papertrial.papers import rasp
 from papertrial.papers.rasp import formatting
-from papertrial.papers.rasp.graph import COMPARE, INPUTS, Node, constant, make
+from papertrial.papers.rasp.graph import COMPARE, EVERYWHERE, INPUTS, Node, constant, make, restricted
 from papertrial.papers.rasp.language import Session
-from papertrial.papers.rasp.layers import plan
+from papertrial.papers.rasp.layers import attention, plan
 from papertrial.papers.rasp.run import Run
 from papertrial.papers.rasp.syntax import RaspError, Source, Unfinished, parse
 from rasp_programs import booleans, numbers
@@ -127,12 +127,15 @@ def test_the_order_of_the_arguments_of_select(session):
 # parity with a second interpreter, one position at a time
 
 
-def slow(node: Node, tokens: list, known: dict):
-    """A list of values, or of rows, written from the text of the paper in plain Python."""
+def slow(node: Node, tokens: list, known: dict, reach=None):
+    """A list of values, or of rows, written from the text of the paper in plain Python.
+
+    reach: of attention, so many positions to each side; the first position is always in reach.
+    """
     if node in known:
         return known[node]
     size = range(len(tokens))
-    args = [slow(arg, tokens, known) for arg in node.args]
+    args = [slow(arg, tokens, known, reach) for arg in node.args]
     if node.kind == "constant":
         out = [node.detail] * len(tokens)
     elif node.kind == "input":
@@ -156,8 +159,9 @@ def slow(node: Node, tokens: list, known: dict):
         out = [[join(pair) for pair in zip(*rows, strict=True)] for rows in zip(*args, strict=True)]
     else:
         out = []
-        for row in args[0]:
-            chosen = [value for seen, value in zip(row, args[1], strict=True) if seen]
+        for query, row in enumerate(args[0]):
+            near = [reach is None or key == 0 or abs(key - query) <= reach for key in size]
+            chosen = [value for seen, close, value in zip(row, near, args[1], strict=True) if seen and close]
             default = 0 if node.detail is None else node.detail
             out.append(default if not chosen else chosen[0] if len(chosen) == 1 else sum(chosen) / len(chosen))
     known[node] = out
@@ -171,6 +175,40 @@ def test_the_vectorised_interpreter_equals_plain_python(node, text):
     assert found == pytest.approx(wanted, rel=1e-12)
     # a whole number stays whole, a mean is a fraction: the printed forms are the same
     assert [isinstance(value, float) for value in found] == [isinstance(value, float) for value in wanted]
+
+
+@settings(max_examples=100, deadline=None)
+@given(numbers(3) | booleans(3), st.text("abc", min_size=1, max_size=7), st.integers(0, 3))
+def test_a_restricted_program_equals_plain_python(node, text, reach):
+    region = Session().evaluate(f"window({reach}) or select(indices, 0, ==)").node
+    near = restricted(node, region)
+    try:
+        wanted = slow(node, list(text), {}, reach)
+    except (TypeError, ZeroDivisionError):  # what is out of sight may leave nothing to compute with
+        with pytest.raises(RaspError):
+            Run(text)(near)
+        return
+    assert Run(text)(near).tolist() == pytest.approx(wanted, rel=1e-12)
+    assert [len(layer) for layer in plan(near).selectors] == [len(layer) for layer in plan(node).selectors]
+    assert Run(text)(restricted(node, EVERYWHERE)).tolist() == Run(text)(node).tolist()
+
+
+def test_a_region_is_about_positions_alone(session):
+    program = session.evaluate("reverse").node
+    for text in ('select(tokens, "a", ==)', "select(indices, length, <)", "window(1) or select(tokens, tokens, ==)"):
+        with pytest.raises(RaspError, match="whatever the tokens are"):
+            restricted(program, session.evaluate(text).node)
+    matrix = session.evaluate("restrict(full_s, window(1))")("abcd").matrix
+    np.testing.assert_array_equal(matrix, abs(np.subtract.outer(range(4), range(4))) <= 1)
+
+
+def test_attention_is_even_over_what_is_selected():
+    first, second = attention(rasp.program("hist2_bos"), "§aab")
+    assert first.shape == (2, 4, 4) and second.shape == (1, 4, 4)
+    sums = np.concatenate([first, second]).sum(-1)
+    assert set(np.round(sums, 12).ravel()) <= {0.0, 1.0}
+    same = Run("§aab")(plan(rasp.program("hist2_bos")).selectors[0][0])
+    np.testing.assert_allclose(first[0], same / same.sum(1, keepdims=True))
 
 
 @settings(max_examples=60, deadline=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,15 +11,16 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
+from papertrial.claims import _rasp
 from papertrial.claims import rasp as claims
 from papertrial.core.errors import PapertrialError
 from papertrial.papers import rasp
 from papertrial.papers.rasp import Config
 from papertrial.papers.rasp.compiled import differences, load
 from papertrial.papers.rasp.compiler import compile_program
-from papertrial.papers.rasp.graph import INPUTS, constant, make
+from papertrial.papers.rasp.graph import INPUTS, constant, make, restricted
 from papertrial.papers.rasp.language import Session
-from papertrial.papers.rasp.layers import plan
+from papertrial.papers.rasp.layers import attention, plan
 from papertrial.papers.rasp.network import BOS, PAD
 from papertrial.papers.rasp.run import Run
 from papertrial.papers.rasp.syntax import RaspError
@@ -135,6 +137,96 @@ def test_inputs_it_does_not_read():
         compiled(["abca"])
     with pytest.raises(RaspError, match="does not read 'z'"):
         compiled(["az"])
+
+
+@pytest.mark.parametrize("nothing", [[], [""], ["ab", ""], [[]]])
+def test_no_input_is_refused_in_words(nothing):
+    with pytest.raises(RaspError, match="reads one input or more, each of one token or more"):
+        rasp.as_transformer("reverse", "abc", Config(longest=3))(nothing)
+
+
+@pytest.mark.parametrize("name", ["reverse", "hist2_bos", "sort_bos", "dyck1_ptf"])
+def test_the_heads_look_where_the_program_says(name):
+    """What supervision is given as a target is what the compiled transformer does; where nothing is selected, it looks at BOS."""
+    known = claims.KNOWN[name]
+    program = rasp.program(name)
+    compiled = rasp.as_transformer(name, known.first + known.letters, Config(longest=6))
+    text = (known.first + known.letters * 3)[:6]
+    ids, found = compiled.encode([text]), []
+
+    def look(module, inputs):
+        x = inputs[0][0]
+        q, k = (part(x).unflatten(-1, (module.heads, -1)).transpose(0, 1) for part in (module.query, module.key))
+        found.append((q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)[:, 1:].detach())
+
+    for layer in compiled.model.layers:
+        layer.attention.register_forward_pre_hook(look)
+    compiled.model(ids)
+    for ours, wanted in zip(found, attention(program, text), strict=True):
+        torch.testing.assert_close(ours[:, :, 1:].double(), torch.from_numpy(wanted), atol=1e-5, rtol=0)
+        torch.testing.assert_close(ours[:, :, 0].double(), 1 - torch.from_numpy(wanted).sum(-1), atol=1e-5, rtol=0)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@given(numbers(2) | booleans(2), st.lists(st.text("ab", min_size=1, max_size=5), min_size=1, max_size=4))
+def test_restricted_programs_compile_to_what_they_compute(program, inputs):
+    near = restricted(program, node("window(1) or select(indices, 0, ==)"))
+    try:
+        compiled = compile_program(near, "ab", 5, 128.0, 2000)
+        wanted = [Run(text)(near).tolist() for text in inputs]
+    except RaspError:
+        assume(False)
+    for found, values in zip(compiled(inputs), wanted, strict=True):
+        assert found == pytest.approx(values, rel=1e-9)
+
+
+# learning
+
+
+def learner(heads=2):
+    torch.manual_seed(0)
+    return _rasp.Learner(5, 6, 16, 2, heads, 3).double().eval(), torch.tensor(
+        [[1, 2, 3, 4, 2, 1], [2, 3, 1, PAD, PAD, PAD]]
+    )
+
+
+def test_what_heads_look_at_is_read_off_the_same_model():
+    model, ids = learner()
+    logits, looks = model.looking(ids)
+    torch.testing.assert_close(logits[0], model(ids)[0], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(logits[1, :3], model(ids)[1, :3], rtol=1e-9, atol=1e-12)
+    assert [look.shape for look in looks] == [(2, 2, 6, 6)] * 2
+    assert (looks[0][1, :, :3, 3:] == 0).all() and torch.allclose(looks[0].sum(-1), torch.ones(2, 2, 6).double())
+
+
+def test_no_head_looks_beyond_the_region():
+    model, ids = learner()
+    sight = _rasp._sight(_rasp.within(1), 6)
+    assert sight.tolist() == [[j == 0 or abs(i - j) <= 1 for j in range(6)] for i in range(6)]
+    logits, looks = model.looking(ids, sight)
+    assert all((look[:, :, ~sight] == 0).all() for look in looks)
+    far = ids.clone()
+    far[0, 5] = 4  # out of reach of position 1, also through two layers
+    other, _ = model.looking(far, sight)
+    assert torch.equal(logits[0, 1], other[0, 1]) and not torch.equal(logits[0, 4], other[0, 4])
+    assert not torch.equal(model(ids)[0, 1], model(far)[0, 1])
+
+
+def test_the_distance_and_the_likeness_of_attention_written_out():
+    wanted = [torch.tensor([[[[0.5, 0.5], [0.0, 0.0]]]])]  # the second row looks at nothing, and is not counted
+    found = [torch.tensor([[[[1.0, 0.0], [0.3, 0.7]], [[0.1, 0.9], [0.5, 0.5]]]])]  # a head too many is not told
+    assert float(_rasp._distance(found, wanted)) == pytest.approx(0.5)
+    assert _rasp._alike(found, wanted) == pytest.approx(0.5)
+
+
+def test_told_heads_look_where_the_program_does():
+    setting = _rasp.Setting("ab", 4, "§", strings=300, tested=60, width=16, steps=120, batch=32, rate=5e-3)
+    program = rasp.program("hist_bos")
+    told, untold = (
+        _rasp.trained(program, 1, 1, replace(setting, told=weight), 0, watched=True) for weight in (3.0, 0.0)
+    )
+    assert told.alike > untold.alike + 0.1 and told.alike > 0.8
+    assert _rasp.trained(program, 1, 1, setting, 0).alike == 0.0
 
 
 @pytest.mark.parametrize(

@@ -26,27 +26,36 @@ _HISTORY = 2000  # lines
 def run(file: Path | None, code: str | None, example: str, interactive: bool, json: bool) -> None:
     """Run a file, then code, and show the results of the last; then the prompt, when there is neither or it is asked for."""
     session = Session(example or "hello")
+    results: list[tuple[str, Any]] = []
+    wrong: RaspError | None = None
     try:
-        results = _start(session, file, code)
+        _start(session, file, code, results)
+    except RaspError as error:
+        wrong = error
+    try:
         if json:
             print(to_json([_facts(name, value, session) for name, value in results], indent=2))
-            return
-        for name, value in results:
-            _say(session.describe(name, value))
+        else:
+            for name, value in results:
+                _say(session.describe(name, value))
     except RaspError as error:
-        _stop(error)
+        wrong = wrong or error
+    if wrong:
+        _stop(wrong)
+    if json:
+        return
     if interactive or (file is None and code is None):
         prompt(session)
 
 
-def _start(session: Session, file: Path | None, code: str | None) -> list[tuple[str, Any]]:
-    results: list[tuple[str, Any]] = []
+def _start(session: Session, file: Path | None, code: str | None, results: list[tuple[str, Any]]) -> None:
+    """Run both; `results` takes those of the last as they come, so that an error loses none of those before it."""
     if file is not None:
         session.folder = file.parent
-        results = session.run(Source(_read(file), str(file)))
+        session.run(Source(_read(file), str(file)), found=results)
     if code is not None:
-        results = session.run(Source(code if code.rstrip().endswith((";", "}")) else f"{code};"))
-    return results
+        results.clear()
+        session.run(Source(code if code.rstrip().endswith((";", "}")) else f"{code};"), found=results)
 
 
 def _stop(error: RaspError) -> NoReturn:
@@ -115,7 +124,7 @@ def compile_to(
 
     session = Session()
     try:
-        _start(session, file, code)
+        _start(session, file, code, [])
         program = session.evaluate(text)
         if not isinstance(program, Program) or program.node.selects:
             raise RaspError(f"{text} is not an s-op, and only s-ops compile")
@@ -131,6 +140,9 @@ def compile_to(
     print(f"{text}: {plan(program.node).sentence()}, width {facts['width']}, {facts['parameters']:,} weights")
     print(f"check       {tried.sentence()}")
     print(f"saved in {out}: model.safetensors, config.json")
+    print("in Python   from papertrial.papers.rasp.compiled import load")
+    asked = vocabulary[: min(4, longest)]
+    print(f"            load({str(out)!r})([{asked!r}])   gives {compiled([asked])}")
     if tried.different:
         raise PapertrialError(
             f"the transformer differs from the interpreter on {tried.different} of {tried.compared} values"

@@ -86,7 +86,7 @@ class Nearest:
         started = time.perf_counter()
         every = np.arange(train.examples)
         self.sources, self.targets = train["source"][every], train["target"][every]
-        metric = "chrf" if facts.kind == "pairs" else "exact_match"
+        metric = facts.metric or ("chrf" if facts.kind == "pairs" else "exact_match")
         best, best_sort, trials = -1.0, COPY, 0
         for sort in self.config.terms:
             late = budget.seconds is not None and time.perf_counter() - started > budget.seconds

@@ -55,6 +55,7 @@ from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe, sourced
 from papertrial.core.run import Run
 from papertrial.core.task import Ragged, Split
+from papertrial.tasks._choosing import loss_by
 from papertrial.tasks._texts import stacked
 
 PAPER = Paper(
@@ -178,7 +179,9 @@ class Tfidf:
                     arrays, loss = {}, self._pairs_loss(terms, judge)
                 else:
                     arrays = self._solve(self._beside_counts(learned, train["text"], scale), train["label"], inverse)
-                    loss = _loss(_logits(self._beside_counts(held, judge["text"], scale), arrays), judge["label"])
+                    loss = _loss(
+                        _logits(self._beside_counts(held, judge["text"], scale), arrays), judge, self.facts.metric
+                    )
                 if loss < best:
                     best, self.terms, self.arrays, self.scale = loss, terms, arrays, scale
         return Meter(samples=train.examples * trials, seconds=time.perf_counter() - started, trials=trials)
@@ -257,10 +260,11 @@ def _logits(features: Any, arrays: dict[str, np.ndarray]) -> np.ndarray:
     return np.asarray(features @ arrays["weight"].T, dtype=np.float64) + arrays["bias"]
 
 
-def _loss(logits: np.ndarray, label: np.ndarray) -> tuple[float, float]:
-    """Share of wrong answers, then the log loss, which decides between equal ones."""
+def _loss(logits: np.ndarray, judge: Split, metric: str) -> tuple[float, float]:
+    """Share of wrong answers, or what `loss_by` gives, then the log loss, which decides between equal ones."""
+    label, named = judge["label"], loss_by(metric, softmax(logits, axis=1), judge)
     own = log_softmax(logits, axis=1)[np.arange(len(label)), label]
-    return float((logits.argmax(axis=1) != label).mean()), float(-own.clip(-36).mean())
+    return float((logits.argmax(axis=1) != label).mean()) if named is None else named, float(-own.clip(-36).mean())
 
 
 def build(config: Config, facts: Facts, backbone: Any = None) -> Tfidf:

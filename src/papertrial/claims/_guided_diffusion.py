@@ -11,11 +11,13 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import torch
 
 from papertrial.claims._lab import data, trial
 from papertrial.core import registry
 from papertrial.core.errors import Declined
 from papertrial.core.task import Prepared
+from papertrial.papers.guided_diffusion.walk import shrunk
 from papertrial.tasks._image_quality import Drawn, Measures, draw, picture_scores
 
 #: of guidance
@@ -66,6 +68,36 @@ def learned(name: str, scale: str, seed: int, steps: int) -> tuple[Any, float]:
 @cache
 def guided(scale: str, seed: int) -> tuple[Any, float]:
     return learned("guided_diffusion", scale, seed, EFFORT[scale].steps)
+
+
+@cache
+def alone(scale: str, seed: int, low: bool) -> Any:
+    """A U-Net, or one of half the side and an upsampler, after as many steps in all."""
+    rows, effort = prepared(scale, seed), EFFORT[scale]
+    config = {"classifier_share": 0.01, "low": max(rows.facts.height // 2, 4) if low else 0}
+    return trial(
+        "guided_diffusion", "image_generation", rows, seed, steps=effort.steps // 2, recipe=effort.recipe, config=config,
+        optim={"batch": effort.batch},
+    ).model  # fmt: skip
+
+
+def distance(scale: str, seed: int, low: bool) -> float:
+    """Frechet distance of what it draws, without guidance, from the test rows."""
+    rows, effort = prepared(scale, seed), EFFORT[scale]
+    made = draw(alone(scale, seed, low), range(effort.pictures // 2), guidance=0.0, steps=effort.walk)
+    real = np.asarray(rows.test["image"])
+    return float(picture_scores(Drawn.of(made), real, Measures.find(rows.state["measures"])).metrics["frechet"])
+
+
+def kept(scale: str, seed: int) -> dict[str, float]:
+    """Test images made smaller, enlarged by the upsampler and made smaller again: how far they are, in levels of 255, from
+    what they were, and from what the next image was."""
+    model, effort = alone(scale, seed, True), EFFORT[scale]
+    real = torch.from_numpy(np.array(prepared(scale, seed).test["image"][: effort.pictures // 8])).permute(0, 3, 1, 2)
+    size = model.first[1:]
+    low = shrunk(real.float(), size).round()
+    again = shrunk(model.upsample(range(len(low)), low.to(torch.uint8), steps=effort.walk).float(), size)
+    return {"own": float((again - low).abs().mean()), "other": float((again - low.roll(1, 0)).abs().mean())}
 
 
 @cache

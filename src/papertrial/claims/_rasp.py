@@ -6,11 +6,13 @@ import math
 from dataclasses import dataclass
 from zlib import crc32
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from papertrial.papers.rasp.graph import Node
+from papertrial.papers.rasp.graph import Node, constant, make
+from papertrial.papers.rasp.layers import attention
 from papertrial.papers.rasp.run import Run
 
 PAD = 0
@@ -21,7 +23,8 @@ _UNKNOWN = -100  # no value: padding, the token in front, and what no training s
 @dataclass(frozen=True)
 class Setting:
     """letters, longest: of the strings, whose lengths are random; first: a token in front of each, whose value is not
-    asked for.  strings, tested: how many to train and to judge on.  width, steps, batch, rate: of the training."""
+    asked for.  strings, tested: how many to train and to judge on.  width, steps, batch, rate: of the training.  told:
+    weight of the squared distance from where the program's heads look.  region: a selector outside of which no head looks."""
 
     letters: str
     longest: int
@@ -32,6 +35,17 @@ class Setting:
     steps: int = 1500
     batch: int = 64
     rate: float = 2e-3
+    told: float = 0.0
+    region: Node | None = None
+
+
+@dataclass(frozen=True)
+class Learned:
+    """On new strings: right, the share of the values; alike, the share of attention that is where the program's heads look,
+    over the rows in which they look anywhere (0 where it was not asked for)."""
+
+    right: float
+    alike: float = 0.0
 
 
 class Learner(nn.Module):
@@ -55,12 +69,42 @@ class Learner(nn.Module):
             x = layer(x, src_key_padding_mask=padding)
         return self.answers(self.norm(x))
 
+    def looking(self, ids: Tensor, region: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+        """The same with what each head looks at, (B, heads, N, N) for each layer.  region: bool (N, N), where they may."""
+        x = self.tokens(ids) + self.positions.weight[: ids.shape[1]]
+        seen = (ids != PAD)[:, None, :].expand(-1, ids.shape[1], -1)
+        if region is not None:
+            seen = seen & region | torch.eye(ids.shape[1], dtype=torch.bool)  # a row of padding sees itself
+        looks = []
+        for layer in self.layers:
+            within = layer.norm1(x)
+            brought, weights = layer.self_attn(
+                within, within, within, need_weights=True, average_attn_weights=False,
+                attn_mask=~seen.repeat_interleave(layer.self_attn.num_heads, 0),
+            )  # fmt: skip
+            looks.append(weights)
+            x = x + brought
+            x = x + layer.linear2(layer.activation(layer.linear1(layer.norm2(x))))
+        return self.answers(self.norm(x)), looks
+
 
 def learned(program: Node, layers: int, heads: int, setting: Setting, seed: int) -> float:
     """The share of the values on new strings that a transformer gets right after training on those of a program."""
+    return trained(program, layers, heads, setting, seed).right
+
+
+def trained(program: Node, layers: int, heads: int, setting: Setting, seed: int, watched: bool = False) -> Learned:
+    """A transformer after training on the values of a program; its heads are told where to look as `setting` says.
+
+    watched: whether it is measured where they look; where they are told to, it always is.
+    """
+    watched = watched or setting.told > 0
+    plain = not watched and setting.region is None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         ids, targets, answers = _examples(program, setting)
+        looks = _looks(program, ids, setting) if watched else []
+        sight = None if setting.region is None else _sight(setting.region, ids.shape[1])
         test, test_targets = ids[-setting.tested :], targets[-setting.tested :]
         ids, targets = ids[: -setting.tested], targets[: -setting.tested]
         model = Learner(len(setting.letters) + 2, ids.shape[1], setting.width, layers, heads, answers)
@@ -71,7 +115,10 @@ def learned(program: Node, layers: int, heads: int, setting: Setting, seed: int)
         )
         for _ in range(setting.steps):
             rows = torch.randint(len(ids), (setting.batch,))
-            loss = F.cross_entropy(model(ids[rows]).flatten(0, 1), targets[rows].flatten(), ignore_index=_UNKNOWN)
+            logits, found = (model(ids[rows]), []) if plain else model.looking(ids[rows], sight)
+            loss = F.cross_entropy(logits.flatten(0, 1), targets[rows].flatten(), ignore_index=_UNKNOWN)
+            if setting.told:
+                loss = loss + setting.told * _distance(found, [look[rows] for look in looks])
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -79,8 +126,57 @@ def learned(program: Node, layers: int, heads: int, setting: Setting, seed: int)
             schedule.step()
     model.eval()
     with torch.inference_mode():
-        right = (model(test).argmax(-1) == test_targets) & (test_targets != _UNKNOWN)
-    return float(right.sum() / (test_targets != _UNKNOWN).sum())
+        logits, found = (model(test), []) if plain else model.looking(test, sight)
+        right = (logits.argmax(-1) == test_targets) & (test_targets != _UNKNOWN)
+    share = float(right.sum() / (test_targets != _UNKNOWN).sum())
+    return Learned(share, _alike(found, [look[-setting.tested :] for look in looks]) if watched else 0.0)
+
+
+def _distance(found: list[Tensor], wanted: list[Tensor]) -> Tensor:
+    """Mean over layers of the squared distance between rows of attention (B, heads, N, N), over those that are wanted."""
+    parts = []
+    for ours, theirs in zip(found, wanted, strict=True):
+        rows = theirs.sum(-1) > 0
+        parts.append(((ours[:, : theirs.shape[1]] - theirs)[rows] ** 2).sum(-1).mean())
+    return torch.stack(parts).mean()
+
+
+def _alike(found: list[Tensor], wanted: list[Tensor]) -> float:
+    """Mean over layers of the mass that rows of attention share, 1 less their total variation."""
+    parts = []
+    for ours, theirs in zip(found, wanted, strict=True):
+        rows = theirs.sum(-1) > 0
+        parts.append(torch.minimum(ours[:, : theirs.shape[1]], theirs).sum(-1)[rows].mean())
+    return float(torch.stack(parts).mean())
+
+
+def _looks(program: Node, ids: Tensor, setting: Setting) -> list[Tensor]:
+    """Where the heads of the program look: for each layer (strings, heads, N, N), 0 at padding."""
+    letters, size = setting.first + setting.letters, ids.shape[1]
+    rows = [attention(program, [letters[token - 1] for token in row if token != PAD]) for row in ids.tolist()]
+    padded = []
+    for layer in range(len(rows[0])):
+        block = np.zeros((len(rows), rows[0][layer].shape[0], size, size), dtype=np.float32)
+        for place, row in enumerate(rows):
+            count = row[layer].shape[-1]
+            block[place, :, :count, :count] = row[layer]
+        padded.append(torch.from_numpy(block))
+    return padded
+
+
+def _sight(region: Node, size: int) -> Tensor:
+    """bool (N, N): the region, for positions alone."""
+    return torch.from_numpy(Run([0] * size)(region))
+
+
+def within(reach: int) -> Node:
+    """The region of `reach` positions to both sides, and the first position, which programs count with."""
+    index = make("input", "indices")
+    sides = [
+        make("select", sign, (index, make("map", way, (index, constant(reach)))))
+        for sign, way in ((">=", "-"), ("<=", "+"))
+    ]
+    return make("either", "", (make("both", "", tuple(sides)), make("select", "==", (index, constant(0)))))
 
 
 def _examples(program: Node, setting: Setting) -> tuple[Tensor, Tensor, int]:

@@ -68,6 +68,7 @@ class Offers:
     width: of its features, `forward(*inputs) -> (B, width)`.  tokens(*inputs) -> (B, N, width).
     encoder: the part of an objective or a supervised model that gives features.
     backbone: the part that what stands around it (a first step for images) hands on to.
+    own_scale: whether it takes pixels in [0, 1] as they are and scales them itself, as pretrained weights want them.
     make_head(outputs) -> module from its features to outputs.  fit_inputs(columns): takes quantiles or a vocabulary from
     the training inputs.  fold() -> a copy that answers alike and faster.
     arguments: what the part that an objective puts around its backbone was made with, besides the backbone.
@@ -89,7 +90,9 @@ class Offers:
 
     Estimators
     most_trials(budget) -> most configurations that `fit` would try, None where only time limits them.
-    as_module() -> torch module that answers alike.
+    again(rows, seed, folders) -> Meter: learns from all rows, with what it chose in earlier runs, whose folders these are.
+    as_module() -> torch module that answers alike.  represent(split) -> features float32 (N, width).
+    remarks: sentences on how it learned, for the card and the verdict.
     """
 
     loss: Method | None = _member(_METHOD)
@@ -107,6 +110,7 @@ class Offers:
     tokens: Method | None = _member(_METHOD)
     encoder: Any = _member(_PART)
     backbone: Any = _member(_PART)
+    own_scale: bool = _member(_FLAG, False)
     make_head: Method | None = _member(_METHOD)
     fit_inputs: Method | None = _member(_METHOD)
     fold: Method | None = _member(_METHOD)
@@ -134,7 +138,10 @@ class Offers:
     draws: Set[str] = _member(_NAMES, frozenset())
 
     most_trials: Method | None = _member(_METHOD)
+    again: Method | None = _member(_METHOD)
     as_module: Method | None = _member(_METHOD)
+    represent: Method | None = _member(_METHOD)
+    remarks: tuple[str, ...] = _member(_NAMES, ())
 
     @property
     def writes(self) -> bool:

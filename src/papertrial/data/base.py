@@ -66,9 +66,10 @@ class Data:
 
     source: what `papertrial.open` was given, paths made absolute, so that it can be opened again; "" for objects.
     target_is_column: whether a target that the user names is one of its columns.  takes_columns: whether the columns
-    behind the `#` of a source mean something to it.  group, time: the columns or patterns that `together` and `times` come
-    from, "" for none.  together: int64 (N,), equal for rows that the user puts together, -1 for rows of no such group; None
-    for no groups.  times: float64 (N,), when each row is from (days since 1970 where dates), NaN where that is not known;
+    behind the `#` of a source mean something to it.
+    group, time: the columns or patterns that `together` and `times` come from, "" for none; asked_group: what the user named,
+    which may be "none".  together: int64 (N,), equal for rows that the user puts together, -1 for rows of no such group; None
+    for no groups.  times: float64 (N,), when each row is from (days since 1970 where `dates`), NaN where that is not known;
     None where no time was named.  part: int8 (N,), 0 = train or free, 1 = valid, 2 = test, -1 = left out, `WHOLE` = train,
     with nothing held out.
     """
@@ -78,6 +79,7 @@ class Data:
     target_is_column = False
     takes_columns = False
     group = ""
+    asked_group = ""
     time = ""
     dates = False
     group_note = ""
@@ -117,6 +119,7 @@ class Data:
 
         Raises DataError for what names nothing here.
         """
+        self.asked_group = group or ""
         if group and group != NONE:
             self.group, self.together = group, coded(self._told(group, "group"))
             self._tell_groups(f"--group {group}")

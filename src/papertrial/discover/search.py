@@ -13,6 +13,7 @@ import numpy as np
 
 from papertrial.core.errors import Declined, PapertrialError, did_you_mean
 from papertrial.core.offers import offers
+from papertrial.core.wording import counted
 from papertrial.data.collections.analyse import PLAIN, Analyser
 from papertrial.data.collections.bm25 import spans, words_of
 from papertrial.discover import dense
@@ -159,10 +160,10 @@ class Searcher:
     def _notes(self, query: str, mode: str) -> list[str]:
         words = {word: term for word in words_of(query) if (term := self._term(word))}
         missing = [word for word, term in words.items() if not self.store.bm25.having(term)]
-        notes = []
+        notes = [] if words_of(query) else ["the query has no word or number in it, so no document can have one"]
         for word in missing:
             meant, having = self._meant(word)
-            again = f": did you mean {meant!r} ({having:,} documents)?" if meant else ""
+            again = f": did you mean {meant!r} ({counted(having, 'document')})?" if meant else ""
             notes.append(f"no document has the word {word!r}{again}")
         if words and len(missing) == len(words) and mode != "bm25":
             notes.append("only the vectors could find these documents: no word of the query is in the index")

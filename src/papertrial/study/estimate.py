@@ -29,6 +29,7 @@ from papertrial.core.task import Estimator, Prepared, Split, Task
 from papertrial.core.wording import aligned
 from papertrial.study.compare import CURVE_SEEDS, FRACTIONS
 from papertrial.study.entrants import plan
+from papertrial.use.folds import choice, rounds, shared
 
 if TYPE_CHECKING:
     from papertrial.train.pace import Pace
@@ -97,7 +98,8 @@ class Cost:
 class Plan:
     """What a comparison is expected to cost: so many runs, one after another. costs: of one run of each method.
 
-    kwh, energy, energy_how: as in `Cost`, of all runs.  notes: who would not take part.
+    kwh, energy, energy_how: as in `Cost`, of all runs.  notes: who would not take part.  folds: that each of the `seeds` cuts the
+    rows into, 0 for one test part.
     """
 
     seeds: int
@@ -108,6 +110,7 @@ class Plan:
     energy_how: str
     costs: tuple[Cost, ...]
     notes: tuple[str, ...] = ()
+    folds: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -162,7 +165,7 @@ class Estimate:
         rows += [("note", note) for note in cost.notes]
         if comparison is not None:
             energy = Energy(comparison.kwh, comparison.energy)
-            words = f"{comparison.seeds} seeds, {comparison.runs} runs: {duration(comparison.seconds)}, {energy}"
+            words = f"{rounds(comparison.seeds, comparison.folds)}, {comparison.runs} runs: {duration(comparison.seconds)}, {energy}"
             rows.append(("compare", words))
             rows += [("", f"{one.method}: {duration(one.seconds)} per run, {one.spent()}") for one in comparison.costs]
             rows += [("", note) for note in comparison.notes]
@@ -186,9 +189,11 @@ def estimate(
     labels: int | None = None,
     size: int | None = None,
     seeds: int | None = None,
+    folds: int | str | None = None,
     seed: int = 0,
 ) -> Estimate:
-    """Estimate what `papertrial.fit` with the same arguments would cost here; with `seeds`, `papertrial.compare` too.
+    """Estimate what `papertrial.fit` with the same arguments would cost here; with `seeds`, `papertrial.compare` too, in `folds` as it
+    would choose them.
 
     Raises PapertrialError when a batch needs clearly more memory than there is, and whatever `fit` would refuse.
     """
@@ -202,19 +207,20 @@ def estimate(
     chosen = registry.method(method)
     starting, _ = _timed(lambda: _load(chosen))
 
-    def read() -> tuple[Task, Prepared]:
+    def read() -> tuple[Any, Task, Prepared]:
         opened = open_data(data, **request.reading)
         on = task_for(chosen, opened, request.task)
-        return on, prepare(on, opened, request.seed, **request.options)
+        return opened, on, prepare(on, opened, request.seed, **request.options)
 
-    first, (on, prepared) = _timed(read)
+    first, (opened, on, prepared) = _timed(read)
     cost = run_cost(chosen, on, prepared, request)
     again, _ = _timed(read)  # what is decoded once is in the cache now
     cost = replace(cost, preparing=again)
     comparison = None
     if seeds is not None:
-        limited = request.but(budget=request.budget or on.budget)
-        comparison = _comparison(chosen.name, on, prepared, limited, seeds, again)
+        parts, _ = choice(on, opened, folds)
+        limited = request.but(budget=request.budget or (shared(on.budget, seeds * parts) if parts else on.budget))
+        comparison = _comparison(chosen.name, on, prepared, limited, seeds, parts, again)
     return Estimate(prepared.origin["name"], cost, starting, max(0.0, first - again), machine_memory(), comparison)
 
 
@@ -522,7 +528,9 @@ def _some(split: Split, rows: np.ndarray, count: int) -> Split:
 # ------------------------------------------------------------------------------------------------------------- comparisons
 
 
-def _comparison(method: str, task: Task, prepared: Prepared, request: Request, seeds: int, preparing: float) -> Plan:
+def _comparison(
+    method: str, task: Task, prepared: Prepared, request: Request, seeds: int, folds: int, preparing: float
+) -> Plan:
     """`papertrial.compare` of one method: with the task's baselines, and the reference on fewer labels."""
     costs, notes, references = [], [], []
     for planned in plan([method], task, request):
@@ -534,22 +542,29 @@ def _comparison(method: str, task: Task, prepared: Prepared, request: Request, s
         costs.append(cost)
         if planned.reference and not planned.asked:
             references.append(cost)
-    return total(costs, references, seeds, preparing, notes)
+    return total(costs, references, seeds, preparing, notes, folds)
 
 
 def total(
-    costs: Sequence[Cost], references: Sequence[Cost], seeds: int, preparing: float, notes: Sequence[str]
+    costs: Sequence[Cost],
+    references: Sequence[Cost],
+    seeds: int,
+    preparing: float,
+    notes: Sequence[str],
+    folds: int = 0,
 ) -> Plan:
     """All runs of a comparison. The one that will be the reference is not known yet: the dearest is taken."""
     curve = len(FRACTIONS) * min(seeds, CURVE_SEEDS) if references else 0
-    runs = [(cost, seeds) for cost in costs]
+    each = seeds * max(1, folds)
+    runs = [(cost, each) for cost in costs]
     if curve:
         runs.append((max(references, key=lambda cost: cost.seconds), curve))
-    seconds = sum(cost.seconds * count for cost, count in runs) + preparing * (seeds + curve)
+    seconds = sum(cost.seconds * count for cost, count in runs) + preparing * (each + curve)
     energy = sum((cost.spent().times(count) for cost, count in runs), Energy())
     return Plan(
-        seeds, sum(count for _, count in runs), seconds, **_energy(energy), costs=tuple(costs), notes=tuple(notes)
-    )
+        seeds, sum(count for _, count in runs), seconds, **_energy(energy), costs=tuple(costs), notes=tuple(notes),
+        folds=folds,
+    )  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------------------- words

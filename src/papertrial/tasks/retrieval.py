@@ -38,6 +38,7 @@ from papertrial.data.base import WHOLE
 from papertrial.data.collections import Queries
 from papertrial.data.collections.bm25 import K1, B, best
 from papertrial.nn.ranks import all_rows
+from papertrial.tasks._choosing import chosen
 from papertrial.tasks._common import Common, require_backbone, through
 from papertrial.tasks._metrics import DEPTH, groups_of, primary, ranking_scores
 from papertrial.tasks._split import require_shares, some_of
@@ -125,9 +126,10 @@ class RetrievalTask(Common):
         fraction: float = 1.0,
         test_share: float = TEST_SHARE,
         valid_share: float = VALID_SHARE,
+        metric: str | None = None,
     ) -> Prepared:
         """fraction: share of the training queries that is used.  test_share, valid_share: sizes of the parts that the
-        data does not give.
+        data does not give.  metric: what is judged by, nDCG@10 by default.
 
         Raises DataError when no query has a relevant document or there are too few, PapertrialError for a share out of
         range.
@@ -144,12 +146,13 @@ class RetrievalTask(Common):
                 f"BM25 finds nothing for {counted(len(silent), 'query', 'queries')} without a word of any document: {words!r}"
             )
         lengths = data.text.lengths
+        state = {"k1": K1, "b": B, "depth": DEPTH, "metric": chosen(metric, "rankings", "ndcg@10")}
         facts = Facts(
             self.kind, len(train), len(train), outputs=1,
             bytes=int(lengths.sum()), length=int(np.quantile(lengths, 0.95)),
         )  # fmt: skip
         choosing, judged = (rows.take(held).grouped(data.groups[held]) for held in (valid, test))
-        return Prepared(rows.take(train), choosing, judged, facts, {"k1": K1, "b": B, "depth": DEPTH}, tuple(notes))
+        return Prepared(rows.take(train), choosing, judged, facts, state, tuple(notes))
 
     def strata(self, data: Any) -> np.ndarray:
         """0 for queries with a relevant document, -1 for the others."""

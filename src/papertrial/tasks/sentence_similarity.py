@@ -30,6 +30,7 @@ from papertrial.core.offers import offers
 from papertrial.core.task import Prepared, Scores, Split, Supports
 from papertrial.core.wording import counted
 from papertrial.nn.contrastive import alignment, uniformity
+from papertrial.tasks._choosing import chosen
 from papertrial.tasks._common import Common, estimated, objective
 from papertrial.tasks._metrics import groups_of, primary, spearman_scores
 from papertrial.tasks._split import require_fraction, some_of, split_rows
@@ -105,8 +106,8 @@ class SentenceSimilarity(Common):
             return Supports(False, "all scores are equal")
         return Supports(True)
 
-    def prepare(self, data: Any, seed: int = 0, fraction: float = 1.0) -> Prepared:
-        """fraction: share of the training pairs that is used.
+    def prepare(self, data: Any, seed: int = 0, fraction: float = 1.0, metric: str | None = None) -> Prepared:
+        """fraction: share of the training pairs that is used.  metric: what is judged by, Spearman's correlation by default.
 
         Without any scores all pairs are for training, and valid and test are empty. Raises DataError for too few scored
         pairs or scores that are all equal, PapertrialError for an option out of range.
@@ -142,6 +143,7 @@ class SentenceSimilarity(Common):
             return Split({**sides, **third, "target": target[index]})
 
         state: dict[str, Any] = {"columns": data.columns, "target": data.columns.get("target")}
+        state["metric"] = chosen(metric, "agreement", "spearman")
         scored = np.isfinite(target[train])
         if known.any():
             if not scored.any() or np.ptp(target[train][scored]) == 0:

@@ -9,8 +9,8 @@ Protocol, version 1
     Supervised  Architectures are trained on the labelled texts alone and judged by their own head.
     Probe       Objectives may learn from all training texts without labels. They are judged by a logistic regression (L2,
                 C = 1) on frozen features, standardised on the labelled rows it is fitted to.
-    Metric      Accuracy; macro F1 where one class has more than three quarters of the labels, since accuracy would then
-                praise the answer that never changes.
+    Metric      Accuracy; average precision where the rarer of two classes has less than a tenth of the labels, and macro F1
+                where one class has more than three quarters, since accuracy would then praise the answer that never changes.
 """
 
 from __future__ import annotations
@@ -27,14 +27,12 @@ from papertrial.core.facts import Facts
 from papertrial.core.task import Prepared, Scores, Split, Supports
 from papertrial.core.wording import counted
 from papertrial.nn.heads import Supervised
+from papertrial.tasks._choosing import ACCURACY, for_classes, unusual
 from papertrial.tasks._common import Common, estimated, known_labels, objective
 from papertrial.tasks._metrics import classification_scores, groups_of, primary
 from papertrial.tasks._probe import fit_probe, probe_outputs, softmax
 from papertrial.tasks._split import pick, require_fraction, revealed_per_class, split_rows
 from papertrial.tasks._texts import features_of, fit_to, ids_of, reading, require_tokeniser, sizes, through
-
-#: share of the labels of the commonest class from which macro F1 is the metric
-LOPSIDED = 0.75
 
 
 class TextClassification(Common):
@@ -61,8 +59,16 @@ class TextClassification(Common):
             return Supports(False, "all labels are the same class")
         return Supports(True)
 
-    def prepare(self, data: Any, seed: int = 0, labels: int | str | None = None, fraction: float = 1.0) -> Prepared:
+    def prepare(
+        self,
+        data: Any,
+        seed: int = 0,
+        labels: int | str | None = None,
+        fraction: float = 1.0,
+        metric: str | None = None,
+    ) -> Prepared:
         """labels: how many per class are revealed, by default all.  fraction: share of the training texts that is used.
+        metric: what is judged by, in place of what the data call for.
 
         Raises DataError for a single class, or too few labels to hold some out, PapertrialError for an option out of range.
         """
@@ -99,15 +105,12 @@ class TextClassification(Common):
             notes.append(
                 f"{revealed} labels per class are shown to methods: {len(kept)} of {len(train)} training texts"
             )
-        counts = np.bincount(target[target >= 0])
-        lopsided = bool(counts.max() > LOPSIDED * counts.sum())
-        if lopsided:
-            notes.append(f"{counts.max() / counts.sum():.0%} of the labels are of one class: judged by macro F1")
+        class_names = [str(name) for name in data.class_names]
         state = {
-            "class_names": [str(name) for name in data.class_names],
+            "class_names": class_names,
             "columns": data.columns,
             "target": data.columns.get("target"),
-            "metric": "macro_f1" if lopsided else "accuracy",
+            **for_classes(metric, target, class_names, notes, "texts", of_two=True),
         }
 
         def part(index: np.ndarray, label: np.ndarray) -> Split:
@@ -115,7 +118,9 @@ class TextClassification(Common):
 
         prepared = part(train, shown)
         classes = len(data.class_names)
-        facts = Facts("text", len(train), len(kept), classes=classes, outputs=classes, **sizes(prepared["text"]))
+        tuned = unusual(state["metric"], ACCURACY)
+        read = sizes(prepared["text"])
+        facts = Facts("text", len(train), len(kept), classes=classes, outputs=classes, metric=tuned, **read)
         choosing, judged = (part(rows, data.labels).grouped(data.groups[rows]) for rows in (valid, test))
         return Prepared(prepared, choosing, judged, facts, state, tuple(notes))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +108,16 @@ class Artifact:
         answers = self.task.answers(self.task.outputs(self._answering(), self.head, split), self.card["state"])
         return {"example": np.asarray(opened.names), **answers}
 
-    def evaluate(self, data: Any) -> Scores:
-        """Metrics on labelled data; raises DataError when it carries no labels."""
-        split, opened = self.encode(data)
+    def evaluate(self, data: Any, metric: str | None = None, group: str | None = None) -> Scores:
+        """Metrics on labelled data, `metric` among them; raises DataError when it carries no labels.
+
+        group: as `papertrial.open` takes it, by default what the model was trained with, where the data have it. Intervals
+        are over groups, where rows of the data belong together.
+        """
+        split, opened = self.encode(self._grouped(data, group))
+        if split.examples == len(opened.groups):
+            split = split.grouped(opened.groups)
+        state = self.card["state"] if metric is None else {**self.card["state"], "metric": metric}
         held = task_offers(self.task)
         without = held.judged_without_labels
         if not without and not any(len(split[name]) for name in ("label", "target", "relevant") if name in split):
@@ -127,7 +135,21 @@ class Artifact:
                     f"no label of {opened.name} is one of the classes of this model",
                     f"it knows: {', '.join(self.card['state']['class_names'][:10])}",
                 )
-        return self.task.score(self.task.outputs(self._answering(), self.head, split), split, self.card["state"])
+        return self.task.score(self.task.outputs(self._answering(), self.head, split), split, state)
+
+    def _grouped(self, data: Any, group: str | None) -> Any:
+        """The data, opened with their groups where any are named."""
+        from papertrial.data import open as open_data
+        from papertrial.data.belonging import NONE
+
+        like = self.card["state"].get("columns")
+        if group is not None:
+            return open_data(data, like=like, group=group)
+        known = self.card["data"].get("options", {}).get("group")
+        if known and known != NONE:
+            with suppress(DataError):  # other data need not say which of their rows belong together
+                return open_data(data, like=like, group=known)
+        return data
 
     def embed(self, data: Any) -> np.ndarray:
         """Features (N, width), float32. Raises Declined for a model without features."""

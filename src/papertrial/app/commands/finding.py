@@ -45,7 +45,7 @@ def index(
         bool | None,
         typer.Option(
             "--stem/--no-stem",
-            help="Treat words of one stem alike, by the language: the default of a new index.",
+            help="Treat words of one stem, and with other accents, alike: the default of a new index.",
             show_default=False,
         ),
     ] = None,

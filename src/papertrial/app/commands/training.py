@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from papertrial.app.commands.options import (
     Backbone,
     BudgetText,
     Data,
+    Folds,
     Fresh,
     Group,
     Json,
@@ -72,6 +74,18 @@ def fit(
     seed: Annotated[int, seed_option("Seed of weights, order and validation rows.")] = 0,
     out: Out = None,
     fresh: Fresh = False,
+    final: Annotated[
+        bool,
+        typer.Option(
+            "--final", help="Learn from all rows, with the settings and for the steps that a comparison found."
+        ),
+    ] = False,
+    from_: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", help="Folder of that comparison; by default that of the data in runs.", show_default=False
+        ),
+    ] = None,
     shard: Annotated[
         bool, typer.Option("--shard", help="Under torchrun: split the weights over the processes (FSDP2).")
     ] = False,
@@ -98,7 +112,7 @@ def fit(
         method.name, data, task=task, target=target, group=group, time=time, metric=metric, out=out,
         host=host, backbone=backbone, recipe=recipe, settings=given,
         techniques=technique or [], budget=budget, labels=labels, size=size, seed=seed, fresh=fresh,
-        progress=not quiet and not json, shard=shard,
+        progress=not quiet and not json, shard=shard, final=final, comparison=from_,
     )  # fmt: skip
     main = processes.is_main()
     processes.part()
@@ -157,8 +171,10 @@ def _run_lines(artifact: Any) -> list[str]:
     rows = [("cost", f"{spent}, peak memory {peak}"), ("energy", energy.sentence())]
     lines += ["", *printing.labelled(rows)]
     lines += (
-        ["on test rows, with 95 % intervals", *printing.metrics(card["metrics"], card["intervals"])]
+        [f"on test rows{_in_groups(card)}, with 95 % intervals", *printing.metrics(card["metrics"], card["intervals"])]
         if card["metrics"]
+        else printing.labelled([("expected", _expected(card["final"]))])
+        if card.get("final")
         else ["no labelled test rows: nothing to judge it by"]
     )
     if card["extra"]:
@@ -171,6 +187,18 @@ def _run_lines(artifact: Any) -> list[str]:
         f"next        {_uses(artifact, folder)}",
         f"            papertrial report {folder}{_export(artifact, folder)}",
     ]
+
+
+def _expected(final: dict[str, Any]) -> str:
+    """What a comparison measured, of a model that nothing is left to judge."""
+    ends = "" if final["interval"] is None else " [{:.3f}, {:.3f}]".format(*final["interval"])
+    return f"{final['metric']} {final['expected']:.3f}{ends}, by the comparison in {final['comparison']}"
+
+
+def _in_groups(card: dict[str, Any]) -> str:
+    """How many chances the test rows are, where several rows are one."""
+    test = card.get("test", {"rows": 0, "groups": 0})
+    return f", {test['rows']:,} in {test['groups']:,} groups" if test["groups"] < test["rows"] else ""
 
 
 def _writes(artifact: Any) -> str:
@@ -266,6 +294,7 @@ def estimate(
     seeds: Annotated[
         int | None, seeds_option("Also estimate a comparison with this many seeds.", max=200, show_default=False)
     ] = None,
+    folds: Folds = None,
     json: Json = False,
 ) -> None:
     """What would it cost? Minutes, memory and energy of a run, from ten of its steps, before it starts."""
@@ -275,7 +304,7 @@ def estimate(
     found = run_estimate(
         paper, data, task=task, target=target, group=group, time=time, budget=budget,
         host=host, backbone=backbone, recipe=recipe, settings=parse_settings(set_ or []),
-        techniques=technique or [], labels=labels, size=size, seeds=seeds,
+        techniques=technique or [], labels=labels, size=size, seeds=seeds, folds=folds,
     )  # fmt: skip
     if json:
         printing.document(found)

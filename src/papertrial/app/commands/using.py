@@ -9,26 +9,36 @@ from typing import Annotated, Any
 import typer
 
 from papertrial.app import printing
-from papertrial.app.commands.options import Json, Quiet, RunFolder, out_option, seed_option
+from papertrial.app.commands.options import Group, Json, Metric, Quiet, RunFolder, out_option, seed_option
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.offers import offers
 from papertrial.core.wording import counted
 
 
 def evaluate(
-    run: RunFolder, data: Annotated[str, typer.Argument(help="Labelled data.", show_default=False)], json: Json = False
+    run: RunFolder,
+    data: Annotated[str, typer.Argument(help="Labelled data.", show_default=False)],
+    metric: Metric = None,
+    group: Group = None,
+    json: Json = False,
 ) -> None:
     """Judge a trained model on labelled data."""
     from papertrial.use.artifact import Artifact
 
-    scores = Artifact.load(run).evaluate(data)
+    scores = Artifact.load(run).evaluate(data, metric=metric, group=group)
     if json:
         printing.document(
-            {"metrics": scores.metrics, "intervals": scores.intervals, "examples": len(scores.per_example)}
+            {
+                "metrics": scores.metrics,
+                "intervals": scores.intervals,
+                "examples": len(scores.per_example),
+                "groups": scores.groups or len(scores.per_example),
+            }
         )
         return
+    among = f" in {counted(scores.groups, 'group')}" if scores.groups else ""
     printing.say(
-        f"{counted(len(scores.per_example), 'example')} of {data}, with 95 % intervals",
+        f"{counted(len(scores.per_example), 'example')}{among} of {data}, with 95 % intervals",
         *printing.metrics(scores.metrics, scores.intervals),
     )
 

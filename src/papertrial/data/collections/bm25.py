@@ -51,9 +51,7 @@ def words_of(text: str, analyser: Analyser = PLAIN) -> list[str]:
 
 def spans(text: str, wanted: Collection[str], analyser: Analyser = PLAIN) -> list[tuple[int, int]]:
     """Where in a text, from and to, the words `wanted` stand, as `words_of` gives them."""
-    found = (
-        _word().finditer(unicodedata.normalize("NFC", text)) if not text.isascii() else re.finditer(r"[^\W_]+", text)
-    )
+    found = re.finditer(r"[^\W_]+", text) if text.isascii() else _word().finditer(text)  # marks are part of their word
     return [match.span() for match in found if not set(words_of(match[0], analyser)).isdisjoint(wanted)]
 
 

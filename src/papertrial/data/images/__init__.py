@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from papertrial.core import registry
 from papertrial.core.errors import DataError
 from papertrial.core.kind import Kind
 from papertrial.core.wording import counted
 from papertrial.data.base import Data, Look, cached_array, fingerprint
 from papertrial.data.belonging import is_pattern
-from papertrial.data.images import captions, duplicates
+from papertrial.data.images import alike, captions, duplicates
 from papertrial.data.images.arrays import Arrays, as_images, with_channels
 from papertrial.data.images.captions import Place
 from papertrial.data.images.decode import (
@@ -40,6 +41,7 @@ KIND = Kind(
     samples={"digits": "papertrial.data.toy:digits"},
     labelled="a folder per class",
     backbones={"resnet": ""},
+    pretrained="efficientnet_lite",
     small_backbone="resnet",
     unsuitable="table",
     shown="papertrial.study.examples:pictures",
@@ -328,6 +330,32 @@ class Images(Data):
             )
         return pixels
 
+    @property
+    def larger(self) -> bool:
+        """Whether the images hold clearly more than `pixels()` shows of them by itself."""
+        return min(self.height, self.width) > 1.2 * max(self.working_size) and self._decoded[0].dtype == np.uint8
+
+    def keys(self, rows: np.ndarray) -> list[str]:
+        """What tells each of some images from all others, however the data are parted."""
+        return [f"{self._source.fingerprint}:{row}" for row in self._decoded[1][rows].tolist()]
+
+    def fresh(self, rows: np.ndarray, height: int, width: int, channels: int | None = None) -> np.ndarray:
+        """Some of the images at a size of their own, decoded anew and not kept: uint8 (M, height, width, channels).
+
+        rows: int64 (M,) of these images. Raises DataError when a file has become unreadable since.
+        """
+        order = np.argsort(rows, kind="stable")
+        wanted, places = np.unique(self._decoded[1][rows[order]], return_inverse=True)
+        found = self._source.fresh(wanted, height, width, channels or self.channels)
+        for row, image in zip(wanted.tolist(), found, strict=True):
+            if isinstance(image, str):
+                raise DataError(
+                    f"{self._name(row)} could be read before but cannot be read now ({image})", "open the data again"
+                )
+        pixels = np.empty((len(rows), height, width, channels or self.channels), np.uint8)
+        pixels[order] = np.stack(found)[places] if found else pixels
+        return pixels
+
     @cached_property
     def _duplicates(self) -> duplicates.Duplicates:
         """Found once; those of many images are kept in the cache, for every look and every run asks again."""
@@ -344,6 +372,21 @@ class Images(Data):
             cached_array(f"duplicates-{key}", (3, len(pixels)), np.int64, fill, self.note)
         )
         return duplicates.Duplicates(exact, groups, constant.astype(bool))
+
+    @cached_property
+    def alike(self) -> np.ndarray | None:
+        """Pairs of photographs that look alike, int64 (P, 2), the most alike first, and no duplicates; kept in the cache. None
+        where they were not looked for: without the extra `vision`, in more than 2,000, or in pictures that are none."""
+        pixels, rows, _ = self._decoded
+        if len(pixels) > alike.MOST or not alike.photographs(pixels) or not registry.installed("vision"):
+            return None
+
+        def fill(array: np.ndarray) -> None:
+            array[:] = alike.seen(pixels)
+
+        key = fingerprint(DECODER, alike.VERSION, self._source.fingerprint, rows, *pixels.shape)
+        features = cached_array(f"alike-{key}", (len(pixels), alike.WIDTH), np.float64, fill, self.note)
+        return alike.pairs(np.asarray(features), self._duplicates.groups)
 
     @property
     def copies(self) -> np.ndarray:

@@ -204,6 +204,10 @@ class Source:
         array = cached_array(name, (len(rows), height, width, channels), np.uint8, fill, note)
         return array[: len(rows) - len(bad)], bad
 
+    def fresh(self, rows: np.ndarray, height: int, width: int, channels: int) -> list[np.ndarray | str]:
+        """Each of the ascending rows as uint8 (height, width, channels), or why it does not decode; nothing is kept."""
+        return list(self._decoded(rows.tolist(), height, width, channels))
+
     def _decoded(self, rows: list[int], height: int, width: int, channels: int) -> Iterator[np.ndarray | str]:
         def one(item: Item) -> np.ndarray | str:
             try:

@@ -60,6 +60,7 @@ def look(images: Images) -> Look:
         "moved_duplicates": images._moved[1],
         "conflicting_labels": _conflicts(found.exact, labels),
         "constant": int(found.constant.sum()),
+        "alike": None if images.alike is None else len(images.alike),
         **_caption_numbers(images.captions or ()),
     }
     facts = [
@@ -70,7 +71,23 @@ def look(images: Images) -> Look:
         ("duplicates", f"{exact:,} exact, {groups - exact:,} near"),
         *_caption_facts(numbers),
     ]
-    return Look(images.name, images.kind, facts, [*images.notes, *_warnings(numbers, images._headers)], numbers)
+    warnings = [*_alike(images), *_warnings(numbers, images._headers)]
+    return Look(images.name, images.kind, facts, [*images.notes, *warnings], numbers)
+
+
+def _alike(images: Images) -> list[str]:
+    """A line on photographs that are nearly the same, though their pixels are not."""
+    pairs = images.alike
+    if pairs is None or not len(pairs):
+        return []
+    some = ", ".join(f"{images.names[first]} and {images.names[second]}" for first, second in pairs[:2].tolist())
+    given = images.given_split
+    sides = int((images.part[pairs[:, 0]] != images.part[pairs[:, 1]]).sum()) if given else 0
+    where = f"{sides:,} of them on two sides of the given split" if given else "a split may part them"
+    return [
+        f"{counted(len(pairs), 'pair')} of photographs look alike to a network from ImageNet (mirrored, cropped, lit anew or of one scene):"
+        f" {some}{', ...' if len(pairs) > 2 else ''}; {where}, where --group keeps what belongs together on one side"
+    ]
 
 
 def _examples_words(images: Images, numbers: dict[str, Any]) -> str:

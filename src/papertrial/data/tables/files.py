@@ -28,11 +28,11 @@ import pyarrow.parquet
 
 from papertrial.core.errors import DataError
 from papertrial.core.wording import counted
+from papertrial.data.tables.written import NUMBER
 from papertrial.data.textfiles import Refused, Repairs, to_utf8
 
 PIECE_BYTES = 16 << 20  # of text read at a time; no row may be longer
 PIECE_ROWS = 1 << 16  # of typed sources
-NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(inf|Inf|INF)(inity)?$"
 SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".parquet", ".pq", ".jsonl", ".ndjson", ".json")
 _ZIPPED = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json")
 _DELIMITERS = "\t,;|"  # of those that cut equally well, the first
@@ -118,8 +118,8 @@ def _evenly_cut(records: Callable[[str], Iterable[list[str]]]) -> tuple[str, lis
     return None if best is None else best[1:]
 
 
-def source_of(path: Path | str) -> Source:
-    """The source for a file, by its suffix. Raises DataError for a missing, empty or unknown file."""
+def source_of(path: Path | str, names: Sequence[str] = ()) -> Source:
+    """The source for a file, by its suffix. names: of columns that it should have. Raises DataError for a missing, empty or unknown file."""
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path} is not there", "check the path")

@@ -36,6 +36,7 @@ KIND = Kind(
     },
     labelled="a folder per class",
     backbones={"minilm": "encoder", "text_transformer": ""},
+    pretrained="minilm",
     small_backbone="text_transformer",
     unsuitable="images",
     tokenised=True,

@@ -57,6 +57,8 @@ def from_table(
     not be of use.  target: as the user named it.  like: the `columns` of earlier data, read in the same way where the
     table has them.  Raises DataError for a column that is not there.
     """
+    if like and "text" not in like:  # of a table that held no texts
+        return None
     chosen, goal = _chosen(table, text, target, like)
     if not chosen:
         return None
@@ -227,7 +229,9 @@ def _class_target(
         notes.append(f"target {goal!r} has {'one value only' if column.unique else 'no values'}")
         codes, class_names = table.codes(goal)
         return codes.astype(np.int64), class_names
-    return table.labels(goal)
+    labels = table.labels(goal)
+    notes += [line for line in table.notes if line.startswith(f"target {goal!r} holds several labels")]
+    return labels
 
 
 def _lines_together(columns: Sequence[Ragged]) -> Ragged:

@@ -89,8 +89,8 @@ PAPER = Paper(
         "has the paper's.",
         "The KL is that of the encoder's softmax to a uniform one, whatever the temperature, and its weight stays where it is "
         "after its rise (the author in openai/DALL-E#26 and #8).",
-        "The paper drops out merges of its text encoding with probability 0.1 and crops pictures at random. Neither is here: the "
-        "library that merges draws from a generator that nobody can seed, so no run could be repeated.",
+        "The paper crops pictures at random; that is not here. It leaves out merges of its text encoding with probability 0.1; here "
+        "that is off for fewer than a million pictures (bpe_dropout), and drawn by seed, step and row, so that a run can be repeated.",
         "The paper does not say whether padding is predicted: here it is read but not predicted, and counts in no loss.",
         "Masked attention is computed densely and then masked; the paper's kernels skip what is masked.",
         "The paper ranks 512 drawings by CLIP, which is not on the shelf: `ranked` takes any scorer.",
@@ -153,6 +153,9 @@ class Config:
     vocabulary: int = sourced(
         16_384, "sec. 2.2", auto=lambda facts: max(512, min(16_384, facts.bytes // 256)) if facts.bytes else None
     )
+    bpe_dropout: float = sourced(
+        0.1, "sec. 2.2; of merges, in training alone. Bytes have none to leave out", auto=_few(0.0)
+    )
     text: int = sourced(256, "sec. 2.2; places of text", auto=_places_for)
     width: int = sourced(3968, "appendix B.1: 62 heads of 64", auto=_few(96))
     depth: int = sourced(64, "appendix B.1", auto=_few(4))
@@ -182,7 +185,7 @@ class DALLE(nn.Module):
         )  # fmt: skip
         self.prior = Prior(
             _tokeniser(config), config.text, self.dvae.grid, config.codes, config.width, config.depth, config.heads,
-            config.kernel, config.dropout, config.text_weight, config.sparse,
+            config.kernel, config.dropout, config.text_weight, config.sparse, config.bpe_dropout,
         )  # fmt: skip
         self.register_buffer("names", torch.full((facts.classes, config.text), -1))
 
@@ -327,6 +330,7 @@ recipes = {
         config={
             "codes": 8192, "hidden": 256, "groups": 4, "blocks": 2, "first": 128, "tokeniser": "bpe", "vocabulary": 16_384,
             "text": 256, "width": 3968, "depth": 64, "heads": 62, "kernel": 11, "dvae_batch": 512, "dvae_share": 0.777,
+            "bpe_dropout": 0.1,
         },
         optim={
             "lr": 4.5e-4, "weight_decay": 0.045, "beta2": 0.96, "batch": 1024, "warmup": 0.0116, "end_lr": 1 / 32, "clip": 4.0,

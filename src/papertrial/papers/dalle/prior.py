@@ -16,13 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from papertrial.core.errors import PapertrialError
 from papertrial.nn.attention import Attention, Remembered, View, Within
 from papertrial.nn.cache import Cache
 from papertrial.nn.decode import Choice
 from papertrial.nn.packing import Padded
 from papertrial.nn.position import Position
 from papertrial.nn.ranks import all_sum, world_size
+from papertrial.nn.tokenise import Bpe
 from papertrial.nn.transformer import Stack, gpt2_layout, normal_
+from papertrial.nn.views import Draw
 
 PATTERNS = ("row", "column", "convolution", "dense")
 
@@ -90,7 +93,8 @@ class Prior(nn.Module):
 
     tokeniser: has `size` and `pad`; places of ids that hold `pad` get a vector of their own per place, which is what the
     paper has for a text that is shorter than T.  grid: h and w.  text_weight: of the text in the loss, the rest is the
-    picture's.  sparse: the paper's masks; else every layer is dense.
+    picture's.  sparse: the paper's masks; else every layer is dense.  bpe_dropout: of the tokeniser's merges, in `views`.
+    Raises PapertrialError for one outside 0 to 1.
     """
 
     def __init__(
@@ -106,8 +110,12 @@ class Prior(nn.Module):
         dropout: float = 0.0,
         text_weight: float = 1 / 8,
         sparse: bool = True,
+        bpe_dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if not 0 <= bpe_dropout <= 1:
+            raise PapertrialError(f"bpe_dropout is {bpe_dropout}", "give a share from 0 to 1; the paper has 0.1")
+        self.bpe_dropout = bpe_dropout if isinstance(tokeniser, Bpe) else 0.0
         self.tokeniser, self.text, self.grid, self.places = tokeniser, text, grid, grid[0] * grid[1]
         self.text_weight = text_weight
         kinds = {pattern(layer, depth) for layer in range(depth)} if sparse else {"dense"}
@@ -133,6 +141,18 @@ class Prior(nn.Module):
         x = torch.cat([self._read_text(ids), self._read_codes(codes, 0)], 1)
         x = self.stack(x, Padded(None, torch.arange(x.shape[1], device=x.device)))
         return self.to_word(x[:, : self.text]), self.to_code(x[:, self.text :])
+
+    def views(self, batch: Mapping[str, Tensor], draw: Draw) -> dict[str, Tensor]:
+        """The batch, its texts encoded anew with merges left out (sec. 2.2); what that makes too long is cut."""
+        if not self.bpe_dropout:
+            return dict(batch)
+        ids, tokeniser = batch["ids"], self.tokeniser
+        held = np.full(tuple(ids.shape), tokeniser.pad, dtype=np.int64)
+        for place, (row, seed) in enumerate(zip(ids.cpu().numpy(), draw.integers(0, 2**62).tolist(), strict=True)):
+            chance = np.random.Generator(np.random.Philox(key=seed))
+            found = tokeniser.dropped(row[row != tokeniser.pad], self.bpe_dropout, chance)[: self.text]
+            held[place, : len(found)] = found
+        return {**batch, "ids": torch.from_numpy(held).to(ids)}
 
     def loss(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ids, codes = batch["ids"], batch["codes"]

@@ -23,7 +23,8 @@ What matters
 
 Requires / Offers
     Requires images of at least 4 pixels a side, of any number of channels, and labels for guidance. Offers `draw` (by label,
-    guidance scale, number of steps, from an image), `bits_per_dim`; `checkpoints` reads the authors' weights.
+    guidance scale, number of steps, from an image), `bits_per_dim`; `checkpoints` reads the authors' weights. With `low`
+    it is a cascade (ADM-U): a model of small images, guided, and an upsampler that is shown them.
 
 Relations
     DDPM (Ho et al. 2020) with learned variances, DDIM's sampler (Song et al. 2020), the up and down blocks of BigGAN. SDEdit's
@@ -32,6 +33,7 @@ Relations
 Try
     papertrial fit guided_diffusion --data photos/ --budget 30m
     papertrial generate runs/guided_diffusion-photos --label cat --guidance 4
+    papertrial fit guided_diffusion --data photos/ --size 32 --set low=16 --budget 30m
 
 Cost
     tiny: seconds on a CPU. base: 5 to 30 minutes on a CPU for images of 16 to 28 pixels. paper: 256 x 256, hundreds of GPU days.
@@ -42,9 +44,8 @@ Notation
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,16 @@ from papertrial.core.task import Split, Stage
 from papertrial.nn.modes import evaluating
 from papertrial.nn.views import Draw, flip, random_resized_crop
 from papertrial.papers.guided_diffusion import checkpoints
-from papertrial.papers.guided_diffusion.chain import Predicted, Process, at, betas, spaced
+from papertrial.papers.guided_diffusion.chain import Process, betas, spaced
 from papertrial.papers.guided_diffusion.unet import Classifier, Plan, UNet, side_at
+from papertrial.papers.guided_diffusion.walk import (
+    Noise,
+    as_bytes,
+    enlarged,
+    low_size,
+    sampler_step,
+    shrunk,
+)
 
 PAPER = Paper(
     id="guided_diffusion",
@@ -142,6 +151,13 @@ class Config:
         0.2, "papertrial default, of the budget: a step of the classifier costs a third of one of the U-Net"
     )
     crop: float = sourced(0.64, "authors' code: least area of the square crops that the classifier sees")
+    low: int = sourced(
+        0,
+        "table 5, ADM-U: 64 below 256 pixels, 128 below 512; longest side of the images that an upsampler enlarges, 0 is none",
+    )
+    upsampler_width: int = sourced(192, "authors' README", auto=_by_side((48, 32), (96, 64)))
+    upsampler_schedule: str = sourced("linear", "authors' README", auto=_by_side((64, "cosine")))
+    upsampler_share: float = sourced(0.5, "papertrial default, of the budget that the classifier leaves")
     sampler: str = sourced("ddpm", "authors' README; ddpm or ddim")
     eta: float = sourced(0.0, "authors' code; noise of ddim, where 1 is as much as ddpm has")
     draw_steps: int = sourced(250, "authors' README; the steps of a drawing, evenly spaced", auto=_by_side((96, 50)))
@@ -151,7 +167,7 @@ class Config:
     )
 
 
-# --- the loss, and one step back -------------------------------------------------------------------------------------
+# --- the loss -------------------------------------------------------------------------------------
 
 
 def hybrid_terms(
@@ -165,71 +181,58 @@ def hybrid_terms(
     )
 
 
-def ancestral_step(
-    process: Process, found: Predicted, xt: Tensor, t: Tensor, noise: Tensor, gradient: Tensor | None = None
-) -> Tensor:
-    """x_{t-1} of DDPM. gradient: s grad log p(y | x_t), which moves the mean by the variance (algorithm 1)."""
-    mean = found.mean if gradient is None else found.mean + found.log_variance.exp() * gradient
-    return mean + (t > 0).view(-1, 1, 1, 1) * (0.5 * found.log_variance).exp() * noise
-
-
-def ddim_step(
-    process: Process,
-    found: Predicted,
-    xt: Tensor,
-    t: Tensor,
-    noise: Tensor,
-    gradient: Tensor | None = None,
-    eta: float = 0.0,
-) -> Tensor:
-    """x_{t-1} of DDIM, with `eta` of DDPM's noise. gradient: s grad log p(y | x_t), which is taken off the noise (algorithm 2)."""
-    x0 = found.x0
-    guess = process.noise_of(xt, t, x0)
-    if gradient is not None:
-        guess = guess - at((1 - process.alpha_bar).sqrt(), t, xt) * gradient
-        x0 = process.x0_of(xt, t, guess)
-    kept, before = at(process.alpha_bar, t, xt), at(process.before, t, xt)
-    spread = eta * ((1 - before) / (1 - kept) * (1 - kept / before)).sqrt()
-    mean = before.sqrt() * x0 + (1 - before - spread.square()).clamp_min(0).sqrt() * guess
-    return mean + (t > 0).view(-1, 1, 1, 1) * spread * noise
-
-
 # --- the system -------------------------------------------------------------------------------------------------------
 
 
 class Diffusion(nn.Module):
-    """The first stage: a U-Net and the chain it undoes. `loss` of "image" (B, C, H, W) in [0, 1] and "label", with `views`."""
+    """A U-Net and the chain it undoes. `loss` of "image" (B, C, H, W) in [0, 1] and "label", with `views`.
 
-    def __init__(self, config: Config, unet: UNet) -> None:
+    small: height and width of the images it learns, where they are not those of the data; those an upsampler is shown.
+    upsamples: whether it is one, and learns the images of the data.
+    """
+
+    def __init__(
+        self, config: Config, unet: UNet, small: tuple[int, int] | None = None, upsamples: bool = False
+    ) -> None:
         super().__init__()
-        self.config, self.unet = config, unet
-        self.process = Process(betas(config.noise_schedule, config.steps))
+        self.config, self.unet, self.small, self.upsamples = config, unet, small, upsamples
+        schedule = config.upsampler_schedule if upsamples else config.noise_schedule
+        self.process = Process(betas(schedule, config.steps))
+
+    def guess(self, xt: Tensor, time: Tensor, label: Tensor | None, low: Tensor | None = None) -> Tensor:
+        """The network's output for x_t at steps of its chain.  low: in [-1, 1], what an upsampler is shown beside x_t."""
+        return self.unet(
+            xt if low is None else torch.cat([xt, enlarged(low, xt.shape[2:]).to(xt.dtype)], 1), time, label
+        )
 
     def views(self, batch: Mapping[str, Tensor], draw: Draw) -> dict[str, Tensor]:
         image = flip(batch["image"], draw) if self.config.flips else batch["image"]
+        image = shrunk(image, self.small) if self.small and not self.upsamples else image
         noise = draw.normal(*image.shape[1:]).to(image.dtype)
         return {**batch, "image": image, "time": draw.integers(0, len(self.process) - 1), "noise": noise}
 
     def loss(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         x0, t, noise = 2 * batch["image"] - 1, batch["time"], batch["noise"]
         xt = self.process.diffuse(x0, t, noise)
-        output = self.unet(xt, self.process.time[t], batch["label"])
+        low = shrunk(x0, self.small) if self.upsamples and self.small else None
+        output = self.guess(xt, self.process.time[t], batch["label"], low)
         error, bound = hybrid_terms(self.process, output, x0, xt, t, noise)
         weight = self.config.vlb * len(self.process)  # one step stands for all
         return {"loss": (error + weight * bound).mean(), "error": error.mean(), "bound": bound.mean()}
 
 
 class NoisyClassifier(nn.Module):
-    """The second stage: the class of an image at any step of the chain."""
+    """The last stage: the class of an image at any step of the chain.  small: as of the model it guides."""
 
-    def __init__(self, config: Config, network: Classifier) -> None:
+    def __init__(self, config: Config, network: Classifier, small: tuple[int, int] | None = None) -> None:
         super().__init__()
-        self.config, self.network = config, network
+        self.config, self.network, self.small = config, network, small
         self.process = Process(betas(config.noise_schedule, config.steps))
 
     def views(self, batch: Mapping[str, Tensor], draw: Draw) -> dict[str, Tensor]:
         image = random_resized_crop(batch["image"], draw, (self.config.crop, 1.0), (1.0, 1.0))
         image = flip(image, draw) if self.config.flips else image
+        image = shrunk(image, self.small) if self.small else image
         noise = draw.normal(*image.shape[1:]).to(image.dtype)
         return {**batch, "image": image, "time": draw.integers(0, len(self.process) - 1), "noise": noise}
 
@@ -251,29 +254,40 @@ class NoisyClassifier(nn.Module):
 class GuidedDiffusion(nn.Module):
     """U-Net and, where there are labels, the noisy classifier; `stages` trains one after the other, `draw` makes images.
 
-    shape: (C, H, W) of the images.  classes: how many a label may name, 0 for none.  draws: the options that `draw` takes.
+    shape: (C, H, W) of the images.  upsampler: of a cascade, whose first U-Net and classifier have images of `config.low`.
+    classes: how many a label may name, 0 for none.  draws: the options that `draw` takes.
     """
 
     def __init__(
-        self, config: Config, shape: tuple[int, int, int], unet: UNet, network: Classifier | None = None
+        self,
+        config: Config,
+        shape: tuple[int, int, int],
+        unet: UNet,
+        network: Classifier | None = None,
+        upsampler: UNet | None = None,
     ) -> None:
         super().__init__()
         self.config, self.shape = config, shape
-        self.diffusion = Diffusion(config, unet)
-        self.classifier = NoisyClassifier(config, network) if network else None
+        small = low_size(config.low, shape[1:]) if upsampler else None
+        self.first = (shape[0], *(small or shape[1:]))  # of the images that come out of noise alone
+        self.diffusion = Diffusion(config, unet, small)
+        self.classifier = NoisyClassifier(config, network, small) if network else None
+        self.upsampler = Diffusion(config, upsampler, small, upsamples=True) if upsampler else None
         self.classes = network.classes if network else unet.classes
         named = {"labels"} if self.classes else set()
         self.draws = frozenset({"steps", "start", "strength"} | named | ({"guidance"} if network else set()))
 
     def stages(self) -> list[Stage]:
-        if self.classifier is None:
-            return [Stage("diffusion", self.diffusion, 1.0)]
-        share, own = self.config.classifier_share, self.config
-        optim = {"lr": own.classifier_lr, "weight_decay": own.classifier_decay, "ema": 0.0}
-        return [
-            Stage("diffusion", self.diffusion, 1 - share),
-            Stage("classifier", self.classifier, share, _labelled, optim),
-        ]
+        own = self.config
+        share = own.classifier_share if self.classifier else 0.0
+        above = own.upsampler_share * (1 - share) if self.upsampler else 0.0
+        stages = [Stage("diffusion", self.diffusion, 1 - share - above)]
+        if self.upsampler:
+            stages.append(Stage("upsampler", self.upsampler, above))
+        if self.classifier:
+            optim = {"lr": own.classifier_lr, "weight_decay": own.classifier_decay, "ema": 0.0}
+            stages.append(Stage("classifier", self.classifier, share, _labelled, optim))
+        return stages
 
     @torch.no_grad()
     def draw(
@@ -293,33 +307,82 @@ class GuidedDiffusion(nn.Module):
         """Images uint8 (n, C, H, W), one for each seed, which alone decides its noise.
 
         labels: int64 (n,), -1 for any.  guidance: the scale s of the classifier's gradient, 0 is none.  steps: of the chain,
-        evenly spaced.  start: uint8 (n, C, H, W), images to begin with; strength: how much of the chain they are sent
-        back, above 0 to 1, where 1 leaves next to nothing of them.  progress: called with the fraction that is done.
+        evenly spaced; of each chain of a cascade, whose upsampler is not guided.  start: uint8 (n, C, H, W), images to begin
+        with; strength: how much of the chain they are sent back, above 0 to 1, where 1 leaves next to nothing of them.
+        progress: called with the fraction that is done.
         sampler, eta: `ddpm` or `ddim` and its noise.  None is what the config says.
         Raises PapertrialError for an option that is out of range, or that the model has no part for.
         """
         own = self.config
         labels, scale = self._asked(len(seeds), labels, captions, guidance, start, strength)
-        process = self.diffusion.process.respaced(spaced(own.draw_steps if steps is None else steps, own.steps))
-        step = _sampler(own.sampler if sampler is None else sampler, own.eta if eta is None else eta)
-        noise = _Noise(seeds, self.shape, next(self.parameters()))
+        times = spaced(own.draw_steps if steps is None else steps, own.steps)
+        process = self.diffusion.process.respaced(times)
+        step = sampler_step(own.sampler if sampler is None else sampler, own.eta if eta is None else eta)
+        noise = Noise(seeds, self.first, next(self.parameters()))
         told = self._told(labels, noise)
         count = len(process) if start is None else max(1, round(strength * len(process)))
+        walks = count + (len(times) if self.upsampler else 0)
         x = noise()
         if start is not None:
-            x0 = start.to(x.device) / 127.5 - 1
-            x = process.diffuse(x0.to(x.dtype), torch.full((len(x),), count - 1, device=x.device), x)
+            x0 = (start.to(x.device) / 127.5 - 1).to(x.dtype)
+            x0 = shrunk(x0, self.first[1:]) if self.upsampler else x0
+            x = process.diffuse(x0, torch.full((len(x),), count - 1, device=x.device), x)
         with evaluating(self):
             for place in reversed(range(count)):
                 t = torch.full((len(x),), place, device=x.device)
                 time = process.time[t]
-                found = process.predict(self.diffusion.unet(x, time, told), x, t)
+                found = process.predict(self.diffusion.guess(x, time, told), x, t)
                 gradient = scale * self.classifier.gradient(x, time, labels) if scale and self.classifier else None
                 x = step(process, found, x, t, noise(), gradient)
                 if progress is not None:
-                    progress((count - place) / count)
-        # DIFF: rounded, where the authors cut off
-        return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+                    progress((count - place) / walks)
+            if self.upsampler is not None:
+                tell = None if progress is None else lambda done: progress((count + done * len(times)) / walks)
+                x = self._enlarged(self.upsampler, as_bytes(x), noise, told, times, step, tell)
+        return as_bytes(x)
+
+    @torch.no_grad()
+    def upsample(
+        self, seeds: Sequence[int], low: Tensor, *, labels: Tensor | None = None, steps: int | None = None
+    ) -> Tensor:
+        """Images uint8 (n, C, H, W) of a cascade that are these made larger: low uint8 (n, C, h, w), as `shrunk` makes them.
+
+        Raises PapertrialError for a model without an upsampler, and for images of another size.
+        """
+        own = self.config
+        if self.upsampler is None or tuple(low.shape) != (len(seeds), *self.first):
+            size = "nothing" if self.upsampler is None else f"{len(seeds)} images of {self.first}"
+            raise PapertrialError(
+                f"this model enlarges {size}, and there are {tuple(low.shape)}", "train it with --set low="
+            )
+        held, _ = self._asked(len(seeds), labels, None, 0.0, None, 1.0)
+        noise = Noise(seeds, self.first, next(self.parameters()))
+        times, step = spaced(own.draw_steps if steps is None else steps, own.steps), sampler_step(own.sampler, own.eta)
+        with evaluating(self):
+            return as_bytes(
+                self._enlarged(self.upsampler, low.to(held.device), noise, self._told(held, noise), times, step, None)
+            )
+
+    def _enlarged(
+        self,
+        upsampler: Diffusion,
+        low: Tensor,
+        noise: Noise,
+        told: Tensor,
+        times: np.ndarray,
+        step: Callable[..., Tensor],
+        tell: Callable[[float], None] | None,
+    ) -> Tensor:
+        """x_0 of the upsampler's walk, which is shown bytes (n, C, h, w) at each step."""
+        process, noise.shape = upsampler.process.respaced(times), self.shape
+        x = noise()
+        for place in reversed(range(len(process))):
+            t = torch.full((len(x),), place, device=x.device)
+            found = process.predict(upsampler.guess(x, process.time[t], told, low / 127.5 - 1), x, t)
+            x = step(process, found, x, t, noise())
+            if tell is not None:
+                tell(1 - place / len(process))
+        return x
 
     def bits_per_dim(
         self, image: Tensor, label: Tensor | None = None, steps: int | None = None, seed: int = 0
@@ -327,7 +390,12 @@ class GuidedDiffusion(nn.Module):
         """The variational bound of images uint8 (B, C, H, W), in bits per dimension: "total" and "prior" (B,), "steps" (B, T).
 
         steps: of the chain, evenly spaced; all where it is None.  seed: of the noise, one draw for each step.
+        Raises Declined for a cascade, whose two bounds are of different images.
         """
+        if self.upsampler is not None:
+            raise Declined(
+                "a cascade has no bound of its own: its two models are of images of two sizes", "leave low out"
+            )
         process = self.diffusion.process.respaced(spaced(steps or self.config.steps, self.config.steps))
         generator = torch.Generator().manual_seed(seed)
         weight = next(self.parameters())
@@ -368,38 +436,11 @@ class GuidedDiffusion(nn.Module):
         scale = self.config.guidance if guidance is None else guidance
         return held.to(device), float(scale) if bool((held >= 0).any()) else 0.0
 
-    def _told(self, labels: Tensor, noise: _Noise) -> Tensor:
+    def _told(self, labels: Tensor, noise: Noise) -> Tensor:
         """What a U-Net with classes is told: where nothing was asked for, a class that the row's seed draws."""
         if not self.diffusion.unet.classes:
             return labels
         return torch.where(labels < 0, noise.integers(self.classes).to(labels), labels)
-
-
-class _Noise:
-    """Numbers that each row draws from a generator of its own, on the CPU, so that no row depends on the others."""
-
-    def __init__(self, seeds: Sequence[int], shape: tuple[int, ...], like: Tensor) -> None:
-        self.shape, self.like = shape, like
-        self.generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
-
-    def __call__(self) -> Tensor:
-        """(n, *shape), standard normal."""
-        return torch.stack([torch.randn(self.shape, generator=each) for each in self.generators]).to(self.like)
-
-    def integers(self, high: int) -> Tensor:
-        """int64 (n,) from 0 to high - 1."""
-        return torch.cat([torch.randint(high, (1,), generator=each) for each in self.generators])
-
-
-def _sampler(name: str, eta: float) -> Callable[..., Tensor]:
-    if name == "ddpm":
-        return ancestral_step
-    if name != "ddim" or not 0 <= eta <= 1:
-        raise PapertrialError(
-            f"the sampler {name!r} with eta {eta} is not known",
-            "choose sampler=ddpm, or sampler=ddim with eta from 0 to 1",
-        )
-    return functools.partial(ddim_step, eta=eta)
 
 
 def _labelled(split: Split) -> Split:
@@ -422,11 +463,23 @@ def licence(config: Config) -> str:
 
 
 def build(config: Config, facts: Facts, backbone: nn.Module | None = None) -> GuidedDiffusion:
-    """Raises Declined for images that are too small for two levels."""
+    """Raises Declined for images that are too small for two levels, PapertrialError for a cascade that enlarges nothing."""
+    shape = facts.channels, facts.height, facts.width
+    upsampler, full = None, facts
+    if config.low:
+        if not 0 < config.low < _side(facts):
+            raise PapertrialError(
+                f"low is {config.low}, and the images are {facts.height} x {facts.width}",
+                "choose a side between, such as half of it",
+            )
+        if not 0 < config.upsampler_share < 1:
+            raise PapertrialError(f"upsampler_share is {config.upsampler_share}", "give a share between 0 and 1")
+        height, width = low_size(config.low, shape[1:])
+        facts = replace(facts, height=height, width=width)
     if min(facts.height, facts.width) < 4:
         raise Declined(
             f"guided_diffusion needs images of at least 4 pixels a side, and these are {facts.height} x {facts.width}",
-            "give a larger --size",
+            "give a larger --set low=" if config.low else "give a larger --size",
         )
     guided = facts.classes > 1 and facts.labelled > 0
     told = facts.classes if guided and config.class_cond else 0
@@ -437,30 +490,36 @@ def build(config: Config, facts: Facts, backbone: nn.Module | None = None) -> Gu
         places = side_at(facts.height, level) * side_at(facts.width, level)
         plan = _plan(config, facts, config.classifier_width, config.classifier_blocks)
         network = Classifier(plan, places, facts.classes)
+    if config.low:
+        plan = _plan(config, full, config.upsampler_width, config.blocks)
+        upsampler = UNet(replace(plan, channels=2 * facts.channels), 2 * facts.channels, told)
     for file in config.pretrained.split(",") if config.pretrained else ():
-        checkpoints.start_from(unet, network, file.strip())
-    return GuidedDiffusion(config, (facts.channels, facts.height, facts.width), unet, network)
+        checkpoints.start_from(unet, network, file.strip(), upsampler)
+    return GuidedDiffusion(config, shape, unet, network, upsampler)
 
 
 def load(*files: Path | str, side: int | None = None, schedule: str | None = None, **known: Any) -> GuidedDiffusion:
-    """The authors' U-Net, and their classifier where its file is given too, ready to `draw`.
+    """The authors' U-Net, and their classifier and upsampler where their files are given too, ready to `draw`.
 
-    side, schedule: of the images and the chain, known of the published models.  known: see `checkpoints.plan_of`.
-    Raises PapertrialError for what must be told, for files that are no such pair, and for an upsampler.
+    side, schedule: of the images that come out of noise, and of their chain, known of the published models.  known: see
+    `checkpoints.plan_of`.  Raises PapertrialError for what must be told, for files that do not go together, and for an
+    upsampler alone.
     """
     networks = [checkpoints.load(file, **known) for file in files]
-    unets = [network for network in networks if isinstance(network, UNet)]
+    upsamplers = [network for network in networks if isinstance(network, UNet) and network.upsamples]
+    unets = [network for network in networks if isinstance(network, UNet) and not network.upsamples]
+    unets, upsamplers = (unets, upsamplers) if unets else (upsamplers, [])
     classifiers = [network for network in networks if isinstance(network, Classifier)]
-    if len(unets) != 1 or len(classifiers) > 1:
+    if len(unets) != 1 or len(classifiers) > 1 or len(upsamplers) > 1:
         raise PapertrialError(
-            f"there are {len(unets)} U-Nets and {len(classifiers)} classifiers",
-            "give one U-Net, and one classifier or none",
+            f"there are {len(unets)} U-Nets, {len(classifiers)} classifiers and {len(upsamplers)} upsamplers",
+            "give one U-Net, and one or none of the others",
         )
     unet, channels = unets[0], unets[0].plan.channels
     if unet.channels_out != 2 * channels:
         raise PapertrialError(
             f"{files[0]} takes {channels} channels and gives {unet.channels_out}, so it draws no images out of noise alone",
-            "only models that predict variances (learn_sigma) and are no upsamplers draw; checkpoints.load gives the network",
+            "only models that predict variances (learn_sigma) draw, and upsamplers beside one; checkpoints.load gives the network",
         )
     flags = checkpoints.flags_of(unet.plan)
     side, schedule = side or flags.get("side"), schedule or flags.get("schedule")
@@ -470,7 +529,13 @@ def load(*files: Path | str, side: int | None = None, schedule: str | None = Non
             "give side= and schedule=",
         )
     config = Config(noise_schedule=schedule, class_cond=unet.classes > 0, guidance=1.0 if unet.classes else 10.0)
-    return GuidedDiffusion(config, (channels, side, side), unet, classifiers[0] if classifiers else None).eval()
+    network = classifiers[0] if classifiers else None
+    if not upsamplers:
+        return GuidedDiffusion(config, (channels, side, side), unet, network).eval()
+    above = checkpoints.flags_of(upsamplers[0].plan)
+    full = above.get("side", 4 * side)
+    config = replace(config, low=side, upsampler_schedule=above.get("schedule", "linear"))
+    return GuidedDiffusion(config, (channels, full, full), unet, network, upsamplers[0]).eval()
 
 
 def _size(width: int, multipliers: tuple[float, ...], blocks: int, **others: Any) -> dict[str, Any]:

@@ -120,14 +120,17 @@ def load(file: Path | str, **known: Any) -> UNet | Classifier:
     return network.eval()
 
 
-def start_from(unet: UNet, classifier: Classifier | None, file: str) -> None:
-    """Put the weights of a file into the one of the two that it is of.
+def start_from(unet: UNet, classifier: Classifier | None, file: str, upsampler: UNet | None = None) -> None:
+    """Put the weights of a file into the one of them that it is of; an upsampler reads twice the channels of the U-Net.
 
     Where its classes are others, the table of classes, or the classifier's last layer, stays fresh.  Raises PapertrialError
     for weights of other sizes.
     """
     state = read(file)
     network = unet if _is_unet(state) else classifier
+    first = state.get("input_blocks.0.0.weight")
+    if network is unet and upsampler is not None and first is not None and first.shape[1] == upsampler.plan.channels:
+        network = upsampler
     if network is None:
         raise PapertrialError(f"{file} is a classifier, and without labels there is none here", "leave it out")
     own = network.state_dict()

@@ -275,12 +275,14 @@ class Down(nn.Module):
 class UNet(Down):
     """Images (B, channels, H, W) at steps (B,) -> (B, out, H, W); with `classes`, also labels int64 (B,), -1 for none.
 
+    upsamples: whether half of its channels show it a smaller image, and it says as much of the others as any U-Net does.
     Any H and W do: where a side is odd, the way up is cut to the side of the skip connection that it meets.
     """
 
     def __init__(self, plan: Plan, out: int, classes: int = 0) -> None:
         super().__init__(plan)
         self.classes, self.channels_out = classes, out
+        self.upsamples = out == plan.channels
         if classes:
             self.label_emb = nn.Embedding(classes, 4 * plan.width)
         skips, size = list(self.skips), self.skips[-1]

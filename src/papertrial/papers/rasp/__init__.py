@@ -17,6 +17,8 @@ What matters
     `select(k, q, <)` asks whether the key is smaller than the query. Aggregates are means: round before comparing.
     Nothing selected gives the default, 0 when left out. `length` is itself an aggregate and costs a head. A token that is
     nothing else in front of the input (the programs that end in _bos) saves selector_width its second head.
+    `restrict(program, region)` keeps every selector false outside of a region, as sparse attention does (sec. 4): most
+    positions out of each other's sight, sorting fails, whoever computes it.
 
 Requires / Offers
     Requires a program. Offers its values on any input, its layers and heads, and a PyTorch transformer with its weights.
@@ -27,6 +29,7 @@ Relations
 Try
     papertrial rasp                                       papertrial rasp FILE.rasp
     papertrial rasp -c 'reverse("abc"); draw(hist_bos, "§aab");'
+    papertrial rasp -c 'restrict(sort_bos, window(1) or select(indices, 0, ==))("§dcba")'
     papertrial rasp --compile sort_bos --vocabulary "§abc" --longest 8 --out sorter
 
 Cost

@@ -43,7 +43,10 @@ class Compiled:
     values: list[Atom]
 
     def encode(self, inputs: Sequence[Sequence[Atom]]) -> Tensor:
-        """Ids (B, 1 + N) of strings or lists of tokens; raises RaspError for an unknown token or too long an input."""
+        """Ids (B, 1 + N) of strings or lists of tokens; raises RaspError for no input, an empty one, an unknown token or too
+        long an input."""
+        if not all(map(len, inputs)) or not len(inputs):
+            raise RaspError("a transformer reads one input or more, each of one token or more", fix='such as ["abc"]')
         ids = {token: SPECIALS + place for place, token in enumerate(self.vocabulary)}
         longest = max(map(len, inputs))
         if longest > self.model.shape.longest:

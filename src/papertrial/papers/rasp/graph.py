@@ -112,6 +112,26 @@ def constant(value: Atom) -> Node:
     return make("constant", detail=value)
 
 
+def restricted(node: Node, region: Node) -> Node:
+    """A program whose every selector is kept false where the selector `region` is (sec. 4, restricted attention).
+
+    Layers and heads stay what they were. Raises RaspError for a region that hangs on more than the positions.
+    """
+    for step in region.steps():
+        if step.kind == "aggregate" or (step.kind == "input" and step.f != "indices"):
+            raise RaspError(
+                "a region says which positions may see which, whatever the tokens are",
+                fix="compare indices with each other and with numbers, such as window(2)",
+            )
+    within: dict[Node, Node] = {}
+    for step in node.steps():
+        args = tuple(within[arg] for arg in step.args)
+        if step.kind == "aggregate":
+            args = (make("both", "", (args[0], region)), *args[1:])
+        within[step] = make(step.kind, step.f, args, step.detail, step.where)
+    return make("both", "", (within[node], region)) if node.selects else within[node]
+
+
 def _exact(value: Any) -> Hashable:
     """A key that tells 1, 1.0 and True apart, which Python calls equal."""
     if isinstance(value, dict):

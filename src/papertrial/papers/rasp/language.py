@@ -15,12 +15,12 @@ from typing import Any
 
 from papertrial.core.errors import did_you_mean
 from papertrial.papers.rasp import formatting, layers
-from papertrial.papers.rasp.graph import EVERYWHERE, INPUTS, MAPS, Node, constant, make
+from papertrial.papers.rasp.graph import EVERYWHERE, INPUTS, MAPS, Node, constant, make, restricted
 from papertrial.papers.rasp.run import Run, kind_of
-from papertrial.papers.rasp.syntax import Ast, RaspError, Source, Span, parse
+from papertrial.papers.rasp.syntax import Ast, RaspError, Source, Span, parse, read
 
 FOLDER = Path(__file__).parent
-BUILTINS = ("aggregate", "round", "indicator", "range", "zip", "len", "enumerate", "draw")
+BUILTINS = ("aggregate", "round", "indicator", "range", "zip", "len", "enumerate", "draw", "restrict")
 _RESERVED = {"if", "else", "not", "and", "or", "out", "def", "return", "for", "in", "get", "select", "True", "False"}
 _LONGEST_RANGE = 1_000_000
 _ATOMS = (bool, int, float, str)
@@ -109,6 +109,7 @@ class Session:
         self.ended = False
         self.folder = Path()
         self.loading: list[Path] = []
+        self.loaded: list[tuple[str, Any]] = []  # what a file showed before its error
         self.report: Callable[[RaspError], None] | None = None
         if base is None:
             self.run(_packaged("programs.rasp"), into=self.top)
@@ -116,20 +117,27 @@ class Session:
     # whole texts
 
     def run(
-        self, source: Source, into: Scope | None = None, report: Callable[[RaspError], None] | None = None
+        self,
+        source: Source,
+        into: Scope | None = None,
+        report: Callable[[RaspError], None] | None = None,
+        found: list[tuple[str, Any]] | None = None,
     ) -> list[tuple[str, Any]]:
         """Run every statement; what there is to show, as (name, value) with no name for plain results.
 
         into: a file's statements run in a scope of their own, and what they define goes there, without what begins
-        with an underscore.  report: takes each error and the run goes on; without it the first is raised.
+        with an underscore.  report: takes each error and the run goes on; without it the first is raised.  found: a list
+        that takes the results as they come, for those before an error.
         """
         self.report = report
         scope = self.top if into is None else Scope(self.base, str(Path(source.name).with_suffix("")))
-        found: list[tuple[str, Any]] = []
-        for statement in parse(source):
+        found = [] if found is None else found
+        for statement in read(source):
             try:
                 found += self.guarded(self.statement, statement, scope)
             except RaspError as error:
+                found += self.loaded
+                self.loaded = []
                 if report is None:
                     raise
                 report(error)
@@ -221,10 +229,19 @@ class Session:
         if file.resolve() in self.loading:
             raise RaspError(f"{name}.rasp loads itself", ast.where)
         self.loading.append(file.resolve())
+        results: list[tuple[str, Any]] = []
         try:
-            results = self.run(source, into=scope, report=self.report)
+            shown = self.run(source, into=scope, report=self.report, found=results)
+        except RaspError:
+            self.loaded = self.as_shown(results)
+            raise
         finally:
             self.loading.pop()
+        return self.as_shown(shown)
+
+    def as_shown(self, results: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+        """The results of a file as one drawing, the last of each name, without examples."""
+        results = [(name, value) for name, value in results if _public(name) or isinstance(value, layers.Drawing)]
         last: dict[Any, tuple[str, Any]] = {}
         for place, (key, value) in enumerate(results):
             last.pop(key, None)
@@ -471,6 +488,19 @@ class Session:
         if len(lengths) != 1:
             raise RaspError("zip takes lists of one length", ast.where)
         return [list(items) for items in zip(*arguments, strict=True)]
+
+    def _call_restrict(self, arguments: list[Any], ast: Ast) -> Program:
+        _count(arguments, (2,), ast)
+        program, region = arguments
+        if not isinstance(program, Program):
+            raise RaspError(f"restrict takes an s-op or a selector, not {_kind(program)}", ast.parts[1][0].where)
+        if not _is_selector(region):
+            raise RaspError(f"a region is a selector, not {_kind(region)}", ast.parts[1][1].where)
+        try:
+            node = restricted(program.node, region.node)
+        except RaspError as error:
+            raise RaspError(error.problem, ast.parts[1][1].where, error.fix) from None
+        return _program(node, f"restrict({program.name} , {region.name})")
 
     def _call_draw(self, arguments: list[Any], ast: Ast) -> layers.Drawing:
         _count(arguments, (1, 2), ast)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from papertrial.papers.rasp import formatting
 from papertrial.papers.rasp.graph import Node
 from papertrial.papers.rasp.run import Run
@@ -51,6 +53,19 @@ def plan(node: Node) -> Plan:
     if node.selects:
         found[node.depth - 1][node] = None
     return Plan(tuple(tuple(layer) for layer in found))
+
+
+def attention(node: Node, tokens: Any) -> list[np.ndarray]:
+    """Where each head of a program looks on an input: for each layer float64 (heads, N, N), a row for each query.
+
+    A row is even over what its selector looks at, as the mean of an aggregate is, and 0 where that is nothing.
+    """
+    run = Run(tokens)
+    found = []
+    for layer in plan(node).selectors:
+        seen = np.stack([run(selector) for selector in layer]).astype(np.float64)
+        found.append(seen / np.maximum(seen.sum(-1, keepdims=True), 1))
+    return found
 
 
 def draw(node: Node, name: str, tokens: Any) -> Drawing:

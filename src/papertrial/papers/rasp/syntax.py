@@ -9,7 +9,7 @@ them, and `not` binds tighter than any of them, so that `not a == b` is `(not a)
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,21 +102,28 @@ def parse(source: Source) -> list[Ast]:
 
     Raises Unfinished when it ends too early, RaspError at the first thing that fits nowhere.
     """
+    return list(read(source))
+
+
+def read(source: Source) -> Iterator[Ast]:
+    """The statements of a text one by one, those before an error too; raises as `parse`."""
     parser = _Parser(source)
     try:
-        return parser.statements()
+        while parser.next.kind != "end":
+            yield parser.statement()
     except RecursionError:
         raise RaspError("this is nested too deeply", parser.next.where) from None
 
 
 def _tokens(source: Source) -> list[_Token]:
-    found, place = [], 0
+    found: list[_Token] = []
+    place = 0
     while place < len(source.text):
         match = _TOKEN.match(source.text, place)
         if match is None:
             letter = source.text[place]
             problem = "the string has no closing quote" if letter == '"' else f"{letter!r} means nothing here"
-            raise RaspError(problem, Span(source, place, place + 1))
+            return [*found, _Token("wrong", problem, Span(source, place, place + 1))]
         kind = str(match.lastgroup)
         if kind != "space":
             found.append(_Token(kind, match.group(), Span(source, place, match.end())))
@@ -160,17 +167,13 @@ class _Parser:
 
     def fail(self, expected: str) -> Any:
         token = self.next
+        if token.kind == "wrong":
+            raise RaspError(token.text, token.where)
         if token.kind == "end":
             raise Unfinished(f"{expected}, but the text ends here", token.where)
         raise RaspError(f"{expected}, not {token.text!r}", token.where)
 
     # statements
-
-    def statements(self) -> list[Ast]:
-        found = []
-        while self.next.kind != "end":
-            found.append(self.statement())
-        return found
 
     def statement(self) -> Ast:
         start = self.next.where
