@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from papertrial.core.budget import Budget, Energy, Meter, duration, size_in_words
-from papertrial.core.errors import PapertrialError, TrainingStopped, out_of_memory
+from papertrial.core.errors import PapertrialError, TrainingStopped
 from papertrial.core.files import read_json, write_json
+from papertrial.core.memory import ran_out
 from papertrial.core.offers import offers
 from papertrial.core.recipe import Optim
 from papertrial.core.run import Run
@@ -233,7 +234,7 @@ class _Training:
             with memory.in_pieces(offers(self.model).encoder, piece):
                 yield
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
+            if ran_out(error) is None:
                 raise
             free = size_in_words(memory.free_memory(self.device))
             raise TrainingStopped(
