@@ -9,10 +9,11 @@ import pytest
 
 from papertrial.core import registry
 from papertrial.core.errors import PapertrialError
-from papertrial.data.images import Images
-from papertrial.tasks import _image_quality, _photo_space
+from papertrial.data.images import Images, alike
+from papertrial.data.images.alike import photographs
+from papertrial.tasks import _image_quality
 from papertrial.tasks._image_quality import Measures, frechet
-from papertrial.tasks._photo_space import PhotoSpace, photographs
+from papertrial.tasks._photo_space import PhotoSpace
 from papertrial.tasks.image_generation import TASK
 
 installed = pytest.mark.skipif(
@@ -41,31 +42,31 @@ def test_which_pictures_are_photographs():
 
 @installed
 def test_spoilt_pictures_are_far_and_mirrored_ones_near():
-    space = PhotoSpace.of(scenes(60, seed=1))
-    real, fresh = (space.features(scenes(60, seed=seed)) for seed in (2, 3))
-    assert real.shape == (60, 64) and real.dtype == np.float64
-    assert np.array_equal(space.features(scenes(60, seed=2)), real)
-    noise = np.random.default_rng(0).normal(0, 40, (60, 32, 32, 3))
+    space = PhotoSpace.of(scenes(40, seed=1))
+    real, fresh = (space.features(scenes(40, seed=seed)) for seed in (2, 3))
+    assert real.shape == (40, 64) and real.dtype == np.float64
+    assert np.array_equal(space.features(scenes(40, seed=2)), real)
+    noise = np.random.default_rng(0).normal(0, 40, (40, 32, 32, 3))
     spoilt = {
-        "noise": (scenes(60, seed=3) + noise).clip(0, 255).astype(np.uint8),
-        "one picture": np.repeat(scenes(1, seed=3), 60, axis=0),
+        "noise": (scenes(40, seed=3) + noise).clip(0, 255).astype(np.uint8),
+        "one picture": np.repeat(scenes(1, seed=3), 40, axis=0),
     }
     near = frechet(fresh, real).value
-    assert frechet(space.features(scenes(60, seed=3)[:, :, ::-1]), real).value < 1.5 * near
+    assert frechet(space.features(scenes(40, seed=3)[:, :, ::-1]), real).value < 1.5 * near
     for name, pictures in spoilt.items():
         assert frechet(space.features(pictures), real).value > 2 * near, name
-    own = space.features(scenes(60, seed=1))
-    assert own.mean(0) == pytest.approx(0, abs=0.05) and own.var(0).sum() == pytest.approx(59, rel=0.05)
+    own = space.features(scenes(40, seed=1))
+    assert own.mean(0) == pytest.approx(0, abs=0.05) and own.var(0).sum() == pytest.approx(39, rel=0.05)
 
 
 @installed
 def test_it_is_kept_with_its_judge_and_read_again(tmp_path, monkeypatch):
     monkeypatch.setattr(_image_quality, "STEPS", 2)
-    pictures, labels = scenes(60), np.arange(60) % 2
+    pictures, labels = scenes(40), np.arange(40) % 2
     made = Measures.of(pictures, labels, "scenes")
     assert isinstance(made.space, PhotoSpace) and made.judge is not None
     assert made.space.words == "64 directions of the features of EfficientNet-Lite0, which knows ImageNet"
-    alone = Measures.of(pictures, np.full(60, -1), "unlabelled scenes")
+    alone = Measures.of(pictures, np.full(40, -1), "unlabelled scenes")
     assert isinstance(alone.space, PhotoSpace) and alone.judge is None
     for measures in (made, alone):
         measures.write(tmp_path / f"{measures.key}.safetensors")
@@ -89,7 +90,7 @@ def test_a_run_says_what_it_is_measured_in(monkeypatch):
         in without.notes
     )
     assert without.state["measures"] != with_network.state["measures"]
-    monkeypatch.setattr(_photo_space, "_NETWORKS", {})
+    monkeypatch.setattr(alike, "_NETWORKS", {})
     space = Measures.find(with_network.state["measures"]).space
     with pytest.raises(PapertrialError, match=r"pip install 'papertrial\[vision\]'"):
         space.features(scenes(2))

@@ -58,6 +58,9 @@ _NODES = 256
 FEW, SKEWED = 50, 2.0
 #: share of the squared differences that one example in a hundred may carry, before the mean is theirs
 HEAVY, TOP = 0.3, 0.01
+#: kurtosis of errors from which a few may decide the mean of their squares: of many examples, and of few; with fewer than the
+#: last number nobody can tell (normal errors have 3, and 5 is rare among 200)
+LONG, LONG_OF_FEW, MANY, TOO_FEW = 5.0, 3.5, 200, 100
 #: metrics are kept within these where nothing is known
 ANYWHERE = (-math.inf, math.inf)
 
@@ -394,6 +397,20 @@ def tail(differences: np.ndarray) -> tuple[float, np.ndarray]:
     top = np.argsort(-size, kind="stable")[: max(1, round(TOP * len(size)))]
     whole = float(size.sum())
     return (float(size[top].sum()) / whole if whole > 0 else 0.0), top
+
+
+def long_tailed(errors: np.ndarray, examples: int) -> bool:
+    """Whether errors (seeds, rows) of one method may have so long a tail that the mean of their squares is not to be judged.
+
+    examples: how many chances the rows are. The rows that decide may not have been seen yet, which differences of two
+    methods do not show (`tail`), but the shape of the errors does.
+    """
+    squares = np.square(np.asarray(errors, dtype=np.float64))
+    if examples < TOO_FEW:
+        return True
+    mean = squares.mean(axis=1)
+    kurtosis = np.square(squares).mean(axis=1) / np.where(mean > 0, mean, 1.0) ** 2
+    return float(kurtosis.mean()) > (LONG if examples >= MANY else LONG_OF_FEW)
 
 
 def reach(seeds: int, tried: int = 1) -> float:

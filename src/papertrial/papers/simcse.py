@@ -25,7 +25,8 @@ Relations
     InfoNCE as in SimCLR, with dropout in place of two crops. The loss is that of a dense retriever trained within its batch.
 
 Try
-    papertrial fit simcse --data pairs.csv --backbone minilm:2              and with --set mlm=0.1
+    papertrial fit simcse --data pairs.csv --backbone minilm:2
+    papertrial fit simcse --data pairs.csv --backbone minilm:2 --set mlm=0.1
 
 Cost
     tiny: seconds on a CPU. base: a minute on a CPU. paper: an epoch of a million sentences on a GPU; not run here.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import gc
 import importlib
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -181,6 +180,8 @@ def estimate(
     target: str | None = None,
     group: str | None = None,
     time: str | None = None,
+    dates: str | None = None,
+    missing: str | None = None,
     host: str | None = None,
     backbone: str | None = None,
     recipe: str = "base",
@@ -202,7 +203,7 @@ def estimate(
     from papertrial.use.choose import prepare, task_for
 
     request = Request(
-        task=task, target=target, group=group, time=time, host=host, backbone=backbone, recipe=recipe,
+        task=task, target=target, group=group, time=time, dates=dates, missing=missing, host=host, backbone=backbone, recipe=recipe,
         settings=settings or {}, techniques=techniques, budget=Budget.of(budget), labels=labels, size=size, seed=seed,
     )  # fmt: skip
     chosen = registry.method(method)
@@ -315,7 +316,8 @@ def _training_cost(
     seed: int,
     validate: Callable[[], float] | None = None,
 ) -> dict[str, Any]:
-    from papertrial.train.loop import pace
+    from papertrial.train.loop import memory_plan, pace
+    from papertrial.train.memory import in_pieces
     from papertrial.train.sources import collected, is_source
     from papertrial.train.technique import finish, prepare
 
@@ -334,10 +336,12 @@ def _training_cost(
             model, rows, part, run, seed=seed, validate=validate, seconds=_WINDOW, pilot=pilot, techniques=techniques
         )
 
-    whole, peak = affordable(measure, batch, _PILOT * optim.accumulate)
+    piece, words = memory_plan(model, rows, optim, run, seed=seed, techniques=techniques)
+    with in_pieces(offers(model).encoder, piece):
+        whole, peak = affordable(measure, batch, _PILOT * optim.accumulate)
     finish(model, techniques)
     measured = f"{whole.steps} steps of {whole.rows} rows, {_short(whole.step)} each"
-    notes = []
+    notes = [words] if words else []
     if whole.rows < batch:
         notes.append(f"the time of a step of {batch} rows is extrapolated from steps of {whole.rows}")
         whole = whole.scaled(batch, max(1, rows.examples // batch))
@@ -387,6 +391,23 @@ def affordable(measure: Callable[..., Pace], batch: int, first: int) -> tuple[Pa
     return seen[-1], _memory(seen, batch)
 
 
+def machine_memory() -> int:
+    """Bytes a run may come to use: of the GPU where there is one, else what the machine, its container or a limit gives."""
+    import torch
+
+    from papertrial.train import memory
+
+    return memory.machine_memory("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def free_memory() -> int:
+    import torch
+
+    from papertrial.train import memory
+
+    return memory.free_memory("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def _memory(seen: list[Pace], rows: int) -> int:
     """Peak memory of steps of `rows` rows, by the line through the last two sizes that were tried."""
     last = seen[-1]
@@ -406,25 +427,6 @@ def _too_large(seen: list[Pace], batch: int) -> PapertrialError:
         f" and this machine has {size_in_words(machine_memory())}",
         f"use --set batch={fitting}, or keep it with --set accumulate={-(-batch // fitting)}",
     )
-
-
-def machine_memory() -> int:
-    """Bytes a run may come to use: of the GPU where there is one, else what the machine or its container has."""
-    import psutil
-    import torch
-
-    if torch.cuda.is_available():
-        return int(torch.cuda.mem_get_info()[1])
-    limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text().strip() if limit.exists() else "max"
-    return min(psutil.virtual_memory().total, int(text) if text.isdigit() else sys.maxsize)
-
-
-def free_memory() -> int:
-    import psutil
-    import torch
-
-    return int(torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available)
 
 
 # ------------------------------------------------------------------------------------------------------------ other methods

@@ -13,9 +13,11 @@ from papertrial.core.stats import (
     ANYWHERE,
     CANNOT_TELL,
     HEAVY,
+    TOO_FEW,
     Verdict,
     by_group,
     half_width,
+    long_tailed,
     mean_squares,
     tail,
     verdicts,
@@ -148,12 +150,18 @@ def judge_of(
     rows: int (test rows,), their places in the data, where these are known.
     """
     able = all(_INSTEAD in outcome.beside for entrant in [*entrants, base] for outcome in entrant.outcomes)
-    if judge.metric not in _SQUARED or not able:
+    if judge.metric not in _SQUARED or not able or not entrants:
         return judge, []
+    other, name = replace(judge, metric=_INSTEAD, higher=False), judge.metric.upper()
     found = [tail(judge.gain(entrant, base)) for entrant in entrants]
-    share, top = max(found, key=lambda one: one[0], default=(0.0, np.zeros(0, dtype=int)))
-    if share <= HEAVY:
+    share, top = max(found, key=lambda one: one[0])
+    count = len(judge.gain(base, base)[0])
+    long = any(long_tailed(other.values(entrant), count) for entrant in [*entrants, base])
+    if share <= HEAVY and not long:
         return judge, []
+    instead = f"the words are about {_INSTEAD.upper()}"
+    if count < TOO_FEW and share <= HEAVY:
+        return other, [f"of under {TOO_FEW} rows one cannot tell whether a few decide the {name}, so {instead}"]
     groups = np.arange(len(judge.values(base)[0])) if judge.groups is None else judge.groups
     places = np.flatnonzero(np.isin(groups, np.unique(groups)[top]))
     named = ", ".join(str(place + 1) for place in (places if rows is None else np.sort(rows[places]))[:_NAMED])
@@ -161,11 +169,10 @@ def judge_of(
     whose = "of the test" if rows is None else "of the data"
     decide = "decides" if len(places) == 1 else "decide"
     note = (
-        f"{counted(len(places), 'row')} {decide} the {judge.metric.upper()} (number {named}{more} {whose}, counted from 1):"
-        f" {share:.0%} of the squared differences are theirs, and no interval holds for such a mean;"
-        f" the words are about {_INSTEAD.upper()}"
+        f"{counted(len(places), 'row')} {decide} the {name} (number {named}{more} {whose}, counted from 1):"
+        f" {share:.0%} of the squared differences are theirs, and no interval holds for such a mean; {instead}"
     )
-    return replace(judge, metric=_INSTEAD, higher=False), [note]
+    return other, [note]
 
 
 def row_of(judge: Judge, entrant: Entrant, role: str, verdict: Verdict | None, worth: Worth | None) -> Row:

@@ -319,14 +319,24 @@ def _every_metric(found: Comparison, names: Sequence[str]) -> Table:
     rows = [row for row in found.rows if row.metrics]
     marked = [index for index, row in enumerate(rows) if row.role == "method"]
     return Table(
-        ["method", *names], [[row.name, *(number(row.metrics.get(n)) for n in names)] for row in rows], marked=marked
+        ["method", *names],
+        [[found.shown(row.name), *(number(row.metrics.get(n)) for n in names)] for row in rows],
+        marked=marked,
     )
 
 
 def _result_cells(study: _Compared, row: Row, limit: float) -> list[Any]:
     found, digits = study.found, study.found.digits
     if row.metric is None:
-        return [Tag(row.name, "failed", "bad"), None, Forest(None, None, None, limit), None, None, None, None]
+        return [
+            Tag(found.shown(row.name), "failed", "bad"),
+            None,
+            Forest(None, None, None, limit),
+            None,
+            None,
+            None,
+            None,
+        ]
     tone, word = "", {"reference": "reference"}.get(row.role, "")
     if row.name in found.verdicts:
         word = found.verdicts[row.name].word
@@ -336,7 +346,7 @@ def _result_cells(study: _Compared, row: Row, limit: float) -> list[Any]:
     if known:
         change += f" [{signed(row.low or 0.0, digits)}, {signed(row.high or 0.0, digits)}]"
     return [
-        Tag(row.name, word, tone or "plain"),
+        Tag(found.shown(row.name), word, tone or "plain"),
         f"{row.metric:.{digits}f}",
         Forest(row.difference, row.low, row.high, limit, tone, f"{row.name}: {change}"),
         change,

@@ -33,6 +33,7 @@ from papertrial.core.facts import Facts
 from papertrial.core.offers import offers
 from papertrial.core.task import Prepared, Ragged, Scores, Split, Supports
 from papertrial.data.base import fingerprint
+from papertrial.data.images import alike
 from papertrial.tasks import _photo_space
 from papertrial.tasks._common import Common, known_labels, through
 from papertrial.tasks._image_quality import (
@@ -172,10 +173,10 @@ def ready(
     pixels = _as_bytes(pixels, state)
     label = np.asarray(data.labels, dtype=np.int64)[rows]
     seen = Rows(pixels, rows[known])
-    named = (_photo_space.NAME,) if _photo_space.suits(seen) else ()
+    named = (alike.NAME,) if _photo_space.suits(seen) else ()
     key = fingerprint(data.fingerprint, *pixels.shape, rows[known], *named)
     measures = Measures.of(seen, label[known], key)
-    better = "" if named or not _photo_space.photographs(seen) else f"; for photographs type: {_photo_space.INSTALL}"
+    better = "" if named or not alike.photographs(seen) else f"; for photographs type: {_photo_space.INSTALL}"
     notes.append(f"measured in {measures.space.words}{better}")
     labelled = int((label[train] >= 0).sum())
     classes = len(state["class_names"]) if labelled and len(state["class_names"]) > 1 else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,8 @@ import papertrial
 from papertrial.core import registry
 from papertrial.core.budget import Budget, Meter
 from papertrial.core.errors import DataError, Declined, PapertrialError
-from papertrial.core.files import read_json, write_json, write_with
+from papertrial.core.files import read_json, to_json, write_json, write_with
+from papertrial.core.memory import naming
 from papertrial.core.offers import offers, task_offers
 from papertrial.core.recipe import Optim
 from papertrial.core.registry import Method
@@ -26,11 +28,13 @@ from papertrial.core.run import Run
 from papertrial.core.task import Estimator, Prepared, Split, Task
 from papertrial.core.wording import counted
 from papertrial.train import processes
+from papertrial.use.account import keep_hashes
 from papertrial.use.answer_files import write_picture
 from papertrial.use.artifact import Artifact
 from papertrial.use.card import Resolved, build_model, card_of, save_weights
 from papertrial.use.choose import budget_of, prepare, resolve_method, task_for
 from papertrial.use.final import Found, found_of
+from papertrial.use.uses import uses
 
 #: classes up to which a confusion matrix is kept, and predicted values kept otherwise
 MOST_CONFUSED, MOST_ANSWERS = 100, 500
@@ -124,6 +128,9 @@ def fit_prepared(
         _require_sight(run)
         if done:
             return Outcome.read(run.folder)
+        steps = (resolved.host or resolved).method.paper.kind != "estimator"
+        less = f"type a smaller --set batch=... (it is {resolved.optim.batch})" if steps else "give it fewer rows"
+        held.enter_context(naming(resolved.name, less))
         licence = _tell_licence(resolved)
         seed = request.seed
         torch.manual_seed(seed)
@@ -146,6 +153,7 @@ def fit_prepared(
             arrays = {"": per_example} | {f"-{name}": values for name, values in result.pop("beside").items()}
             result["beside"] = [name[1:] for name in arrays if name]
             save_weights(run, model, head)
+            keep_hashes(run.folder, task, prepared)
             if keep := task_offers(task).keep:
                 keep(prepared.state, run.folder)
             for name, sheet in sheets.items():
@@ -153,8 +161,10 @@ def fit_prepared(
             for name, values in arrays.items():
                 write_with(run.path(f"per_example{name}.npy"), partial(_save_array, array=values))
             frozen = proofs([run, *run.stages.values()]) if isinstance(model, torch.nn.Module) else None
-            card = card_of(task, resolved, prepared, model, budget, seed, licence, result, frozen)
+            told = replace(prepared, notes=(*prepared.notes, *_cut(task, model, prepared)))
+            card = card_of(task, resolved, told, model, budget, seed, licence, result, frozen)
             card |= {"final": found.to_json()} if found else {}
+            card["uses"] = uses(Artifact(run.folder, _as_read(card), task, model, head))
             write_json(run.path("card.json"), card)
             run.finish(result)
 
@@ -170,6 +180,8 @@ def fit(
     target: str | None = None,
     group: str | None = None,
     time: str | None = None,
+    dates: str | None = None,
+    missing: str | None = None,
     metric: str | None = None,
     out: Path | str | None = None,
     host: str | None = None,
@@ -189,7 +201,7 @@ def fit(
 ) -> Any:
     """Open the data, train `method` on it and return the `Artifact`.
 
-    data: anything `papertrial.open` takes.  group, time: as it takes them.  metric: what is judged and chosen by, such as
+    data: anything `papertrial.open` takes.  group, time, dates, missing: as it takes them.  metric: what is judged and chosen by, such as
     "average_precision"; by default what the data call for.  out: the run's folder, by default `runs/<method>-<data>`.  host:
     the model that a technique is tried on, by default the one its task suggests.  techniques: such as `["agc:clip=0.02"]`.
     final: learn from all rows, with the settings and for the steps that the `comparison` in a folder found (by default that
@@ -200,7 +212,7 @@ def fit(
     from papertrial.data import open as open_data
 
     request = Request(
-        task=task, target=target, group=group, time=time, metric=metric, host=host, backbone=backbone, recipe=recipe,
+        task=task, target=target, group=group, time=time, dates=dates, missing=missing, metric=metric, host=host, backbone=backbone, recipe=recipe,
         settings=settings or {}, techniques=techniques, budget=Budget.of(budget), labels=labels, size=size, seed=seed,
         fresh=fresh, progress=progress, shard=shard, final=final or comparison is not None,
     )  # fmt: skip
@@ -231,6 +243,15 @@ def default_folder(what: str, data_name: str) -> Path:
         letter if letter.isalnum() or letter in "-_" else "-" for letter in Path(data_name).name.partition(".")[0]
     )
     return Path("runs") / f"{what}-{tail or 'data'}"
+
+
+def _cut(task: Task, model: Any, prepared: Prepared) -> list[str]:
+    """Lines on what the model does not read to its end; running text is read so, in rows."""
+    cut = task_offers(task).cut
+    if cut is None or (prepared.facts.writes and not prepared.facts.labelled):
+        return []
+    parts = {"training": prepared.train, "test": prepared.test}
+    return [f"{name}: {line}" for name, rows in parts.items() if rows.examples for line in cut(model, rows)]
 
 
 def _require_sight(run: Run) -> None:
@@ -396,6 +417,11 @@ def _answers(outputs: np.ndarray, test: Split, state: Mapping[str, Any]) -> dict
         shown = np.unique(np.linspace(0, len(outputs) - 1, MOST_ANSWERS).round().astype(int))
         return {"truth": np.asarray(test["target"])[shown], "answer": outputs[shown]}
     return {}
+
+
+def _as_read(card: dict[str, Any]) -> dict[str, Any]:
+    """The card as it will be read back."""
+    return dict(json.loads(to_json(card)))
 
 
 def _save_array(path: Path, array: np.ndarray) -> None:
