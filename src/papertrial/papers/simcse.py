@@ -26,7 +26,7 @@ Relations
 
 Try
     papertrial fit simcse --data pairs.csv --backbone minilm:2
-    papertrial fit simcse --data pairs.csv --backbone minilm:2 --set mlm=0.1
+    papertrial fit simcse --data pairs.csv --backbone minilm:2 --set mlm=0.1 --out runs/mlm
 
 Cost
     tiny: seconds on a CPU. base: a minute on a CPU. paper: an epoch of a million sentences on a GPU; not run here.
