@@ -5,7 +5,7 @@ BENCH := .venv-bench
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-all lint claims bench docs dist clean
+.PHONY: demo test test-slow test-all mutants lint claims bench docs dist clean
 .DELETE_ON_ERROR:
 
 # timm is a peer of the parity tests only; its dependency torchvision has no CPU build and is not needed for them.
@@ -34,6 +34,11 @@ test-slow: $(STAMP)
 
 test-all: $(STAMP)
 	$(PYTEST)
+
+# What share of small bugs in a file its tests notice: make mutants FILE=src/papertrial/core/stats.py [N=30]
+N ?= 30
+mutants: $(STAMP)
+	OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(BIN)/python -m tools.mutants $(FILE) --number $(N)
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -25,8 +25,8 @@ check_paper("elsewhere_rank")
 check_paper("elsewhere_trick")
 eject(pt.fit("elsewhere_net", "digits", recipe="tiny", budget="3steps", out="run", progress=False), "taken")
 found = pt.compare(
-    ["elsewhere_net"], "digits", recipe="tiny", budget="10steps", seeds=2, baselines=["majority"], worth=False,
-    out="compared", progress=False,
+    ["elsewhere_net"], "digits", recipe="tiny", budget="10steps", seeds=2, folds="none", baselines=["majority"],
+    worth=False, out="compared", progress=False,
 )
 assert {row.name for row in found.rows} == {"elsewhere_net", "majority"}, found
 """

@@ -56,6 +56,7 @@ NEEDS = {
     "report": "report runs/digits",
     "export": "export runs/digits --to onnx",
     "encoder": "fit minilm --data python-pairs --out runs/x",
+    "vision": "fit pretrained --data digits --out runs/x",
     "backbones": "fit timm:resnet18 --data digits --out runs/x",
     "hub": "look hf:some/data",
     "cluster": "compare rtdl:resnet --data iris --seeds 2 --budget 0.2s --engine ray --out runs/x",

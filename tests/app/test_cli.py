@@ -231,6 +231,8 @@ def test_compare_says_a_verdict(papertrial):
         "rtdl:mlp",
         "--data",
         "wine",
+        "--folds",
+        "none",
         "--seeds",
         "2",
         "--budget",

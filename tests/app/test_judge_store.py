@@ -149,6 +149,8 @@ def test_checks_come_in_between_and_are_told_apart_from_ratings(store, tmp_path)
     assert len(found.ratings) == 10 and sorted(check.right for check in found.checks) == [False, True]
     told = store.progress(study.id).raters[0]
     assert (told.done, told.checks, told.passed) == (10, 2, 1)
+    [(_, labels, people)] = store.overview()
+    assert (labels, people) == (10, 2)  # no checks among them
 
 
 def test_undo_marks_and_goes_back_as_far_as_wished(store, tmp_path):

@@ -28,8 +28,9 @@ def test_from_reviews_to_a_verdict(papertrial, tmp_path):
     page = (tmp_path / "runs/tfidf-reviews/report.html").read_text()
     assert "Training texts" in page and "with a dreadful end" in page
     code, compared, _ = papertrial(
-        "compare", "tfidf", "--data", "reviews.csv", "--seeds", "2", "--recipe", "tiny", "--budget", "1trials", "-q"
-    )
+        "compare", "tfidf", "--data", "reviews.csv", "--seeds", "2", "--recipe", "tiny", "--budget", "1trials", "-q",
+        "--folds", "2",
+    )  # fmt: skip
     assert code == 0 and "accuracy (higher is better)" in compared and "majority" in compared
 
 

@@ -50,7 +50,7 @@ def folder(tmp_path_factory):
     runs = tmp_path_factory.mktemp("web") / "runs"
     quiet = {"progress": False}
     compare(
-        ["rtdl:mlp"], "wine", seeds=2, budget="20steps", baselines=["linear", "majority"], worth=False, echo=None,
+        ["rtdl:mlp"], "wine", folds="none", seeds=2, budget="20steps", baselines=["linear", "majority"], worth=False, echo=None,
         out=runs / "wine", **quiet,
     )  # fmt: skip
     fit("mlp_mixer", "digits", budget="20steps", recipe="tiny", out=runs / "nested" / "mixer", **quiet)

@@ -6,13 +6,16 @@ import importlib
 import json
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from optuna.distributions import FloatDistribution
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from papertrial.baselines import majority
-from papertrial.core.budget import Budget
+from papertrial.baselines import _trees, majority
+from papertrial.baselines._trees import TunedTrees
+from papertrial.core.budget import Budget, Energy
 from papertrial.core.errors import DataError
 from papertrial.core.facts import Facts
 from papertrial.core.recipe import resolve
@@ -130,6 +133,49 @@ def test_a_killed_run_proposes_and_ends_as_an_uninterrupted_one(name, tmp_path):
     third.fit(train, valid, facts, Budget(trials=13), 3, halved)
     assert halved.path("trials.jsonl").read_text() == before
     np.testing.assert_array_equal(first.outputs(valid), third.outputs(valid))
+
+
+class Slow:
+    """A library whose every trial takes three seconds of a clock and a watt-hour, and is better than the one before."""
+
+    space = {"x": FloatDistribution(0, 1)}  # noqa: RUF012
+    first = {"x": 0.5}  # noqa: RUF012
+
+    def __init__(self, killed_in=0):
+        self.now, self.trials, self.killed_in = 0.0, 0, killed_in
+
+    def matrix(self, split):
+        return split
+
+    def train(self, params, train, valid, seed, spent):
+        self.now, self.trials = self.now + 3, self.trials + 1
+        if self.trials == self.killed_in:
+            raise KeyboardInterrupt
+        return params["x"]
+
+    def outputs(self, model, rows):
+        return np.full(rows.examples, model)
+
+    def save(self, model, folder):
+        (folder / "model").write_text(str(model))
+
+    def load(self, folder):
+        return float((folder / "model").read_text())
+
+
+def test_time_and_energy_of_all_trials_count_those_before_a_kill_too(run, monkeypatch):
+    train, facts = table("value", rows=20)
+    slow = Slow(killed_in=3)
+    reading = SimpleNamespace(read=lambda: Energy(slow.now / 3000, "measured"), close=lambda: None)
+    monkeypatch.setattr(_trees, "time", SimpleNamespace(perf_counter=lambda: slow.now))
+    monkeypatch.setattr(_trees, "EnergyMeter", lambda: reading)
+    with pytest.raises(KeyboardInterrupt):
+        TunedTrees(slow, facts).fit(train, train, facts, Budget(seconds=10), 0, run)
+    slow = Slow()
+    meter = TunedTrees(slow, facts).fit(train, train, facts, Budget(seconds=10), 0, run)
+    assert slow.trials == 2  # six of the ten seconds were spent before
+    assert (meter.trials, meter.seconds, meter.samples) == (4, 12, 80)
+    assert meter.kwh == pytest.approx(0.004) and meter.energy == "measured"
 
 
 @pytest.mark.parametrize("seconds", [1.0, 1e-9])

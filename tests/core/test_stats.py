@@ -11,16 +11,20 @@ from scipy import stats as scipy_stats
 from papertrial.core.errors import PapertrialError
 from papertrial.core.stats import (
     CANNOT_TELL,
+    HEAVY,
     HELPS,
     HURTS,
     Variances,
     Verdict,
+    by_group,
     half_width,
     holm,
     mean_squares,
     p_value,
     power,
+    reach,
     seeds_needed,
+    tail,
     variances,
     verdict,
     verdicts,
@@ -280,6 +284,47 @@ def test_intervals_stay_at_95_percent_when_the_words_get_stricter():
     assert verdict(one, looks=4).level == pytest.approx(0.05 / 16)
 
 
+@pytest.mark.parametrize("decides", ["seeds and examples", "examples"])
+def test_the_interval_is_the_one_written_down(decides):
+    """Student's factors for A and for B apart, the interaction of B counted once, and B as if two more examples had been
+    seen, each as far from the mean as the furthest: written out here with scipy and plain sums."""
+    draw = np.random.default_rng(4)
+    seeds, examples = 4, 30
+    d = 0.2 + 0.7 * draw.normal(size=examples) + 1.2 * draw.normal(size=(seeds, examples))
+    d += 0.5 * draw.normal(size=(seeds, 1)) if decides == "seeds and examples" else -d.mean(1, keepdims=True)
+    squares = mean_squares(d)
+    middle = d.mean()
+    each = [d[:, column].mean() - middle for column in range(examples)]
+    each += [max(map(abs, each)), -max(map(abs, each))]
+    b = seeds * sum(value**2 for value in each) / (examples - 1)
+    a = examples * sum((d[row].mean() - middle) ** 2 for row in range(seeds)) / (seeds - 1)
+    left = [
+        d[row, column] - d[row].mean() - d[:, column].mean() + middle
+        for row in range(seeds)
+        for column in range(examples)
+    ]
+    e = sum(value**2 for value in left) / ((seeds - 1) * (examples - 1))
+    t_a, t_b = (scipy_stats.t.ppf(1 - 0.6 * 0.05 / 2, count - 1) for count in (seeds, examples))
+    both, alone = t_a**2 * a + t_b**2 * (b - e), t_b**2 * b
+    assert (both > 1.1 * alone) if decides == "seeds and examples" else (alone > 1.1 * both)
+    assert e > 0.1 * b  # so that counting it twice, or not at all, would show
+    found = float(half_width(squares, 0.05))
+    assert found == pytest.approx(np.sqrt(max(both, alone) / (seeds * examples)), rel=1e-9)
+    assert float(half_width(mean_squares(d + 7.0), 0.05)) == pytest.approx(found, rel=1e-9)
+
+
+def test_the_interaction_is_estimated_apart_from_what_it_adds_to():
+    """A method whose seeds differ on different examples: no effect of a seed or of an example, all of it interaction."""
+    d = np.array([[1.0, -1.0, 1.0, -1.0], [-1.0, 1.0, -1.0, 1.0]])
+    squares = mean_squares(d)
+    assert (float(squares.by_seed), float(squares.by_example)) == (0.0, 0.0)
+    assert float(squares.rest) == pytest.approx(8 / 3)
+    spread = variances(squares)
+    assert (spread.seed, spread.example) == (0.0, 0.0) and spread.interaction == pytest.approx(8 / 3)
+    both = variances(mean_squares(d + np.array([[2.0], [-2.0]]) + np.array([3.0, 3.0, -3.0, -3.0])))
+    assert both.seed == pytest.approx((4 * 8 - 8 / 3) / 4) and both.example == pytest.approx((2 * 36 / 3 - 8 / 3) / 2)
+
+
 def test_p_value_is_where_the_interval_touches_zero():
     squares = mean_squares(0.1 + crossed(np.random.default_rng(13), 1, 4, 50, 0.1, 0.2, 0.2)[0])
     assert half_width(squares, p_value(squares)) == pytest.approx(abs(squares.mean), rel=1e-6)
@@ -363,7 +408,7 @@ def test_advice_names_what_would_help():
     examples = advice(0.1, 0.01, 1.0)
     assert examples.more_seeds is None
     assert examples.more_examples is not None
-    assert f"about {examples.more_examples} more test examples would" in examples.advice
+    assert f"about {examples.more_examples:,} more test examples would" in examples.advice
     hopeless = advice(1e-4, 0.3, 1.0)
     assert hopeless.more_seeds is hopeless.more_examples is None
     assert "any reasonable number" in hopeless.advice
@@ -391,3 +436,108 @@ def test_wrong_shapes_are_refused(wrong):
 def test_values_that_are_not_finite_are_refused(value):
     with pytest.raises(PapertrialError, match="not finite"):
         verdict(np.full((3, 20), value))
+
+
+# -- tails, few rows, bounds ----------------------------------------------------------------------------------------------
+
+
+def test_intervals_end_where_the_difference_cannot_go():
+    flat = 0.01 * np.random.default_rng(18).standard_normal(100)
+    d = np.array([[-0.9], [-0.7]]) + flat
+    free, kept = verdict(d), verdict(d, bounds=(-0.98, 0.02))
+    assert free.low < -2 and free.high > 0.5
+    assert (kept.low, kept.high, kept.difference) == (-0.98, 0.02, free.difference)
+    assert verdict(d, bounds=(-0.5, 0.02)).low == free.difference  # what was seen lies within in any case
+
+
+def test_a_skewed_tail_draws_the_interval_to_its_side():
+    draw = np.random.default_rng(19)
+    d = np.tile(1 - draw.exponential(size=400), (3, 1)) + 1e-3 * draw.standard_normal((3, 400))
+    told, turned = verdict(d), verdict(-d)
+    assert told.difference - told.low > 1.03 * (told.high - told.difference)
+    assert (turned.low, turned.high) == (-told.high, -told.low)
+    # where nothing lies beyond what was seen there is nothing to reach for
+    bounded = verdict(d, bounds=(-100, 100))
+    assert bounded.high - bounded.difference == pytest.approx(bounded.difference - bounded.low)
+    squares = mean_squares(d)
+    assert half_width(squares, p_value(squares), -np.sign(squares.mean)) == pytest.approx(abs(squares.mean), rel=1e-6)
+
+
+@pytest.mark.parametrize("sigma", [1.0, 1.5])
+@pytest.mark.parametrize("rows", [12, 20, 50, 200])
+def test_skewed_differences_of_few_rows_do_not_cry_wolf(rows, sigma):
+    draw = np.random.default_rng(20)
+    d = np.exp(sigma * draw.standard_normal((4000, 1, rows))) - np.exp(sigma**2 / 2)
+    d = np.repeat(d, 3, axis=1) + 1e-9 * draw.standard_normal((4000, 3, rows))
+    squares = mean_squares(d)
+    side = -np.sign(squares.mean)
+    silent = (rows < 50) & (np.abs(squares.skewness) > 2)
+    loud = np.abs(squares.mean) > half_width(squares, 0.05, side)
+    assert (loud & ~silent).mean() <= 0.05
+    if sigma == 1.5:  # without what is done for tails
+        assert (np.abs(squares.mean) > half_width(squares)).mean() > 0.05
+
+
+def test_few_and_skewed_gets_advice_and_no_word():
+    d = np.full((3, 40), 1.0)
+    d[:, 0] = -6.0
+    told = verdict(d + 1e-3 * np.random.default_rng(21).standard_normal(d.shape))
+    assert told.word == CANNOT_TELL
+    assert told.advice == "a few of the 40 test examples decide; bring 50 or more"
+    assert told.more_seeds is told.more_examples is None
+    # shares cannot hide a tail
+    assert verdict(d.clip(-1, 1), bounds=(-1, 1)).word == HELPS
+
+
+def test_groups_are_what_is_counted():
+    draw = np.random.default_rng(22)
+    cases = draw.standard_normal(9)
+    d, groups = np.tile(np.repeat(cases, 20), (3, 1)), np.repeat(np.arange(9), 20)
+    told = verdict(by_group(d, groups), unit="group")
+    assert told.reason == "9 groups are too few to judge by; at least 10 are needed"
+    assert "more groups would" in Verdict(
+        CANNOT_TELL, 0.1, -0.1, 0.3, 5, 30, 0.5, 0.05, 0.1, None, 40, unit="group"
+    ).sentence("a", "b", "accuracy")
+
+
+CLUSTERS = [(50, 20, 5), (30, 20, 3), (12, 40, 5), (200, 3, 5)]
+
+
+@pytest.mark.parametrize(("groups", "rows", "seeds"), CLUSTERS)
+@pytest.mark.parametrize("copies", [True, False])
+def test_copies_and_rows_alike_do_not_cry_wolf(groups, rows, seeds, copies):
+    draw = np.random.default_rng(23)
+    size = draw.integers(1, 2 * rows, groups) if groups == 50 else np.full(groups, rows)
+    group = np.repeat(np.arange(groups), size)
+    false = 0
+    for _ in range(400):
+        own = draw.integers(0, 3, groups) - 1.0
+        d = np.tile(own[group], (seeds, 1))
+        if not copies:
+            d = 0.5 * d + draw.standard_normal(d.shape) + 0.1 * draw.standard_normal((seeds, 1))
+        squares = mean_squares(by_group(d, group))
+        false += abs(squares.mean) > half_width(squares, 0.05, -np.sign(squares.mean))
+    assert false / 400 <= 0.05
+
+
+def test_a_heavy_tail_is_seen_and_absolute_errors_are_judged_in_its_place():
+    draw = np.random.default_rng(24)
+    for rows in (300, 1000, 3000):
+        heavy, normal = draw.standard_t(2.5, (200, rows)), draw.standard_normal((2, 200, rows))
+        found = [tail((first**2 - second**2 / 5)[None])[0] for first, second in zip(heavy, normal[0], strict=True)]
+        assert np.mean(np.array(found) > HEAVY) >= 0.9
+        plain = [tail((first**2 - second**2)[None])[0] for first, second in zip(*normal, strict=True)]
+        assert np.mean(np.array(plain) > HEAVY) <= 0.1
+    share, places = tail(np.ones((3, 200)) + 100 * (np.arange(200) == 7))
+    assert places[0] == 7 and len(places) == 2 and share > 0.9
+    assert tail(np.zeros((2, 5)))[0] == 0.0
+
+
+def test_what_few_seeds_can_show():
+    assert reach(2) == pytest.approx(15.0, abs=0.1) and reach(3) < 4 and reach(5) < 1.5 and reach(1) == math.inf
+    assert reach(5, tried=4) > reach(5)
+    # no difference that is less than that many deviations between seeds gets a word, and one that is far more gets one
+    for times, word in ((0.9, CANNOT_TELL), (1.1, HELPS)):
+        seeds = np.array([[1.0], [-1.0]]) / math.sqrt(2)
+        examples = 1e-4 * np.random.default_rng(25).standard_normal(200)
+        assert verdict(times * reach(2) + seeds + examples - examples.mean()).word == word

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from papertrial.core.task import Ragged
 from papertrial.data.collections import bm25
-from papertrial.data.collections.bm25 import Bm25, best, singular, words_of
+from papertrial.data.collections.bm25 import Bm25, best, words_of
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog",
@@ -86,16 +86,6 @@ def test_words():
     assert words_of("机器学习 and AI") == ["机", "器", "学", "习", "and", "ai"]
     assert words_of("don't STOP\u00a0me") == ["don", "t", "stop", "me"]
     assert words_of("... !? \u200b") == []
-    assert words_of("wings of studies", stem=True) == ["wing", "of", "study"]
-
-
-@pytest.mark.parametrize(
-    ("word", "root"),
-    [("studies", "study"), ("wings", "wing"), ("shoes", "shoes"), ("plates", "plate"), ("gas", "gas"), ("glass", "glass"),
-     ("bus", "bus"), ("corpus", "corpus"), ("trees", "trees"), ("ties", "ty")],
-)  # fmt: skip
-def test_plurals(word, root):
-    assert singular(word) == root
 
 
 def test_ascii_words_are_the_words_of_the_long_way():

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 
 import numpy as np
 import pytest
@@ -62,6 +63,19 @@ def test_joined_words_are_those_counted_at_once():
         )
         for name, array in whole.arrays().items():
             np.testing.assert_array_equal(joined.arrays()[name], array, err_msg=name)
+
+
+def test_a_title_that_ends_elsewhere_is_another_text(tmp_path):
+    """Both are the same bytes on disk; only where the title ends tells that the document was changed."""
+    before, after = (
+        Collection("fruit", [Document("d0", title, text), Document("d1", "Plum", "jam")])
+        for title, text in (("Apple", "pie\nwarm"), ("", "Apple\npie\nwarm"))
+    )
+    assert before.text.texts() == after.text.texts()
+    index(before, tmp_path / "x")
+    assert index(after, tmp_path / "x").changed == 1
+    store = read(tmp_path / "x")
+    assert store.document(store.ids.texts().index("d0")) == Document("d0", "", "Apple\npie\nwarm")
 
 
 def test_made_and_read(tmp_path):
@@ -122,11 +136,30 @@ def test_another_encoder_encodes_all_again(tmp_path):
     assert index(corpus(), tmp_path / "x", encoder="none").encoder is None and read(tmp_path / "x").vectors is None
 
 
-def test_plurals_counted_again(tmp_path):
-    index(corpus(d0="apples"), tmp_path / "x")
+def test_stems_counted_again(tmp_path):
+    index(corpus(d0="apples"), tmp_path / "x", stem=False)
     assert len(search(tmp_path / "x", "apple").hits) == 1
     index(corpus(d0="apples", d1="plums"), tmp_path / "x", stem=True)
     assert len(search(tmp_path / "x", "apple").hits) == 2 == len(search(tmp_path / "x", "plum").hits)
+    assert index(corpus(d0="apples", d1="plums"), tmp_path / "x").kept == 6  # as the index has it
+    assert len(search(tmp_path / "x", "apple").hits) == 2
+
+
+def test_words_are_made_anew_where_the_stemmer_is_another(tmp_path, monkeypatch):
+    index(corpus(d0="apples"), tmp_path / "x")
+    manifest = json.loads((tmp_path / "x" / "manifest.json").read_text())
+    manifest["words"]["key"] = manifest["words"]["key"].replace("snowball", "snowball 0")
+    (tmp_path / "x" / "manifest.json").write_text(json.dumps(manifest))
+    index(corpus(d0="apples"), tmp_path / "x")
+    again = json.loads((tmp_path / "x" / "manifest.json").read_text())
+    assert again["generation"] != manifest["generation"] and "snowball 0" not in again["words"]["key"]
+
+
+def test_a_misspelt_word_is_mended_to_one_that_stands_there(tmp_path):
+    index(corpus(d0="Juicy apples", d1="apples and plums"), tmp_path / "x")
+    assert search(tmp_path / "x", "aples").notes == (
+        "no document has the word 'aples': did you mean 'apples' (3 documents)?",
+    )
 
 
 def test_what_was_encoded_before_a_kill_is_used(tmp_path, monkeypatch):
@@ -373,6 +406,10 @@ def test_snippets():
     assert marked("a bc d", [(2, 4), (5, 6)]) == "a *bc* *d*"
     assert snippet_of("short text", {"none"}) == ("short text", [])
     assert snippet_of("Die Straße", {"strasse"}) == ("Die Straße", [(4, 10)])
+    for form in ("NFC", "NFD"):  # accents of one sign each, and as signs of their own
+        text = unicodedata.normalize(form, "Erdős, Gödel und Ångström über Ölmühlen")
+        snippet, marks = snippet_of(text, {"gödel", "ölmühlen"})
+        assert [unicodedata.normalize("NFC", snippet[first:last]) for first, last in marks] == ["Gödel", "Ölmühlen"]
     assert snippet_of("x" * 1000, {"y"})[0] == "x" * 200 + " ..."
     assert snippet_of("", {"y"}) == ("", [])
 
@@ -524,3 +561,15 @@ def test_a_search_while_the_index_is_replaced(tmp_path):
     index(corpus(d0="fig roll"), tmp_path / "x")
     assert Searcher(old).search("pie").hits[0].id == "d0"  # the files are gone, what is mapped is not
     assert search(tmp_path / "x", "fig").hits and time.perf_counter() > 0
+
+
+def test_an_empty_result_says_why(tmp_path):
+    (tmp_path / "x.jsonl").write_text(
+        '{"id": "a", "text": "Łukasiewicz and Gödel"}\n{"id": "b", "text": "nothing else"}\n'
+    )
+    index(tmp_path / "x.jsonl", tmp_path / "out", echo=lambda line: None)
+    assert [search(tmp_path / "out", words).hits[0].id for words in ("lukasiewicz", "GODEL", "Gödel")] == ["a"] * 3
+    found = search(tmp_path / "out", "?!")
+    assert not found.hits and found.notes == ("the query has no word or number in it, so no document can have one",)
+    found = search(tmp_path / "out", "godle")
+    assert not found.hits and found.notes == ("no document has the word 'godle': did you mean 'gödel' (1 document)?",)

@@ -53,7 +53,7 @@ def fit(tmp_path, method, backbone=None, **more):
 
 def reloads(artifact):
     """The saved artifact answers as the one in memory, without the place its network came from."""
-    rows = artifact.encode("digits")[0].take(slice(0, 9))
+    rows = artifact.encode("digits").split.take(slice(0, 9))
     again = pt.load(artifact.folder)
     answers = [a.task.outputs(a.model, a.head, rows) for a in (artifact, again)]
     return np.array_equal(*answers)
@@ -297,7 +297,7 @@ def test_what_is_neither_a_folder_nor_on_the_hub_is_one_line(name, hugging_face,
 
 def test_a_comparison_takes_a_network_from_elsewhere_as_backbone_and_as_entrant(own):
     result = pt.compare(
-        ["own_networks:Net"], "digits", recipe="tiny", budget="2steps", seeds=2, against="majority",
+        ["own_networks:Net"], "digits", recipe="tiny", budget="2steps", seeds=2, folds="none", against="majority",
         baselines="none", worth=False, progress=False, echo=None, out=own / "compared",
     )  # fmt: skip
     assert (own / "compared" / "own_networks-Net" / "seed1" / "card.json").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -179,6 +181,52 @@ def test_projector_is_the_published_one():
     assert all(layer.bias is None for layer in layers if isinstance(layer, nn.Linear))
 
 
+def test_one_view_in_five_of_the_second_is_inverted_and_none_of_the_first():
+    """Bright images stay above a half whatever the colours do, unless they are solarised."""
+    model = BarlowTwins(Config(projector=8, flips=False), _backbone(resnet, 3))
+    image = torch.full((400, 3, 16, 16), 0.9)
+    views = model.views({"image": image}, Draw(0, 0, 400))
+    dark = {name: float((view.mean((1, 2, 3)) < 0.5).float().mean()) for name, view in views.items()}
+    assert dark["view_a"] == 0 and dark["view_b"] == pytest.approx(0.2, abs=0.06)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_views_are_those_of_the_authors_code(channels, monkeypatch):
+    asked = []
+
+    def note(name):
+        def change(images, draw, *values, **named):
+            asked.append((name, *values, *named.items()))
+            return images
+
+        monkeypatch.setattr(barlow_twins, name, change)
+
+    for name in ("random_resized_crop", "flip", "colour_jitter", "greyscale", "gaussian_blur", "solarise"):
+        note(name)
+    model = BarlowTwins(Config(projector=8, blur=2.0, flips=channels == 3), _backbone(resnet, channels))
+    model.views({"image": torch.rand(4, channels, 8, 8)}, Draw(0, 0, 4))
+    wanted = []
+    for blur, invert in ((1.0, 0.0), (0.1, 0.2)):
+        wanted.append(("random_resized_crop", ("scale", (0.08, 1.0))))
+        wanted += [("flip",)] * (channels == 3)
+        wanted.append(
+            ("colour_jitter", ("brightness", 0.4), ("contrast", 0.4), ("saturation", 0.2), ("hue", 0.1), ("p", 0.8))
+        )
+        wanted += [("greyscale", 0.2)] * (channels == 3)
+        wanted += [("gaussian_blur", blur, (0.1, 2.0)), ("solarise", invert)]
+    assert asked == wanted
+
+
+@pytest.mark.parametrize(
+    ("examples", "channels", "height", "expected"),
+    [(199_999, 1, 28, (512, 0.3, 0.875, False)), (200_000, 3, 48, (8192, 0.3, 1.5, True)), (9, 3, 49, (512, 0.08, 49 / 32, True)),
+     (9, 3, 224, (512, 0.08, 2.0, True)), (9, 3, 0, (512, 0.08, 2.0, True))],
+)  # fmt: skip
+def test_settings_follow_the_data(examples, channels, height, expected):
+    config, _ = resolve(Config, Facts("images", examples, examples, channels, height, height), {})
+    assert (config.projector, config.crop, config.blur, config.flips) == expected
+
+
 def test_views_differ_and_stay_in_range():
     model = BarlowTwins(Config(projector=8), _backbone(resnet, 3))
     image = torch.rand(64, 3, 8, 8)
@@ -291,3 +339,21 @@ def test_batch_norm_on_two_ranks_is_batch_norm_on_all_rows(two_ranks, shape):
     for part in parts:
         for name in ("mean", "variance"):
             torch.testing.assert_close(part[name], whole[name], rtol=1e-12, atol=1e-12)
+
+
+def test_batches_are_compared_after_as_many_steps_each_at_its_better_rate(monkeypatch):
+    scores = {(64, 0.35): (0.9, 0.70), (64, 1.0): (0.8, 0.95), (256, 0.35): (0.2, 0.9), (256, 1.0): (0.9, 0.72)}
+    steps = []
+
+    def trial(*names, optim, **rest):
+        steps.append(rest["steps"])
+        valid, test = scores[optim["batch"], optim["lr"]]
+        prepared = SimpleNamespace(valid=None)
+        return SimpleNamespace(metrics={"accuracy": test}, scores=lambda rows: {"accuracy": valid}, prepared=prepared)
+
+    monkeypatch.setattr(claims, "trial", trial)
+    monkeypatch.setattr(claims, "data", lambda name: name)
+    held, measured = claims.small_batches_do("base", 0)
+    assert held and measured["margin"] == pytest.approx(0.70 - 0.72 + 0.03) and len(set(steps)) == 1
+    scores[256, 1.0] = (0.9, 0.74)
+    assert not claims.small_batches_do("base", 0)[0]

@@ -162,6 +162,16 @@ def test_corruption_equals_token_by_token(lengths, share, mean, seed):
         assert reassembled(source[row].tolist(), target[row].tolist()) == ids[row, :length].tolist()
 
 
+@pytest.mark.parametrize(("share", "mean"), [(0.15, 20.0), (0.15, 3.0), (0.5, 2.0)])
+def test_as_many_are_hidden_as_in_t5(share, mean):
+    """Rounded, not cut (T5's random_spans_noise_mask): 4 bytes of 24, in one span."""
+    tokens = list(range(2, 400))
+    hidden = [min(max(round(n * share), 1), n - 1) for n in tokens]
+    spans = [min(max(round(h / mean), 1), h, n - h) for n, h in zip(tokens, hidden, strict=True)]
+    found = Spans(share, mean).counts(torch.tensor(tokens))
+    assert [column.tolist() for column in found] == [hidden, spans]
+
+
 def test_every_placement_is_as_likely():
     spans, rows = Spans(0.5, 2.0), 6000  # six tokens, three hidden in two spans, or (2, 1): 2 x 2 ways
     hidden = spans.hide(torch.full((rows,), 6), 6, Draw(0, 0, rows))
@@ -305,11 +315,26 @@ def test_adafactor_goes_on_where_it_stopped(tmp_path):
 def test_the_study_of_noise_runs_on_real_snippets(shared_data, monkeypatch):
     monkeypatch.setenv("PAPERTRIAL_DATA", str(shared_data))
     claims.language_accuracy.cache_clear()
+    monkeypatch.setitem(claims._SCALES, "tiny", replace(claims._SCALES["tiny"], parts=()))
     _, found = claims.noise_costs_bytes_less("tiny", 0)
     assert found["bytes_0.0"] > 0.2  # an eighth is chance
     assert len(claims.noise_costs_bytes_less.plot([found]).curves) == 2
     _, again = claims.clean_text_is_read_as_well("tiny", 0)  # from the same runs
     assert again["bytes_0.4"] == found["bytes_0.4"]
+
+
+def test_noise_is_judged_where_both_read_clean_text_as_well(monkeypatch):
+    found = {"bytes_0.0": 0.6, "bytes_0.4": 0.45}
+    monkeypatch.setattr(claims, "language_accuracy", lambda scale, seed: found)
+    monkeypatch.setattr(claims, "_subwords_by_clean_accuracy", lambda scale, seed: [(0.9, 0.5), (0.5, 0.3), (0.7, 0.4)])
+    held, measured = claims.noise_costs_bytes_less("base", 0)
+    assert held and measured["subwords_at_equal_clean_accuracy"] == pytest.approx(0.35)  # not 0.5, that of the last
+    assert measured["margin"] == pytest.approx(0.45 - 0.35 - 0.02)
+    found["bytes_0.4"] = 0.36
+    assert not claims.noise_costs_bytes_less("base", 0)[0]
+    found["bytes_0.0"] = 0.45
+    with pytest.raises(Declined, match="reads clean text as well"):
+        claims.noise_costs_bytes_less("base", 0)
 
 
 def test_without_the_snippets_the_claim_is_not_run(monkeypatch, tmp_path):

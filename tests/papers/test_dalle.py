@@ -9,6 +9,7 @@ import pickle
 import sys
 import types
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -51,6 +52,34 @@ def tiny(of=None, recipe="tiny", **settings):
 def pictures(count=6, height=8, width=8, channels=1, seed=0):
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (count, height, width, channels), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "codes", "groups"),
+    [(8, 8, 64, 2), (15, 15, 64, 2), (16, 16, 64, 3), (16, 17, 64, 3), (17, 17, 256, 3), (63, 99, 256, 3), (64, 64, 256, 4), (99, 15, 64, 2)],
+)  # fmt: skip
+def test_codes_and_their_grid_follow_the_size_of_the_pictures(height, width, codes, groups):
+    found, _ = resolve(dalle.Config, facts(height, width), {})
+    assert (found.codes, found.groups) == (codes, groups)
+
+
+@pytest.mark.parametrize(
+    ("length", "tokeniser", "places"), [(0, "bpe", 256), (1, "bytes", 1), (16, "bytes", 16), (17, "bpe", 9), (511, "bpe", 256), (513, "bpe", 256)]
+)  # fmt: skip
+def test_places_of_text_follow_its_length(length, tokeniser, places):
+    found, _ = resolve(dalle.Config, replace(facts(), length=length), {})
+    assert (found.tokeniser, found.text) == (tokeniser, places)
+
+
+@pytest.mark.parametrize(
+    ("examples", "text", "batch", "vocabulary"),
+    [(40, 400, 8, 512), (72, 0, 9, 16_384), (999_999, 256 * 513, 512, 513), (1_000_000, 10**9, 512, 16_384)],
+)  # fmt: skip
+def test_the_published_size_is_for_a_million_pictures(examples, text, batch, vocabulary):
+    found, _ = resolve(dalle.Config, replace(facts(16, 16), examples=examples, bytes=text), {})
+    sizes = (found.hidden, found.blocks, found.first, found.width, found.depth, found.heads, found.kernel, found.codes)
+    assert sizes == ((48, 1, 64, 96, 4, 4, 5, 64) if examples < 1_000_000 else (256, 2, 128, 3968, 64, 62, 11, 8192))
+    assert (found.dvae_batch, found.vocabulary) == (batch, vocabulary)
 
 
 # --- the layers, as formulas ---------------------------------------------------------------------------------------------
@@ -450,6 +479,12 @@ def columns(count=12, height=8, width=8, channels=1, words=("one", "two", "three
             "text": Ragged.of_texts([words[label] for label in labels]),
         }
     )
+
+
+def test_captions_that_are_cut_are_counted():
+    model = tiny(text=6, tokeniser="bytes")
+    long, words = model.too_long(Ragged.of_texts(["six by", "seven b", "", "é" * 4]))
+    assert long.tolist() == [False, True, False, True] and words == "6 tokens"
 
 
 def test_a_picture_depends_on_its_seed_and_caption_alone():

@@ -13,6 +13,7 @@ from papertrial.claims import genie as claims
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.judgement import Check
 from papertrial.core.paper import claims_of
+from papertrial.papers import genie
 from papertrial.papers.genie import Config, Mixture, fit_mixture, interval, log_likelihood, noisy
 
 
@@ -95,6 +96,40 @@ def test_the_careless_are_found(detector):
     careless = [chances[f"r{row}"] for row in range(36, 40)]
     others = [chances[f"r{row}"] for row in range(36)]
     assert min(careless) > 0.99 and max(others) < 0.99
+
+
+@pytest.mark.parametrize(
+    ("detector", "components"),
+    [("threshold", 0), ("threshold", 1), ("threshold", 3), ("component", 0), ("component", 3)],
+)
+def test_as_many_sorts_of_raters_as_the_config_says(detector, components):
+    config = Config(detector=detector, components=components, starts=2)
+    checks = crowd(12, 3)
+    right, wrong = (
+        np.array([sum(check.right is kind for check in checks if check.rater == f"r{row}") for row in range(40)])
+        for kind in (True, False)
+    )
+    number = components or {"threshold": 1, "component": 2}[detector]
+    fitted = fit_mixture(right, wrong, number, starts=2, tolerance=config.tolerance, seed=7)
+    wanted = fitted.below(config.threshold, right, wrong) if detector == "threshold" else fitted.not_best(right, wrong)
+    found = noisy(checks, config, seed=7)
+    assert [found[f"r{row}"] for row in range(40)] == pytest.approx(list(wanted))
+
+
+def test_the_fit_stops_by_a_share_of_the_likelihood():
+    """A crowd a hundred times as large, of the same raters, takes the same steps."""
+    rng = np.random.default_rng(1)
+    right = rng.binomial(20, rng.beta(6, 2, 40)).astype(float)
+    few, many = (
+        fit_mixture(np.repeat(right, copies), 20 - np.repeat(right, copies), 1, tolerance=1e-4) for copies in (1, 100)
+    )
+    assert [many.a[0], many.b[0]] == pytest.approx([few.a[0], few.b[0]], rel=1e-9)
+
+
+def test_a_step_that_goes_on_keeps_its_direction():
+    old, new = np.array([[1.0, 4.0]]), np.array([[2.0, 2.0]])
+    assert genie._beyond(old, new, np.array([1.0])) == pytest.approx(np.array([[4.0, 1.0]]))
+    assert genie._beyond(old, new, np.array([2.0])) == pytest.approx(np.array([[8.0, 0.5]]))
 
 
 def test_types_of_questions_combine():

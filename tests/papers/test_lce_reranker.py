@@ -304,6 +304,11 @@ def test_a_score_belongs_to_its_pair(scorer):
     assert torch.allclose(model.score(wider), scores[:, order], rtol=1e-10)
 
 
+@pytest.mark.parametrize(("length", "longest"), [(0, 128), (512, 128), (516, 129), (2048, 512), (9999, 512)])
+def test_as_much_of_a_document_is_read_as_there_usually_is(length, longest):
+    assert resolve(Config, Facts("collection", 10, length=length), {})[0].longest == longest
+
+
 def test_views_draw_the_group_and_cut_what_is_padding():
     model = Reranker(config(group=3), byte_encoder())
     rows = batch(dtype=torch.float32)
@@ -315,6 +320,9 @@ def test_views_draw_the_group_and_cut_what_is_padding():
     ]
     assert not made["documents"][2, 1:].any() and not made["first"][2, 1:].any()
     assert torch.equal(made["documents"][:, 0], rows["documents"][:, 0, :9])
+    for row, place in made["held"].nonzero().tolist():  # beside each document the score that the first stage gave it
+        beside = (rows["documents"][row, :, :9] == made["documents"][row, place]).all(1)
+        assert made["first"][row, place] in rows["first"][row, beside]
     assert float(lce(model.score(made), made["held"])[2].detach()) == 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 
 import peers
 from papertrial.claims import mlp_mixer as claims
-from papertrial.core.errors import PapertrialError
+from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.paper import claims_of
 from papertrial.core.recipe import resolve
@@ -122,6 +123,22 @@ def test_the_patch_suits_the_image(height, width, patch):
     assert {setting.name: setting.source for setting in settings}["width"].startswith("suited to this data")
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "small"), [(28, 28, True), (96, 96, True), (96, 16, True), (64, 128, False), (128, 64, False), (224, 224, False), (0, 0, False)]
+)  # fmt: skip
+def test_small_images_get_a_small_model(height, width, small):
+    config, _ = resolve(Config, Facts("images", 100, 100, 3, height, width, classes=2, outputs=2), {})
+    sizes = (config.width, config.depth, config.token_hidden, config.channel_hidden, config.stochastic_depth)
+    assert sizes == ((64, 4, 64, 256, 0.0) if small else (768, 12, 384, 3072, 0.1))
+    assert mlp_mixer.build(SMALL, Facts("images", 9, 9, 1, 12, 20), None)(torch.rand(2, 1, 12, 20)).shape == (2, 24)
+
+
+def test_the_papers_recipe_is_its_size_for_imagenet():
+    facts = Facts("images", 1_281_167, 1_281_167, 3, 224, 224, classes=1000, outputs=1000)
+    config, _ = resolve(Config, facts, {"paper": mlp_mixer.recipes["paper"].config})
+    assert config == Config(**mlp_mixer.variants["B/16"], stochastic_depth=0.1)
+
+
 def test_the_head_starts_at_zero():
     head = _small().make_head(7)
     assert head.weight.shape == (7, 24)
@@ -178,3 +195,31 @@ def test_claims_notice_a_wrong_model(monkeypatch):
     assert not claims.token_mixing_is_channel_mixing_transposed("tiny", 0)[0]
     monkeypatch.setattr(mlp_mixer.MixerBlock, "forward", positions_added)
     assert not claims.order_of_patches_is_a_convention("tiny", 0)[0]
+
+
+def test_a_transformer_that_is_far_behind_is_no_rival(monkeypatch):
+    """The better of two rates by validation counts, whatever it does on the test rows; and the margin is to the rival's."""
+    scores = {
+        ("vit", 1e-3): (0.9, 0.90),
+        ("vit", 3e-3): (0.8, 0.95),
+        ("mlp_mixer", 1e-3): (0.5, 0.99),
+        ("mlp_mixer", 3e-3): (0.9, 0.88),
+    }
+    resnet = {"accuracy": 0.98}
+
+    def trial(method, task, on, seed, optim, **rest):
+        if method == "resnet":
+            return SimpleNamespace(metrics=resnet)
+        valid, test = scores[method, optim["lr"]]
+        prepared = SimpleNamespace(valid=None)
+        return SimpleNamespace(metrics={"accuracy": test}, scores=lambda rows: {"accuracy": valid}, prepared=prepared)
+
+    monkeypatch.setattr(claims, "trial", trial)
+    monkeypatch.setattr(claims, "data", lambda name: name)
+    held, measured = claims.within_three_points_of_a_transformer("base", 0)
+    assert held and measured["margin"] == pytest.approx(0.03 - (0.90 - 0.88))
+    scores["mlp_mixer", 3e-3] = (0.9, 0.86)
+    assert not claims.within_three_points_of_a_transformer("base", 0)[0]
+    resnet["accuracy"] = 1.0 + 1e-9
+    with pytest.raises(Declined, match="no rival"):
+        claims.within_three_points_of_a_transformer("base", 0)

@@ -13,6 +13,7 @@ from papertrial.claims import rtdl as claims
 from papertrial.core.errors import DataError, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.paper import claims_of
+from papertrial.core.recipe import resolve
 from papertrial.nn.heads import Supervised
 from papertrial.papers import rtdl
 
@@ -54,6 +55,26 @@ def assert_same(
         if parameter.numel():
             torch.testing.assert_close(parameter.grad, wanted.pop(name), rtol=1e-9, atol=1e-12 * largest)
     assert not wanted
+
+
+@pytest.mark.parametrize(("compression", "sharing"), [(0.0, "headwise"), (0.4, "headwise"), (0.4, "key-value")])
+def test_dropout_of_the_attention_is_for_training_alone(compression, sharing):
+    torch.manual_seed(0)
+    model = rtdl.FTTransformer(5, (), 2, 16, 4, 4 / 3, 0.5, 0.0, 0.0, compression, sharing)
+    x = torch.randn(8, 5), torch.zeros(8, 0, dtype=torch.int64)
+    assert not torch.equal(model(*x), model(*x))
+    model.eval()
+    assert torch.equal(model(*x), model(*x))
+
+
+@pytest.mark.parametrize(
+    ("rows", "numeric", "categorical", "expected"),
+    [(99_999, 500, 0, (64, 0.0)), (100_000, 0, 500, (192, 0.0)), (100_000, 250, 251, (192, 0.064)), (9, 501, 0, (64, 0.064))],
+)  # fmt: skip
+def test_width_follows_the_rows_and_compression_the_columns(rows, numeric, categorical, expected):
+    facts = Facts("table", rows, rows, numeric=numeric, cardinalities=(3,) * categorical, classes=2, outputs=2)
+    config, _ = resolve(rtdl.Config, facts, {})
+    assert (config.width, config.compression) == expected
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])

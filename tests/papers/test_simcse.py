@@ -132,6 +132,16 @@ def test_pairs_and_hard_negatives():
     torch.testing.assert_close(model.loss(sides)["loss"], wanted)
 
 
+def test_with_pairs_the_sentence_that_is_no_wrong_answer_is_the_one_that_is_answered():
+    """The second sides of rows 0 and 1 are one sentence, so neither is a wrong answer to the other; first sides that are
+    alike (0 and 2) say nothing of the answers."""
+    model = SimCSE(Config(dropout=0.0, paired=True), encoder()).eval()
+    first, second = IDS[[0, 1, 0]], IDS[[2, 2, 3]]
+    vectors = [model.encoder(side) for side in (first, second)]
+    wanted = info_nce(*vectors, 0.05, groups=torch.tensor([0, 0, 1]))
+    torch.testing.assert_close(model.loss({"first": first, "second": second})["loss"], wanted)
+
+
 @pytest.mark.parametrize("change", [deletion, cropping])
 @given(seed=st.integers(0, 99), share=st.floats(0.0, 0.9))
 @settings(max_examples=25, deadline=None)
@@ -149,6 +159,23 @@ def test_augmentations_keep_order_and_specials(change, seed, share):
         if change is cropping:
             assert len(kept) == int(np.ceil(np.float32(1 - share) * len(inside) - 1e-6)) or share < 1e-5
             assert not kept or "".join(map(chr, kept)) in "".join(map(chr, inside))
+
+
+@pytest.mark.parametrize("augment", simcse.AUGMENTATIONS)
+def test_views_take_away_what_the_config_says_and_only_where_there_are_no_pairs(augment):
+    tokeniser = Bytes()
+    texts = Encoder(tokeniser, bert_layout(16, 1, 2, 32, 64, 0.0))
+    ids = torch.from_numpy(tokeniser.encode(["some words", "a", "and some more"]).padded().astype(np.int64))
+    made = SimCSE(Config(augment=augment, share=0.5), texts).views({"ids": ids}, Draw(0, 7, 3))
+    assert torch.equal(made["ids"], ids)
+    assert set(SimCSE(Config(augment=augment, paired=True), texts).views({"ids": ids}, Draw(0, 7, 3))) == {"ids"}
+    if augment == "none":
+        assert set(made) == {"ids"}
+        return
+    change = {"deletion": deletion, "cropping": cropping}[augment]
+    content = (ids != tokeniser.pad) & (ids != int(tokeniser.encode([""]).values[-1]))
+    assert torch.equal(made["view"], change(ids, content, 0.5, tokeniser.pad, Draw(0, 7, 3)))
+    assert (made["view"] != ids).any()
 
 
 def test_augmentations_do_not_depend_on_the_other_rows():
@@ -295,6 +322,9 @@ def test_row_keys_are_blind_to_padding_alone():
     assert len(set(keys.tolist())) == len(IDS)
     assert torch.equal(row_keys(nn.functional.pad(IDS, (0, 5)), 0), keys)
     assert len({*row_keys(torch.tensor([[1, 2], [2, 1], [1, 1], [2, 2]]), 0).tolist()}) == 4
+    assert (
+        len({*row_keys(torch.tensor([[3, 0], [3, 9], [0, 3]]), 9).tolist()}) == 3
+    )  # an id of 0 that is no padding counts
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,10 @@ from papertrial.claims import transfer_scaling as claims
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.paper import claims_of
 from papertrial.core.run import Run
+from papertrial.core.task import Ragged, Split
 from papertrial.papers import transfer_scaling
 from papertrial.papers.transfer_scaling import Law, Point, compare_points, fit_transfer
+from papertrial.papers.transfer_scaling.grid import Side, train_grid
 from papertrial.study.measure import measure
 
 CLAIMS = {claim.name: claim for claim in claims_of(claims)}
@@ -124,6 +126,52 @@ def test_units_do_not_matter(of_loss, of_data, loss):
 
 
 # -- the grid
+
+
+class Noting:
+    """A trainer that trains nothing, and notes what it is asked for. The bits of a row are its first byte."""
+
+    def __init__(self):
+        self.task, self.optims, self.judged, self.validations, self.loaded = self, {}, [], [], []
+
+    def outputs(self, network, state, split):
+        self.judged.append(split)
+        return np.array([len(split["text"])], dtype=np.float64)
+
+    def train(self, network, rows, optim, budget, run, *, seed, validate, progress):
+        kind = next(kind for kind in ("pre-trained", "from-scratch", "fine-tuned") if kind in run.folder.name)
+        self.optims[kind] = (optim.lr, optim.patience, budget.steps)
+        before = len(self.judged)
+        for step in (1, 2, 3):
+            run.log(step, validation=validate())
+        self.validations += self.judged[before:]
+
+    def save(self, model, file):
+        file.write_bytes(b"weights")
+
+    def load(self, model, file):
+        self.loaded.append(file.parent.name)
+
+
+def test_what_stops_early_looks_at_validation_rows_and_each_kind_has_its_rate(tmp_path):
+    rows = np.zeros((40, 8), dtype=np.int32)
+    sides = {
+        name: Side(name, name, rows, *(Split({"text": Ragged.of([[1] * 8] * count, np.uint8)}) for count in counts))
+        for name, counts in {"source": (2, 5), "target": (3, 7)}.items()
+    }
+    config = transfer_scaling.Config(
+        sizes=("16x1",), amounts=(80.0,), curve=(), longest=8, rate=0.3, tuned_rate=0.1, stop=5, pretrain=6, steps=3
+    )
+    trainer = Noting()
+    results = train_grid(sides, config, trainer, tmp_path, 0, progress=False)
+    lengths = [len(split["text"]) for split in trainer.validations]
+    assert lengths == [2, 2, 2, 3, 3, 3, 3, 3, 3]  # the validation rows of the source, then of the target twice
+    tested = [len(split["text"]) for split in trainer.judged if len(split["text"]) in (5, 7)]
+    assert tested == [5, 7, 7]
+    assert trainer.optims == {"pre-trained": (0.3, 5, 6), "from-scratch": (0.3, 5, 3), "fine-tuned": (0.1, 5, 3)}
+    assert len(trainer.loaded) == 1 and "pre-trained" in trainer.loaded[0]
+    assert [result["still_improving"] for result in results.values()] == [False, False, False]
+    assert [result["best_step"] for result in results.values()] == [1, 1, 1]
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
 import signal
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from papertrial.core import registry
@@ -20,9 +23,14 @@ from papertrial.study import check as study
     [
         ("identity", [True], None, "holds"),
         ("property", [True, True, False], None, "fails"),
-        ("trend", [True, True, True], None, "holds"),
-        ("trend", [False, False, False], None, "fails"),
-        ("trend", [True, True], None, "cannot tell"),
+        ("trend", [True, True, True], None, "cannot tell"),
+        ("trend", [True] * 6, None, "holds"),
+        ("trend", [False] * 6, None, "fails"),
+        ("trend", [True] * 9 + [False], None, "cannot tell"),
+        ("trend", [True, True, True], [2, 2, 2], "cannot tell"),
+        ("trend", [True] * 6, [2] * 6, "holds"),
+        ("trend", [True, False, True], [0.10, 0.11, 0.12], "cannot tell"),
+        ("trend", [False, False, False], [0.10, 0.11, 0.12], "cannot tell"),
         ("trend", [True, False, True], None, "cannot tell"),
         ("trend", [True, True, True], [0.10, 0.11, 0.12], "holds"),
         ("trend", [False, False, False], [-0.10, -0.11, -0.12], "fails"),
@@ -36,6 +44,42 @@ from papertrial.study import check as study
 )
 def test_the_verdict_is_computed(kind, held, margins, verdict):
     assert study.judge(kind, held, margins)[0] == verdict
+
+
+NO_EFFECT = {
+    "normal": lambda draw, shape: draw.standard_normal(shape),
+    "the least of three": lambda draw, shape: draw.standard_normal((*shape, 3)).min(axis=-1) + 0.846,
+    "a coin": lambda draw, shape: draw.choice([-1.0, 1.0], shape),
+    "rounded": lambda draw, shape: draw.standard_normal(shape).round(),
+    "three words": lambda draw, shape: draw.integers(-1, 2, shape).astype(float),
+    "saturated": lambda draw, shape: draw.standard_normal(shape).clip(-0.5, 0.5),
+}
+
+
+@pytest.mark.parametrize("name", NO_EFFECT)
+@pytest.mark.parametrize("seeds", [3, 6])
+@pytest.mark.parametrize("margin", [True, False])
+def test_what_has_no_effect_seldom_holds(name, seeds, margin):
+    found = NO_EFFECT[name](np.random.default_rng(0), (2000, seeds))
+    words = [study.judge("trend", [x > 0 for x in row], row.tolist() if margin else None)[0] for row in found]
+    assert words.count("holds") / len(words) <= 0.05
+    assert words.count("fails") / len(words) <= (0.05 if margin else 1)
+
+
+def test_every_trend_has_a_margin_and_evidence_is_judged_again_by_it(tmp_path):
+    changed = {}
+    for paper in registry.papers():
+        claims = {one.name: one for one in registry.claims(paper)}
+        for name, row in study.latest(study.history("evidence", paper)).items():
+            if row["kind"] != "trend" or name not in claims or row["verdict"] == "not run":
+                continue
+            margins = [study.margin_of(claims[name], measured) for measured in row["measured"]]
+            assert None not in margins, f"{paper}: {name} has no margin"
+            word = study.again(claims[name], row)
+            if word != row["verdict"]:
+                changed[paper, name] = (row["verdict"], word)
+    # a word only ever gives way to doubt
+    assert all(word == "cannot tell" for _, word in changed.values()), changed
 
 
 def test_the_interval_is_students():
@@ -151,3 +195,22 @@ def test_a_process_that_is_killed_is_one_line_and_loses_no_finished_seed(tmp_pat
 
 def _killed(*words):
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_claim_that_was_reformed_counts_from_then_on(paper, tmp_path, monkeypatch):
+    """Base evidence from before does not speak for the new form, even where that was tried at tiny scale alone."""
+    study.check("toy", folder=tmp_path, scale="base")
+    reformed = dataclasses.replace(paper.ones, reformed="2026-12-01: the rival was weak")
+    monkeypatch.setattr(registry, "claims", lambda name: [reformed])
+    (found,) = study.check("toy", folder=tmp_path)
+    assert found.reformed == reformed.reformed
+    newest = study.latest(study.history(tmp_path, "toy"))["ones"]
+    assert (newest["scale"], newest["reformed"]) == ("tiny", reformed.reformed)
+    study.check("toy", folder=tmp_path, scale="base")
+    study.check("toy", folder=tmp_path)
+    assert study.latest(study.history(tmp_path, "toy"))["ones"]["scale"] == "base"
+
+
+def test_claims_that_were_reformed_say_when_and_why():
+    formed = [one.reformed for name in registry.papers() for one in registry.claims(name) if one.reformed]
+    assert len(formed) >= 3 and all(re.fullmatch(r"\d{4}-\d\d-\d\d: \S.{20,}", words) for words in formed)

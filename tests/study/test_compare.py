@@ -19,7 +19,9 @@ from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe
 from papertrial.core.registry import Entry, Method
 from papertrial.core.task import Prepared, Split
+from papertrial.study import compare as compare_module
 from papertrial.study.compare import compare
+from papertrial.study.comparison import Comparison
 from papertrial.use import choose
 
 TEST = 200
@@ -59,6 +61,7 @@ class World:
     )
     valid: dict = field(default_factory=dict)
     wobble: float = 0.005
+    by_seed: float = 0.0  # what a seed, which draws the split for all, is worth more than the one before
     calls: list = field(default_factory=list)
     asked: dict = field(default_factory=dict)
     declines: set = field(default_factory=set)
@@ -68,6 +71,13 @@ class World:
     test: int = TEST
 
     energy: dict = field(default_factory=dict)
+    floors: dict = field(default_factory=dict)
+    took: dict = field(default_factory=dict)
+    meters: dict = field(default_factory=dict)
+    same: dict = field(default_factory=dict)
+    validations: dict = field(default_factory=dict)
+    beside: tuple = ()
+    outlier: dict = field(default_factory=dict)
     trials: dict = field(default_factory=dict)
 
     def prepare(self, task, data, seed=0, labels=None, size=None, fraction=None):
@@ -91,10 +101,12 @@ class World:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text("{}")
             (file.parent / "result.json").write_text("{}")
+        name = self.same.get(name, name)
         draw = np.random.default_rng([sum(map(ord, name)), seed, prepared.facts.labelled])
         own = (
             self.skill[name]
             + self.per_label * np.log2(prepared.facts.labelled / 400)
+            + self.by_seed * seed
             + self.wobble * draw.standard_normal()
         )
         scores = own + 0.1 * np.random.default_rng(0).standard_normal(self.test)
@@ -102,17 +114,24 @@ class World:
         if not task.higher:
             scores = 1 - scores
         metric = task.primary_for({})[0]
-        meter = Meter(100, 6400, 12.5, self.trials.get(name, 0), None if name == "majority" else 250_000_000)
+        beside = dict.fromkeys(self.beside, 0.1 * scores + 0.4)
+        scores = scores + self.outlier.get(name, 0.0) * (np.arange(self.test) == 17)
+        steps, samples, seconds = self.meters.get(name, (100, 6400, self.took.get(name, 12.5)))
+        rows = [{"step": step, "validation": value} for step, value in enumerate(self.validations.get(name, []))]
+        (file.parent / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        meter = Meter(steps, samples, seconds, self.trials.get(name, 0), None if name == "majority" else 250_000_000)
         meter = meter.with_energy(self.energy.get((name, seed), self.energy.get(name, meter.spent())))
         return use_fit.Outcome(
             Path(out),
             name,
-            {metric: float(scores.mean()), "extra": 1.0},
+            {metric: float(scores.mean()), "extra": 1.0, **{key: float(one.mean()) for key, one in beside.items()}},
             {},
             {},
             self.valid.get(name, self.skill[name]),
             scores,
             meter,
+            self.floors,
+            beside,
         )
 
 
@@ -219,11 +238,87 @@ def test_a_worse_method_hurts_and_the_baseline_is_recommended(run, world):
     assert found.sentences[-1] == "No method is shown to beat trees: use trees here."
 
 
-def test_what_validates_better_than_the_reference_is_recommended_with_the_reason(run, world):
+def test_the_best_test_figure_of_the_baselines_is_advised_and_not_the_best_validation(run, world, tmp_path):
+    world.skill |= {"new": 0.5, "linear": 0.9}
+    world.valid["trees"] = 2.0  # so that it is the reference
+    sentence = "No method is shown to beat trees, and linear has the best test figure: use linear here."
+    assert run().sentences[-1] == sentence
+    world.valid["majority"] = 3.0
+    assert run(out=tmp_path / "b").sentences[-1].endswith("use linear here.")
+
+
+def test_where_nothing_can_be_told_apart_the_cheapest_is_advised(run, world, tmp_path):
+    world.skill |= {"new": 0.701, "linear": 0.6995, "other": 0.2}
+    world.wobble, world.took = 0.01, {"linear": 0.1}
+    found = run()
+    assert found.verdicts["new"].word == "cannot tell"
+    assert found.sentences[-1].endswith("and took 0.1 s instead of 12 s.")
+    assert found.sentences[-1].startswith("No method is shown to beat trees: use linear here, which cannot be told")
+    # one that is cheap and worse is not
+    world.skill["linear"] = 0.4
+    assert run(out=tmp_path / "worse").sentences[-1].endswith("use trees here.")
+
+
+def test_one_that_three_others_exceed_is_not_advised(run, world):
+    world.skill |= {"new": 0.71, "other": 0.72, "linear": 0.69, "majority": 0.1, "trees": 0.70}
+    world.wobble = 0.1
+    found = run(["new", "other"], against="linear", baselines=["linear", "majority"])
+    assert not any(verdict.word == "helps" for verdict in found.verdicts.values())
+    best = max(found.rows, key=lambda row: row.metric).name
+    advised = found.sentences[-1].rpartition("use ")[2].split()[0]
+    above = sum(row.metric > next(r.metric for r in found.rows if r.name == advised) for row in found.rows)
+    assert above < 3 or advised == best
+
+
+def test_a_method_that_hardly_trained_gets_no_word(run, world, tmp_path):
+    world.skill["new"] = 0.4
+    world.meters["new"] = (1, 32, 10.0)
+    found = run()
+    told = found.verdicts["new"]
+    assert told.word == "cannot tell" and told.p == 1
+    assert found.sentences[0] == "new: not trained: 1 step, 32 of 400 examples; needs about 3 min."
+    # of two methods only the one that trained counts in the family
+    assert run(["new", "other"], out=tmp_path / "b").verdicts["other"].level == 0.05
+    world.meters["new"] = (12, 384, 10.0)
+    assert "not trained: 12 steps" in run(out=tmp_path / "c").sentences[0]
+    world.meters["new"] = (13, 416, 10.0)
+    assert run(out=tmp_path / "d").verdicts["new"].word == "hurts"
+
+
+def test_a_method_that_answers_as_majority_does_gets_no_word(run, world):
+    world.same["new"] = "majority"
+    found = run()
+    assert found.verdicts["new"].word == "cannot tell"
+    assert found.sentences[0] == "new: no word: it answers as majority does on every test example."
+
+
+def test_nothing_better_than_not_looking_is_said(run, world, tmp_path):
+    world.floors = {"accuracy": 0.75}
+    world.skill |= {"new": 0.5, "trees": 0.75, "linear": 0.7}
+    said = run().sentences[-1]
+    assert said.startswith(
+        "Nothing here is shown to do better than not looking at the inputs, 0.750: the best is trees"
+    )
+    world.floors = {"accuracy": 0.6}
+    assert run(out=tmp_path / "b").sentences[-1].endswith("use trees here.")
+
+
+def test_a_budget_that_ended_too_early_is_told(run, world, tmp_path):
     world.skill["new"] = 0.5
-    world.valid["majority"] = 2.0
-    sentence = run().sentences[-1]
-    assert sentence == "No method is shown to beat trees, and majority validates better: use majority here."
+    world.validations["new"] = [0.1, 0.2, 0.3, 0.4]
+    assert run().sentences[0].endswith("3 seeds; at this budget: its validation was still rising after 100 steps.")
+    world.validations["new"] = [0.1, 0.2, 0.5, 0.4]
+    assert "rising" not in run(out=tmp_path / "b").sentences[0]
+
+
+def test_two_seeds_say_beforehand_what_they_can_show(run, said):
+    run(seeds=2)
+    assert said[1].startswith(
+        "two seeds show no difference under 15 standard deviations between seeds, five show one of 1.5"
+    )
+    said.clear()
+    run(seeds=3, fresh=True)
+    assert not any("standard deviations" in line for line in said)
 
 
 def test_who_took_longer_than_an_equal_share_is_named(run):
@@ -246,7 +341,15 @@ def test_a_budget_of_steps_is_not_called_equal_for_who_tunes_itself(run, world, 
         assert not any("without a limit" in note for note in limited.notes) and "at an equal" in limited.sentences[0]
     world.trials = {}
     steps = run(budget="20steps", out=tmp_path / "none", methods=("new", "other"), baselines="none", against="other")
-    assert "at an equal 20 steps" in steps.sentences[0] and "limited" not in steps.plan
+    assert "at an equal 20 steps" in steps.sentences[0] and "does not limit" not in steps.plan
+
+
+def test_a_seed_of_the_method_is_held_against_the_same_seed_of_the_reference(run, world):
+    """Seeds differ by far more than methods do, so that any other pairing finds nothing."""
+    world.by_seed = 0.3
+    found = run()
+    verdict = found.verdicts["new"]
+    assert verdict.word == "helps" and verdict.high - verdict.low < 0.1
 
 
 def test_lower_is_better_is_told_in_the_metrics_own_direction(run, world):
@@ -260,6 +363,20 @@ def test_lower_is_better_is_told_in_the_metrics_own_direction(run, world):
     assert "rmse -0.09" in found.sentences[0]
     assert "lower is better" in found.sentences[0]
     assert found.reference == "trees"
+
+
+def test_where_a_row_decides_the_rmse_the_words_are_about_mae(run, world, tmp_path):
+    world.task.higher, world.beside = False, ("mae",)
+    assert run().metric == "rmse" and run().beside == ""  # no row carries much of the differences
+    world.outlier = {"new": 50.0}
+    found = run(out=tmp_path / "heavy")
+    assert (found.metric, found.beside) == ("mae", "rmse")
+    assert found.sentences[0].startswith("new helps on this data: mae -0.009")
+    (note,) = [note for note in found.notes if "the RMSE" in note]
+    assert note.startswith("2 rows decide the RMSE (number ") and "18" in note and "words are about MAE" in note
+    head = next(line for line in found.lines() if line.startswith("method"))
+    assert head.split()[1:3] == ["mae", "rmse"]
+    assert Comparison.read(tmp_path / "heavy") == found
 
 
 def test_unsettled_says_what_would_settle_it(run, world):
@@ -433,10 +550,29 @@ def test_another_comparison_in_the_same_folder_is_refused(run, change, field):
     run(fresh=True, **change)
 
 
+def test_all_that_another_comparison_differs_in_is_named_in_order(run):
+    run()
+    with pytest.raises(PapertrialError, match=r"differs in budget, recipe, settings\)"):
+        run(settings={"lr": 1}, recipe="tiny", budget="1m")
+
+
 def test_the_plan_is_said_first(run, said):
     run(["new", "other"], worth=True, seeds=5, budget="60s")
     # majority trains nothing: 4 x 5 runs, and 6 for the worth
     assert said[0] == "plan: 5 methods x 5 seeds + 6 runs on fewer labels, 1 min each: about 26 min"
+
+
+@pytest.mark.parametrize(
+    ("usual", "runs", "seconds"), [(60, 15, 20), (60, 5, 60), (60, 3, 60), (60, 300, 5), (3, 300, 3), (None, 300, None)]
+)
+def test_runs_in_folds_take_no_longer_together_than_those_of_five_seeds(usual, runs, seconds):
+    """But for 5 seconds, which each has at least where the task gives it as much."""
+    assert compare_module._shared(Budget(seconds=usual, steps=7), runs) == Budget(seconds=seconds, steps=7)
+
+
+def test_the_worth_in_labels_is_measured_unless_it_is_not_wanted(world, tmp_path):
+    found = compare(["new"], FakeData(), out=tmp_path / "study", seeds=3, echo=None)
+    assert {labels for _, _, labels in world.calls} == {100, 200, 400} and found.rows[1].worth is not None
 
 
 def test_a_total_is_shared_out(run, world):
@@ -517,11 +653,11 @@ def test_several_methods_share_the_level(run, world):
 
 
 def test_a_word_stricter_than_its_interval_is_explained(run, world, monkeypatch):
-    import papertrial.study.compare as module
+    import papertrial.study.judging as module
     from papertrial.core.stats import verdicts
 
     # As if a hundred looks had gone before: the interval still leaves out zero, the word says no more.
-    monkeypatch.setattr(module, "verdicts", lambda gains, looks=0: verdicts(gains, looks=100))
+    monkeypatch.setattr(module, "verdicts", lambda gains, **options: verdicts(gains, **{**options, "looks": 100}))
     found = run(["new", "other"])
     assert found.verdicts["new"].word == "cannot tell"
     assert any("the interval excludes zero" in note and "Holm" in note for note in found.notes)

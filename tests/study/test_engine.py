@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from papertrial.core.errors import PapertrialError
+from papertrial.core.request import Request
 from papertrial.study import engine
 from papertrial.study.compare import compare
 from papertrial.study.engine import started
@@ -73,24 +74,27 @@ def plain(result):
     return dataclasses.replace(result, rows=tuple(rows), folder="", plan="")
 
 
-@pytest.mark.parametrize("cluster", ["stand-in", pytest.param("ray", marks=pytest.mark.slow)])
-def test_ray_gives_the_table_of_the_local_engine_when_a_worker_is_killed(cluster, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("cluster", "folds"), [("stand-in", "none"), ("stand-in", 2), pytest.param("ray", 2, marks=pytest.mark.slow)]
+)
+def test_ray_gives_the_table_of_the_local_engine_when_a_worker_is_killed(cluster, folds, tmp_path, monkeypatch):
     """The stand-in has no workers to kill; what the engine sends and takes back is the same."""
     said = []
-    dies, died = dying_in(tmp_path / "ray" / "rtdl-mlp" / "seed0")
+    dies, died = dying_in(tmp_path / "ray" / "rtdl-mlp" / ("seed0" if folds == "none" else "seed0-fold1"))
+    asked = {**ASKED, "folds": folds}
     if cluster == "ray":
         monkeypatch.setattr(engine, "_work", dies)
     else:
         monkeypatch.setattr(engine, "_connected", lambda address: contextlib.nullcontext(Here()))
     spread = compare(
-        ["rtdl:mlp"], "wine", out=tmp_path / "ray", engine="ray", address="local", echo=said.append, **ASKED
+        ["rtdl:mlp"], "wine", out=tmp_path / "ray", engine="ray", address="local", echo=said.append, **asked
     )
     assert died.exists() == (cluster == "ray")
-    here = compare(["rtdl:mlp"], "wine", out=tmp_path / "here", echo=None, **ASKED)
+    here = compare(["rtdl:mlp"], "wine", out=tmp_path / "here", echo=None, **asked)
     assert plain(spread) == plain(here)
     assert any(row.worth is not None for row in spread.rows)  # the runs on fewer labels were spread too
     folders = sorted(file.parent.relative_to(tmp_path / "here") for file in (tmp_path / "here").rglob("result.json"))
-    assert len(folders) == 3 * 2 + 2 * 2
+    assert len(folders) == (3 * 2 if folds == "none" else 3 * 2 * 2) + 2 * 2
     for folder in folders:
         scores = [np.load(tmp_path / place / folder / "per_example.npy") for place in ("here", "ray")]
         assert np.array_equal(*scores), folder
@@ -100,15 +104,14 @@ def test_ray_gives_the_table_of_the_local_engine_when_a_worker_is_killed(cluster
 def test_errors_of_a_worker_are_those_of_the_run(tmp_path, monkeypatch):
     """Without a cluster: what a worker does, in this process."""
     from papertrial.core.budget import Budget
-    from papertrial.core.request import Request
     from papertrial.data import open as open_data
     from papertrial.study.engine import Job, _Source, _work
 
     wine = open_data("wine")
     job = Job("rtdl:mlp", tmp_path / "run", Request(recipe="tiny", settings={"lr": "fast"}, budget=Budget(steps=3)))
-    name, problem, fix = _work(job, _Source("wine", None, wine.fingerprint, "tabular"), 1)
+    name, problem, fix = _work(job, _Source("wine", Request(), wine.fingerprint, "tabular"), 1)
     assert name == "PapertrialError" and "lr" in problem and fix
-    name, problem, _ = _work(job, _Source("iris", None, wine.fingerprint, "tabular"), 1)
+    name, problem, _ = _work(job, _Source("iris", Request(), wine.fingerprint, "tabular"), 1)
     assert name == "DataError" and "iris is other data" in problem
 
 
@@ -119,7 +122,7 @@ def test_errors_of_a_worker_are_those_of_the_run(tmp_path, monkeypatch):
 def test_engines_that_cannot_be_used(name, address, words):
     with (
         pytest.raises(PapertrialError, match=words),
-        started(name, "wine", None, "", "tabular", progress=False, address=address, cores=1),
+        started(name, "wine", Request(), "", "tabular", progress=False, address=address, cores=1),
     ):
         pass
 
@@ -128,7 +131,7 @@ def test_a_missing_ray_is_one_line(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with (
         pytest.raises(PapertrialError, match=r"papertrial\[cluster\]"),
-        started("ray", "wine", None, "", "tabular", progress=False, address=None, cores=1),
+        started("ray", "wine", Request(), "", "tabular", progress=False, address=None, cores=1),
     ):
         pass
 
@@ -142,6 +145,6 @@ def test_a_cluster_that_is_not_there_is_one_line(monkeypatch):
     monkeypatch.setattr(ray, "init", init)
     with (
         pytest.raises(PapertrialError, match=r"no Ray cluster answers at auto .*ray start --head"),
-        started("ray", "wine", None, "", "tabular", progress=False, address="auto", cores=1),
+        started("ray", "wine", Request(), "", "tabular", progress=False, address="auto", cores=1),
     ):
         pass

@@ -293,7 +293,7 @@ def test_the_document_adds_up_and_covers_a_comparison(papertrial):
     assert cost["energy"] in ("measured", "estimated", "unknown") and cost["energy_how"]
     names = [one["method"] for one in comparison["costs"]]
     assert names[0] == "rtdl:mlp" and {"xgboost", "majority"} <= set(names)
-    assert comparison["runs"] == 3 * len(names) + 6
+    assert comparison["folds"] == 5 and comparison["runs"] == 3 * 5 * len(names) + 6
 
 
 def test_what_the_machine_cannot_hold_is_refused_in_one_line(papertrial, monkeypatch):

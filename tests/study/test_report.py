@@ -47,6 +47,7 @@ def comparison(tmp_path_factory) -> Path:
     compare(
         ["rtdl:mlp"],
         "wine",
+        folds="none",
         seeds=2,
         budget="20steps+2trials",
         baselines=["linear", "xgboost", "majority"],
@@ -298,6 +299,7 @@ def test_one_seed_has_no_interval_and_an_unfinished_one_says_so(tmp_path):
     compare(
         ["majority"],
         "iris",
+        folds="none",
         seeds=1,
         budget="1trials",
         baselines=["linear"],

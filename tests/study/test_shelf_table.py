@@ -53,12 +53,20 @@ def test_verdicts_are_counted_and_a_claim_is_written_out_with_its_bars_escaped(t
     for file in ("README.md", "docs/claims.md"):
         (tmp_path / file).write_text(f"{shelf_table.START}\n{shelf_table.END}\n")
     lines = [json.loads(line) for line in (tmp_path / "barlow_twins.jsonl").read_text().splitlines()]
-    lines[0] |= {"verdict": "fails", "held": [False], "text": "A | B holds."}
+    lines[0] |= {
+        "verdict": "fails",
+        "held": [False],
+        "text": "A | B holds.",
+        "reformed": "2026-12-01: it could not fail",
+    }
     (tmp_path / "barlow_twins.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     shelf_table.write_table(tmp_path / "README.md", tmp_path)
     table, page = ((tmp_path / file).read_text() for file in ("README.md", "docs/claims.md"))
     assert "[2 hold, 1 fails, 2 not run](" in table
-    assert r"| **fails** | A \| B holds | " in page and page.count("| **holds** |") == 2
+    assert (
+        r"| **fails** | A \| B holds (re-formed 2026-12-01: it could not fail) | " in page
+        and page.count("| **holds** |") == 2
+    )
     assert {row.count("| ") - row.count(r"\| ") for row in page.splitlines() if row.startswith("| **")} == {9}
 
 

@@ -140,13 +140,13 @@ def test_folds_are_chosen_by_how_many_rows_there_are():
     assert choice(task, given, None) == (0, "")
     data.times = np.arange(ROWS)
     assert choice(task, data, None) == (0, "")
-    for data, asked, why in (
+    for some, asked, why in (
         (given, 5, "comes with test rows"),
         (data, "5", "--time says"),
         (data, "many", "not a number"),
     ):
         with pytest.raises(PapertrialError, match=why):
-            choice(task, data, asked)
+            choice(task, some, asked)
     with pytest.raises(PapertrialError, match="24 groups are too few for 13 folds"):
         choice(task, made("tabular"), 13)
     large = open_data(pd.DataFrame({"a": np.random.default_rng(0).normal(size=2000), "y": np.arange(2000) % 2}), "y")

@@ -56,7 +56,9 @@ def test_classes_are_split_and_encoded():
     assert (prepared.train.examples, prepared.valid.examples, prepared.test.examples) == pytest.approx(
         (192, 48, 60), abs=3
     )
-    assert prepared.facts.numeric == 3
+    assert prepared.facts.numeric == 4  # and whether the size is missing
+    assert prepared.state["missing"] == ["size"]
+    np.testing.assert_array_equal(prepared.train["numeric"][:, 3], np.isnan(prepared.train["numeric"][:, 0]))
     assert prepared.facts.cardinalities == (3,)
     assert prepared.facts.classes == prepared.facts.outputs == 3
     assert prepared.state["class_names"] == ["large", "medium", "small"]

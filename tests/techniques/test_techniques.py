@@ -131,7 +131,7 @@ def test_a_trained_host_is_taken_away_like_any_network(elsewhere):
 
 def test_it_is_compared_with_its_host(elsewhere):
     result = compare(
-        ["clipped_rows"], "digits", recipe="tiny", budget="8steps", seeds=2, worth=False, baselines=["majority"],
+        ["clipped_rows"], "digits", recipe="tiny", budget="8steps", seeds=2, folds="none", worth=False, baselines=["majority"],
         settings={"bound": 0.01, "host.depth": 1}, progress=False, echo=None, out="study",
     )  # fmt: skip
     assert result.reference == "mlp_mixer"
@@ -146,7 +146,8 @@ def test_it_is_compared_with_its_host(elsewhere):
 
 
 def test_against_what_the_user_names(elsewhere):
-    options = {"recipe": "tiny", "budget": "3steps", "seeds": 1, "worth": False, "progress": False, "echo": None}
+    options = {"recipe": "tiny", "budget": "3steps", "seeds": 1, "folds": "none", "worth": False}
+    options |= {"progress": False, "echo": None}
     result = compare(
         ["local_steps"], "digits", against="majority", baselines="none", host="mlp_mixer", out="a", **options
     )

@@ -282,6 +282,35 @@ def test_patience_keeps_the_best_weights(tmp_path):
     assert logged == [0.1, 0.5, None, 0.4, 0.5]
 
 
+def test_patience_judges_the_average_where_that_is_what_will_be_kept(tmp_path):
+    """The averages that are judged are Ema's of the raw weights after each step; the training itself goes on with the raw ones."""
+    model, judged, raw = supervised(), [], []
+
+    class Recorder:
+        def after_step(self, model):
+            raw.append(weights(model))
+
+    def validate():
+        judged.append(weights(model))
+        return float(len(judged))
+
+    optim = Optim(batch=20, lr=0.05, ema=0.8, patience=9)
+    go(model, optim, Budget(steps=10), tmp_path, validate=validate, techniques=[Recorder()])
+    twin = supervised()
+    ema, expected = Ema(twin, 0.8), []
+    for step, held in enumerate(raw):
+        twin.load_state_dict(held)
+        ema.update(step + 1)
+        if (step + 1) % 5 == 0:
+            with ema.loaded():
+                expected.append(weights(twin))
+    assert len(judged) == 2
+    for own, other, now in zip(judged, expected, (raw[4], raw[9]), strict=True):
+        for name, tensor in own.items():
+            torch.testing.assert_close(tensor, other[name])
+        assert any(not torch.equal(tensor, now[name]) for name, tensor in own.items())
+
+
 def test_techniques_are_called_in_order_and_choose_what_is_trained(tmp_path):
     calls = []
 

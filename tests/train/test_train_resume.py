@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from trainee import CONFIGS, start, weights
+from trainee import CONFIGS, start, supervised, table, weights
 
+from papertrial.core.budget import Budget
 from papertrial.core.errors import PapertrialError
+from papertrial.core.recipe import Optim
 from papertrial.core.run import Run
 from papertrial.train import checkpoint
+from papertrial.train.loop import train
 
 PROGRAM = Path(__file__).with_name("trainee.py")
 
@@ -50,6 +53,24 @@ def test_resumed_equals_uninterrupted(name, tmp_path):
     assert [row["step"] for row in rows[0]] == list(range(1, spent.steps + 1))
 
 
+def test_the_best_weights_outlive_an_interruption(tmp_path):
+    """Best in the first epoch, interrupted in the third: what is kept at the end is still of the first."""
+    scores, seen = iter([0.9, 0.5, 0.4, 0.3, 0.2]), []
+    model, optim = supervised(), Optim(batch=20, lr=1e-2, patience=9)
+
+    def validate():
+        seen.append(weights(model))
+        return next(scores)
+
+    options = {"seed": 3, "validate": validate, "progress": False, "device": "cpu", "checkpoint_seconds": 0.0}
+    with pytest.raises(KeyboardInterrupt):
+        train(model, table(), optim, Budget(steps=25), Run(tmp_path), techniques=[Interrupt(13)], **options)
+    model = supervised()
+    train(model, table(), optim, Budget(steps=25), Run(tmp_path), **options)
+    assert len(seen) == 5
+    same(weights(model), seen[0])
+
+
 def test_finished_training_is_not_repeated(tmp_path):
     first, spent = start("patience-ema", tmp_path / "run")
     log = (tmp_path / "run" / "metrics.jsonl").read_bytes()
@@ -60,12 +81,6 @@ def test_finished_training_is_not_repeated(tmp_path):
 
 
 def test_budget_in_seconds_is_planned_once_and_resumes(clock, tmp_path):
-    from trainee import supervised, table
-
-    from papertrial.core.budget import Budget
-    from papertrial.core.recipe import Optim
-    from papertrial.train.loop import train
-
     def go(folder, budget, techniques=()):
         model = supervised()
         train(

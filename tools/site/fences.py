@@ -28,6 +28,7 @@ SMALLER = (
     (r"--seeds \d+", "--seeds 2"),  # fewer seeds give no verdict
     (r"^(papertrial (?:fit|compare) (?!.*(?:--budget|--total|--help)).*)", r"\1 --budget 2steps"),  # without a budget: minutes
     (r"^(papertrial compare (?!.*--seeds).*)", r"\1 --seeds 2"),
+    (r"^(papertrial compare (?!.*--folds).*)", r"\1 --folds none"),
     (r"^(papertrial compare .*--budget )2steps(.*)", r"\g<1>0.3s\2"),  # steps bind no baseline that tunes itself
     (r"^(papertrial measure transfer_scaling \S+ --data \S+).*", r"\1 --recipe tiny"),  # a grid of models
     (r"^(papertrial (?:fit|compare) (?!.*--quiet)(?!.*--help).*)", r"\1 --quiet"),

@@ -40,7 +40,7 @@ SHOTS = (
     Shot(
         "report",
         (
-            "papertrial compare mlp_mixer --data digits --seeds 5 --budget 5s --no-worth --out runs/demo",
+            "papertrial compare mlp_mixer --data digits --folds none --budget 5s --no-worth --out runs/demo",
             "papertrial report runs/demo",
         ),
         "runs/demo/report.html",

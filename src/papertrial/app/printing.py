@@ -24,6 +24,12 @@ def document(content: Any) -> None:
     print(to_json(content, indent=2))
 
 
+def notes(lines: Iterable[str]) -> None:
+    """On the error stream, so that they spoil neither a document nor a table."""
+    for line in labelled(("note", line) for line in lines):
+        print(line, file=sys.stderr)
+
+
 def terminal_width() -> int:
     """Width to print at: the terminal's, between 60 and 120."""
     return max(60, min(120, shutil.get_terminal_size((100, 24)).columns))

@@ -1,7 +1,8 @@
 """Boosted trees tuned within a budget: what xgboost, lightgbm and catboost share.
 
 Every trial trains with early stopping on the validation rows; Optuna's TPE proposes the next one. A trial is judged as
-the paper does, by accuracy or RMSE on the validation rows; the log loss decides between equal accuracies.
+the paper does, by accuracy or RMSE on the validation rows, or by the metric that is judged by; the log loss decides between
+equal ones.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,18 +27,22 @@ from papertrial.core.facts import Facts
 from papertrial.core.files import disk_errors, to_json, write_text
 from papertrial.core.run import Run
 from papertrial.core.task import Split
+from papertrial.tasks._choosing import loss_by
 from papertrial.train.energy import EnergyMeter
 
 #: trials when the budget names neither trials nor seconds (the paper's number, supplement)
 TRIALS = 100
+#: the folder in that of a run where `save` wrote
+ESTIMATOR = "estimator"
 
 
 class Library(Protocol):
     """One boosting library. `model` is its own booster; `rows` are what `matrix` makes of a split.
 
-    space: what is tuned.  first: the settings of the first trial.
+    config: has `rounds` and `stop_after`.  space: what is tuned.  first: the settings of the first trial.
     """
 
+    config: Any
     space: Mapping[str, BaseDistribution]
     first: Mapping[str, Any]
 
@@ -50,6 +55,9 @@ class Library(Protocol):
     def outputs(self, model: Any, rows: Any) -> np.ndarray:
         """Probabilities (N, classes) or values (N,)."""
 
+    def rounds(self, model: Any) -> int:
+        """How many it has."""
+
     def save(self, model: Any, folder: Path) -> None: ...
 
     def load(self, folder: Path) -> Any: ...
@@ -57,7 +65,8 @@ class Library(Protocol):
 
 @dataclass(frozen=True)
 class Trial:
-    """A finished trial, one line of trials.jsonl. error: share of wrong answers, or RMSE, on the validation rows."""
+    """A finished trial, one line of trials.jsonl. error: share of wrong answers, RMSE, or what `loss_by` gives, on the
+    validation rows."""
 
     number: int
     params: dict[str, Any]
@@ -109,7 +118,7 @@ class TunedTrees:
             )
             proposal = study.ask(dict(self.library.space))
             model = self.library.train(proposal.params, rows, held, seed, lambda: remaining() <= 0)
-            error, log_loss = _judge(self.library.outputs(model, held), valid)
+            error, log_loss = _judge(self.library.outputs(model, held), valid, self.facts.metric)
             study.tell(proposal, error)
             now = time.perf_counter()
             energy = meter.read()
@@ -127,6 +136,20 @@ class TunedTrees:
         meter.close()
         cost = Meter(samples=train.examples * len(trials), seconds=sum(t.seconds for t in trials), trials=len(trials))
         return cost.with_energy(sum((trial.energy for trial in trials), Energy()))
+
+    def again(self, rows: Split, seed: int, found: Sequence[Path]) -> Meter:
+        """Learn from all `rows` with the settings and the rounds of the best trial in the folders of earlier runs."""
+        best = min(
+            ((trial.rank, folder, trial) for folder in found for trial in _read(folder / "trials.jsonl")),
+            key=lambda one: one[0],
+        )
+        _, folder, trial = best
+        rounds = self.library.rounds(self.library.load(folder / ESTIMATOR))
+        started = time.perf_counter()
+        self.library.config = replace(self.library.config, rounds=rounds, stop_after=rounds + 1)
+        matrix = self.library.matrix(rows)
+        self.model = self.library.train(trial.params, matrix, matrix, seed, lambda: False)
+        return Meter(samples=rows.examples, seconds=time.perf_counter() - started, trials=1)
 
     def most_trials(self, budget: Budget) -> int | None:
         """None: as many as there is time for."""
@@ -199,13 +222,14 @@ def _study(library: Library, trials: list[Trial]) -> optuna.Study:
     return study
 
 
-def _judge(outputs: np.ndarray, split: Split) -> tuple[float, float]:
+def _judge(outputs: np.ndarray, split: Split, metric: str = "") -> tuple[float, float]:
     outputs = np.asarray(outputs, dtype=np.float64)
+    named = loss_by(metric, outputs, split)
     if "label" not in split:
-        return float(np.sqrt(np.mean((outputs - split["target"]) ** 2))), 0.0
+        return float(np.sqrt(np.mean((outputs - split["target"]) ** 2))) if named is None else named, 0.0
     right = outputs[np.arange(len(outputs)), split["label"]]
     wrong = outputs.argmax(axis=1) != split["label"]
-    return float(wrong.mean()), float(-np.log(right.clip(1e-15)).mean())
+    return float(wrong.mean()) if named is None else named, float(-np.log(right.clip(1e-15)).mean())
 
 
 def _read(path: Path) -> list[Trial]:

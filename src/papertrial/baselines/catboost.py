@@ -136,6 +136,9 @@ class CatBoost:
         kind = "Probability" if self.facts.classes else "RawFormulaVal"
         return model.predict(rows, prediction_type=kind, thread_count=self.config.threads)
 
+    def rounds(self, model: catboost.CatBoost) -> int:
+        return int(model.tree_count_)
+
     def save(self, model: catboost.CatBoost, folder: Path) -> None:
         model.save_model(str(folder / "model.cbm"))
 

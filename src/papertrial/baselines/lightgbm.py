@@ -149,6 +149,9 @@ class LightGBM:
         out = np.asarray(model.predict(rows[0], num_threads=self.config.threads))
         return as_probabilities(out) if self.facts.classes == 2 else out
 
+    def rounds(self, model: lightgbm.Booster) -> int:
+        return model.current_iteration()
+
     def save(self, model: lightgbm.Booster, folder: Path) -> None:
         model.save_model(folder / "model.txt")
 

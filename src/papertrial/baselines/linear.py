@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe, sourced
 from papertrial.core.run import Run
 from papertrial.core.task import Split
+from papertrial.tasks._choosing import loss_by
 
 PAPER = Paper(
     id="linear",
@@ -84,18 +85,13 @@ class Linear:
         kind = "label" if self.facts.classes else "target"
         if self.facts.classes and len(np.unique(train["label"])) < 2:
             raise DataError("the training rows hold a single class", "give more rows")
-        numeric = np.asarray(train["numeric"], dtype=np.float64)
-        known = np.isfinite(numeric)
-        count = np.maximum(known.sum(axis=0), 1)
-        mean = np.where(known, numeric, 0).sum(axis=0) / count
-        std = np.sqrt((np.where(known, numeric - mean, 0) ** 2).sum(axis=0) / count)
-        self.arrays = {"mean": mean, "std": np.where(std > 0, std, 1.0)}
+        self._measure(train)
         features, trials, best = self._features(train), 0, np.inf
         for inverse in self.config.penalties[: budget.trials]:
             if trials and budget.seconds is not None and time.perf_counter() - started > budget.seconds:
                 break
             trials += 1
-            solved = self._solve(features, np.asarray(train[kind]), inverse)
+            solved = self._solve(features, np.asarray(train[kind]), inverse) | {"penalty": np.array([inverse])}
             before, self.arrays = self.arrays, {**self.arrays, **solved}
             loss = self._loss(valid if valid.examples else train, kind)
             if loss < best:
@@ -103,6 +99,27 @@ class Linear:
             else:
                 self.arrays = before
         return Meter(samples=train.examples * trials, seconds=time.perf_counter() - started, trials=trials)
+
+    def again(self, rows: Split, seed: int, found: Sequence[Path]) -> Meter:
+        """Learn from all `rows` with the penalty that most of the earlier runs in these folders chose."""
+        started = time.perf_counter()
+        earlier = [float(load_file(str(folder / "estimator" / "model.safetensors"))["penalty"][0]) for folder in found]
+        inverse = max(self.config.penalties, key=lambda one: (sum(np.isclose(one, earlier)), -one))
+        self._measure(rows)
+        kind = "label" if self.facts.classes else "target"
+        self.arrays |= self._solve(self._features(rows), np.asarray(rows[kind]), inverse) | {
+            "penalty": np.array([inverse])
+        }
+        return Meter(samples=rows.examples, seconds=time.perf_counter() - started, trials=1)
+
+    def _measure(self, rows: Split) -> None:
+        """The mean and the spread of the numbers, by which they are standardised."""
+        numeric = np.asarray(rows["numeric"], dtype=np.float64)
+        known = np.isfinite(numeric)
+        count = np.maximum(known.sum(axis=0), 1)
+        mean = np.where(known, numeric, 0).sum(axis=0) / count
+        std = np.sqrt((np.where(known, numeric - mean, 0) ** 2).sum(axis=0) / count)
+        self.arrays = {"mean": mean, "std": np.where(std > 0, std, 1.0)}
 
     def most_trials(self, budget: Budget) -> int:
         return min(len(self.config.penalties), budget.trials or len(self.config.penalties))
@@ -124,6 +141,8 @@ class Linear:
 
     def _loss(self, split: Split, kind: str) -> float:
         out = self.outputs(split)
+        if (named := loss_by(self.facts.metric, out, split)) is not None:
+            return named
         if kind == "target":
             return float(np.mean((out - split["target"]) ** 2))
         right = out[np.arange(len(out)), split["label"]]

@@ -16,7 +16,7 @@ Requires / Offers
     Texts with classes, or pairs of texts with scores. Predicts. Knows no synonyms and no order beyond its pairs.
 
 Relations
-    The reference of text_classification and sentence_similarity.
+    A reference of text_classification and sentence_similarity. `tfidf_minilm` joins it with the vector of an encoder.
 
 Try
     papertrial fit tfidf --data reviews.csv
@@ -34,6 +34,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe, sourced
 from papertrial.core.run import Run
 from papertrial.core.task import Ragged, Split
-from papertrial.tasks._texts import stacked
+from papertrial.tasks._choosing import loss_by
+from papertrial.tasks._texts import beyond_characters, stacked
 
 PAPER = Paper(
     id="tfidf",
@@ -137,6 +139,16 @@ class Tfidf:
         self.config, self.facts = config, facts
         self.terms: list[Terms] = []
         self.arrays: dict[str, np.ndarray] = {}
+        self.scale = self.scales[0]
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """Of what `_beside_counts` adds; tried in this order."""
+        return (0.0,)
+
+    def _beside_counts(self, counts: sparse.csr_matrix, texts: Ragged, scale: float) -> sparse.csr_matrix:
+        """The rows as the regression sees them: the counts alone."""
+        return counts
 
     def fit(self, train: Split, valid: Split, facts: Facts, budget: Budget, seed: int, run: Run) -> Meter:
         """Try what the budget allows. Raises DataError without training texts or with a single class."""
@@ -147,7 +159,7 @@ class Tfidf:
         judge = valid if valid.examples else train
         texts = self._read(stacked([train["first"], train["second"]]) if pairs else train["text"])
         best, trials = (np.inf, np.inf), 0
-        penalties = (0.0,) if pairs else self.config.penalties
+        settings = [(0.0, 0.0)] if pairs else list(product(self.scales, self.config.penalties))
 
         def spent() -> bool:
             late = budget.seconds is not None and time.perf_counter() - started > budget.seconds
@@ -159,19 +171,29 @@ class Tfidf:
             terms = [Terms(sort, self.config) for sort in sorts.split()]
             learned = _beside([each.learn(texts) for each in terms])
             held = None if pairs else self._weigh(terms, judge["text"])
-            for inverse in penalties:
+            for scale, inverse in settings:
                 if spent():
                     break
                 trials += 1
-                arrays = {} if pairs else self._solve(learned, train["label"], inverse)
-                loss = self._pairs_loss(terms, judge) if pairs else _loss(_logits(held, arrays), judge["label"])
+                if pairs:
+                    arrays, loss = {}, self._pairs_loss(terms, judge)
+                else:
+                    arrays = self._solve(self._beside_counts(learned, train["text"], scale), train["label"], inverse)
+                    loss = _loss(
+                        _logits(self._beside_counts(held, judge["text"], scale), arrays), judge, self.facts.metric
+                    )
                 if loss < best:
-                    best, self.terms, self.arrays = loss, terms, arrays
+                    best, self.terms, self.arrays, self.scale = loss, terms, arrays, scale
         return Meter(samples=train.examples * trials, seconds=time.perf_counter() - started, trials=trials)
 
     def most_trials(self, budget: Budget) -> int:
-        most = len(self.config.terms) * (1 if self.facts.kind == "pairs" else len(self.config.penalties))
+        settings = 1 if self.facts.kind == "pairs" else len(self.config.penalties) * len(self.scales)
+        most = len(self.config.terms) * settings
         return min(most, budget.trials or most)
+
+    def too_long(self, texts: Ragged) -> tuple[np.ndarray, str]:
+        """Which texts are cut, bool (N,), and what is read of one."""
+        return beyond_characters(texts, self.config.longest)
 
     def _read(self, texts: Ragged) -> list[str]:
         """The texts as strings, each cut to `longest` characters."""
@@ -210,7 +232,8 @@ class Tfidf:
         """Probabilities (N, classes), or cosines (N,), float64."""
         if self.facts.kind == "pairs":
             return self._cosine(self.terms, split)
-        return softmax(_logits(self._weigh(self.terms, split["text"]), self.arrays), axis=1)
+        counts = self._weigh(self.terms, split["text"])
+        return softmax(_logits(self._beside_counts(counts, split["text"], self.scale), self.arrays), axis=1)
 
     def save(self, folder: Path | str) -> None:
         folder = Path(folder)
@@ -241,10 +264,11 @@ def _logits(features: Any, arrays: dict[str, np.ndarray]) -> np.ndarray:
     return np.asarray(features @ arrays["weight"].T, dtype=np.float64) + arrays["bias"]
 
 
-def _loss(logits: np.ndarray, label: np.ndarray) -> tuple[float, float]:
-    """Share of wrong answers, then the log loss, which decides between equal ones."""
+def _loss(logits: np.ndarray, judge: Split, metric: str) -> tuple[float, float]:
+    """Share of wrong answers, or what `loss_by` gives, then the log loss, which decides between equal ones."""
+    label, named = judge["label"], loss_by(metric, softmax(logits, axis=1), judge)
     own = log_softmax(logits, axis=1)[np.arange(len(label)), label]
-    return float((logits.argmax(axis=1) != label).mean()), float(-own.clip(-36).mean())
+    return float((logits.argmax(axis=1) != label).mean()) if named is None else named, float(-own.clip(-36).mean())
 
 
 def build(config: Config, facts: Facts, backbone: Any = None) -> Tfidf:

@@ -145,6 +145,9 @@ class XGBoost:
         out = model.predict(rows)
         return as_probabilities(out.astype(np.float64)) if self.facts.classes == 2 else out
 
+    def rounds(self, model: xgboost.Booster) -> int:
+        return model.num_boosted_rounds()
+
     def save(self, model: xgboost.Booster, folder: Path) -> None:
         model.save_model(folder / "model.ubj")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -73,12 +72,11 @@ def rewards_agreement_without_repetition(scale: str, seed: int) -> tuple[bool, d
     return held and float(same[0]) < 1e-6 and float(opposed[1]) < 1e-6, measured
 
 
-@cache
-def _accuracy(scale: str, seed: int, projector: int, batch: int) -> float:
-    """Probe accuracy on MNIST with 10 labels a class, after as many samples whatever the batch. Two claims ask for one of them."""
+def _accuracy(scale: str, seed: int, projector: int) -> float:
+    """Probe accuracy on MNIST with 10 labels a class, after as many samples."""
     found = trial(
         "barlow_twins", "image_representation", data("images/mnist"), seed, samples={"tiny": 2_560}.get(scale, 25_600),
-        config={"projector": projector}, optim={"batch": batch}, backbone="resnet", prepare={"size": 28},
+        config={"projector": projector}, optim={"batch": 256}, backbone="resnet", prepare={"size": 28},
     )  # fmt: skip
     return float(found.metrics["accuracy"])
 
@@ -102,18 +100,37 @@ def _over_widths(measured: Measured) -> Figure:
     plot=_over_widths,
 )
 def wider_projectors_are_better(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
-    measured = {f"width_{width}": _accuracy(scale, seed, width, 256) for width in (32, 128, 512)}
+    measured = {f"width_{width}": _accuracy(scale, seed, width) for width in (32, 128, 512)}
     measured["margin"] = min(later - earlier for earlier, later in itertools.pairwise(measured.values())) + 0.01
     return measured["margin"] >= 0, measured
 
 
+#: of LARS, tried for each size of a batch: what the thread on small batches has for 128 and for 1024
+_RATES = (0.35, 1.0)
+
+
+def _tuned(scale: str, seed: int, batch: int) -> float:
+    """Probe accuracy on the test rows of MNIST after as many steps whatever the batch, at the rate that validates better."""
+    trials = [
+        trial(
+            "barlow_twins", "image_representation", data("images/mnist"), seed, steps={"tiny": 10}.get(scale, 200),
+            config={"projector": 512}, optim={"batch": batch, "lr": rate}, backbone="resnet", prepare={"size": 28},
+        )
+        for rate in _RATES
+    ]  # fmt: skip
+    best = max(trials, key=lambda each: each.scores(each.prepared.valid)["accuracy"])
+    return float(best.metrics["accuracy"])
+
+
 @claim(
-    "Small batches are enough: after as many samples, a batch of 64 stays within three points of one of 256.",
+    "Small batches are enough: after as many steps, in which a batch of 256 has seen four times the images, and each at the better "
+    "of two learning rates, a batch of 64 stays within three points of it.",
     where="fig. 2, there on ImageNet, here on MNIST",
     kind="trend",
-    cost={"tiny": "10 s cpu", "base": "2 min cpu"},
+    cost={"tiny": "20 s cpu", "base": "5 min cpu"},
+    reformed="2026-12-01: before, both had as many samples at one rate, so that the large batch had a quarter of the steps",
 )
 def small_batches_do(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
-    measured = {f"batch_{batch}": _accuracy(scale, seed, 512, batch) for batch in (64, 256)}
+    measured = {f"batch_{batch}": _tuned(scale, seed, batch) for batch in (64, 256)}
     measured["margin"] = measured["batch_64"] - measured["batch_256"] + 0.03
     return measured["margin"] >= 0, measured

@@ -66,6 +66,7 @@ def _found_by_questions(measured: Measured) -> Figure:
     kind="trend",
     cost={"tiny": "1 s cpu", "base": "30 s cpu"},
     plot=_found_by_questions,
+    margin=lambda measured: min(measured["auc_10"] - 0.95, measured["precision_20"] - 0.9),
 )
 def test_questions_find_noisy_raters(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     from sklearn.metrics import roc_auc_score
@@ -122,6 +123,7 @@ def _spread_by_labels(measured: Measured) -> Figure:
     kind="trend",
     cost={"tiny": "1 s cpu", "base": "5 s cpu"},
     plot=_spread_by_labels,
+    margin=lambda measured: 0.85 - measured["variance_ratio"],
 )
 def one_answer_each_says_more(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     rng = np.random.default_rng([seed, 2])
@@ -161,6 +163,7 @@ def _coverage(raters: int, studies: int, rng: np.random.Generator) -> float:
     where="sec. 3",
     kind="trend",
     cost={"tiny": "3 s cpu", "base": "30 s cpu"},
+    margin=lambda measured: 0.02 - abs(measured["coverage"] - 0.95),
 )
 def interval_holds_the_truth(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     rng = np.random.default_rng([seed, 3])
@@ -175,6 +178,7 @@ def interval_holds_the_truth(scale: str, seed: int) -> tuple[bool, dict[str, flo
     kind="trend",
     cost={"tiny": "5 s cpu", "base": "60 s cpu"},
     plot=_coverage_by_raters,
+    margin=lambda measured: 0.9 - measured["raters_3"],
 )
 def instances_alone_leave_the_raters_out(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     rng = np.random.default_rng([seed, 4])
@@ -210,6 +214,7 @@ def _faithful() -> np.ndarray:
     kind="trend",
     cost={"base": "3 s cpu"},
     plot=_spread_by_labels,
+    margin=lambda measured: 0.85 - measured["variance_ratio"],
 )
 def one_real_answer_each_says_more(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     cube = _faithful()
@@ -236,6 +241,7 @@ def one_real_answer_each_says_more(scale: str, seed: int) -> tuple[bool, dict[st
     where="sec. 3",
     kind="trend",
     cost={"base": "4 s cpu"},
+    margin=lambda measured: 0.02 - abs(measured["coverage"] - 0.95),
 )
 def interval_holds_the_real_score(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
     from scipy.stats import kendalltau

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from papertrial.claims._lab import data, gap, sizes, trial
+from papertrial.core.errors import Declined
 from papertrial.core.paper import Curve, Figure, Measured, claim
 from papertrial.papers import mlp_mixer as paper
 
@@ -107,20 +108,43 @@ def gap_to_a_convnet_shrinks_with_data(scale: str, seed: int) -> tuple[bool, dic
     return measured["margin"] > 0, measured
 
 
+#: learning rates that each method may choose from
+_RATES = (1e-3, 3e-3)
+#: a transformer further behind a convolutional network than this is no rival
+_NO_RIVAL = 0.1
+
+
+def _tuned(method_name: str, share: float, samples: int, seed: int) -> float:
+    """Test accuracy on digits at the rate that validates better."""
+    trials = [
+        trial(
+            method_name, "image_classification", data("digits"), seed, samples=samples, config={"patch": 2},
+            optim={"batch": 32, "lr": rate}, prepare={"fraction": share},
+        )
+        for rate in _RATES
+    ]  # fmt: skip
+    best = max(trials, key=lambda each: each.scores(each.prepared.valid)["accuracy"])
+    return float(best.metrics["accuracy"])
+
+
 @claim(
-    "It stays within three points of a Vision Transformer of the same size, or above it.",
+    "It stays within three points of a Vision Transformer of the same size, or above it, each at the better of two learning rates; "
+    "with all images that transformer is itself within ten points of a convolutional network.",
     where="table 2 and 3, there on ImageNet, here on digits",
     kind="trend",
-    cost={"tiny": "6 s cpu", "base": "1 min cpu"},
+    cost={"tiny": "15 s cpu", "base": "2 min cpu"},
+    reformed="2026-12-01: before, the transformer had one learning rate, was up to 19 points behind, and could hardly be lost to",
 )
 def within_three_points_of_a_transformer(scale: str, seed: int) -> tuple[bool, dict[str, float]]:
-    fractions, samples = _effort(scale)
-    pairs = zip(
-        _accuracies("vit", fractions, samples, seed), _accuracies("mlp_mixer", fractions, samples, seed), strict=True
-    )
+    shares, samples = _effort(scale)
+    rivals = {share: _tuned("vit", share, samples, seed) for share in shares}
+    behind = _accuracies("resnet", shares[-1:], samples, seed)[0] - rivals[shares[-1]]
+    if scale == "base" and behind > _NO_RIVAL:
+        raise Declined(
+            f"the transformer is {100 * behind:.0f} points behind a convolutional network, so it is no rival"
+        )
     measured = {
-        f"deficit_at_{share:.0%}": transformer - mixer
-        for share, (transformer, mixer) in zip(fractions, pairs, strict=True)
+        f"deficit_at_{share:.0%}": rivals[share] - _tuned("mlp_mixer", share, samples, seed) for share in shares
     }
-    measured["margin"] = 0.03 - max(measured.values())
-    return measured["margin"] >= 0, measured
+    margin = 0.03 - max(measured.values())
+    return margin >= 0, {**measured, "rival_behind_resnet": behind, "margin": margin}

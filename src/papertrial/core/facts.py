@@ -16,7 +16,8 @@ class Facts:
     cardinalities: categories seen in training per categorical column (code `cardinality` means unseen).
     classes: number of classes, 0 for regression or without labels.  outputs: width of a supervised model's last layer.
     bytes: of all training texts; length: bytes of a text that 19 of 20 do not exceed.  causal: whether a position may see
-    only those before it, as in language modelling.  more: numbers that only some kinds have, such as frames of a video.
+    only those before it, as in language modelling.  metric: what answers are judged by, where it is not the usual metric of the
+    task; what tunes itself tunes by it.  more: numbers that only some kinds have, such as frames of a video.
     """
 
     kind: str
@@ -34,6 +35,7 @@ class Facts:
     causal: bool = False
     writes: bool = False
     captions: bool = False
+    metric: str = ""
     more: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:

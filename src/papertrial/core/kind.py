@@ -29,6 +29,7 @@ class Kind:
     Methods:
     backbones: what objectives get where nobody names a backbone, each with the extra it needs ("" for none): the first whose
     extra is installed.
+    pretrained: the architecture with weights from elsewhere that `--backbone pretrained` and `--host pretrained` name.
     small_backbone: what the battery puts under objectives, trained from scratch in seconds.
     unsuitable: a kind whose sample the tasks of this kind decline.
     tokenised: whether models see its texts through the tokeniser that is part of them.
@@ -50,6 +51,7 @@ class Kind:
     samples: Mapping[str, str] = field(default_factory=dict)
     labelled: str = "labels"
     backbones: Mapping[str, str] = field(default_factory=dict)
+    pretrained: str = ""
     small_backbone: str = ""
     unsuitable: str = ""
     tokenised: bool = False

@@ -68,6 +68,7 @@ class Offers:
     width: of its features, `forward(*inputs) -> (B, width)`.  tokens(*inputs) -> (B, N, width).
     encoder: the part of an objective or a supervised model that gives features.
     backbone: the part that what stands around it (a first step for images) hands on to.
+    own_scale: whether it takes pixels in [0, 1] as they are and scales them itself, as pretrained weights want them.
     make_head(outputs) -> module from its features to outputs.  fit_inputs(columns): takes quantiles or a vocabulary from
     the training inputs.  fold() -> a copy that answers alike and faster.
     arguments: what the part that an objective puts around its backbone was made with, besides the backbone.
@@ -80,6 +81,8 @@ class Offers:
     beams: with which it answers, 1 where it does not say.  paired: whether it learns from pairs that are alike.
     stack, decoder: the layers that write.
 
+    too_long(texts) -> (bool (N,), what is read of one in words): of texts, or captions, those that are cut.
+
     Rerankers
     score(batch) -> (B, K), see `tasks.retrieval.groups`.  lengths: tokens of a query and of a document that it reads.
     scorer(encoder, query, document) -> (B,), and fusion, the weight of what the first stage gave: what `score` is made of.
@@ -89,7 +92,9 @@ class Offers:
 
     Estimators
     most_trials(budget) -> most configurations that `fit` would try, None where only time limits them.
-    as_module() -> torch module that answers alike.
+    again(rows, seed, folders) -> Meter: learns from all rows, with what it chose in earlier runs, whose folders these are.
+    as_module() -> torch module that answers alike.  represent(split) -> features float32 (N, width).
+    remarks: sentences on how it learned, for the card and the verdict.
     """
 
     loss: Method | None = _member(_METHOD)
@@ -107,6 +112,7 @@ class Offers:
     tokens: Method | None = _member(_METHOD)
     encoder: Any = _member(_PART)
     backbone: Any = _member(_PART)
+    own_scale: bool = _member(_FLAG, False)
     make_head: Method | None = _member(_METHOD)
     fit_inputs: Method | None = _member(_METHOD)
     fold: Method | None = _member(_METHOD)
@@ -124,6 +130,7 @@ class Offers:
     paired: bool = _member(_FLAG, False)
     stack: Any = _member(_PART)
     decoder: Any = _member(_PART)
+    too_long: Method | None = _member(_METHOD)
 
     score: Method | None = _member(_METHOD)
     lengths: tuple[int, ...] = _member(_NUMBERS, ())
@@ -134,7 +141,10 @@ class Offers:
     draws: Set[str] = _member(_NAMES, frozenset())
 
     most_trials: Method | None = _member(_METHOD)
+    again: Method | None = _member(_METHOD)
     as_module: Method | None = _member(_METHOD)
+    represent: Method | None = _member(_METHOD)
+    remarks: tuple[str, ...] = _member(_NAMES, ())
 
     @property
     def writes(self) -> bool:
@@ -157,6 +167,8 @@ class TaskOffers:
     captions: whether it is made for images with captions.
     sheets(outputs, split) -> pictures uint8 (H, W, C) by file name that a run keeps to be looked at.
     keep(state, folder), recall(state, folder): files beside the weights that `score` needs where the data are not.
+    unseen(state, split) -> lines on values of new rows that training did not have.
+    cut(model, split) -> lines on what a model does not read to its end.
     strata(data) -> int64 (N,): what each row is held out with a share of (its class), -1 for rows that cannot be judged. Tasks
     that have it can be parted anew, by time and in folds.
     """
@@ -169,6 +181,8 @@ class TaskOffers:
     sheets: Method | None = _member(_METHOD)
     keep: Method | None = _member(_METHOD)
     recall: Method | None = _member(_METHOD)
+    unseen: Method | None = _member(_METHOD)
+    cut: Method | None = _member(_METHOD)
     strata: Method | None = _member(_METHOD)
 
 

@@ -90,8 +90,11 @@ class Claim:
     """A sentence of the paper with a function that tries it: `function(scale, seed) -> (held, measured)`.
 
     plot: `plot(measured of each seed) -> Figure`, drawn from the evidence and nothing else; None where words are enough.
+    margin: `margin(measured of one seed)`, how far a trend holds, negative where it does not; None where `measured` has a
+    "margin" of its own, or there is none.
     clock: names (`*` stands for anything) of what is measured by the clock, "held" among them where the outcome hangs on it:
     two runs of the same code differ there.
+    reformed: the day on which what is tried, or from where on it holds, was changed, and why: `2026-12-01: ...`.
     """
 
     name: str
@@ -102,6 +105,8 @@ class Claim:
     cost: dict[str, str] = field(default_factory=dict)
     plot: Plot | None = None
     clock: tuple[str, ...] = ()
+    margin: Margin | None = None
+    reformed: str = ""
 
     def __call__(self, scale: str = "tiny", seed: int = 0) -> tuple[bool, dict[str, float]]:
         return self.function(scale, seed)
@@ -115,20 +120,22 @@ def claim(
     cost: dict[str, str] | None = None,
     plot: Plot | None = None,
     clock: tuple[str, ...] = (),
+    margin: Margin | None = None,
+    reformed: str = "",
 ) -> Callable[[Callable[..., Any]], Claim]:
     """Turn a function `(scale, seed) -> (held, measured)` of a file of claims into one of them.
 
     kind: `identity` (exact), `property` (for any weights or data), `trend` (A above B at equal budget, over seeds),
     `number` (the paper's own figure, on its own data).  plot: makes a figure of what was measured, a mapping per seed as
-    the evidence keeps it (a number that was not finite is None); `Curve.over_seeds` reads the lines from it.  clock: see
-    `Claim`.
+    the evidence keeps it (a number that was not finite is None); `Curve.over_seeds` reads the lines from it.  clock, margin,
+    reformed: see `Claim`; a trend without a margin is judged by the signs of its seeds alone, and needs six that agree.
     Raises ValueError for another kind.
     """
     if kind not in CLAIM_KINDS:
         raise ValueError(f"claim kind {kind!r} is not one of {', '.join(CLAIM_KINDS)}")
 
     def wrap(function: Callable[..., Any]) -> Claim:
-        return Claim(function.__name__, text, where, kind, function, cost or {}, plot, clock)
+        return Claim(function.__name__, text, where, kind, function, cost or {}, plot, clock, margin, reformed)
 
     return wrap
 
@@ -187,6 +194,8 @@ class Figure:
 
 #: of each seed, name -> number, as the evidence keeps them
 Measured = Sequence[Mapping[str, Any]]
+#: what a claim's `margin` is
+Margin = Callable[[Mapping[str, Any]], float]
 #: what a claim's `plot` is
 Plot = Callable[[Measured], Figure]
 #: a number as Python writes it

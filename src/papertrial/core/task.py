@@ -239,7 +239,9 @@ class Task(Protocol):
     trains_without_labels: whether architectures learn there from data without labels.
     optional captions: whether it is made for images with captions.
     optional sheets(outputs, split): pictures uint8 (H, W, C) by file name that a run keeps to be looked at.  optional
-    keep(state, folder) and recall(state, folder): files beside the weights that `score` needs where the data are not.
+    keep(state, folder) and recall(state, folder): files beside the weights that `score` needs where the data are not.  optional
+    unseen(state, split) and cut(model, split): lines on what new rows hold that training did not, and on what a model does not
+    read to its end.
     """
 
     name: str
@@ -260,7 +262,9 @@ class Task(Protocol):
         """Split and encode. The test rows depend on the data alone, never on `seed`, so that seeds are paired."""
 
     def encode(self, state: dict[str, Any], data: Any) -> Split:
-        """New raw data as the columns a model was trained on; the target column is there only if the data has it."""
+        """New raw data as the columns a model was trained on; the target column is there only if the data has it.
+
+        A row for each example in their order, or the column "row" that says which of them are taken."""
 
     def build(self, method: Any, config: Any, optim: Any, prepared: Prepared, backbone: Any = None) -> Any:
         """What is trained: an nn.Module with `loss(batch)`, or an Estimator. Raises Declined with the reason."""

@@ -26,7 +26,7 @@ class Given:
 
     source: without the `#columns` of its end.  path: the file or folder it names; None for objects and `hf:` names.
     target: the column to predict, as the user named it.  columns: those named behind `#`.  like: `columns` of the data
-    that a model was trained on, which new data are to be read like.
+    that a model was trained on, which new data are to be read like.  reading: how tables are to be read.
     """
 
     def __init__(
@@ -35,7 +35,9 @@ class Given:
         target: str | None = None,
         columns: tuple[str, ...] = (),
         like: Mapping[str, Any] | None = None,
+        reading: Any = None,
     ) -> None:
+        self.reading = reading
         self.source, self.target, self.columns, self.like = source, target, columns, like or None
         words = isinstance(source, str | Path)
         self.path = Path(source).expanduser() if words and not foreign.is_hub(source) else None

@@ -55,6 +55,11 @@ for _name, _words in _COMMON.items():
         _LANGUAGES_OF.setdefault(_word, []).append(_name)
 
 
+def common_words(name: str) -> frozenset[str]:
+    """Words that are common in a language, lower case; none for one that is told by its script."""
+    return frozenset(_COMMON.get(name, "").split())
+
+
 def languages(sides: Sequence[Ragged]) -> dict[str, float]:
     """Language -> share of the texts, the commonest first, guessed from some of them."""
     found, short = Counter[str](), Counter[str]()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from papertrial.data import foreign, members
 from papertrial.data.base import Data, accepted
 from papertrial.data.belonging import NONE
 from papertrial.data.given import Given
+from papertrial.data.tables.reading import Reading
 
 
 def open(
@@ -26,6 +27,8 @@ def open(
     like: Mapping[str, Any] | None = None,
     group: str | None = None,
     time: str | None = None,
+    dates: str | None = None,
+    missing: str | Sequence[str] | None = None,
 ) -> Data:
     """Images, a Table, Texts, Pairs, Judged outputs or a Collection from whatever `source` is, or data of another package's kind.
 
@@ -47,11 +50,13 @@ def open(
       set; {"train": ..., "test": ...} of arrays, strings or frames; opened data itself
 
     target: the column to predict (tables, and data sets of the hub).  name: what to call the data.  like: `columns` of
-    the texts a model was trained on, so that a table is read in the same way.
+    the texts or `read_as` of the table that a model was trained on, so that a table is read in the same way.
     group: the column that says which rows belong together (a patient, a user, a document), of the table or of a table beside
     the images; or a regular expression with one group in brackets, for the paths of files or the ids of queries; "none" for
     none, also where one would be guessed.  time: the column (or the like) that says when rows are from, numbers or dates:
     what is learnt is then tried on what came later.
+    dates: `dmy` or `mdy`, which comes first in dates such as 3/4/2024 where a column does not tell.  missing: the texts that
+    stand for a missing value in a table beside empty cells, such as "NA,-999", or "none"; the usual ones where left out.
     Raises DataError that says what was found and what is accepted. Pickles are never loaded.
     """
     if isinstance(source, Data):
@@ -60,7 +65,8 @@ def open(
             source.belong(group, time)
         return source
     place, member, columns = _taken_apart(source)
-    given = Given(members.taken(Path(place).expanduser(), member) if member else place, target, columns, like)
+    file = members.taken(Path(place).expanduser(), member) if member else place
+    given = Given(file, target, columns, like, Reading.of(dates, missing, like))
     try:
         data = _opened(given)
     except OSError as error:
@@ -76,6 +82,8 @@ def open(
         if group or time:
             table.belong(group, time)
         data = _read_out(data, given)
+    elif dates or missing is not None:
+        raise DataError(f"{data.name} is not a table", f"leave --{'dates' if dates else 'missing'} out")
     data = _belonging(data, table, group, time)
     if target is not None and not data.target_is_column and not foreign.is_hub(source):
         raise DataError(f"{data.name} holds {data.kind}, whose labels are no column {target!r}", "leave the target out")
@@ -140,7 +148,7 @@ def _belonging(data: Data, table: Data | None, group: str | None, time: str | No
             )
         return data
     rows = np.asarray(data.names) - 1  # of texts from a table: the rows of the table, from 1
-    data.group, data.time, data.dates = table.group, table.time, table.dates
+    data.group, data.asked_group, data.time, data.dates = table.group, table.asked_group, table.time, table.dates
     data.together = None if table.together is None else table.together[rows]
     data.times = None if table.times is None else table.times[rows]
     if table.group_note:

@@ -21,6 +21,7 @@ from papertrial.core.task import Ragged
 from papertrial.core.wording import counted
 from papertrial.data.base import track
 from papertrial.data.collections import Collection, texts_of
+from papertrial.data.collections.analyse import USUAL, Analyser, main_language
 from papertrial.data.collections.bm25 import Bm25
 from papertrial.discover import dense
 from papertrial.discover.index_folder import (
@@ -34,6 +35,7 @@ from papertrial.discover.index_folder import (
     rows_of,
     save,
     tidy,
+    words_made,
 )
 
 _BATCH = 1024  # documents that are encoded, then kept on disk
@@ -84,8 +86,8 @@ def index(
     corpus: a path that `Collection.from_path` takes, or a Collection; None only deletes.  Documents are known by their
     ids: new ones are added, those with another text replaced, and those that the corpus has no longer removed, unless
     `add` keeps them.  delete: ids to remove.  encoder: see `dense.encoder`; an index that has vectors keeps its encoder,
-    "none" drops them.  kind: one of `dense.KINDS` instead of that by size.  stem: cut English plurals.  fresh: make it
-    anew.  echo: takes the lines said on the way.
+    "none" drops them.  kind: one of `dense.KINDS` instead of that by size.  stem: words of one stem and with other
+    accents count as the same, by the language of most documents; True where it is left out.  fresh: make it anew.  echo: takes the lines said on the way.
 
     Raises PapertrialError for an unknown kind, for an id to delete that is not there, when memory has no room, or while another process builds;
     DataError for a corpus that cannot be read.
@@ -123,11 +125,21 @@ class _Build:
     ) -> None:  # fmt: skip
         self.folder, self.held, self.data, self.echo = folder, held, data, echo
         self.seconds: dict[str, float] = {}
-        before: dict[str, Any] = held.manifest if held else {"stem": False, "dense": None, "generation": "generation-0"}
-        self.stem: bool = before["stem"] if stem is None else stem
+        before: dict[str, Any] = held.manifest if held else {"dense": None, "generation": "generation-0"}
+        self.analyser = self._analyser(stem)
         self.kind = kind or (before["dense"] or {}).get("asked")
         self.wanted = encoder or (before["dense"] or {}).get("encoder")
         self._compare(add, set(delete))
+
+    def _analyser(self, stem: bool | None) -> Analyser:
+        """How words are made: as in the index that is there, where nothing else is asked for."""
+        if self.held is not None and (stem is None or bool(self.held.bm25.analyser.parts) == stem):
+            return self.held.bm25.analyser
+        if stem is False:
+            return Analyser()
+        source = self.data if self.data is not None else self.held
+        assert source is not None
+        return Analyser(main_language(source.text), USUAL)
 
     def _compare(self, add: bool, delete: set[str]) -> None:
         held = self.held
@@ -194,7 +206,7 @@ class _Build:
             self.held is None
             or len(self.fresh)
             or len(self.rows) != len(self.held.ids)
-            or self.stem != self.held.bm25.stem
+            or self.analyser.key != self.held.manifest["words"]["key"]
         ):
             return False
         before = self.held.manifest["dense"] or {}
@@ -236,7 +248,7 @@ class _Build:
             "corpus": {"name": data.name, "fingerprint": data.fingerprint}
             if data
             else held and held.manifest["corpus"],
-            "stem": self.stem,
+            "words": words_made(words),
             "dense": None,
         }
         encoded = 0
@@ -249,12 +261,12 @@ class _Build:
 
     def _count(self) -> Bm25:
         """The words: of the new texts, joined to those that stay; all of them again where words are cut in another way."""
-        held, stem = self.held, self.stem
-        new = Bm25.of(track(self._texts(self.fresh), len(self.fresh), "counting words"), stem)
+        held, analyser = self.held, self.analyser
+        new = Bm25.of(track(self._texts(self.fresh), len(self.fresh), "counting words"), analyser)
         if held is None or not len(self.rows):
             return new
-        if held.bm25.stem != stem:
-            old = Bm25.of((bytes(held.text[int(row)]).decode("utf-8", "replace") for row in self.rows), stem)
+        if held.manifest["words"]["key"] != analyser.key:
+            old = Bm25.of((bytes(held.text[int(row)]).decode("utf-8", "replace") for row in self.rows), analyser)
             return old.joined(np.arange(len(self.rows)), new)
         return held.bm25.joined(self.rows, new)
 

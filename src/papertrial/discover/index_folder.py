@@ -24,10 +24,11 @@ from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import disk_errors, read_json, write_json, write_with
 from papertrial.core.task import Ragged
 from papertrial.data.collections import Collection
+from papertrial.data.collections.analyse import Analyser
 from papertrial.data.collections.bm25 import Bm25
 from papertrial.data.collections.files import Document
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST, ENCODED = "manifest.json", "encoded"
 _DOCUMENTS = ("text", "offsets", "title_bytes", "ids", "id_offsets", "place", "hashes")
 _WORDS = ("words", "word_offsets", "starts", "documents", "counts", "lengths")
@@ -47,7 +48,7 @@ class Store:
         self.ids = Ragged(arrays["ids"], arrays["id_offsets"])
         self.text = Ragged(arrays["text"], arrays["offsets"])
         self.title_bytes, self.place, self.hashes = (arrays[name] for name in ("title_bytes", "place", "hashes"))
-        self.bm25 = Bm25.from_arrays({name: arrays[name] for name in _WORDS}, manifest["stem"])
+        self.bm25 = Bm25.from_arrays({name: arrays[name] for name in _WORDS}, Analyser(**manifest["words"]["made"]))
         self.vectors = arrays.get("vectors")
         rows = {len(self.ids), len(self.text), len(self.title_bytes), len(self.place), len(self.hashes), len(self.bm25)}
         rows |= set() if self.vectors is None else {len(self.vectors)}
@@ -79,7 +80,12 @@ def in_memory(data: Collection) -> Store:
         "text": data.text.values, "offsets": data.text.offsets, "title_bytes": data.title_bytes, "ids": names.values,
         "id_offsets": names.offsets, "place": data.documents["place"], "hashes": hashes_of(data), **data.bm25.arrays(),
     }  # fmt: skip
-    return Store(Path(data.name), {"documents": len(names), "stem": data.bm25.stem, "dense": None}, arrays)
+    return Store(Path(data.name), {"documents": len(names), "words": words_made(data.bm25), "dense": None}, arrays)
+
+
+def words_made(bm25: Bm25) -> dict[str, Any]:
+    """What the manifest keeps of how words are made. key: differs where they would be made in another way now."""
+    return {"made": vars(bm25.analyser), "key": bm25.analyser.key}
 
 
 def hashes_of(data: Collection) -> np.ndarray:

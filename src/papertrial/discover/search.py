@@ -13,6 +13,8 @@ import numpy as np
 
 from papertrial.core.errors import Declined, PapertrialError, did_you_mean
 from papertrial.core.offers import offers
+from papertrial.core.wording import counted
+from papertrial.data.collections.analyse import PLAIN, Analyser
 from papertrial.data.collections.bm25 import spans, words_of
 from papertrial.discover import dense
 from papertrial.discover.index_folder import Store, damaged, in_memory, read
@@ -151,33 +153,44 @@ class Searcher:
 
     def _hit(self, row: int, score: float, query: str, places: dict[str, int]) -> Hit:
         document = self.store.document(row)
-        words = set(words_of(query, self.store.bm25.stem))
-        snippet, marks = snippet_of(document.text or document.title, words, self.store.bm25.stem)
+        words = set(words_of(query, self.store.bm25.analyser))
+        snippet, marks = snippet_of(document.text or document.title, words, self.store.bm25.analyser)
         return Hit(document.id, document.title, score, snippet, tuple(marks), places)
 
     def _notes(self, query: str, mode: str) -> list[str]:
-        words = dict.fromkeys(words_of(query, self.store.bm25.stem))
-        missing = [word for word in words if not self.store.bm25.having(word)]
-        notes = []
+        words = {word: term for word in words_of(query) if (term := self._term(word))}
+        missing = [word for word, term in words.items() if not self.store.bm25.having(term)]
+        notes = [] if words_of(query) else ["the query has no word or number in it, so no document can have one"]
         for word in missing:
-            meant = self._meant(word)
-            again = f": did you mean {meant!r} ({self.store.bm25.having(meant):,} documents)?" if meant else ""
+            meant, having = self._meant(word)
+            again = f": did you mean {meant!r} ({counted(having, 'document')})?" if meant else ""
             notes.append(f"no document has the word {word!r}{again}")
         if words and len(missing) == len(words) and mode != "bm25":
             notes.append("only the vectors could find these documents: no word of the query is in the index")
         return notes
 
-    def _meant(self, word: str) -> str:
-        """The word of the index in most documents that is one edit away; empty where there is none."""
+    def _term(self, word: str) -> str:
+        """What is counted of a word; empty where it is left out."""
+        return self.store.bm25.analyser.term(word)
+
+    def _meant(self, word: str) -> tuple[str, int]:
+        """The word in most documents that is one edit away, as one of them has it, and in how many; "" where there is none."""
         if not 4 <= len(word) <= 40:
-            return ""
+            return "", 0
         letters = {*string.ascii_lowercase, *word} if word.isascii() else set(word)
         cuts = [(word[:at], word[at:]) for at in range(len(word) + 1)]
         near = {left + right[1:] for left, right in cuts if right}
         near |= {left + right[1] + right[0] + right[2:] for left, right in cuts if len(right) > 1}
         near |= {left + letter + right[1:] for left, right in cuts if right for letter in letters}
         near |= {left + letter + right for left, right in cuts for letter in letters}
-        return max(sorted(near), key=self.store.bm25.having) if any(map(self.store.bm25.having, near)) else ""
+        having = {term: self.store.bm25.having(term) for term in sorted(set(map(self._term, near)))}
+        best = max(having, key=having.__getitem__)
+        if not having[best]:
+            return "", 0
+        held = self.store.document(self.store.bm25.first(best))
+        return next(found for found in words_of(f"{held.title}\n{held.text}") if self._term(found) == best), having[
+            best
+        ]
 
     def latency(self, queries: int = 20) -> dict[str, float]:
         """Median seconds of a search by words: the first words of some documents serve as queries."""
@@ -200,10 +213,10 @@ def fused(ranked: Sequence[np.ndarray], ties: np.ndarray) -> tuple[np.ndarray, n
     return rows[order].astype(np.int64), scores[order]
 
 
-def snippet_of(text: str, words: set[str], stem: bool = False) -> tuple[str, list[tuple[int, int]]]:
+def snippet_of(text: str, words: set[str], analyser: Analyser = PLAIN) -> tuple[str, list[tuple[int, int]]]:
     """The part of a text with most words of the query, on one line, and where they stand in it."""
     text = " ".join(text[: 1 << 16].split())
-    found = spans(text, words, stem)
+    found = spans(text, words, analyser)
     begin = 0
     if len(text) > _SNIPPET and found:
         begin = max((first for first, _ in found), key=lambda at: (len(_inside(text, found, at, words)), -at))

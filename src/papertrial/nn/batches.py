@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from papertrial.core.errors import DataError
+from papertrial.core.memory import ran_out
 from papertrial.core.task import Ragged, Split
 
 _WORTH_A_THREAD = 1 << 18  # bytes; gathering a smaller batch takes less time than handing it to another thread
@@ -111,18 +112,27 @@ def forward_batches(
     """`function` of the named columns for all rows, in chunks and without gradients; (N, ...) on the CPU.
 
     bfloat16 and float16 answers come back as float32. Ragged rows are taken from the longest to the shortest, so that few
-    places are filled up. The caller puts the model into `eval()`. No rows: shape (0,).
+    places are filled up. Where memory runs out, half as many rows go at once. The caller puts the model into `eval()`. No
+    rows: shape (0,).
     """
     ragged = [split[name].lengths for name in inputs if isinstance(split[name], Ragged)]
     order = np.argsort(-sum(ragged), kind="stable") if ragged else None
     parts = []
+    begin = 0
     with torch.no_grad():
-        for begin in range(0, split.examples, batch):
+        while begin < split.examples:
             rows = slice(begin, begin + batch) if order is None else order[begin : begin + batch]
             columns = {name: split[name][rows] for name in inputs}
-            out = function(*to_tensors(columns, device).values())
+            try:
+                out = function(*to_tensors(columns, device).values())
+            except (RuntimeError, MemoryError) as error:
+                if batch == 1 or ran_out(error) is None:
+                    raise
+                batch = max(1, batch // 2)
+                continue
             out = out.float() if out.dtype in (torch.bfloat16, torch.float16) else out
             parts.append(out.cpu().numpy())
+            begin += batch
     if not parts:
         return np.empty(0, dtype=np.float32)
     answers = np.concatenate(parts)

@@ -3,8 +3,9 @@
     evidence/<paper>.jsonl     one line per claim and run: what was measured, the verdict, hardware, versions, commit, date
 
 Identity and property claims must hold for every seed. A trend is judged by its margin (how far it holds, negative where it
-does not): a 95 % interval over seeds decides between holds, fails and cannot tell. A trend without a margin holds or
-fails only when every seed agrees. What needs data or weights that are not here is `not run`, never copied. Whether the code
+does not): a 95 % interval over seeds decides between holds, fails and cannot tell. Where there is no margin, or the same one
+with every seed, the signs are all there is, and a sign test at 5 % needs six seeds that agree: with three, what has no effect
+"holds" once in eight times. What needs data or weights that are not here is `not run`, never copied. Whether the code
 is still that of the evidence is told by `study.code_marks`.
 """
 
@@ -15,10 +16,10 @@ import math
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from papertrial.core.errors import Declined, PapertrialError, did_you_mean
 from papertrial.core.files import disk_errors, read_json, to_json, write_json, write_text
 from papertrial.core.paper import CLAIM_KINDS, Claim
 from papertrial.core.run import commit, environment
+from papertrial.core.stats import LEVEL
 from papertrial.study import code_marks
 
 HOLDS, FAILS, CANNOT_TELL, NOT_RUN = "holds", "fails", "cannot tell", "not run"
@@ -48,7 +50,7 @@ class Evidence:
     """One line of evidence.
 
     held: per seed.  measured: per seed, name -> number.  margin, interval: mean over seeds of how far a trend holds,
-    with its 95 % interval; None where the claim has no margin.  reason: why it was not run.
+    with its 95 % interval; None where the claim has no margin.  reason: why it was not run.  reformed: see `Claim`.
     """
 
     paper: str
@@ -67,6 +69,7 @@ class Evidence:
     environment: dict[str, Any]
     commit: str
     reason: str = ""
+    reformed: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -75,19 +78,27 @@ class Evidence:
 def judge(kind: str, held: Sequence[bool], margins: Sequence[float] | None) -> tuple[str, tuple[float, float] | None]:
     """The verdict over seeds, and the 95 % interval of the mean margin where there is one.
 
-    held: per seed.  margins: per seed, or None.  No seeds: `not run`.
+    held: per seed.  margins: per seed, or None.  No seeds: `not run`. A seed with a margin where the claim does not hold
+    fails by something that the margin leaves out: then it does not hold as a whole.
     """
     if not held:
         return NOT_RUN, None
     if kind in _EXACT:
         return (HOLDS if all(held) else FAILS), None
+    by_signs = FAILS if not any(held) else HOLDS if all(held) else CANNOT_TELL
+    if kind == "trend" and 2 * 0.5 ** len(held) > LEVEL:
+        by_signs = CANNOT_TELL
     if margins is None:
-        agreed = len(set(held)) == 1 and (len(held) >= 3 or kind == "number")
-        return (CANNOT_TELL if not agreed else HOLDS if held[0] else FAILS), None
+        return by_signs, None
     interval = _interval(margins)
     if interval is None or interval[0] <= 0 <= interval[1]:
         return CANNOT_TELL, interval
-    return (HOLDS if interval[0] > 0 else FAILS), interval
+    if kind == "trend" and np.ptp(margins) <= 1e-9 * np.abs(margins).max():
+        return by_signs, interval
+    if interval[0] < 0:
+        return FAILS, interval
+    beyond = [holds for holds, margin in zip(held, margins, strict=True) if margin > 0]
+    return (HOLDS if all(beyond) else by_signs), interval
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float] | None:
@@ -250,7 +261,7 @@ def _gather(
             break
         rows.append(found)
     held = tuple(bool(row["held"]) for row in rows)
-    margins = [row["measured"].get("margin") for row in rows]
+    margins = [margin_of(claim, row["measured"]) for row in rows]
     known = [float(margin) for margin in margins if margin is not None]
     with_margin = known if rows and len(known) == len(rows) else None
     verdict, interval = judge(claim.kind, held, with_margin)
@@ -271,7 +282,24 @@ def _gather(
         environment=environment(),
         commit=commit(),
         reason=reason,
+        reformed=claim.reformed,
     )
+
+
+def margin_of(claim: Claim, measured: Mapping[str, Any]) -> float | None:
+    """How far a claim holds with one seed; None where it has no margin, or what that takes was not measured."""
+    if "margin" in measured or claim.margin is None:
+        return measured.get("margin")
+    with suppress(KeyError, TypeError):  # evidence from before it was measured, and numbers that were not finite
+        return float(claim.margin(measured))
+    return None
+
+
+def again(claim: Claim, row: Mapping[str, Any]) -> str:
+    """The word that a line of evidence has by the rule of today, from what was measured then."""
+    margins = [margin_of(claim, measured) for measured in row["measured"]]
+    known = [margin for margin in margins if margin is not None]
+    return judge(row["kind"], row["held"], known if known and len(known) == len(margins) else None)[0]
 
 
 def _append(path: Path, evidence: Evidence) -> None:
@@ -312,10 +340,12 @@ def history(folder: Path | str, paper: str) -> list[dict[str, Any]]:
 
 def latest(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The newest line per claim. A run at base scale outranks any at tiny scale, which only shows that it runs; one that
-    measured something outranks any that could not run for want of data."""
+    measured something outranks any that could not run for want of data; and one of a claim that was re-formed outranks all
+    from before."""
 
-    def rank(row: dict[str, Any]) -> tuple[bool, int]:
-        return row["verdict"] != NOT_RUN, SCALES.index(row["scale"])
+    def rank(row: dict[str, Any]) -> tuple[str, bool, int]:
+        day = row.get("reformed", "").partition(":")[0]
+        return day, row["verdict"] != NOT_RUN, SCALES.index(row["scale"])
 
     newest: dict[str, dict[str, Any]] = {}
     for row in rows:

@@ -19,20 +19,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from papertrial.core import registry
-from papertrial.core.budget import Budget, Energy, duration
+from papertrial.core.budget import Budget, duration
 from papertrial.core.errors import DataError, Declined, PapertrialError, TrainingStopped
 from papertrial.core.files import read_json, to_json, write_json
 from papertrial.core.offers import task_offers
 from papertrial.core.request import Request
-from papertrial.core.stats import Verdict, by_group, verdicts
+from papertrial.core.stats import Verdict
 from papertrial.core.wording import counted, several
 from papertrial.study import sentences
 from papertrial.study.comparison import Comparison, Row
 from papertrial.study.engine import Engine, Job, content, started
 from papertrial.study.entrants import Entrant, entrants_of, idle, pooled, reasons, require_methods
+from papertrial.study.judging import BLIND, Judge, judge_of, row_of, words_of
+from papertrial.study.naming import called, renamed
+from papertrial.study.origins import origins
 from papertrial.study.worth import Worth
 from papertrial.study.worth import worth as worth_in_labels
-from papertrial.use.folds import REPEATS, Fold, assigned, choice
+from papertrial.use.folds import REPEATS, SEEDS, Fold, assigned, choice, rounds, shared
 
 if TYPE_CHECKING:
     from papertrial.core.task import Prepared, Task
@@ -41,9 +44,6 @@ if TYPE_CHECKING:
 #: shares of the labelled training examples on which the reference is trained again, for the worth in labels
 FRACTIONS = (0.25, 0.5)
 CURVE_SEEDS = 3
-#: seeds where none are asked for, of a comparison on one test part
-SEEDS = 5
-_LEAST = 5.0  # seconds that a run in folds has by default
 
 
 @dataclass
@@ -63,6 +63,7 @@ class _Study:
     asked: dict[str, Any]
     plan: str = ""
     looks: tuple[int, ...] = ()
+    earlier: tuple[str, ...] = ()
     folds: int = 0
     prepared: Prepared | None = None
     metric: str = ""
@@ -92,6 +93,14 @@ class _Study:
             return self.prepared.test.get("group")
         groups = self.data.groups[assigned(self.strata, self.data.groups, self.folds, 0) >= 0]
         return None if len(np.unique(groups)) == len(groups) else groups
+
+    @property
+    def rows(self) -> np.ndarray | None:
+        """int (test rows,), their places in the data; None where the task does not tell."""
+        if self.folds:
+            return np.flatnonzero(assigned(self.strata, self.data.groups, self.folds, 0) >= 0)
+        assert self.prepared is not None
+        return self.prepared.test.get("row")
 
     def units(self, seed: int) -> list[Fold | None]:
         """What is prepared and run with one seed: each of the folds, or the one split."""
@@ -145,6 +154,8 @@ def compare(
     target: str | None = None,
     group: str | None = None,
     time: str | None = None,
+    dates: str | None = None,
+    missing: str | None = None,
     metric: str | None = None,
     folds: int | str | None = None,
     budget: Budget | str | None = None,
@@ -170,7 +181,7 @@ def compare(
 ) -> Comparison:
     """Compare `methods` with the task's baselines on the user's data, at an equal budget, over paired seeds.
 
-    data: anything `papertrial.open` takes, or what it returned; group, time: as it takes them.  metric: what is judged and
+    data: anything `papertrial.open` takes, or what it returned; group, time, dates, missing: as it takes them.  metric: what is judged and
     chosen by, by default what the data call for.  folds: every row is a test row once, in so many folds, cut anew with each
     seed; "none" for one test part; by default 5 where fewer than 2 000 rows can be judged and the data come without test rows.
     seeds: 5, or 3 of folds, where not given.  budget: of one run, by default the task's, of which 15 runs in folds get a third
@@ -194,11 +205,12 @@ def compare(
     from papertrial.use.fit import default_folder
 
     request = Request(
-        task=task, target=target, group=group, time=time, metric=metric, folds=folds, host=host, backbone=backbone,
+        task=task, target=target, group=group, time=time, dates=dates, missing=missing, metric=metric, folds=folds, host=host, backbone=backbone,
         recipe=recipe, settings=settings or {}, techniques=techniques, labels=labels, size=size, fresh=fresh,
         progress=progress,
     )  # fmt: skip
     echo, methods = echo or (lambda line: None), several(methods)
+    asked_now = methods
     if seeds is not None and seeds < 1:
         raise PapertrialError(f"{seeds} seeds are too few", "give 3 or more, 5 are better")
     if not set(methods) - {against}:
@@ -219,6 +231,11 @@ def compare(
     worth = worth and not without_labels
     parts, why = choice(chosen, opened, folds)
     seeds = seeds or (REPEATS if parts else SEEDS)
+    folder = Path(out) if out is not None else default_folder("compare", opened.name)
+    before = {} if fresh else _before(folder)
+    methods = [*(name for name in before.get("stays", ()) if name not in methods), *methods]
+    if methods != asked_now:
+        echo(f"{', '.join(methods[: -len(asked_now)])}: compared here before, and part of this comparison too")
     entrants, declined, listed, against = entrants_of(methods, chosen, request, against, baselines)
     require_methods(entrants, declined)
 
@@ -228,7 +245,7 @@ def compare(
         study = _Study(
             task=chosen,
             data=opened,
-            out=Path(out) if out is not None else default_folder("compare", opened.name),
+            out=folder,
             request=request,
             seeds=seeds,
             against=against,
@@ -237,12 +254,19 @@ def compare(
             echo=echo,
             declined=declined,
             folds=parts,
-            asked={"methods": list(methods), "against": against, "baselines": baselines, "worth": worth},
+            earlier=_said_before(before, methods, against, baselines),
+            asked={
+                "methods": list(methods),
+                "against": against,
+                "baselines": baselines,
+                "worth": worth,
+                "folds": folds,
+            },
         )
         curve_runs = len(FRACTIONS) * min(seeds, CURVE_SEEDS) if worth else 0
         trained = sum(not idle(entrant) for entrant in entrants)
         runs = trained * seeds * max(1, parts) + curve_runs
-        usual = _shared(chosen.budget, seeds * parts) if parts else chosen.budget
+        usual = shared(chosen.budget, seeds * parts) if parts else chosen.budget
         study.request = request.but(budget=_budget(budget, total, runs, usual))
         study.plan = _plan(study, entrants, runs, curve_runs)
         if why:
@@ -253,7 +277,8 @@ def compare(
 def _carried_out(study: _Study, entrants: list[Entrant], worth: bool) -> Comparison:
     config = _config(study)
     study.looks = () if study.request.fresh else _earlier_looks(study, config)
-    study.echo(study.plan)
+    for line in (study.plan, *sentences.few_seeds(study.seeds, sum(entrant.asked for entrant in entrants))):
+        study.echo(line)
     for name, reason in study.declined.items():
         study.echo(f"skipped {name}: {reason}")
 
@@ -287,13 +312,6 @@ def _budget(budget: Budget | str | None, total: Budget | str | None, runs: int, 
     return Budget.of(budget) or default
 
 
-def _shared(usual: Budget, runs: int) -> Budget:
-    """The time of a run in folds, so that a comparison takes no longer than one on a single test part would."""
-    if usual.seconds is None:
-        return usual
-    return replace(usual, seconds=min(usual.seconds, max(_LEAST, usual.seconds * SEEDS / runs)))
-
-
 def _plan(study: _Study, entrants: list[Entrant], runs: int, curve_runs: int) -> str:
     """`plan: 4 methods x 5 seeds + 6 runs on fewer labels, 30 s each: about 13 min`; and how many run at once."""
     extra = f" + {curve_runs} runs on fewer labels" if curve_runs else ""
@@ -310,7 +328,7 @@ def _plan(study: _Study, entrants: list[Entrant], runs: int, curve_runs: int) ->
     jobs = [study.job(one, seed, fold) for one in entrants for seed in range(study.seeds) for fold in study.units(seed)]
     done = 0 if study.request.fresh else sum((job.folder / "result.json").exists() for job in jobs)
     already = f", minus {counted(done, 'run')} already done" if done else ""
-    size = f"{counted(len(entrants), 'method')} x {_rounds(study.seeds, study.folds)}{extra}"
+    size = f"{counted(len(entrants), 'method')} x {rounds(study.seeds, study.folds)}{extra}"
     return f"plan: {size}, {study.budget} each: {time}{already}"
 
 
@@ -328,8 +346,32 @@ def _config(study: _Study) -> dict[str, Any]:
         "size": study.request.size,
         **({"host": study.request.host} if study.request.host else {}),
         **({"folds": study.folds} if study.folds else {}),
-        **{name: value for name in ("group", "time", "metric") if (value := getattr(study.request, name)) is not None},
+        **{
+            name: value
+            for name in ("group", "time", "dates", "missing", "metric")
+            if (value := getattr(study.request, name)) is not None
+        },
     }
+
+
+def _before(folder: Path) -> dict[str, Any]:
+    """Of a comparison that was finished in the folder, the methods that stay in it, and what was said of them; nothing where
+    there is none. So papers that are asked about one after the other end in one table."""
+    file = folder / "comparison.json"
+    held = read_json(file) if file.exists() else {}
+    if not held.get("complete"):
+        return {}
+    methods = held.get("asked", {}).get("methods", ())
+    return held | {"stays": [name for name in methods if name not in held.get("declined", ())]}
+
+
+def _said_before(before: dict[str, Any], methods: list[str], against: str | None, baselines: Any) -> tuple[str, ...]:
+    """What was said by earlier comparisons in the folder that asked something else."""
+    asked = before.get("asked", {})
+    again = (set(asked.get("methods", ())), asked.get("against"), asked.get("baselines")) == (
+        set(methods), against, baselines
+    )  # fmt: skip
+    return (*before.get("earlier", ()), *(() if again else before.get("sentences", ())))
 
 
 def _earlier_looks(study: _Study, config: dict[str, Any]) -> tuple[int, ...]:
@@ -428,27 +470,25 @@ def _judge(
     reference = _reference(study, entrants)
     others = [entrant for entrant in entrants if entrant is not reference and not entrant.stopped]
     asked = [entrant for entrant in others if entrant.asked]
-    base = np.stack([outcome.per_example for outcome in reference.outcomes])
-    sign = 1.0 if study.higher else -1.0
-    groups = study.groups
-    gains = {
-        entrant.name: by_group(sign * (np.stack([outcome.per_example for outcome in entrant.outcomes]) - base), groups)
-        for entrant in others
-    }
-    judged = verdicts([gains[entrant.name] for entrant in asked], looks=len(study.looks))
-    words = {entrant.name: verdict for entrant, verdict in zip(asked, judged, strict=True)}
-    # Baselines get an interval each; no word is said of them, so they do not count as comparisons made.
-    shown = words | {name: verdicts([gain])[0] for name, gain in gains.items() if name not in words}
-    rows = [_row(study, entrant, reference, shown.get(entrant.name), curve) for entrant in entrants]
-    failed = {entrant.name: entrant.stopped for entrant in entrants if entrant.stopped}
+    chosen = Judge(study.metric, study.higher, study.groups, len(study.looks))
+    judge, said = judge_of(chosen, asked, reference, study.rows)
+    curve = curve if judge.metric == study.metric else {}
     assert study.prepared is not None
+    names = {entrant.name: called(entrant.outcomes[0].folder, entrant.name) for entrant in entrants if entrant.outcomes}
+    blind = [entrant for entrant in entrants if entrant.name in BLIND and not entrant.stopped]
+    words = words_of(judge, asked, reference, study.prepared.train.examples, blind)
+    # Baselines get an interval each; no word is said of them, so they do not count as comparisons made.
+    shown = words | {one.name: judge.alone(one, reference) for one in others if not one.asked}
+    rows = [_row(study, judge, entrant, reference, shown.get(entrant.name), curve) for entrant in entrants]
+    failed = {entrant.name: entrant.stopped for entrant in entrants if entrant.stopped}
     result = Comparison(
         protocol=_protocol(study, seeds),
         plan=study.plan,
-        metric=study.metric,
-        higher_is_better=study.higher,
+        metric=judge.metric,
+        higher_is_better=judge.higher,
         budget=str(study.budget),
         seeds=seeds,
+        folds=study.folds,
         reference=reference.name,
         rows=tuple(_sorted(rows)),
         verdicts=words,
@@ -460,6 +500,8 @@ def _judge(
                 [
                     *study.data.notes,
                     *study.prepared.notes,
+                    *said,
+                    *origins(entrants),
                     *sentences.caution(words, study.looks),
                     *sentences.late(rows, study.budget),
                     *sentences.unbound(entrants, study.budget),
@@ -469,49 +511,29 @@ def _judge(
         looks=study.looks,
         complete=complete,
         folder=str(study.out),
+        beside=study.metric if judge.metric != study.metric else "",
+        called={name: words for name, words in names.items() if words != name},
     )
-    return replace(
-        result, sentences=tuple(sentences.verdict_words(result, entrants, sentences.tuned(entrants, study.budget)))
-    )
+    tuned = sentences.tuned(entrants, study.budget)
+    spoken = sentences.verdict_words(result, entrants, tuned, judge, BLIND)
+    said_of = tuple(renamed(text, result.called) for text in spoken)
+    earlier = tuple(line for line in dict.fromkeys(study.earlier) if line not in said_of)
+    return replace(result, sentences=said_of, earlier=earlier)
 
 
 def _row(
-    study: _Study, entrant: Entrant, reference: Entrant, verdict: Verdict | None, curve: dict[int, list[float]]
+    study: _Study,
+    judge: Judge,
+    entrant: Entrant,
+    reference: Entrant,
+    verdict: Verdict | None,
+    curve: dict[int, list[float]],
 ) -> Row:
     role = "reference" if entrant is reference else "method" if entrant.asked else "baseline"
     if entrant.stopped:
         return Row(entrant.name, role, reason=entrant.stopped)
-    outcomes = entrant.outcomes
-    meters = [outcome.meter for outcome in outcomes]
-    peaks = [meter.peak_bytes for meter in meters if meter.peak_bytes is not None]
-    energy = sum((meter.spent() for meter in meters), Energy()).times(1 / len(meters))
-    names = set.intersection(*(set(outcome.metrics) for outcome in outcomes))
-    metrics = {name: float(np.mean([outcome.metrics[name] for outcome in outcomes])) for name in sorted(names)}
-    row = Row(
-        entrant.name,
-        role,
-        metric=metrics[study.metric],
-        metrics=metrics,
-        valid=entrant.valid if math.isfinite(entrant.valid) else None,
-        seconds=float(np.mean([meter.seconds for meter in meters])),
-        steps=float(np.mean([meter.steps for meter in meters])),
-        samples=float(np.mean([meter.samples for meter in meters])),
-        peak_bytes=max(peaks) if peaks else None,
-        kwh=energy.kwh,
-        energy=energy.label,
-        energy_how=energy.how,
-        worth=_worth(study, entrant, reference, curve) if curve and role == "method" else None,
-    )
-    if verdict is None:
-        return row
-    ends = (verdict.low, verdict.high) if study.higher else (-verdict.high, -verdict.low)
-    known = not math.isnan(verdict.low)
-    return replace(
-        row,
-        difference=verdict.difference if study.higher else -verdict.difference,
-        low=ends[0] if known else None,
-        high=ends[1] if known else None,
-    )
+    worth = _worth(study, entrant, reference, curve) if curve and role == "method" else None
+    return row_of(judge, entrant, role, verdict, worth)
 
 
 def _worth(study: _Study, entrant: Entrant, reference: Entrant, curve: dict[int, list[float]]) -> Worth:
@@ -546,9 +568,5 @@ def _protocol(study: _Study, seeds: int) -> str:
     return (
         f"{study.task.name} v{study.task.version}: {study.metric} ({better} is better) on {tested};"
         f" {about}{prepared.train.examples} to train on, {about}{prepared.valid.examples} to validate on;"
-        f" {_rounds(seeds, study.folds)}; {study.budget} per run"
+        f" {rounds(seeds, study.folds)}; {study.budget} per run"
     )
-
-
-def _rounds(seeds: int, folds: int) -> str:
-    return f"{counted(seeds, 'repeat')} of {folds} folds" if folds else counted(seeds, "seed")

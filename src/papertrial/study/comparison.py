@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from papertrial.core.stats import Verdict
 from papertrial.study.worth import Worth
 
 FAILED = "failed"
+#: what stands beside a metric in the table
+BESIDE = {"average_precision": "auc"}
 WIDTH = 100
 
 
@@ -22,7 +24,8 @@ WIDTH = 100
 class Row:
     """One line of the table.
 
-    role: method | reference | baseline.  metric: the primary one, mean over seeds; metrics: all of them; valid: the
+    role: method | reference | baseline.  metric: the primary one, mean over seeds; at_least, at_most: its 95 % interval over
+    seeds and test examples together.  metrics: all of them; valid: the
     primary one on the validation rows, signed so that higher is better.  difference, low, high: metric less that of the
     reference with its 95 % interval, in the metric's own direction.  seconds, steps, samples, kwh: means over seeds;
     energy, energy_how: how kwh was found out, by the weakest of the seeds.  peak_bytes: the largest.
@@ -34,6 +37,8 @@ class Row:
     metric: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     valid: float | None = None
+    at_least: float | None = None
+    at_most: float | None = None
     difference: float | None = None
     low: float | None = None
     high: float | None = None
@@ -54,6 +59,10 @@ class Comparison:
 
     verdicts: by method; the differences in them are positive where the method is better.  failed, declined: names with
     their reasons.  complete: False while seeds are missing.  looks: numbers of seeds with which it was judged before.
+    beside: a metric that is shown beside the one that is judged, where its own intervals would not hold.
+    folds: how many of them make a repeat, of which there are `seeds`; 0: one test part.  earlier: sentences of comparisons
+    that were made in this folder before of other methods, or against something else, and are not said any more.
+    called: words for methods whose name says something else than what ran.
     """
 
     protocol: str
@@ -72,6 +81,14 @@ class Comparison:
     looks: tuple[int, ...] = ()
     complete: bool = True
     folder: str = ""
+    beside: str = ""
+    folds: int = 0
+    earlier: tuple[str, ...] = ()
+    called: dict[str, str] = field(default_factory=dict)
+
+    def shown(self, name: str) -> str:
+        """What a method is called."""
+        return self.called.get(name, name)
 
     def __repr__(self) -> str:
         return "\n".join(self.lines())
@@ -88,8 +105,8 @@ class Comparison:
     def read(cls, folder: Path | str) -> Comparison:
         """As kept in a comparison's folder; raises PapertrialError where there is none."""
         held = read_json(Path(folder) / "comparison.json")
-        names = [entry.name for entry in fields(cls)]
-        unknown = [name for name in names if name not in held]
+        names = [entry.name for entry in fields(cls) if entry.name in held]
+        unknown = [e.name for e in fields(cls) if e.name not in held and e.default is MISSING]
         if unknown:
             raise PapertrialError(
                 f"{folder} holds a comparison of another version of papertrial (it lacks {unknown[0]})",
@@ -155,6 +172,8 @@ def _lines(result: Comparison) -> list[str]:
         )
     for index, sentence in enumerate(result.sentences):
         lines += _wrap(sentence, " " * 10 if index else "verdict   ")
+    for sentence in result.earlier:
+        lines += _wrap(f"said before, and replaced by the above: {sentence}", "note      ")
     if not result.complete:
         lines += _wrap("not finished: the same command goes on from here", "note      ")
     return lines
@@ -162,15 +181,20 @@ def _lines(result: Comparison) -> list[str]:
 
 def _table(result: Comparison) -> list[str]:
     digits = _digits(result)
-    table = [[_cut(result.metric, 12), _cut(f"vs {result.reference}", 24), "time", "peak memory", "energy"]]
-    table += [_cells(row, digits) for row in result.rows]
+    beside = [name for name in (result.beside or BESIDE.get(result.metric),) if name]
+    against = _cut(f"vs {result.shown(result.reference)}", 24)
+    table = [[_cut(result.metric, 20), *beside, against, "time", "peak memory", "energy"]]
+    for row in result.rows:
+        cells = _cells(row, digits)
+        more = ["-" if name not in row.metrics else f"{row.metrics[name]:.{digits}f}" for name in beside]
+        table.append([cells[0], *more, *cells[1:]])
     if any(row.worth is not None for row in result.rows):
         table[0].append("worth")
         for cells, row in zip(table[1:], result.rows, strict=True):
             cells.append("-" if row.worth is None else f"{row.worth} {row.worth.interval}".strip())
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     room = max(12, WIDTH - sum(widths) - 2 * len(widths))
-    names = [_cut(name, room) for name in ("method", *(row.name for row in result.rows))]
+    names = [_cut(name, room) for name in ("method", *(result.shown(row.name) for row in result.rows))]
     table = [[name, *cells] for name, cells in zip(names, table, strict=True)]
     widths = [max(map(len, names)), *widths]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]

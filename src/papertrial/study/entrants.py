@@ -57,9 +57,16 @@ def pooled(parts: Sequence[tuple[Outcome, np.ndarray]]) -> Outcome:
     """
     outcomes, places = zip(*parts, strict=True)
     weights = np.array([len(place) for place in places], dtype=np.float64)
-    per_example = np.empty(int(weights.sum()))
+    whole = {name: np.empty(int(weights.sum())) for name in ("", *outcomes[0].beside)}
     for outcome, place in parts:
-        per_example[place] = outcome.per_example
+        for name, values in whole.items():
+            values[place] = outcome.beside[name] if name else outcome.per_example
+    per_example = whole.pop("")
+    floors = {
+        name: float(np.average([one.floors[name] for one in outcomes], weights=weights))
+        for name in outcomes[0].floors
+        if all(name in one.floors for one in outcomes)
+    }
     names = set.intersection(*(set(outcome.metrics) for outcome in outcomes))
     metrics = {
         name: float(np.average([one.metrics[name] for one in outcomes], weights=weights)) for name in sorted(names)
@@ -72,8 +79,9 @@ def pooled(parts: Sequence[tuple[Outcome, np.ndarray]]) -> Outcome:
     )  # fmt: skip
     valid = float(np.mean([outcome.valid for outcome in outcomes]))
     return replace(
-        outcomes[0], metrics=metrics, intervals={}, extra={}, valid=valid, per_example=per_example, meter=meter
-    )
+        outcomes[0], metrics=metrics, intervals={}, extra={}, valid=valid, per_example=per_example, meter=meter,
+        floors=floors, beside=whole,
+    )  # fmt: skip
 
 
 def entrants_of(

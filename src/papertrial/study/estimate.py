@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import gc
 import importlib
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +29,7 @@ from papertrial.core.task import Estimator, Prepared, Split, Task
 from papertrial.core.wording import aligned
 from papertrial.study.compare import CURVE_SEEDS, FRACTIONS
 from papertrial.study.entrants import plan
+from papertrial.use.folds import choice, rounds, shared
 
 if TYPE_CHECKING:
     from papertrial.train.pace import Pace
@@ -98,7 +98,8 @@ class Cost:
 class Plan:
     """What a comparison is expected to cost: so many runs, one after another. costs: of one run of each method.
 
-    kwh, energy, energy_how: as in `Cost`, of all runs.  notes: who would not take part.
+    kwh, energy, energy_how: as in `Cost`, of all runs.  notes: who would not take part.  folds: that each of the `seeds` cuts the
+    rows into, 0 for one test part.
     """
 
     seeds: int
@@ -109,6 +110,7 @@ class Plan:
     energy_how: str
     costs: tuple[Cost, ...]
     notes: tuple[str, ...] = ()
+    folds: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -163,7 +165,7 @@ class Estimate:
         rows += [("note", note) for note in cost.notes]
         if comparison is not None:
             energy = Energy(comparison.kwh, comparison.energy)
-            words = f"{comparison.seeds} seeds, {comparison.runs} runs: {duration(comparison.seconds)}, {energy}"
+            words = f"{rounds(comparison.seeds, comparison.folds)}, {comparison.runs} runs: {duration(comparison.seconds)}, {energy}"
             rows.append(("compare", words))
             rows += [("", f"{one.method}: {duration(one.seconds)} per run, {one.spent()}") for one in comparison.costs]
             rows += [("", note) for note in comparison.notes]
@@ -178,6 +180,8 @@ def estimate(
     target: str | None = None,
     group: str | None = None,
     time: str | None = None,
+    dates: str | None = None,
+    missing: str | None = None,
     host: str | None = None,
     backbone: str | None = None,
     recipe: str = "base",
@@ -187,9 +191,11 @@ def estimate(
     labels: int | None = None,
     size: int | None = None,
     seeds: int | None = None,
+    folds: int | str | None = None,
     seed: int = 0,
 ) -> Estimate:
-    """Estimate what `papertrial.fit` with the same arguments would cost here; with `seeds`, `papertrial.compare` too.
+    """Estimate what `papertrial.fit` with the same arguments would cost here; with `seeds`, `papertrial.compare` too, in `folds` as it
+    would choose them.
 
     Raises PapertrialError when a batch needs clearly more memory than there is, and whatever `fit` would refuse.
     """
@@ -197,25 +203,26 @@ def estimate(
     from papertrial.use.choose import prepare, task_for
 
     request = Request(
-        task=task, target=target, group=group, time=time, host=host, backbone=backbone, recipe=recipe,
+        task=task, target=target, group=group, time=time, dates=dates, missing=missing, host=host, backbone=backbone, recipe=recipe,
         settings=settings or {}, techniques=techniques, budget=Budget.of(budget), labels=labels, size=size, seed=seed,
     )  # fmt: skip
     chosen = registry.method(method)
     starting, _ = _timed(lambda: _load(chosen))
 
-    def read() -> tuple[Task, Prepared]:
+    def read() -> tuple[Any, Task, Prepared]:
         opened = open_data(data, **request.reading)
         on = task_for(chosen, opened, request.task)
-        return on, prepare(on, opened, request.seed, **request.options)
+        return opened, on, prepare(on, opened, request.seed, **request.options)
 
-    first, (on, prepared) = _timed(read)
+    first, (opened, on, prepared) = _timed(read)
     cost = run_cost(chosen, on, prepared, request)
     again, _ = _timed(read)  # what is decoded once is in the cache now
     cost = replace(cost, preparing=again)
     comparison = None
     if seeds is not None:
-        limited = request.but(budget=request.budget or on.budget)
-        comparison = _comparison(chosen.name, on, prepared, limited, seeds, again)
+        parts, _ = choice(on, opened, folds)
+        limited = request.but(budget=request.budget or (shared(on.budget, seeds * parts) if parts else on.budget))
+        comparison = _comparison(chosen.name, on, prepared, limited, seeds, parts, again)
     return Estimate(prepared.origin["name"], cost, starting, max(0.0, first - again), machine_memory(), comparison)
 
 
@@ -309,7 +316,8 @@ def _training_cost(
     seed: int,
     validate: Callable[[], float] | None = None,
 ) -> dict[str, Any]:
-    from papertrial.train.loop import pace
+    from papertrial.train.loop import memory_plan, pace
+    from papertrial.train.memory import in_pieces
     from papertrial.train.sources import collected, is_source
     from papertrial.train.technique import finish, prepare
 
@@ -328,10 +336,12 @@ def _training_cost(
             model, rows, part, run, seed=seed, validate=validate, seconds=_WINDOW, pilot=pilot, techniques=techniques
         )
 
-    whole, peak = affordable(measure, batch, _PILOT * optim.accumulate)
+    piece, words = memory_plan(model, rows, optim, run, seed=seed, techniques=techniques)
+    with in_pieces(offers(model).encoder, piece):
+        whole, peak = affordable(measure, batch, _PILOT * optim.accumulate)
     finish(model, techniques)
     measured = f"{whole.steps} steps of {whole.rows} rows, {_short(whole.step)} each"
-    notes = []
+    notes = [words] if words else []
     if whole.rows < batch:
         notes.append(f"the time of a step of {batch} rows is extrapolated from steps of {whole.rows}")
         whole = whole.scaled(batch, max(1, rows.examples // batch))
@@ -381,6 +391,23 @@ def affordable(measure: Callable[..., Pace], batch: int, first: int) -> tuple[Pa
     return seen[-1], _memory(seen, batch)
 
 
+def machine_memory() -> int:
+    """Bytes a run may come to use: of the GPU where there is one, else what the machine, its container or a limit gives."""
+    import torch
+
+    from papertrial.train import memory
+
+    return memory.machine_memory("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def free_memory() -> int:
+    import torch
+
+    from papertrial.train import memory
+
+    return memory.free_memory("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def _memory(seen: list[Pace], rows: int) -> int:
     """Peak memory of steps of `rows` rows, by the line through the last two sizes that were tried."""
     last = seen[-1]
@@ -400,25 +427,6 @@ def _too_large(seen: list[Pace], batch: int) -> PapertrialError:
         f" and this machine has {size_in_words(machine_memory())}",
         f"use --set batch={fitting}, or keep it with --set accumulate={-(-batch // fitting)}",
     )
-
-
-def machine_memory() -> int:
-    """Bytes a run may come to use: of the GPU where there is one, else what the machine or its container has."""
-    import psutil
-    import torch
-
-    if torch.cuda.is_available():
-        return int(torch.cuda.mem_get_info()[1])
-    limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text().strip() if limit.exists() else "max"
-    return min(psutil.virtual_memory().total, int(text) if text.isdigit() else sys.maxsize)
-
-
-def free_memory() -> int:
-    import psutil
-    import torch
-
-    return int(torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available)
 
 
 # ------------------------------------------------------------------------------------------------------------ other methods
@@ -522,7 +530,9 @@ def _some(split: Split, rows: np.ndarray, count: int) -> Split:
 # ------------------------------------------------------------------------------------------------------------- comparisons
 
 
-def _comparison(method: str, task: Task, prepared: Prepared, request: Request, seeds: int, preparing: float) -> Plan:
+def _comparison(
+    method: str, task: Task, prepared: Prepared, request: Request, seeds: int, folds: int, preparing: float
+) -> Plan:
     """`papertrial.compare` of one method: with the task's baselines, and the reference on fewer labels."""
     costs, notes, references = [], [], []
     for planned in plan([method], task, request):
@@ -534,22 +544,29 @@ def _comparison(method: str, task: Task, prepared: Prepared, request: Request, s
         costs.append(cost)
         if planned.reference and not planned.asked:
             references.append(cost)
-    return total(costs, references, seeds, preparing, notes)
+    return total(costs, references, seeds, preparing, notes, folds)
 
 
 def total(
-    costs: Sequence[Cost], references: Sequence[Cost], seeds: int, preparing: float, notes: Sequence[str]
+    costs: Sequence[Cost],
+    references: Sequence[Cost],
+    seeds: int,
+    preparing: float,
+    notes: Sequence[str],
+    folds: int = 0,
 ) -> Plan:
     """All runs of a comparison. The one that will be the reference is not known yet: the dearest is taken."""
     curve = len(FRACTIONS) * min(seeds, CURVE_SEEDS) if references else 0
-    runs = [(cost, seeds) for cost in costs]
+    each = seeds * max(1, folds)
+    runs = [(cost, each) for cost in costs]
     if curve:
         runs.append((max(references, key=lambda cost: cost.seconds), curve))
-    seconds = sum(cost.seconds * count for cost, count in runs) + preparing * (seeds + curve)
+    seconds = sum(cost.seconds * count for cost, count in runs) + preparing * (each + curve)
     energy = sum((cost.spent().times(count) for cost, count in runs), Energy())
     return Plan(
-        seeds, sum(count for _, count in runs), seconds, **_energy(energy), costs=tuple(costs), notes=tuple(notes)
-    )
+        seeds, sum(count for _, count in runs), seconds, **_energy(energy), costs=tuple(costs), notes=tuple(notes),
+        folds=folds,
+    )  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------------------- words

@@ -196,6 +196,8 @@ def of_paper(tried: Tried) -> list[Any]:
         blocks.append(Text("Its file cannot be imported here: the evidence is shown without its figures.", "note"))
     blocks += [_table(tried), *_code(tried)]
     reasons = [f"{row['text']} {sentence(row['reason'])}" for row in tried.order if row.get("reason")]
+    formed = [f"{row['text']} Re-formed {sentence(row['reformed'])}" for row in tried.order if row.get("reformed")]
+    blocks += [Heading("Re-formed since they were first tried"), Items(formed)] if formed else []
     blocks += [Heading("Not run to the end"), Items(reasons)] if reasons else []
     gone = [row["claim"] for row in tried.order if row["claim"] not in tried.claims]
     if gone and tried.claims:

@@ -64,14 +64,19 @@ def _missing(why: str) -> Text:
 def _prepared(card: Mapping[str, Any]) -> Prepared | None:
     """The rows of the run; None when the data at the recorded place are others now."""
     from papertrial.data import open as open_data
+    from papertrial.use.choose import prepare
 
     origin = card["data"]
     numbers = origin["numbers"]
-    opened = open_data(origin["source"], target=numbers.get("target"))
+    options, columns = origin["options"], card["state"].get("columns") or {}
+    opened = open_data(
+        origin["source"], target=numbers.get("target"), group=options.get("group"), time=options.get("time"),
+        like=columns if "forms" in columns else None,
+    )  # fmt: skip
     if opened.fingerprint != origin["fingerprint"]:
         return None
-    prepared: Prepared = registry.task(card["task"]["name"]).prepare(opened, seed=card["seed"], **origin["options"])
-    return prepared
+    asked = {name: value for name, value in options.items() if name not in ("group", "time")}
+    return prepare(registry.task(card["task"]["name"]), opened, card["seed"], **asked)
 
 
 def pictures(prepared: Prepared) -> list[Any]:

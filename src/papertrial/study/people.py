@@ -331,6 +331,8 @@ def _differences(where: Standing, order: np.ndarray, names: Sequence[str], kind:
         half = _half(entry, where)
         ends = (entry.mean, entry.mean - half, entry.mean + half)
         difference, low, high = (float(expit(end)) - 0.5 for end in ends) if kind == "pair" else ends
+        if kind == "rating":  # scores are shares of a scale
+            low, high = max(low, -1.0), min(high, 1.0)
         told = not reason and p <= level
         word = (BETTER if entry.mean > 0 else WORSE) if told else CANNOT_TELL
         more = None if told or reason else where.more_answers(entry, level)

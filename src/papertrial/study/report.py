@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from papertrial.core.curves import fit_power_law
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import read_json, write_text
 from papertrial.core.stats import CANNOT_TELL, HELPS, HURTS
-from papertrial.core.wording import counted
 from papertrial.study import evidence, examples, figures, report_blocks
 from papertrial.study.comparison import Comparison, Row
 from papertrial.study.figures import REFERENCE, Difference, colour
@@ -44,6 +42,8 @@ from papertrial.study.html_page import (
     typeset,
 )
 from papertrial.study.report_blocks import Record, listed, number, signed
+from papertrial.study.report_commands import fit_command
+from papertrial.use.folds import rounds
 
 TONES = {HELPS: "good", HURTS: "bad", CANNOT_TELL: "open", "failed": "bad"}
 #: methods with a confusion matrix of their own
@@ -164,8 +164,17 @@ class _Compared:
         return colour([row.name for row in self.found.rows if row.name != self.found.reference].index(name))
 
     def by_seed(self, name: str) -> list[float]:
-        """The primary metric of each finished run, in the order of the seeds."""
-        return [run.result["metrics"][self.found.metric] for run in self.runs[name] if run.result is not None]
+        """The primary metric with each seed, the mean over its folds where there are some."""
+        values: dict[int, list[float]] = {}
+        for run in self.runs[name]:
+            if run.result is not None:
+                values.setdefault(run.seed, []).append(run.result["metrics"][self.found.metric])
+        return [float(np.mean(values[seed])) for seed in sorted(values)]
+
+    @property
+    def rounds(self) -> str:
+        """`5 seeds`, or `3 repeats of 5 folds`."""
+        return rounds(self.found.seeds, self.found.folds)
 
     @property
     def limit(self) -> float:
@@ -216,7 +225,7 @@ def _of_comparison(folder: Path, data: bool) -> Page:
         Section("How to reproduce", report_blocks.reproduce(folder, study.every, _compare_command(study), study.card)),
     ]
     return Page(
-        f"papertrial comparison · {found.metric} · {counted(found.seeds, 'seed')} · {found.budget} per run",
+        f"papertrial comparison · {found.metric} · {study.rounds} · {found.budget} per run",
         f"{verb} {listed(asked)} help on {name}?",
         _answers(study),
         sections,
@@ -299,7 +308,8 @@ def _seed_by_seed(study: _Compared, limit: float) -> list[Any]:
         return []
     outside = [row.name for row in known if row.difference is not None and abs(row.difference) > limit]
     side = "right" if found.higher_is_better else "left"
-    words = f"Each circle is one seed, the square the mean with its interval; to the {side} is better."
+    one = "one repeat, the mean of its folds" if found.folds else "one seed"
+    words = f"Each circle is {one}, the square the mean with its interval; to the {side} is better."
     words += f" Beyond the scale: {listed(outside)}." if outside else ""
     across = f"{found.metric}, difference from {found.reference}"
     return [figures.differences("Seed by seed", words, drawn, across, limit)]
@@ -309,14 +319,24 @@ def _every_metric(found: Comparison, names: Sequence[str]) -> Table:
     rows = [row for row in found.rows if row.metrics]
     marked = [index for index, row in enumerate(rows) if row.role == "method"]
     return Table(
-        ["method", *names], [[row.name, *(number(row.metrics.get(n)) for n in names)] for row in rows], marked=marked
+        ["method", *names],
+        [[found.shown(row.name), *(number(row.metrics.get(n)) for n in names)] for row in rows],
+        marked=marked,
     )
 
 
 def _result_cells(study: _Compared, row: Row, limit: float) -> list[Any]:
     found, digits = study.found, study.found.digits
     if row.metric is None:
-        return [Tag(row.name, "failed", "bad"), None, Forest(None, None, None, limit), None, None, None, None]
+        return [
+            Tag(found.shown(row.name), "failed", "bad"),
+            None,
+            Forest(None, None, None, limit),
+            None,
+            None,
+            None,
+            None,
+        ]
     tone, word = "", {"reference": "reference"}.get(row.role, "")
     if row.name in found.verdicts:
         word = found.verdicts[row.name].word
@@ -326,7 +346,7 @@ def _result_cells(study: _Compared, row: Row, limit: float) -> list[Any]:
     if known:
         change += f" [{signed(row.low or 0.0, digits)}, {signed(row.high or 0.0, digits)}]"
     return [
-        Tag(row.name, word, tone or "plain"),
+        Tag(found.shown(row.name), word, tone or "plain"),
         f"{row.metric:.{digits}f}",
         Forest(row.difference, row.low, row.high, limit, tone, f"{row.name}: {change}"),
         change,
@@ -375,7 +395,7 @@ def _errors(study: _Compared) -> list[Any]:
     classes = study.card["state"].get("class_names", [])
     chosen = [row.name for row in found.rows if row.name in held and row.role != "baseline"][:_CONFUSED]
     if held:
-        words = f"counts over {counted(found.seeds, 'seed')}"
+        words = f"counts over {study.rounds}"
         drawn = [figures.confusion(name, words, held[name], classes) for name in chosen]
         return [
             report_blocks.share_right(held, classes),
@@ -421,6 +441,7 @@ def _protocol(study: _Compared) -> list[Any]:
         "The interval of a difference is over seeds and test examples together. The chance of a verdict where there is no"
         " difference is at most 5 %, for all methods together.",
     ]
+    items += [f"Said before, and replaced by this: {sentence}" for sentence in found.earlier]
     if found.looks:
         items.append(f"Judged before with {listed(list(map(str, found.looks)))} seeds; each further look is stricter.")
     items += [f"Left out: {name}, {reason}." for name, reason in found.declined.items()]
@@ -434,6 +455,7 @@ def _compare_command(study: _Compared) -> str:
     words = ["papertrial", "compare", *methods, *report_blocks.data_words(card), "--seeds", str(study.found.seeds)]
     words += report_blocks.budget_words(config["budget"])
     words += report_blocks.flags(
+        folds=asked.get("folds"),
         against=asked.get("against"),
         host=config.get("host"),
         backbone=config["backbone"],
@@ -479,7 +501,7 @@ def _of_run(folder: Path, data: bool) -> Page:
         Section("Papers and caveats", report_blocks.papers([card], [])),
         Section("Cost", [report_blocks.cost({card["method"]["name"]: [run]}), Text(report_blocks.total([run]))]),
         Section("Protocol", [Items(_run_protocol(card, metric, higher))]),
-        Section("How to reproduce", report_blocks.reproduce(folder, [run], _fit_command(run), card)),
+        Section("How to reproduce", report_blocks.reproduce(folder, [run], fit_command(run), card)),
     ]
     return Page(
         f"papertrial run · {card['task']['name']} · seed {card['seed']}",
@@ -532,56 +554,18 @@ def _run_protocol(card: Mapping[str, Any], metric: str, higher: bool) -> list[st
         f"Task {card['task']['name']} v{card['task']['version']}: {metric} ({'higher' if higher else 'lower'} is better)",
         f"{facts['examples']} examples to learn from"
         + (f", {facts['labelled']} of them with a label" if facts["labelled"] else ""),
-        "The test rows depend on the data alone and are the same for every method and seed.",
+        *(
+            []
+            if card.get("final")
+            else ["The test rows depend on the data alone and are the same for every method and seed."]
+        ),
+        *_grouped(card),
         *card["notes"],
     ]
 
 
-def _technique_words(card: dict[str, Any], recipe: str) -> list[str]:
-    """`--technique NAME:setting=value` for each that the recipe does not bring as it is: settings that are not the defaults."""
-    method = card["method"]["name"]
-    brought: dict[str, dict[str, Any]] = {}
-    with suppress(PapertrialError):  # a paper of a package that is not here any more
-        made = map(registry.technique, registry.method(method).module.recipes[recipe].techniques)
-        brought = {each.id: asdict(each.made) for each in made}
-    words = []
-    for name, values in card["techniques"].items():
-        if name == method or brought.get(name) == values:
-            continue
-        usual: dict[str, Any] = {}
-        with suppress(PapertrialError):
-            usual = asdict(registry.technique(name).made)
-        own = [f"{key}={report_blocks.typed(value)}" for key, value in values.items() if usual.get(key) != value]
-        words += ["--technique", f"{name}:{','.join(own)}" if own else name]
-    return words
-
-
-def _fit_command(run: Record) -> str:
-    card, config = run.card, run.config
-    assert card is not None
-    options = card["data"]["options"]
-    given = {entry["name"]: entry["value"] for entry in card["settings"] if entry["source"] == "you"}
-    own = {name: value for name, value in given.items() if name.partition(".")[0] not in card["techniques"]}
-    own |= {
-        f"backbone.{entry['name']}": entry["value"] for entry in card["backbone_settings"] if entry["source"] == "you"
-    }
-    words = [
-        "papertrial",
-        "fit",
-        card["method"]["name"],
-        *report_blocks.data_words(card),
-        *report_blocks.budget_words(card["budget"]),
-    ]
-    words += report_blocks.flags(
-        host=card.get("host"),
-        backbone=card["backbone"],
-        recipe=None if config["recipe"] == "base" else config["recipe"],
-        labels=options.get("labels"),
-        size=options.get("size"),
-        seed=card["seed"],
-    )
-    words += _technique_words(card, config["recipe"])
-    command = shlex.join([*words, *report_blocks.set_words(own), "--out", str(run.folder)])
-    if "fraction" in options:
-        command += f"\n# within a comparison, with fraction={options['fraction']} of the training rows"
-    return command + report_blocks.given_from_python(card)
+def _grouped(card: Mapping[str, Any]) -> list[str]:
+    test = card.get("test", {"rows": 0, "groups": 0})
+    if test["groups"] == test["rows"]:
+        return []
+    return [f"{test['rows']:,} test rows in {test['groups']:,} groups, each of which counts once in an interval"]

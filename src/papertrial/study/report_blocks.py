@@ -44,7 +44,7 @@ class Record:
     def read(cls, folder: Path) -> Record:
         card, result = folder / "card.json", folder / "result.json"
         done = card.exists() and result.exists()
-        share = re.fullmatch(r"seed\d+-(\d+)pct", folder.name)
+        share = re.fullmatch(r"seed\d+(?:-fold\d+)?-(\d+)pct", folder.name)
         return cls(
             folder,
             read_json(folder / "config.json"),
@@ -361,6 +361,7 @@ def data_words(card: Mapping[str, Any]) -> list[str]:
     words = ["--data", origin.get("source") or "DATA"]
     if numbers.get("target"):
         words += ["--target", numbers["target"]]
+    words += flags(**{name: origin.get("options", {}).get(name) for name in ("group", "time", "metric")})
     return [*words, "--task", card["task"]["name"]]
 
 

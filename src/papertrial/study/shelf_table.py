@@ -73,7 +73,7 @@ def ledger(folder: Path | str) -> str:
         cells = [
             [
                 f"**{', '.join(filter(None, (row['verdict'], row.get('changed'))))}**",
-                row["text"].rstrip("."),
+                _text(row),
                 row["where"],
                 row["kind"],
                 *_figures(row),
@@ -93,11 +93,22 @@ def shelf(folder: Path | str) -> Iterator[tuple[Paper, list[dict[str, Any]]]]:
             for name in code_marks.changed(Path(folder), listed.paper.id) & newest.keys():
                 newest[name]["changed"] = code_marks.CHANGED
             rest = [
-                {"verdict": NOT_RUN, "text": claim.text, "where": claim.where, "kind": claim.kind}
+                {
+                    "verdict": NOT_RUN,
+                    "text": claim.text,
+                    "where": claim.where,
+                    "kind": claim.kind,
+                    "reformed": claim.reformed,
+                }
                 for claim in registry.claims(listed.paper.id)
                 if claim.name not in newest
             ]
             yield listed.paper, [*newest.values(), *rest]
+
+
+def _text(row: dict[str, Any]) -> str:
+    said = row["text"].rstrip(".")
+    return said + (f" (re-formed {row['reformed']})" if row.get("reformed") else "")
 
 
 def _figures(row: dict[str, Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """How drawn pictures are measured: what the tasks that generate images have in common.
 
     measures = Measures.of(pixels, labels, key)     trained once per data set, then read from the cache
-    measures.space.features(pictures)               what pictures are compared in: 64 features each
+    measures.space.features(pictures)               what pictures are compared in: 64 features each (photographs: _photo_space.py)
     measures.judge.classes(pictures)                which class each is of; judge is None without enough labels
     frechet(drawn_features, real_features)          the distance, and the influence of every row on it
     precision_recall(drawn_features, real_features)
@@ -31,7 +31,9 @@ from papertrial.core.files import write_with
 from papertrial.core.task import Prepared, Scores
 from papertrial.data.base import cache_folder, track
 from papertrial.nn.modes import evaluating
+from papertrial.tasks import _photo_space
 from papertrial.tasks._metrics import Z, wilson
+from papertrial.tasks._photo_space import PhotoSpace
 from papertrial.tasks._split import (
     SPLIT_SEED,
     TEST_SHARE,
@@ -192,10 +194,10 @@ class Judge:
 
 @dataclass(frozen=True)
 class Measures:
-    """What measures the pictures of one data set: a `Space`, and a `Judge` where there are labels enough for one."""
+    """What measures the pictures of one data set: a space to compare them in, and a `Judge` where there are labels enough for one."""
 
     key: str
-    space: Space
+    space: Space | PhotoSpace
     judge: Judge | None
 
     @classmethod
@@ -204,7 +206,8 @@ class Measures:
         unlabelled, which takes seconds.
 
         key: of these pictures at this size. They must be the same for every seed, and hold no test rows. With fewer than
-        LEAST_PER_CLASS labels a class the space is one of random convolutions, and there is no judge.
+        LEAST_PER_CLASS labels a class the space is one of random convolutions, and there is no judge. Photographs are compared
+        in what a network from ImageNet sees, where it is installed.
         """
         with suppress(PapertrialError):
             return cls.find(key)
@@ -212,10 +215,12 @@ class Measures:
         count = len(np.unique(labels[known]))
         learnt = count > 1 and len(known) >= LEAST_PER_CLASS * count
         rows, classes = (known, int(labels.max()) + 1) if learnt else (np.arange(len(labels)), 1)
+        photo = PhotoSpace.of(pixels) if _photo_space.suits(pixels) else None
         eyes = {}
         for seed, name in enumerate(("space", "judge") if learnt else ("space",)):
-            eyes[name] = _trained(pixels, labels, rows, classes, seed, STEPS if learnt else 0)
-        made = _HELD[key] = cls._from(key, eyes)
+            if photo is None or name == "judge":
+                eyes[name] = _trained(pixels, labels, rows, classes, seed, STEPS if learnt else 0)
+        made = _HELD[key] = cls._from(key, eyes, photo)
         with suppress(PapertrialError):  # a cache that cannot be written costs time, no more
             made.write(_file(key))
         return made
@@ -226,7 +231,7 @@ class Measures:
         are none."""
         for place in (_file(key), file) if key not in _HELD else ():
             with suppress(OSError, SafetensorError, KeyError, RuntimeError, ValueError):
-                _HELD[key] = cls._from(key, _read(place))
+                _HELD[key] = cls._from(key, *_read(place))
                 break
         if key not in _HELD:
             raise PapertrialError(
@@ -235,14 +240,20 @@ class Measures:
         return _HELD[key]
 
     @classmethod
-    def _from(cls, key: str, eyes: dict[str, Eye]) -> Measures:
-        return cls(key, Space(eyes["space"]), Judge(eyes["judge"]) if "judge" in eyes else None)
+    def _from(cls, key: str, eyes: dict[str, Eye], photo: PhotoSpace | None) -> Measures:
+        space = Space(eyes["space"]) if photo is None else photo
+        return cls(key, space, Judge(eyes["judge"]) if "judge" in eyes else None)
 
     def write(self, file: Path) -> None:
         """As safetensors, whole or not at all."""
-        eyes = {"space": self.space.eye, **({"judge": self.judge.eye} if self.judge else {})}
-        tensors = {f"{name}.{part}": tensor for name, eye in eyes.items() for part, tensor in eye.state_dict().items()}
-        shape = {"shape": ",".join(map(str, self.space.eye.shape))}
+        eyes = {"judge": self.judge.eye} if self.judge else {}
+        tensors: dict[str, Tensor] = {}
+        if isinstance(self.space, PhotoSpace):
+            tensors |= self.space.tensors()
+        else:
+            eyes = {"space": self.space.eye, **eyes}
+        tensors |= {f"{name}.{part}": tensor for name, eye in eyes.items() for part, tensor in eye.state_dict().items()}
+        shape = {"shape": ",".join(map(str, next(iter(eyes.values())).shape))} if eyes else {}
         write_with(file, lambda temporary: save_file(tensors, str(temporary), shape))
 
 
@@ -254,19 +265,22 @@ def _file(key: str) -> Path:
     return cache_folder() / f"measures-{_RECIPE}-{key}.safetensors"
 
 
-def _read(file: Path | None) -> dict[str, Eye]:
+def _read(file: Path | None) -> tuple[dict[str, Eye], PhotoSpace | None]:
     if file is None:
         raise FileNotFoundError
+    tensors = load_file(str(file))
+    photo = PhotoSpace(tensors.pop("photo.mean"), tensors.pop("photo.directions")) if "photo.mean" in tensors else None
+    if not tensors:
+        return {}, photo
     with safe_open(str(file), "pt") as held:
         shape = [int(number) for number in held.metadata()["shape"].split(",")]
-    tensors = load_file(str(file))
     eyes = {}
     for name in dict.fromkeys(part.partition(".")[0] for part in tensors):
         eyes[name] = Eye(*shape).eval()
         eyes[name].load_state_dict(
             {part.partition(".")[2]: tensor for part, tensor in tensors.items() if part.startswith(f"{name}.")}
         )
-    return eyes
+    return eyes, photo
 
 
 def _trained(pixels: Any, labels: np.ndarray, rows: np.ndarray, classes: int, seed: int, steps: int) -> Eye:

@@ -7,8 +7,12 @@ Protocol, version 1
                 validation (but for duplicates, which stay together): no method may choose with labels that the user is said not to have.
     Supervised  Architectures are trained on the labelled rows alone, all with the same augmentation (shifts; mirror
                 images for colour photographs only, since a mirrored digit is another sign), and judged by their own head.
+    Photographs Networks see images at the working size. A column "photo" holds those whose files are larger at 256 pixels, decoded
+                when they are read: what a network that was trained on such photographs elsewhere looks at.
     Probe       Objectives may learn from all training rows without labels. They are judged by a logistic regression
                 (L2, C = 1) on frozen features, standardised on the labelled rows it is fitted to.
+    Metric      Accuracy; average precision where the rarer of two classes has less than a tenth of the labels, macro F1 where
+                one of more has three quarters.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from papertrial.core.offers import offers
 from papertrial.core.task import Prepared, Scores, Split, Supports
 from papertrial.nn.heads import Supervised
 from papertrial.nn.views import Draw, flip, shift
+from papertrial.tasks._choosing import ACCURACY, for_classes, unusual
 from papertrial.tasks._common import Common, encoder_of, estimated, finite, known_labels, objective, through
 from papertrial.tasks._metrics import classification_scores, groups_of, primary
 from papertrial.tasks._probe import fit_probe, nearest, probe_outputs, softmax
@@ -36,6 +41,8 @@ from papertrial.tasks._split import at_least_one, pick, require_fraction, reveal
 #: most training rows that k-NN and the probes of `extra_scores` look at
 BANK = 10_000
 _CHUNK = 512
+#: side of what the column "photo" holds
+PHOTO = 256
 
 
 class Rows:
@@ -55,10 +62,34 @@ class Rows:
         return np.asarray(self.array[self.rows], dtype=dtype)
 
 
+class Photos:
+    """Images that their files hold larger than they are trained on, decoded when they are read: `read() -> uint8 (N, side, side, C)`,
+    the shorter side scaled to `side` and the centre cut out. Indexing takes rows and decodes nothing."""
+
+    def __init__(self, data: Any, rows: np.ndarray, side: int, channels: int) -> None:
+        self.data, self.rows = data, rows
+        self.shape, self.dtype, self.ndim = (len(rows), side, side, channels), np.dtype(np.uint8), 4
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Photos:
+        return Photos(self.data, np.atleast_1d(self.rows[index]), self.shape[1], self.shape[3])
+
+    def keys(self) -> list[str]:
+        return self.data.keys(self.rows)
+
+    def read(self) -> np.ndarray:
+        return self.data.fresh(self.rows, *self.shape[1:])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.read(), dtype=dtype)
+
+
 class Normalized(nn.Module):
     """A backbone whose first step takes the channel mean off its images and divides by the channel standard deviation.
 
-    Part of the model, so that an exported one takes images in [0, 1].
+    Part of the model, so that an exported one takes images in [0, 1]. Those of a backbone with a scale of its own stay as they are.
     mean, std: one number per channel, of the training images in [0, 1].  Is itself a backbone: `width`,
     `forward((B, C, H, W)) -> (B, width)`, and `tokens`, `make_head`, `no_decay` where the inner one has them.
     """
@@ -70,6 +101,8 @@ class Normalized(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.width = int(backbone.width)
+        if offers(backbone).own_scale:
+            mean, std = [0.0] * len(mean), [1.0] * len(std)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).clamp_min(1e-6).view(1, -1, 1, 1))
 
@@ -135,10 +168,11 @@ class ImageTask(Common):
         labels: int | str | None = None,
         fraction: float = 1.0,
         size: int | tuple[int, int] | None = None,
+        metric: str | None = None,
     ) -> Prepared:
         """labels: how many per class are revealed, or "all".  fraction: share of the
         training rows that is used, or of the labels a class where only some are revealed.
-        size: side of the images in pixels, or (height, width).
+        size: side of the images in pixels, or (height, width).  metric: what is judged by, in place of what the data call for.
 
         Without any labels everything is for training, and valid and test are empty. Raises DataError for a single class,
         or too few labels to hold some out, PapertrialError for an option out of range.
@@ -182,10 +216,11 @@ class ImageTask(Common):
 
         pixels = data.pixels(*working_size(size))
         state = pixel_state(pixels, train, data)
+        state |= for_classes(metric, target, state["class_names"], notes, "images")
         pixels = as_trained(pixels, state)
 
         def rows(index: np.ndarray, label: np.ndarray, **more: np.ndarray) -> Split:
-            return Split({"image": Rows(pixels, index), "label": label[index], **more})
+            return Split({"image": Rows(pixels, index), "label": label[index], **_photos(data, index, state), **more})
 
         count = len(state["class_names"])
         facts = Facts(
@@ -197,6 +232,7 @@ class ImageTask(Common):
             state["width"],
             classes=count,
             outputs=count,
+            metric=unusual(state["metric"], ACCURACY),
         )
         # "hidden" holds all labels for the figures of `extra_scores`; `training` never hands it on
         return Prepared(
@@ -214,7 +250,10 @@ class ImageTask(Common):
     def encode(self, state: Mapping[str, Any], data: Any) -> Split:
         """New images at the size and with the channels of the model. Labels are kept where their class is known to the
         model, and -1 elsewhere. Raises DataError when the channels cannot be converted."""
-        columns = {"image": as_trained(data.pixels(state["height"], state["width"], state["channels"]), state)}
+        columns: dict[str, Any] = {
+            "image": as_trained(data.pixels(state["height"], state["width"], state["channels"]), state)
+        }
+        columns |= _photos(data, np.arange(len(columns["image"])), state)
         label = known_labels(state, data)
         if (label >= 0).any():
             columns["label"] = label
@@ -241,7 +280,10 @@ class ImageTask(Common):
         train = prepared.train
         if offers(model).encoder is None or isinstance(model, Supervised):
             labelled = np.flatnonzero(train["label"] >= 0)
-            return Split({"image": _only(train["image"], labelled), "label": train["label"][labelled]})
+            columns = {"image": _only(train["image"], labelled), "label": train["label"][labelled]}
+            if "photo" in train and not isinstance(model, nn.Module):
+                columns["photo"] = train["photo"][labelled]
+            return Split(columns)
         return Split({"image": train["image"], "label": train["label"]})
 
     def finish(self, model: Any, prepared: Prepared, seed: int) -> dict[str, np.ndarray]:
@@ -264,6 +306,8 @@ class ImageTask(Common):
 
     def embed(self, model: Any, split: Split) -> np.ndarray:
         """(N, width) float32. Raises Declined for a model without features."""
+        if own := offers(model).represent:
+            return finite(own(split))
         return finite(through(model, encoder_of(model), {"image": split["image"]}, _CHUNK))
 
     def score(self, outputs: np.ndarray, split: Split, state: Mapping[str, Any]) -> Scores:
@@ -322,6 +366,7 @@ def pixel_state(pixels: np.ndarray, train: np.ndarray, data: Any) -> dict[str, A
     some = (some - low) / (high - low)
     return {
         "class_names": [str(name) for name in data.class_names],
+        "columns": data.columns,
         "height": int(pixels.shape[1]),
         "width": int(pixels.shape[2]),
         "channels": int(pixels.shape[3]),
@@ -331,6 +376,13 @@ def pixel_state(pixels: np.ndarray, train: np.ndarray, data: Any) -> dict[str, A
         "mean": some.mean((0, 1, 2), dtype=np.float64).tolist(),
         "std": some.std((0, 1, 2), dtype=np.float64).tolist(),
     }
+
+
+def _photos(data: Any, rows: np.ndarray, state: Mapping[str, Any]) -> dict[str, Photos]:
+    """The column "photo", of colour or grey images that are larger than the `image` a model is trained on; none of others."""
+    if not (state["bytes"] and state["channels"] in (1, 3) and data.larger):
+        return {}
+    return {"photo": Photos(data, rows, PHOTO, state["channels"])}
 
 
 def _only(images: Any, rows: np.ndarray) -> Any:

@@ -32,7 +32,7 @@ RARE = 0.1
 class Metric:
     """One way to judge answers.
 
-    of: what is judged: classes, values, texts, rankings, agreement or sizes.  words: what it is, to a person.  low, high:
+    of: what is judged: classes, values, texts, rankings, agreement, sizes or pictures.  words: what it is, to a person.  low, high:
     the values that are possible.  floor: of the best answer that does not look at the inputs; None where that depends on
     the data, see `Scores.floors`.  ceiling: of perfect answers; None where nobody knows.  at: what stands behind `=` in
     the name, for metrics that need a number.
@@ -78,6 +78,8 @@ _EVERY = (
     Metric("spearman", "agreement", "correlation of ranks", low=-1.0, floor=0.0),
     Metric("pearson", "agreement", "linear correlation", low=-1.0, floor=0.0),
     _lower("bits_per_byte", "sizes", "bits a byte of text takes", ceiling=None),
+    Metric("caption_rank", "pictures", "share of other pictures that are farther from what was asked for", floor=0.5),
+    _lower("frechet", "pictures", "distance of the drawn from the real pictures", ceiling=None),
 )
 #: all that can be the primary metric of a task, by name
 METRICS = {metric.name: metric for metric in _EVERY}
@@ -115,6 +117,12 @@ def groups_of(split: Mapping[str, Any], judged: Any = slice(None)) -> np.ndarray
     """int (rows judged,): the groups of the rows, from the column "group"; None where each row is its own."""
     groups = split.get("group")
     return None if groups is None else np.asarray(groups)[judged]
+
+
+def possible(name: str, reference: float) -> tuple[float, float]:
+    """What the difference to a `reference` can be, of the values of a metric; without ends where it is not in METRICS."""
+    metric = METRICS.get(name.partition("=")[0])
+    return (-np.inf, np.inf) if metric is None else (metric.low - reference, metric.high - reference)
 
 
 class _Found:

@@ -11,8 +11,10 @@ import torch
 _CHUNK = 512
 
 
-def fit_probe(features: np.ndarray, labels: np.ndarray, classes: int) -> dict[str, np.ndarray]:
-    """Logistic regression (L2, C = 1) on standardised features (N, width); a class without examples gets probability 0."""
+def fit_probe(
+    features: np.ndarray, labels: np.ndarray, classes: int, penalty: float = 1.0, iterations: int = 300
+) -> dict[str, np.ndarray]:
+    """Logistic regression (L2, C = penalty) on standardised features (N, width); a class without examples gets probability 0."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
@@ -25,7 +27,7 @@ def fit_probe(features: np.ndarray, labels: np.ndarray, classes: int) -> dict[st
     else:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a probe stopped early is still a probe
-            found = LogisticRegression(C=1.0, max_iter=300).fit((features - mean) / std, labels)
+            found = LogisticRegression(C=penalty, max_iter=iterations).fit((features - mean) / std, labels)
         two = len(present) == 2
         weight[present] = np.concatenate([0 * found.coef_, found.coef_]) if two else found.coef_
         bias[present] = np.concatenate([[0.0], found.intercept_]) if two else found.intercept_

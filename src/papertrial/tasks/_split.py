@@ -22,7 +22,7 @@ def require_fraction(fraction: Any) -> None:
 def require_shares(fraction: Any, test_share: Any, valid_share: Any) -> None:
     """Raises PapertrialError for what is no share of the rows."""
     for name, share in (("fraction", fraction), ("test_share", test_share), ("valid_share", valid_share)):
-        if not 0 < float(share) < 1 + (name == "fraction"):
+        if not (0 < float(share) < 1 or (name == "fraction" and float(share) == 1)):
             raise PapertrialError(f"{name} is {share}, not between 0 and 1", f"write it as {name}=0.2")
 
 

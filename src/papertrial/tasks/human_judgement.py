@@ -24,10 +24,11 @@ from papertrial.core.errors import DataError, Declined
 from papertrial.core.facts import Facts
 from papertrial.core.task import Prepared, Scores, Split, Supports
 from papertrial.core.wording import counted
+from papertrial.tasks._choosing import chosen
 from papertrial.tasks._common import Common, estimated
 from papertrial.tasks._metrics import groups_of, primary, spearman_scores
 from papertrial.tasks._split import SPLIT_SEED, require_fraction, split_rows
-from papertrial.tasks._texts import sizes, stacked
+from papertrial.tasks._texts import cut, sizes, stacked
 
 TEST_SHARE = 0.5
 
@@ -58,8 +59,8 @@ class HumanJudgement(Common):
             return Supports(False, "all scores are equal")
         return Supports(look.numbers["items"] > 3, "fewer than four items are too few to hold some out")
 
-    def prepare(self, data: Any, seed: int = 0, fraction: float = 1.0) -> Prepared:
-        """fraction: share of the training outputs that is used.
+    def prepare(self, data: Any, seed: int = 0, fraction: float = 1.0, metric: str | None = None) -> Prepared:
+        """fraction: share of the training outputs that is used.  metric: what is judged by, Spearman's correlation by default.
 
         Raises DataError where the scores of the test outputs are all equal, PapertrialError for an option out of range.
         """
@@ -91,6 +92,7 @@ class HumanJudgement(Common):
             self.kind, len(train), len(train), outputs=1, **sizes(stacked([learned["reference"], learned["output"]]))
         )
         state = {"columns": data.columns, "target": data.columns.get("target")}
+        state["metric"] = chosen(metric, "agreement", "spearman")
         choosing, judged = (columns(rows).grouped(data.groups[rows]) for rows in (valid, test))
         return Prepared(learned, choosing, judged, facts, state, tuple(notes))
 
@@ -100,6 +102,9 @@ class HumanJudgement(Common):
         if np.isfinite(data.scores).any():
             columns["target"] = data.scores.astype(np.float32)
         return Split(columns)
+
+    def cut(self, model: Any, split: Split) -> list[str]:
+        return cut(model, {name: split[name] for name in self.inputs})
 
     def build(self, method: Any, config: Any, optim: Any, prepared: Prepared, backbone: Any = None) -> Any:
         """Raises Declined for what is no metric."""

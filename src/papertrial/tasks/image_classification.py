@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from papertrial.tasks._images import ImageTask
 
-TASK = ImageTask("image_classification", references=("resnet", "vit"), labels=None, needs_labels=True)
+TASK = ImageTask("image_classification", references=("resnet", "vit", "pretrained"), labels=None, needs_labels=True)

@@ -7,4 +7,4 @@ from __future__ import annotations
 
 from papertrial.tasks._images import ImageTask
 
-TASK = ImageTask("image_representation", references=("resnet",), labels=10, needs_labels=False)
+TASK = ImageTask("image_representation", references=("resnet", "pretrained"), labels=10, needs_labels=False)

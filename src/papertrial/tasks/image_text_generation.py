@@ -31,6 +31,7 @@ from papertrial.core.wording import counted
 from papertrial.tasks._image_quality import LEAST, Drawn, Measures, draw, picture_scores
 from papertrial.tasks._metrics import Z
 from papertrial.tasks._split import require_fraction
+from papertrial.tasks._texts import cut
 from papertrial.tasks.image_generation import ImageGeneration, ready
 
 HELD = ("auto", "captions", "images")
@@ -113,7 +114,10 @@ class ImageTextGeneration(ImageGeneration):
         if not len(rows):
             raise DataError(f"{data.name} has no captions", "give images with captions, or in a folder for each class")
         split = super().encode(state, data).take(rows)
-        return Split({**split, "text": Ragged.of_texts([texts[row] for row in rows.tolist()])})
+        return Split({**split, "text": Ragged.of_texts([texts[row] for row in rows.tolist()]), "row": rows})
+
+    def cut(self, model: Any, split: Split) -> list[str]:
+        return cut(model, {"caption": split["text"]}) if "captions" in offers(model).draws else []
 
     def outputs(self, model: Any, head: Mapping[str, np.ndarray], split: Split) -> np.ndarray:
         """A picture for each row, `Drawn` uint8 (N, H, W, C)."""

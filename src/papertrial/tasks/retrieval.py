@@ -1,11 +1,12 @@
-"""Find the documents that answer a query; papers are measured against BM25 tuned on the validation queries.
+"""Find the documents that answer a query; papers are measured against BM25 tuned on the validation queries, and a
+pretrained encoder beside and joined with it.
 
-Protocol, version 1
+Protocol, version 2
     Queries     Those with a relevant document take part. The test queries are those given, or two fifths, the same for
                 every seed; the validation queries those given, or a fifth of the rest, drawn by the seed. Queries of the
                 same words stay on one side. All of them search all documents.
-    First stage The 100 documents that BM25 (k1 = 1.5, b = 0.75, words as in `data.bm25`) finds first, the same for all
-                methods. A document that is the query itself, by id and text, is never an answer.
+    First stage The 100 documents that BM25 (k1 = 1.5, b = 0.75) finds first, the same for all methods; its words are cut
+                to stems and without accents, by the language of most documents. A document that is the query itself, by id and text, is never an answer.
     Metric      nDCG@10 with graded gains, by query; MRR@10, recall@10 and @100 beside it. Equal scores (in float32) are
                 ranked by id in descending order, as trec_eval does.
 
@@ -37,10 +38,11 @@ from papertrial.data.base import WHOLE
 from papertrial.data.collections import Queries
 from papertrial.data.collections.bm25 import K1, B, best
 from papertrial.nn.ranks import all_rows
+from papertrial.tasks._choosing import chosen
 from papertrial.tasks._common import Common, require_backbone, through
 from papertrial.tasks._metrics import DEPTH, groups_of, primary, ranking_scores
 from papertrial.tasks._split import require_shares, some_of
-from papertrial.tasks._texts import features_of, fit_to, ids_of, require_tokeniser
+from papertrial.tasks._texts import cut, features_of, fit_to, ids_of, require_tokeniser
 
 TEST_SHARE, VALID_SHARE, SPLIT_SEED = 0.4, 0.2, 20_210_400
 #: tokens of a query and of a document that a reranker reads, where it does not name `lengths` of its own
@@ -97,10 +99,10 @@ class RetrievalTask(Common):
     """Rows are queries, with the columns of `data.collection.Collection.queries`, 100 candidates each."""
 
     name = "retrieval"
-    version = 1
+    version = 2
     kind = "collection"
     inputs = ("query", "documents", "first")
-    references = ("bm25",)
+    references = ("bm25", "dense", "hybrid")
     floors = ("random_order",)
     budget = Budget(seconds=60)
 
@@ -124,9 +126,10 @@ class RetrievalTask(Common):
         fraction: float = 1.0,
         test_share: float = TEST_SHARE,
         valid_share: float = VALID_SHARE,
+        metric: str | None = None,
     ) -> Prepared:
         """fraction: share of the training queries that is used.  test_share, valid_share: sizes of the parts that the
-        data does not give.
+        data does not give.  metric: what is judged by, nDCG@10 by default.
 
         Raises DataError when no query has a relevant document or there are too few, PapertrialError for a share out of
         range.
@@ -135,6 +138,7 @@ class RetrievalTask(Common):
         self.require(data)
         train, valid, test, notes = _parts(data, seed, float(fraction), float(test_share), float(valid_share))
         rows = data.queries(DEPTH)
+        notes.append(f"BM25 counts {data.bm25.analyser}")
         silent = np.flatnonzero(rows["candidates"][:, 0] < 0)
         if len(silent):
             words = rows["text"][int(silent[0])].tobytes().decode("utf-8", "replace")[:60]
@@ -142,12 +146,13 @@ class RetrievalTask(Common):
                 f"BM25 finds nothing for {counted(len(silent), 'query', 'queries')} without a word of any document: {words!r}"
             )
         lengths = data.text.lengths
+        state = {"k1": K1, "b": B, "depth": DEPTH, "metric": chosen(metric, "rankings", "ndcg@10")}
         facts = Facts(
             self.kind, len(train), len(train), outputs=1,
             bytes=int(lengths.sum()), length=int(np.quantile(lengths, 0.95)),
         )  # fmt: skip
         choosing, judged = (rows.take(held).grouped(data.groups[held]) for held in (valid, test))
-        return Prepared(rows.take(train), choosing, judged, facts, {"k1": K1, "b": B, "depth": DEPTH}, tuple(notes))
+        return Prepared(rows.take(train), choosing, judged, facts, state, tuple(notes))
 
     def strata(self, data: Any) -> np.ndarray:
         """0 for queries with a relevant document, -1 for the others."""
@@ -158,6 +163,16 @@ class RetrievalTask(Common):
         if not len(data.query):
             raise DataError(f"{data.name} has no queries", "papertrial index and search take documents alone")
         return data.queries(DEPTH)
+
+    def cut(self, model: Any, split: Split) -> list[str]:
+        assert isinstance(split, Queries)
+        most = lengths_of(model) if offers(model).score else (None, None)
+        columns = {"query": split["text"], "document": split.documents["text"]}
+        return [
+            line
+            for (what, texts), limit in zip(columns.items(), most, strict=True)
+            for line in cut(model, {what: texts}, limit)
+        ]
 
     def build(self, method: Any, config: Any, optim: Any, prepared: Prepared, backbone: nn.Module | None = None) -> Any:
         """Raises Declined when the method is not for retrieval, or its network reads no text."""
@@ -328,7 +343,7 @@ def _parts(
         chosen = rng.permutation(free)[: min(max(1, round(share * len(free))), len(free) - 1)]
         return np.isin(group, chosen) & (part == 0)
 
-    if not (data.part == 2).any():
+    if not (part == 2).any() or not ((part == 0) | (part == 1)).any():  # test judgements alone are there to be parted
         part[part > 0] = 0
         part[draw(test_share, np.random.default_rng(SPLIT_SEED))] = 2
         notes.append(f"test: {(part == 2).sum()} of {(part >= 0).sum()} queries, the same for every seed")

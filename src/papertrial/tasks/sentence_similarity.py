@@ -30,10 +30,11 @@ from papertrial.core.offers import offers
 from papertrial.core.task import Prepared, Scores, Split, Supports
 from papertrial.core.wording import counted
 from papertrial.nn.contrastive import alignment, uniformity
+from papertrial.tasks._choosing import chosen
 from papertrial.tasks._common import Common, estimated, objective
 from papertrial.tasks._metrics import groups_of, primary, spearman_scores
 from papertrial.tasks._split import require_fraction, some_of, split_rows
-from papertrial.tasks._texts import features_of, fit_to, ids_of, reading, require_tokeniser, sizes, stacked, unit
+from papertrial.tasks._texts import cut, features_of, fit_to, ids_of, reading, require_tokeniser, sizes, stacked, unit
 
 #: share of the range of scores from which a pair counts as alike (4 on a scale of 5; arXiv 2104.08821, sec. 2)
 ALIKE = 0.8
@@ -105,8 +106,8 @@ class SentenceSimilarity(Common):
             return Supports(False, "all scores are equal")
         return Supports(True)
 
-    def prepare(self, data: Any, seed: int = 0, fraction: float = 1.0) -> Prepared:
-        """fraction: share of the training pairs that is used.
+    def prepare(self, data: Any, seed: int = 0, fraction: float = 1.0, metric: str | None = None) -> Prepared:
+        """fraction: share of the training pairs that is used.  metric: what is judged by, Spearman's correlation by default.
 
         Without any scores all pairs are for training, and valid and test are empty. Raises DataError for too few scored
         pairs or scores that are all equal, PapertrialError for an option out of range.
@@ -142,6 +143,7 @@ class SentenceSimilarity(Common):
             return Split({**sides, **third, "target": target[index]})
 
         state: dict[str, Any] = {"columns": data.columns, "target": data.columns.get("target")}
+        state["metric"] = chosen(metric, "agreement", "spearman")
         scored = np.isfinite(target[train])
         if known.any():
             if not scored.any() or np.ptp(target[train][scored]) == 0:
@@ -182,6 +184,9 @@ class SentenceSimilarity(Common):
         if np.isfinite(data.scores).any():
             columns["target"] = data.scores.astype(np.float32)
         return Split(columns)
+
+    def cut(self, model: Any, split: Split) -> list[str]:
+        return cut(model, {"text": stacked([split[name] for name in SIDES if name in split])})
 
     def build(self, method: Any, config: Any, optim: Any, prepared: Prepared, backbone: nn.Module | None = None) -> Any:
         """Raises Declined when the method is not for this task, or needs scores or a backbone that are not there."""

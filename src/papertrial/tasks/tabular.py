@@ -5,8 +5,10 @@ Protocol, version 1
               those given, or a fifth of the rest, drawn by the seed. Classes keep their shares, and groups that the user
               names and rows with equal columns stay on one side (unless the columns have so few possible rows that
               repeats are to be expected).
-    Columns   Numbers, booleans and dates as numbers, NaN for missing; texts as the categories of the training rows.
-    Metric    Accuracy for classes, RMSE for numbers.
+    Columns   Numbers, booleans and dates as numbers, NaN for missing; texts as the categories of the training rows. Whether
+              a number is missing is a number of its own where training rows lack it.
+    Metric    Accuracy for classes, but average precision where the rarer of two has less than a tenth of the rows, and macro
+              F1 where one of more has three quarters; RMSE for numbers.
 """
 
 from __future__ import annotations
@@ -25,12 +27,13 @@ from papertrial.core.task import Prepared, Scores, Split, Supports
 from papertrial.core.wording import counted
 from papertrial.data.base import WHOLE
 from papertrial.nn.heads import Supervised, fit_inputs
+from papertrial.tasks import _columns
+from papertrial.tasks._choosing import ACCURACY, RMSE, chosen, for_classes, unusual
 from papertrial.tasks._common import Common, encoder_of, estimated, through
 from papertrial.tasks._metrics import classification_scores, groups_of, primary, regression_scores
 from papertrial.tasks._split import require_shares
 
 SPLIT_SEED = 20_210_600
-_NUMERIC = ("numeric", "boolean", "date")
 _CHUNK = 4096
 
 
@@ -64,54 +67,48 @@ class TabularTask(Common):
         return Supports(True)
 
     def prepare(
-        self, data: Any, seed: int = 0, fraction: float = 1.0, test_share: float = 0.2, valid_share: float = 0.2
+        self,
+        data: Any,
+        seed: int = 0,
+        fraction: float = 1.0,
+        test_share: float = 0.2,
+        valid_share: float = 0.2,
+        metric: str | None = None,
     ) -> Prepared:
         """fraction: share of the rows outside of the test that is used.  test_share, valid_share: sizes of the parts that
-        the data does not give.
+        the data does not give.  metric: what is judged by, in place of what the data call for.
 
         Raises DataError when there is no target, no column to predict from, or too few rows, PapertrialError for a share
         out of range.
         """
         require_shares(fraction, test_share, valid_share)
         self.require(data)
-        names = [column.name for column in data.used if column.type in _NUMERIC]
         columns, class_names = self._target(data)
         target = next(iter(columns.values()))
         known = target >= 0 if class_names else np.isfinite(target)
         strata = target if class_names else np.zeros(data.rows, dtype=np.int64)
         train, valid, test, notes = self._split(data, strata, known, seed, fraction, test_share, valid_share)
-        categories, codes = {}, []
-        for column in data.used:
-            if column.type == "categorical":
-                code, listed = data.codes(column.name)
-                seen = np.unique(code[train])
-                seen = seen[seen >= 0]
-                categories[column.name] = [listed[index] for index in seen]
-                place = np.full(len(listed) + 1, len(seen), dtype=np.int64)  # the last entry is for code -1
-                place[seen] = np.arange(len(seen))
-                codes.append(place[code])
-        state: dict[str, Any] = {"numeric": names, "categories": categories, "target": data.target}
+        kept, inputs, left_out = _columns.chosen(data, train)
+        state: dict[str, Any] = {**kept, "target": data.target}
         if class_names:
-            state["class_names"] = list(class_names)
+            state |= {"class_names": list(class_names), **for_classes(metric, target, class_names, notes, "rows")}
         else:
             mean, std = float(target[train].mean(dtype=np.float64)), float(target[train].std(dtype=np.float64))
-            state |= {"target_mean": mean, "target_std": std or 1.0}
-        whole = Split({**self._inputs(data.numeric(names), codes, data.rows), **columns})
+            state |= {"target_mean": mean, "target_std": std or 1.0, "metric": chosen(metric, "values", RMSE)}
+        whole = Split({**inputs, **columns})
         facts = Facts(
             "table",
             len(train),
             len(train),
-            numeric=len(names),
-            cardinalities=tuple(len(listed) for listed in categories.values()),
+            numeric=inputs["numeric"].shape[1],
+            cardinalities=tuple(len(listed) for listed in state["categories"].values()),
             classes=len(class_names),
             outputs=len(class_names) or 1,
+            metric=unusual(state["metric"], ACCURACY if class_names else RMSE),
         )
-        left_out = [f"{c.name} ({c.why})" for c in data.columns.values() if not c.use and c.name != data.target]
-        if left_out:
-            notes.append(
-                "not used: " + "; ".join(left_out[:6]) + (f"; and {len(left_out) - 6} more" if left_out[6:] else "")
-            )
+        notes += left_out
         choosing, judged = (whole.take(rows).grouped(data.groups[rows]) for rows in (valid, test))
+        judged = Split({**judged, "row": test})
         notes += unseen(state, judged)
         return Prepared(whole.take(train), choosing, judged, facts, state, tuple(notes))
 
@@ -167,24 +164,19 @@ class TabularTask(Common):
             )
         return train, valid, test, notes
 
-    @staticmethod
-    def _inputs(numeric: np.ndarray, codes: list[np.ndarray], rows: int) -> dict[str, np.ndarray]:
-        categorical = np.stack(codes, axis=1) if codes else np.zeros((rows, 0), dtype=np.int64)
-        return {"numeric": numeric, "categorical": categorical}
-
     def encode(self, state: Mapping[str, Any], data: Any) -> Split:
         """The columns of a new table. Raises DataError naming a column that is missing or no longer holds numbers."""
-        codes = []
-        for name, categories in state["categories"].items():
-            code = data.codes(name, categories)[0].astype(np.int64)
-            codes.append(np.where(code < 0, len(categories), code))
-        columns = self._inputs(data.numeric(state["numeric"]), codes, data.rows)
+        data = data.like(state.get("columns") or {})
+        columns = _columns.again(state, data)
         if state["target"] in data.columns:
             if "class_names" in state:
                 columns["label"] = data.labels(state["target"], state["class_names"])[0]
             else:
                 columns["target"] = data.values(state["target"])
         return Split(columns)
+
+    def unseen(self, state: Mapping[str, Any], split: Split) -> list[str]:
+        return unseen(state, split)
 
     def build(self, method: Any, config: Any, optim: Any, prepared: Prepared, backbone: nn.Module | None = None) -> Any:
         """Raises Declined when the method is not for tables."""

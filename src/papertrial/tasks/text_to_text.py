@@ -35,10 +35,11 @@ from papertrial.nn.modes import evaluating
 from papertrial.nn.ranks import all_count, all_sum
 from papertrial.nn.transformer import auxiliary
 from papertrial.nn.views import Draw
+from papertrial.tasks._choosing import chosen, unusual
 from papertrial.tasks._common import Common
 from papertrial.tasks._metrics import groups_of, primary, text_scores
 from papertrial.tasks._split import require_fraction, some_of, split_rows, spread_evenly
-from papertrial.tasks._texts import LONGEST, features_of, fit_to, ids_of, require_tokeniser, sizes, stacked
+from papertrial.tasks._texts import LONGEST, cut, features_of, fit_to, ids_of, require_tokeniser, sizes, stacked
 
 #: most examples of a part that are judged
 MOST = 500
@@ -116,8 +117,8 @@ class TextToText(Common):
             return Supports(False, "all labels are the same class")
         return Supports(True, judges=look.kind == "pairs" or bool(numbers.get("labelled")))
 
-    def prepare(self, data: Any, seed: int = 0, fraction: float = 1.0) -> Prepared:
-        """fraction: share of the training rows that is used.
+    def prepare(self, data: Any, seed: int = 0, fraction: float = 1.0, metric: str | None = None) -> Prepared:
+        """fraction: share of the training rows that is used.  metric: what is judged by, in place of what the data call for.
 
         Raises DataError for data that `supports` declines or too few rows to hold some out, PapertrialError for a fraction
         out of range.
@@ -147,19 +148,20 @@ class TextToText(Common):
         def part(index: np.ndarray) -> Split:
             return Split({"source": source[index], "target": target[index]})
 
-        prepared = part(train)
+        prepared, usual = part(train), "exact_match" if data.kind == "text" else "chrf"
         longest = int(prepared["target"].lengths.max(initial=0))
         state = {
             "kind": data.kind,
             "columns": data.columns,
             "target": data.columns.get("target"),
             "class_names": [str(name) for name in data.class_names],
-            "metric": "exact_match" if data.kind == "text" else "chrf",
+            "metric": chosen(metric, "texts", usual),
             "longest": min(longest, LONGEST),
         }
         if longest > LONGEST:
             notes.append(f"the longest target has {longest:,} bytes: answers have {LONGEST} at most")
-        facts = Facts(data.kind, len(train), len(train), writes=True, **sizes(prepared["source"]))
+        tuned = unusual(state["metric"], usual)
+        facts = Facts(data.kind, len(train), len(train), writes=True, metric=tuned, **sizes(prepared["source"]))
         choosing, judged = (part(rows).grouped(groups[rows]) for rows in (valid, test))
         return Prepared(prepared, choosing, judged, facts, state, tuple(notes))
 
@@ -195,6 +197,9 @@ class TextToText(Common):
             if data.kind == "text":
                 columns["label"] = data.labels
         return Split(columns)
+
+    def cut(self, model: Any, split: Split) -> list[str]:
+        return cut(model, {"source": split["source"]})
 
     def build(self, method: Any, config: Any, optim: Any, prepared: Prepared, backbone: nn.Module | None = None) -> Any:
         """Raises Declined when the method is not for this task, writes nothing, or needs targets that are not there."""

@@ -77,6 +77,12 @@ def keep_memory() -> None:
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def return_memory() -> None:
+    """Give what the C library has kept back to the system, where it can."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def from_main(accelerate: Accelerator, value: Any) -> Any:
     """What the main process holds, on every process."""
     return broadcast_object_list([value])[0] if accelerate.num_processes > 1 else value

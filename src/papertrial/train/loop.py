@@ -11,6 +11,7 @@ import contextlib
 import copy
 import math
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,15 +20,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from papertrial.core.budget import Budget, Energy, Meter, duration
+from papertrial.core.budget import Budget, Energy, Meter, duration, size_in_words
 from papertrial.core.errors import PapertrialError, TrainingStopped
 from papertrial.core.files import read_json, write_json
+from papertrial.core.memory import ran_out
 from papertrial.core.offers import offers
 from papertrial.core.recipe import Optim
 from papertrial.core.run import Run
 from papertrial.core.task import Split
 from papertrial.nn.modes import evaluating
-from papertrial.train import checkpoint
+from papertrial.train import checkpoint, memory
 from papertrial.train.apart import gathered, join, merged, own_part
 from papertrial.train.device import PeakMemory, accelerator, from_main, repeatable
 from papertrial.train.energy import EnergyMeter
@@ -85,7 +87,7 @@ def train(
         return Meter().with_energy(Energy(how="nothing was trained"))
     training = _Training(model, split, optim, run, seed, validate, device, techniques, sharded)
     try:
-        with repeatable(training.device):
+        with repeatable(training.device), training.within_memory(progress):
             training.fit(budget, progress, log_every, checkpoint_seconds, name)
     finally:
         training.close()
@@ -120,6 +122,22 @@ def pace(
     try:
         with repeatable(training.device):
             return training.pace(1, 1, 0.0) if pilot else training.pace(WARM, STEPS, seconds, between=True)
+    finally:
+        training.close()
+        run.close()
+        model.eval()
+
+
+def memory_plan(
+    model: nn.Module, split: Split, optim: Optim, run: Run, *, seed: int, techniques: Sequence[Any] = ()
+) -> tuple[int, str]:
+    """Rows of a piece in which a training as by `train` would read, 0 for all at once, and words on it; nothing is trained.
+
+    Raises Declined where no step fits into the memory there is.
+    """
+    training = _Training(model, split, optim, run, seed, None, None, techniques)
+    try:
+        return memory.plan(training.updates) if training.plans_memory else (0, "")
     finally:
         training.close()
         run.close()
@@ -185,6 +203,44 @@ class _Training:
     def close(self) -> None:
         self.updates.close()
         self.energy.close()
+
+    @property
+    def plans_memory(self) -> bool:
+        """Several processes, compiled models and gradients of single rows take what they take."""
+        updates = self.updates
+        alone = self.accelerate.num_processes == 1 and not self.sharded
+        return alone and not (updates.by_row or updates.compiled or updates.techniques.draws)
+
+    @contextlib.contextmanager
+    def within_memory(self, progress: bool) -> Iterator[None]:
+        """Training within it takes the memory there is: see `train.memory`. A run that goes on reads as it did before.
+
+        Raises Declined where no step fits, TrainingStopped where memory runs out all the same.
+        """
+        file, updates, piece = self.run.path("memory.json"), self.updates, 0
+        try:
+            if self.plans_memory:
+                if self.path.exists():
+                    piece = int(read_json(file)["piece"]) if file.exists() else 0
+                else:
+                    file.unlink(missing_ok=True)
+                    piece, words = memory.plan(updates)
+                    self.energy.close()  # asking is no more of the training than reading the data
+                    self.energy, self.begun = EnergyMeter(self.device), time.monotonic()
+                    if piece:
+                        write_json(file, {"piece": piece, "words": words})
+                        if progress:
+                            print(f"memory: {words}", file=sys.stderr, flush=True)
+            with memory.in_pieces(offers(self.model).encoder, piece):
+                yield
+        except (RuntimeError, MemoryError) as error:
+            if ran_out(error) is None:
+                raise
+            free = size_in_words(memory.free_memory(self.device))
+            raise TrainingStopped(
+                f"memory ran out in step {self.state.step + 1}, with {free} of it free",
+                f"use --set batch={max(1, updates.batches.total // 2)}, or close what else takes memory",
+            ) from error
 
     @property
     def per_epoch(self) -> int:

@@ -175,6 +175,12 @@ class Updates:
             self.ema.update(step + 1)
         return Update(loss, norm, parts, waited)
 
+    def tried(self, batch: dict[str, Tensor], rows: int) -> Tensor | dict[str, Any]:
+        """The loss of some rows as a step has it, with the graph behind it; nothing is moved by it."""
+        if self.optim.channels_last:
+            batch = {name: _channels_last(tensor) for name, tensor in batch.items()}
+        return self._forward(self._views(batch, self.begun, 0, rows))
+
     def forget_gradients(self) -> None:
         for parameter in self.trained:
             parameter.grad = None

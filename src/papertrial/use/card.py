@@ -14,6 +14,7 @@ from papertrial.core import registry
 from papertrial.core.budget import Budget
 from papertrial.core.errors import PapertrialError
 from papertrial.core.files import disk_errors, write_with
+from papertrial.core.offers import offers
 from papertrial.core.recipe import Optim, Setting
 from papertrial.core.registry import Method, Technique
 from papertrial.core.run import Run, environment
@@ -97,6 +98,8 @@ def card_of(
 
     paper = resolved.method.paper
     cautions = [made.made.caution(resolved.optim) for made in resolved.techniques if hasattr(made.made, "caution")]
+    remarks = offers(model).remarks
+    cautions += remarks
     if resolved.optim.precision == "bf16":
         from papertrial.train.device import emulates_bf16
 
@@ -112,6 +115,8 @@ def card_of(
         optional |= {"host": resolved.host.method.name, "host_config": asdict(resolved.host.config)}
     if frozen:
         optional["frozen"] = frozen
+    if remarks:
+        optional["remarks"] = list(remarks)
     if shaped := [made.id for made in resolved.techniques if reshapes(made.made)]:
         optional["reshaped"] = shaped
     return {
@@ -144,7 +149,7 @@ def card_of(
         "environment": environment(),
         **{
             name: result[name]
-            for name in ("valid", "metrics", "intervals", "extra", "cost", "stages")
+            for name in ("valid", "metrics", "intervals", "test", "extra", "cost", "stages")
             if name in result
         },
     }

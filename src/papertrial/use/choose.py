@@ -18,6 +18,9 @@ from papertrial.core.task import Prepared, Task
 from papertrial.use.card import Resolved
 from papertrial.use.folds import parted
 
+#: as `--backbone` and `--host`
+PRETRAINED = "pretrained"
+
 
 def choose_task(data: Any, name: str | None = None) -> Task:
     """The task called `name`, or the first that fits the data; raises DataError otherwise, with the reasons of the tasks that
@@ -110,7 +113,7 @@ def resolve_method(
                 f"{method.id} is an {method.paper.kind} and takes no backbone", "leave --backbone out"
             )
         return resolved
-    under = registry.method(request.backbone or default_backbone(prepared.facts.kind))
+    under = network_named(request.backbone or default_backbone(prepared.facts.kind), prepared.facts.kind)
     if under.paper.kind != "architecture":
         raise PapertrialError(
             f"{under.id} is an {under.paper.kind}, not an architecture, so it cannot be a backbone",
@@ -164,7 +167,7 @@ def host_of(method: Method, task: Task | None, name: str | None = None) -> Metho
     Raises Declined for one that takes no gradient steps, and where there is none.
     """
     if name is not None:
-        host = registry.method(name)
+        host = network_named(name, task.kind if task else "")
         if host.paper.kind in ("estimator", "technique") or host.paper.refusal:
             why = host.paper.refusal or f"it is an {host.paper.kind}".replace("an technique", "a technique")
             raise Declined(
@@ -215,6 +218,22 @@ def default_backbone(kind: str) -> str:
     )
 
 
+def network_named(name: str, kind: str) -> Method:
+    """The method called `name`; `pretrained` stands for the architecture with weights from elsewhere for this kind of data.
+
+    Raises PapertrialError for an unknown name, and where nothing is known for the kind.
+    """
+    if name != PRETRAINED or not kind:
+        return registry.method(name)
+    known = registry.kind(kind)
+    if not known.pretrained:
+        raise PapertrialError(
+            f"no pretrained network is known for {known.words or known.name}",
+            "name an architecture, type: papertrial list",
+        )
+    return registry.method(known.pretrained)
+
+
 def prepare(task: Task, data: Any, seed: int = 0, **options: Any) -> Prepared:
     """`task.prepare`, with the record of where the rows came from. options: `labels`, `fraction`, `size`, `metric` as the task
     takes them; `fold` (repeat, which, of how many) is the test, or nothing is with `final`."""
@@ -226,7 +245,7 @@ def prepare(task: Task, data: Any, seed: int = 0, **options: Any) -> Prepared:
     look = data.look()
     data, said = parted(task, data, fold, final)
     prepared = task.prepare(data, seed=seed, **chosen)
-    protocol = {"fold": fold, "final": final, "group": data.group, "time": data.time}
+    protocol = {"fold": fold, "final": final, "group": data.group or data.asked_group, "time": data.time}
     origin = {
         "name": data.name,
         "fingerprint": data.fingerprint,
@@ -235,7 +254,8 @@ def prepare(task: Task, data: Any, seed: int = 0, **options: Any) -> Prepared:
         "facts": look.facts,
         "numbers": look.numbers,
     }
-    return replace(prepared, notes=(*said, *prepared.notes), origin=origin)
+    notes = dict.fromkeys([*data.notes, *said, *prepared.notes])
+    return replace(prepared, notes=tuple(notes), origin=origin)
 
 
 def budget_of(resolved: Resolved, task: Task, budget: Budget | None) -> Budget:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
-from functools import cache
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,24 @@ import numpy as np
 import papertrial
 from papertrial.core import registry
 from papertrial.core.budget import Budget, Meter
-from papertrial.core.errors import Declined, PapertrialError
-from papertrial.core.files import read_json, write_json, write_with
+from papertrial.core.errors import DataError, Declined, PapertrialError
+from papertrial.core.files import read_json, to_json, write_json, write_with
+from papertrial.core.memory import naming
 from papertrial.core.offers import offers, task_offers
 from papertrial.core.recipe import Optim
 from papertrial.core.registry import Method
 from papertrial.core.request import Request
 from papertrial.core.run import Run
 from papertrial.core.task import Estimator, Prepared, Split, Task
+from papertrial.core.wording import counted
 from papertrial.train import processes
+from papertrial.use.account import keep_hashes
 from papertrial.use.answer_files import write_picture
 from papertrial.use.artifact import Artifact
 from papertrial.use.card import Resolved, build_model, card_of, save_weights
 from papertrial.use.choose import budget_of, prepare, resolve_method, task_for
+from papertrial.use.final import Found, found_of
+from papertrial.use.uses import uses
 
 #: classes up to which a confusion matrix is kept, and predicted values kept otherwise
 MOST_CONFUSED, MOST_ANSWERS = 100, 500
@@ -39,7 +45,8 @@ class Outcome:
     """A finished run, as read back from its folder.
 
     metrics: on the test rows, with `intervals` at 95 %.  valid: the primary metric on the validation rows, signed so
-    that higher is better.  per_example: (test rows,) float64 whose mean is the primary metric.
+    that higher is better.  per_example: (test rows,) float64 whose mean is the primary metric.  beside: the same of others by
+    name, which a verdict may have to speak of instead.  floors: what the best answer gets that does not look at the inputs.
     """
 
     folder: Path
@@ -50,6 +57,8 @@ class Outcome:
     valid: float
     per_example: np.ndarray
     meter: Meter
+    floors: dict[str, float] = field(default_factory=dict)
+    beside: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> Outcome:
@@ -64,15 +73,28 @@ class Outcome:
             float("nan") if result["valid"] is None else result["valid"],
             np.load(folder / "per_example.npy", allow_pickle=False),
             Meter(**result["cost"]),
+            result.get("floors", {}),
+            {
+                name: np.load(folder / f"per_example-{name}.npy", allow_pickle=False)
+                for name in result.get("beside", ())
+            },
         )
 
 
 def fit_prepared(
-    method: Method, task: Task, prepared: Prepared, *, out: Path | str, request: Request | None = None, **asked: Any
+    method: Method,
+    task: Task,
+    prepared: Prepared,
+    *,
+    out: Path | str,
+    request: Request | None = None,
+    found: Found | None = None,
+    **asked: Any,
 ) -> Outcome:
     """Run one method to its end in the folder `out`; goes on where an earlier run of the same command stopped.
 
-    asked: fields of the request, on top of `request`; those that say how data are made ready mean nothing here.
+    asked: fields of the request, on top of `request`; those that say how data are made ready mean nothing here.  found: by a
+    comparison, of a final model, whose settings are in the request.
 
     Under `torchrun` all processes call this alike and train together; the main one alone owns the folder, judges and
     saves, and fits what is not trained by steps. Their number may differ from sitting to sitting.
@@ -86,6 +108,8 @@ def fit_prepared(
     from papertrial.train.technique import proofs
 
     request = (request or Request()).but(**asked)
+    if found is not None:
+        prepared = replace(prepared, notes=(*prepared.notes, *found.notes(prepared.train.examples)))
     resolved = resolve_method(method, prepared, request, task=task)
     budget = budget_of(resolved, task, request.budget)
     processes.join()
@@ -97,13 +121,16 @@ def fit_prepared(
             held.enter_context(run.leaving_nothing_unless_begun())
             if request.fresh:
                 run.clear()
-            run.begin(_asked(task, resolved, prepared, budget, request))
+            run.begin(_asked(task, resolved, prepared, budget, request) | ({"final": found.to_json()} if found else {}))
             return run.done
 
         done = processes.once(begin)
         _require_sight(run)
         if done:
             return Outcome.read(run.folder)
+        steps = (resolved.host or resolved).method.paper.kind != "estimator"
+        less = f"type a smaller --set batch=... (it is {resolved.optim.batch})" if steps else "give it fewer rows"
+        held.enter_context(naming(resolved.name, less))
         licence = _tell_licence(resolved)
         seed = request.seed
         torch.manual_seed(seed)
@@ -114,21 +141,30 @@ def fit_prepared(
             meter, stages = _train(task, model, rows, prepared, resolved, budget, run, request)
 
         def conclude() -> None:
-            spent = _fit_estimator(model, rows, prepared, budget, run, seed) if isinstance(model, Estimator) else meter
+            spent = meter
+            if isinstance(model, Estimator):
+                spent = _fit_estimator(model, rows, prepared, budget, run, seed, found)
             head = task.finish(model, prepared, seed)
             result = _judge(task, model, head, prepared, seed)
             result |= {"method": resolved.name, "cost": spent.to_json()}
             if stages:
                 result["stages"] = stages
             per_example, sheets = result.pop("per_example"), result.pop("sheets")
+            arrays = {"": per_example} | {f"-{name}": values for name, values in result.pop("beside").items()}
+            result["beside"] = [name[1:] for name in arrays if name]
             save_weights(run, model, head)
+            keep_hashes(run.folder, task, prepared)
             if keep := task_offers(task).keep:
                 keep(prepared.state, run.folder)
             for name, sheet in sheets.items():
                 write_picture(run.path(name), sheet)
-            write_with(run.path("per_example.npy"), lambda temporary: _save_array(temporary, per_example))
+            for name, values in arrays.items():
+                write_with(run.path(f"per_example{name}.npy"), partial(_save_array, array=values))
             frozen = proofs([run, *run.stages.values()]) if isinstance(model, torch.nn.Module) else None
-            card = card_of(task, resolved, prepared, model, budget, seed, licence, result, frozen)
+            told = replace(prepared, notes=(*prepared.notes, *_cut(task, model, prepared)))
+            card = card_of(task, resolved, told, model, budget, seed, licence, result, frozen)
+            card |= {"final": found.to_json()} if found else {}
+            card["uses"] = uses(Artifact(run.folder, _as_read(card), task, model, head))
             write_json(run.path("card.json"), card)
             run.finish(result)
 
@@ -144,6 +180,8 @@ def fit(
     target: str | None = None,
     group: str | None = None,
     time: str | None = None,
+    dates: str | None = None,
+    missing: str | None = None,
     metric: str | None = None,
     out: Path | str | None = None,
     host: str | None = None,
@@ -158,35 +196,44 @@ def fit(
     fresh: bool = False,
     progress: bool = True,
     shard: bool = False,
+    final: bool = False,
+    comparison: Path | str | None = None,
 ) -> Any:
     """Open the data, train `method` on it and return the `Artifact`.
 
-    data: anything `papertrial.open` takes.  group, time: as it takes them.  metric: what is judged and chosen by, such as
-    "average_precision"; by default what the data call for.  out: the run's folder, by default `runs/<method>-<data>`.  host: the model that a
-    technique is tried on, by default the one its task suggests.  techniques: such as `["agc:clip=0.02"]`.  labels: how many
-    labels per class a method may see (image_representation).  size: side of the images in pixels.  shard, and several
+    data: anything `papertrial.open` takes.  group, time, dates, missing: as it takes them.  metric: what is judged and chosen by, such as
+    "average_precision"; by default what the data call for.  out: the run's folder, by default `runs/<method>-<data>`.  host:
+    the model that a technique is tried on, by default the one its task suggests.  techniques: such as `["agc:clip=0.02"]`.
+    final: learn from all rows, with the settings and for the steps that the `comparison` in a folder found (by default that
+    of the data in `runs`), which also says what to expect.  labels: how many labels per class a method may see
+    (image_representation).  size: side of the images in pixels.  shard, and several
     processes: see `fit_prepared`.
     """
     from papertrial.data import open as open_data
 
     request = Request(
-        task=task, target=target, group=group, time=time, metric=metric, host=host, backbone=backbone, recipe=recipe,
+        task=task, target=target, group=group, time=time, dates=dates, missing=missing, metric=metric, host=host, backbone=backbone, recipe=recipe,
         settings=settings or {}, techniques=techniques, budget=Budget.of(budget), labels=labels, size=size, seed=seed,
-        fresh=fresh, progress=progress, shard=shard,
+        fresh=fresh, progress=progress, shard=shard, final=final or comparison is not None,
     )  # fmt: skip
     chosen = registry.method(method)
     if chosen.paper.refusal:
         raise Declined(f"{chosen.id} cannot be trained: {chosen.paper.refusal}")
 
-    def read() -> tuple[Any, Task, Prepared]:
+    def read() -> tuple[Any, Task, Prepared, Request, Found | None]:
         opened = open_data(data, **request.reading)
-        on = task_for(chosen, opened, request.task)
-        return opened, on, prepare(on, opened, request.seed, **request.options)
+        found, asked, task_name = None, request, request.task
+        if request.final:
+            where = Path(comparison) if comparison is not None else default_folder("compare", opened.name)
+            found = found_of(chosen, opened.fingerprint, where)
+            asked, task_name = found.request(request), request.task or found.task
+        on = task_for(chosen, opened, task_name)
+        return opened, on, prepare(on, opened, asked.seed, **asked.options), asked, found
 
     processes.join()
-    opened, on, prepared = processes.first_here(read)
-    folder = out or default_folder(chosen.slug, opened.name)
-    outcome = fit_prepared(chosen, on, prepared, out=folder, request=request)
+    opened, on, prepared, request, found = processes.first_here(read)
+    folder = out or default_folder(f"{chosen.slug}-final" if found else chosen.slug, opened.name)
+    outcome = fit_prepared(chosen, on, prepared, out=folder, request=request, found=found)
     return Artifact.load(outcome.folder)
 
 
@@ -196,6 +243,15 @@ def default_folder(what: str, data_name: str) -> Path:
         letter if letter.isalnum() or letter in "-_" else "-" for letter in Path(data_name).name.partition(".")[0]
     )
     return Path("runs") / f"{what}-{tail or 'data'}"
+
+
+def _cut(task: Task, model: Any, prepared: Prepared) -> list[str]:
+    """Lines on what the model does not read to its end; running text is read so, in rows."""
+    cut = task_offers(task).cut
+    if cut is None or (prepared.facts.writes and not prepared.facts.labelled):
+        return []
+    parts = {"training": prepared.train, "test": prepared.test}
+    return [f"{name}: {line}" for name, rows in parts.items() if rows.examples for line in cut(model, rows)]
 
 
 def _require_sight(run: Run) -> None:
@@ -245,7 +301,9 @@ def _say_once(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _fit_estimator(model: Estimator, rows: Split, prepared: Prepared, budget: Budget, run: Run, seed: int) -> Meter:
+def _fit_estimator(
+    model: Estimator, rows: Split, prepared: Prepared, budget: Budget, run: Run, seed: int, found: Found | None
+) -> Meter:
     import torch
 
     from papertrial.train.device import PeakMemory
@@ -253,7 +311,16 @@ def _fit_estimator(model: Estimator, rows: Split, prepared: Prepared, budget: Bu
 
     peak = PeakMemory(torch.device("cpu"))
     with EnergyMeter() as energy:
-        meter: Meter = model.fit(rows, prepared.valid, prepared.facts, budget, seed, run)
+        again = offers(model).again if found else None
+        if found and again is None and found.trials > 1:
+            raise Declined(
+                "it tunes itself on validation rows, and cannot learn from all rows with what it found",
+                "leave --final out",
+            )
+        if found and again is not None:
+            meter: Meter = again(rows, seed, found.runs)
+        else:
+            meter = model.fit(rows, prepared.valid, prepared.facts, budget, seed, run)
         spent = energy.read()
     meter = replace(meter, peak_bytes=peak.read())
     return meter if meter.energy_how else meter.with_energy(spent)  # one that resumes keeps its own account
@@ -286,26 +353,37 @@ def _train(
 
 def validation(task: Task, model: Any, prepared: Prepared, optim: Optim) -> Callable[[], float] | None:
     """How `model` is validated while it is trained, higher being better; None where it is not."""
-    metric, higher = task.primary_for(prepared.state)
 
     def validate() -> float:
-        value = task.score(task.outputs(model, {}, prepared.valid), prepared.valid, prepared.state).metrics[metric]
-        return value if higher else -value
+        return _signed(task, task.outputs(model, {}, prepared.valid), prepared)
 
     return validate if optim.patience and prepared.valid.examples else None
 
 
+def _signed(task: Task, outputs: np.ndarray, prepared: Prepared) -> float:
+    """The primary metric on the validation rows, higher being better; the usual one of the task where these are too few to tell
+    it, such as an average precision without a row of the rare class."""
+    held = prepared.valid
+    for state in (prepared.state, {name: value for name, value in prepared.state.items() if name != "metric"}):
+        metric, higher = task.primary_for(state)
+        with suppress(DataError):
+            value = task.score(outputs, held, state).metrics[metric]
+            return value if higher else -value
+    raise DataError(f"{metric} cannot be told of the {counted(held.examples, 'validation row')}", "give more rows")
+
+
 def _judge(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepared, seed: int) -> dict[str, Any]:
-    metric, higher = task.primary_for(prepared.state)
     valid = float("nan")
     if prepared.valid.examples:
-        valid = task.score(task.outputs(model, head, prepared.valid), prepared.valid, prepared.state).metrics[metric]
+        valid = _signed(task, task.outputs(model, head, prepared.valid), prepared)
     result: dict[str, Any] = {
-        "valid": valid if higher else -valid,
+        "valid": valid,
         "metrics": {},
         "intervals": {},
         "extra": {},
+        "floors": {},
         "per_example": np.zeros(0),
+        "beside": {},
         "sheets": {},
     }
     if prepared.test.examples:
@@ -314,6 +392,9 @@ def _judge(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepar
         result |= {
             "metrics": scores.metrics,
             "intervals": scores.intervals,
+            "floors": scores.floors,
+            "beside": scores.beside,
+            "test": {"rows": len(scores.per_example), "groups": scores.groups or len(scores.per_example)},
             "answers": _answers(outputs, prepared.test, prepared.state),
             "per_example": np.asarray(scores.per_example, dtype=np.float64),
             "sheets": sheets(outputs, prepared.test) if (sheets := task_offers(task).sheets) else {},
@@ -336,6 +417,11 @@ def _answers(outputs: np.ndarray, test: Split, state: Mapping[str, Any]) -> dict
         shown = np.unique(np.linspace(0, len(outputs) - 1, MOST_ANSWERS).round().astype(int))
         return {"truth": np.asarray(test["target"])[shown], "answer": outputs[shown]}
     return {}
+
+
+def _as_read(card: dict[str, Any]) -> dict[str, Any]:
+    """The card as it will be read back."""
+    return dict(json.loads(to_json(card)))
 
 
 def _save_array(path: Path, array: np.ndarray) -> None:

@@ -6,10 +6,12 @@ answers for each; partition and seed together are what chance is in a repeat.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from papertrial.core.budget import Budget
 from papertrial.core.errors import PapertrialError
 from papertrial.core.offers import task_offers
 from papertrial.core.task import Task
@@ -19,6 +21,9 @@ from papertrial.data.base import WHOLE, ordered
 #: rows that can be judged below which they are judged in folds, in how many, and how often they are cut anew
 FEW, FOLDS, REPEATS = 2000, 5, 3
 SEED = 20_241_130
+#: seeds where none are asked for, of a comparison on one test part
+SEEDS = 5
+_LEAST = 5.0  # seconds that a run in folds has by default
 #: repeat, which, of how many
 Fold = tuple[int, int, int]
 
@@ -92,6 +97,18 @@ def choice(task: Task, data: Any, asked: int | str | None) -> tuple[int, str]:
     )
 
 
+def rounds(seeds: int, folds: int) -> str:
+    """`5 seeds`, or `3 repeats of 5 folds`."""
+    return f"{counted(seeds, 'repeat')} of {folds} folds" if folds else counted(seeds, "seed")
+
+
+def shared(usual: Budget, runs: int) -> Budget:
+    """The budget of a run in folds, so that a comparison takes no longer than one of SEEDS runs on a single test part."""
+    if usual.seconds is None:
+        return usual
+    return replace(usual, seconds=min(usual.seconds, max(_LEAST, usual.seconds * SEEDS / runs)))
+
+
 def parted(task: Task, data: Any, fold: Fold | None, final: bool) -> tuple[Any, list[str]]:
     """The data as they are to be made ready, and what to say of it: by time where a time was named, with one fold for the
     test, or with nothing held out. Raises PapertrialError for a task that cannot be parted so."""
@@ -103,7 +120,7 @@ def parted(task: Task, data: Any, fold: Fold | None, final: bool) -> tuple[Any, 
             f"the task {task.name} has one way to part its data", "leave --time, --folds and --final out"
         )
     if final:
-        return data.parted(np.full(len(data.groups), WHOLE)), ["nothing is held out: all rows are learnt from"]
+        return data.parted(np.full(len(data.groups), WHOLE)), []
     judged = strata(data)
     if fold is None:
         return ordered(data, judged >= 0)

@@ -43,7 +43,11 @@ def index(
     ] = None,
     stem: Annotated[
         bool | None,
-        typer.Option("--stem/--no-stem", help="Treat English plurals like their singular.", show_default=False),
+        typer.Option(
+            "--stem/--no-stem",
+            help="Treat words of one stem, and with other accents, alike: the default of a new index.",
+            show_default=False,
+        ),
     ] = None,
     add: Annotated[bool, typer.Option("--add", help="Keep documents that are not in CORPUS.")] = False,
     delete: Annotated[

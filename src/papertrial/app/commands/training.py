@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any
 
@@ -12,12 +13,15 @@ from papertrial.app.commands.options import (
     Backbone,
     BudgetText,
     Data,
+    Dates,
+    Folds,
     Fresh,
     Group,
     Json,
     Labels,
     Method,
     Metric,
+    Missing,
     Out,
     Quiet,
     RecipeName,
@@ -35,8 +39,7 @@ from papertrial.app.commands.options import (
 )  # fmt: skip
 from papertrial.core import registry
 from papertrial.core.budget import Energy, duration, size_in_words
-from papertrial.core.errors import Declined, PapertrialError
-from papertrial.core.offers import offers
+from papertrial.core.errors import PapertrialError
 from papertrial.core.recipe import Setting
 from papertrial.train import processes
 
@@ -55,6 +58,8 @@ def fit(
     target: Target = None,
     group: Group = None,
     time: Time = None,
+    dates: Dates = None,
+    missing: Missing = None,
     metric: Metric = None,
     task: TaskName = None,
     budget: BudgetText = None,
@@ -72,6 +77,18 @@ def fit(
     seed: Annotated[int, seed_option("Seed of weights, order and validation rows.")] = 0,
     out: Out = None,
     fresh: Fresh = False,
+    final: Annotated[
+        bool,
+        typer.Option(
+            "--final", help="Learn from all rows, with the settings and for the steps that a comparison found."
+        ),
+    ] = False,
+    from_: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", help="Folder of that comparison; by default that of the data in runs.", show_default=False
+        ),
+    ] = None,
     shard: Annotated[
         bool, typer.Option("--shard", help="Under torchrun: split the weights over the processes (FSDP2).")
     ] = False,
@@ -95,10 +112,10 @@ def fit(
     method = registry.method(paper)
     given = parse_settings([*(set_ or []), *(["compile=true"] if compile_ else [])])
     artifact = run_fit(
-        method.name, data, task=task, target=target, group=group, time=time, metric=metric, out=out,
+        method.name, data, task=task, target=target, group=group, time=time, dates=dates, missing=missing, metric=metric, out=out,
         host=host, backbone=backbone, recipe=recipe, settings=given,
         techniques=technique or [], budget=budget, labels=labels, size=size, seed=seed, fresh=fresh,
-        progress=not quiet and not json, shard=shard,
+        progress=not quiet and not json, shard=shard, final=final, comparison=from_,
     )  # fmt: skip
     main = processes.is_main()
     processes.part()
@@ -157,8 +174,10 @@ def _run_lines(artifact: Any) -> list[str]:
     rows = [("cost", f"{spent}, peak memory {peak}"), ("energy", energy.sentence())]
     lines += ["", *printing.labelled(rows)]
     lines += (
-        ["on test rows, with 95 % intervals", *printing.metrics(card["metrics"], card["intervals"])]
+        [f"on test rows{_in_groups(card)}, with 95 % intervals", *printing.metrics(card["metrics"], card["intervals"])]
         if card["metrics"]
+        else printing.labelled([("expected", _expected(card["final"]))])
+        if card.get("final")
         else ["no labelled test rows: nothing to judge it by"]
     )
     if card["extra"]:
@@ -168,37 +187,30 @@ def _run_lines(artifact: Any) -> list[str]:
         *lines,
         "",
         f"saved in {artifact.folder}",
-        f"next        {_uses(artifact, folder)}",
-        f"            papertrial report {folder}{_export(artifact, folder)}",
+        *_next(artifact, folder),
     ]
 
 
-def _writes(artifact: Any) -> str:
-    """`answers` for a model from text to text, `on` for one that writes on, empty for one that writes nothing."""
-    from papertrial.use.generate import writer
-
-    try:
-        return "answers" if offers(writer(artifact)).encode else "on"
-    except Declined:
-        return ""
+def _expected(final: dict[str, Any]) -> str:
+    """What a comparison measured, of a model that nothing is left to judge."""
+    ends = "" if final["interval"] is None else " [{:.3f}, {:.3f}]".format(*final["interval"])
+    return f"{final['metric']} {final['expected']:.3f}{ends}, by the comparison in {final['comparison']}"
 
 
-def _uses(artifact: Any, folder: str) -> str:
-    """What a trained model is for, as commands."""
-    if offers(artifact.model).draw:
-        return f"papertrial generate {folder}    papertrial evaluate {folder} DATA"
-    writes = _writes(artifact)
-    if not writes:
-        return f"papertrial predict {folder} DATA    papertrial embed {folder} DATA"
-    begin = f"papertrial predict {folder} DATA" if writes == "answers" else f"papertrial evaluate {folder} DATA"
-    return f'{begin}    papertrial generate {folder} "{"a text to answer" if writes == "answers" else "how it begins"}"'
+def _in_groups(card: dict[str, Any]) -> str:
+    """How many chances the test rows are, where several rows are one."""
+    test = card.get("test", {"rows": 0, "groups": 0})
+    return f", {test['rows']:,} in {test['groups']:,} groups" if test["groups"] < test["rows"] else ""
 
 
-def _export(artifact: Any, folder: str) -> str:
-    """The command that takes a network away, where it turns inputs into answers."""
-    network = hasattr(artifact.model, "state_dict") and not offers(artifact.model).draw
-    network = network and _writes(artifact) != "answers"
-    return f"    papertrial export {folder} --to onnx" if network else ""
+def _next(artifact: Any, folder: str) -> list[str]:
+    """Two commands a line, the report among them."""
+    from papertrial.use.uses import commands, of_card
+
+    typed = commands(of_card(artifact.card), artifact.folder)
+    export = [typed.pop()] if typed[-1].endswith("--to onnx") else []
+    lines = ["    ".join(typed), "    ".join([f"papertrial report {folder}", *export])]
+    return [f"{'' if place else 'next':<12}{line}" for place, line in enumerate(filter(None, lines))]
 
 
 def _fit_help(context: typer.Context, paper: str | None) -> None:
@@ -254,6 +266,8 @@ def estimate(
     target: Target = None,
     group: Group = None,
     time: Time = None,
+    dates: Dates = None,
+    missing: Missing = None,
     task: TaskName = None,
     budget: BudgetText = None,
     host: TechniqueHost = None,
@@ -266,6 +280,7 @@ def estimate(
     seeds: Annotated[
         int | None, seeds_option("Also estimate a comparison with this many seeds.", max=200, show_default=False)
     ] = None,
+    folds: Folds = None,
     json: Json = False,
 ) -> None:
     """What would it cost? Minutes, memory and energy of a run, from ten of its steps, before it starts."""
@@ -273,9 +288,9 @@ def estimate(
     from papertrial.study.estimate import estimate as run_estimate
 
     found = run_estimate(
-        paper, data, task=task, target=target, group=group, time=time, budget=budget,
+        paper, data, task=task, target=target, group=group, time=time, dates=dates, missing=missing, budget=budget,
         host=host, backbone=backbone, recipe=recipe, settings=parse_settings(set_ or []),
-        techniques=technique or [], labels=labels, size=size, seeds=seeds,
+        techniques=technique or [], labels=labels, size=size, seeds=seeds, folds=folds,
     )  # fmt: skip
     if json:
         printing.document(found)

@@ -15,6 +15,7 @@ from papertrial.core.kind import Kind
 from papertrial.core.task import Ragged, Split
 from papertrial.core.wording import counted
 from papertrial.data.base import Data, Look, fingerprint, track
+from papertrial.data.collections.analyse import usual
 from papertrial.data.collections.bm25 import Bm25, best
 from papertrial.data.collections.files import (
     ACCEPTED,
@@ -297,8 +298,8 @@ class Collection(Data):
 
     @cached_property
     def bm25(self) -> Bm25:
-        """The words of the documents, counted when they are first asked for."""
-        return Bm25.of(texts_of(self.text))
+        """The words of the documents, as `analyse.usual` makes them, counted when they are first asked for."""
+        return Bm25.of(texts_of(self.text), usual(self.text))
 
     @cached_property
     def itself(self) -> np.ndarray:

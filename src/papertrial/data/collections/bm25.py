@@ -1,8 +1,8 @@
 """BM25 over word counts: what the first stage of retrieval, the baseline and `papertrial search` share.
 
 Words are the runs of letters, digits and combining marks of the text in NFKC, case folded; in scripts that write no
-spaces (Han, kana, Thai, Lao, Khmer, Burmese) each character with its marks is a word. Nothing is left out: what every
-document holds weighs next to nothing. `stem` cuts English plurals (the "S" stemmer: Harman, JASIS 42(1), 1991).
+spaces (Han, kana, Thai, Lao, Khmer, Burmese) each character with its marks is a word. What is counted are their terms, as
+an `Analyser` makes them: cut to stems and without accents, or the words themselves.
 
 The counts are kept, not the scores, so that k1 and b are chosen without counting again, and a document can come or go.
 """
@@ -24,6 +24,7 @@ import numpy as np
 from scipy import sparse
 
 from papertrial.core.task import Ragged
+from papertrial.data.collections.analyse import PLAIN, Analyser
 
 #: the values of Lucene's formula that bm25s takes by default
 K1, B = 1.5, 0.75
@@ -42,18 +43,16 @@ def _word() -> re.Pattern[str]:
 _ASCII_WORD = re.compile("[a-z0-9]+")
 
 
-def words_of(text: str, stem: bool = False) -> list[str]:
+def words_of(text: str, analyser: Analyser = PLAIN) -> list[str]:
     """The words of a text in their order, as they are counted."""
     found = _words(text)
-    return [singular(word) for word in found] if stem else found
+    return analyser.terms(found) if analyser.parts else found
 
 
-def spans(text: str, wanted: Collection[str], stem: bool = False) -> list[tuple[int, int]]:
+def spans(text: str, wanted: Collection[str], analyser: Analyser = PLAIN) -> list[tuple[int, int]]:
     """Where in a text, from and to, the words `wanted` stand, as `words_of` gives them."""
-    found = (
-        _word().finditer(unicodedata.normalize("NFC", text)) if not text.isascii() else re.finditer(r"[^\W_]+", text)
-    )
-    return [match.span() for match in found if not set(words_of(match[0], stem)).isdisjoint(wanted)]
+    found = re.finditer(r"[^\W_]+", text) if text.isascii() else _word().finditer(text)  # marks are part of their word
+    return [match.span() for match in found if not set(words_of(match[0], analyser)).isdisjoint(wanted)]
 
 
 def _words(text: str) -> list[str]:
@@ -62,27 +61,16 @@ def _words(text: str) -> list[str]:
     return _word().findall(unicodedata.normalize("NFKC", text).casefold())
 
 
-def singular(word: str) -> str:
-    """`studies` to `study`, `wings` to `wing`; `gas` and what is no plural by the three rules stays."""
-    if len(word) < 4 or not word.endswith("s"):
-        return word
-    if word.endswith("ies"):
-        return word if word.endswith(("aies", "eies")) else word[:-3] + "y"
-    if word.endswith("es"):
-        return word if word.endswith(("aes", "ees", "oes")) else word[:-1]
-    return word if word.endswith(("us", "ss")) else word[:-1]
-
-
 class _Numbers(dict[str, int]):
-    """Numbers words as they come."""
+    """Numbers the terms of words as they come; -1: left out."""
 
-    def __init__(self, stem: bool) -> None:
-        self.stem = stem
+    def __init__(self, analyser: Analyser) -> None:
+        self.analyser = analyser
         self.known: dict[str, int] = {}
 
     def __missing__(self, word: str) -> int:
-        counted = singular(word) if self.stem else word
-        number = self[word] = self.known.setdefault(counted, len(self.known))
+        term = self.analyser.term(word) if self.analyser.parts else word
+        number = self[word] = self.known.setdefault(term, len(self.known)) if term else -1
         return number
 
 
@@ -96,20 +84,22 @@ class Bm25:
 
     def __init__(
         self, words: Ragged, starts: np.ndarray, documents: np.ndarray, counts: np.ndarray, lengths: np.ndarray,
-        stem: bool = False,
+        analyser: Analyser = PLAIN,
     ) -> None:  # fmt: skip
         self.words, self.starts, self.documents, self.counts = words, starts, documents, counts
-        self.lengths, self.stem = lengths, stem
+        self.lengths, self.analyser = lengths, analyser
         self._norm: tuple[float, float, np.ndarray] | None = None
         self._asked: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._room = _KEPT
 
     @classmethod
-    def of(cls, texts: Iterable[str], stem: bool = False) -> Bm25:
+    def of(cls, texts: Iterable[str], analyser: Analyser = PLAIN) -> Bm25:
         """Count the words of `texts`, document after document."""
-        numbers, ids, ends = _Numbers(stem), array("i"), array("q", [0])
+        numbers, ids, ends = _Numbers(analyser), array("i"), array("q", [0])
+        leaves_out = "stop" in analyser.parts
         for text in texts:
-            ids.extend(map(numbers.__getitem__, _words(text)))
+            found = map(numbers.__getitem__, _words(text))
+            ids.extend(number for number in found if number >= 0) if leaves_out else ids.extend(found)
             ends.append(len(ids))
         listed = list(numbers.known)
         order = sorted(range(len(listed)), key=listed.__getitem__)
@@ -130,7 +120,7 @@ class Bm25:
             by_word.indices.astype(np.int32),
             counts,
             lengths,
-            stem,
+            analyser,
         )
 
     def __len__(self) -> int:
@@ -142,7 +132,7 @@ class Bm25:
         with idf = log(1 + (documents - having + 0.5) / (having + 0.5)). Zero: no word in common."""
         total = np.zeros(len(self), dtype=np.float32)
         norm = self._norms(k1, b)
-        for word, times in Counter(words_of(query, self.stem)).items():
+        for word, times in Counter(words_of(query, self.analyser)).items():
             holding, share = self._holding(word, norm)
             if len(holding):
                 idf = math.log1p((len(self) - len(holding) + 0.5) / (len(holding) + 0.5))
@@ -182,13 +172,17 @@ class Bm25:
             documents[order],
             counts[order],
             np.concatenate([self.lengths[rows], other.lengths]),
-            self.stem,
+            self.analyser,
         )
 
     def having(self, word: str) -> int:
         """In how many documents a word, as `words_of` gives it, is."""
         first, last = self._entries(word)
         return last - first
+
+    def first(self, word: str) -> int:
+        """The first document with a word that some document has."""
+        return int(self.documents[self._entries(word)[0]])
 
     def _entries(self, word: str) -> tuple[int, int]:
         wanted, letters, ends = word.encode(), memoryview(self.words.values), memoryview(self.words.offsets)  # type: ignore[arg-type]
@@ -233,7 +227,7 @@ class Bm25:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Any], stem: bool = False) -> Bm25:
+    def from_arrays(cls, arrays: Mapping[str, Any], analyser: Analyser = PLAIN) -> Bm25:
         """Raises ValueError for arrays that do not fit together."""
         words = Ragged(arrays["words"], arrays["word_offsets"])
         starts, documents, counts, lengths = (arrays[name] for name in ("starts", "documents", "counts", "lengths"))
@@ -242,7 +236,7 @@ class Bm25:
             raise ValueError(
                 f"{len(words)} words with {len(starts)} starts for {entries} entries, {len(counts)} counts"
             )
-        return cls(words, starts, documents, counts, lengths, stem)
+        return cls(words, starts, documents, counts, lengths, analyser)
 
 
 def best(scores: np.ndarray, most: int, ties: np.ndarray, without: int = -1) -> np.ndarray:

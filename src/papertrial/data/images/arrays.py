@@ -40,13 +40,21 @@ class Arrays:
 
             def fill(out: np.ndarray) -> None:
                 for row, image in enumerate(track(held, len(held), "resizing")):
-                    out[row] = np.stack(
-                        [cover(Image.fromarray(plane), height, width) for plane in image.transpose(2, 0, 1)], -1
-                    )
+                    out[row] = _covering(image, height, width)
 
             name = f"pixels-{fingerprint(DECODER, self.fingerprint, rows)}-{height}x{width}x{array.shape[3]}"
             array = cached_array(name, (len(rows), height, width, array.shape[3]), array.dtype, fill, note)
         return with_channels(array, channels), {}
+
+    def fresh(self, rows: np.ndarray, height: int, width: int, channels: int) -> list[np.ndarray | str]:
+        """As `Source.fresh`."""
+        images = with_channels(self.array[rows], channels)
+        return [_covering(image, height, width) for image in images]
+
+
+def _covering(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """One image (H, W, C) as (height, width, C)."""
+    return np.stack([cover(Image.fromarray(plane), height, width) for plane in image.transpose(2, 0, 1)], -1)
 
 
 def with_channels(array: np.ndarray, channels: int) -> np.ndarray:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import replace
-from functools import cached_property
+from dataclasses import asdict, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +20,16 @@ from papertrial.core.wording import counted
 from papertrial.data.base import Data, Look, cache_folder, cached_array, fingerprint
 from papertrial.data.belonging import NONE
 from papertrial.data.layout import PARTS
-from papertrial.data.members import names_in, several
+from papertrial.data.tables.alike import merged, respelled
 from papertrial.data.tables.belonging import group_column, same_rows
-from papertrial.data.tables.column_values import (
-    CATEGORIES,
-    Column,
-    Texts,
-    convert,
-    describe,
-    hash_text,
-    read_texts,
-    reread_numbers,
-    see,
-)
-from papertrial.data.tables.files import CsvFile, Frame, ParquetFile, Source, is_table, source_of
+from papertrial.data.tables.classes import class_name, class_value, label_sets, look_up
+from papertrial.data.tables.column_values import CATEGORIES, Column, describe, hash_text
+from papertrial.data.tables.files import Frame, Source, source_of
+from papertrial.data.tables.folders import files_of_one
 from papertrial.data.tables.look import look
+from papertrial.data.tables.passes import Converted, Lost, convert, distinct_texts, read_texts, reread_numbers, see
+from papertrial.data.tables.reading import Reading
 from papertrial.data.tables.row_hashes import combined, spread_over_parts
-from papertrial.data.textfiles import part_of
 
 KIND = Kind(
     name="table",
@@ -61,7 +54,7 @@ IN_MEMORY = 256 << 20  # bytes of an array that stays in memory; larger ones are
 _WORTH_KEEPING = (
     32 << 20
 )  # bytes of a table from files from which it is: reading a million rows again takes ten seconds
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 _PART_COLUMN = r"(?i)^(split|part|partition|fold|subset|set)$"
 _TARGET_NAMES = ("target", "label", "labels", "class", "y", "outcome", "response")
 _MOST_CLASSES = 20  # whole numbers are classes up to here ...
@@ -76,17 +69,20 @@ class Table(Data):
     only.  rows: how many.  part: int8 (rows,), 0 = train or free, 1 = validation, 2 = test; moved: how many rows were
     put in an earlier part because they equal a row there.  given_split: whether the data came with test rows.
     split_column: the column that says the part.  utf8: whether no file had to be read in an older encoding.
-    read_notes: those of `notes` that speak of reading, not of meaning.
+    read_notes: those of `notes` that speak of reading, not of meaning.  reading: how it was to be read.
     """
 
     kind = "table"
     target_is_column = True
     takes_columns = True
 
-    def __init__(self, sources: Sequence[tuple[int, Source]], target: str | None, name: str) -> None:
+    def __init__(
+        self, sources: Sequence[tuple[int, Source]], target: str | None, name: str, reading: Reading | None = None
+    ) -> None:
         """`sources`: (part, source) pairs whose rows follow each other. Raises DataError (see `from_file`)."""
         super().__init__(name, "", ())
         self.columns: dict[str, Column] = {}
+        self.reading, self._given = reading or Reading(), list(sources)
         self._sources = [source for _, source in sources]
         for source in self._sources:
             for line in source.notes:
@@ -123,7 +119,7 @@ class Table(Data):
         self.tell_straddling()
 
     @classmethod
-    def from_file(cls, path: Any, target: str | None = None) -> Table:
+    def from_file(cls, path: Any, target: str | None = None, reading: Reading | None = None) -> Table:
         """A table from a file, a folder, or {part: file}.
 
         Files: .csv .tsv .txt .json .jsonl (each also .gz, or alone in a .zip) and .parquet. A folder holds one file, files of one table
@@ -131,40 +127,26 @@ class Table(Data):
         or an unknown target, naming the file and the line.
         """
         if isinstance(path, Mapping):
-            return cls.from_parts(path, target)
+            return cls.from_parts(path, target, reading)
         path = Path(path)
         if path.is_dir():
-            return cls.from_folder(path, target)
-        return cls([(0, source_of(path))], target, path.name)
+            return cls.from_folder(path, target, reading=reading)
+        return cls([(0, source_of(path, tuple(reading.forms) if reading else ()))], target, path.name, reading)
 
     @classmethod
-    def from_folder(cls, folder: Path, target: str | None = None, named: Path | None = None) -> Table:
-        """A table from the files of a folder: one, pieces that share their columns, or train.*, test.* (and valid.*) files.
-
-        named: what the user gave, where that is an archive, or a folder around this one.  Raises DataError for several tables.
-        """
-        named = named or folder
-        files = sorted(entry for entry in folder.iterdir() if is_table(entry) and not entry.name.startswith("."))
-        if not files:
-            raise DataError(f"{named} holds no table", "known: csv, tsv, json, jsonl, parquet")
-        parts = [part_of(file.name) for file in files]
-        left: list[str] = []
-        if 0 in parts and (1 in parts or 2 in parts):
-            chosen = [(part, source_of(file)) for part, file in zip(parts, files, strict=True) if part is not None]
-            left = [file.name for part, file in zip(parts, files, strict=True) if part is None]
-        else:
-            chosen = [(0, source_of(file)) for file in files]
-        if not _are_pieces([source for _, source in chosen]):
-            listed = {file.name for file in files}
-            raise several(named, [name for name in names_in(named) if Path(name).name in listed], "tables")
-        if left:
-            chosen[0][1].notes.append(f"left out: {', '.join(left)}, named after no part of a split")
-        return cls(chosen, target, named.name)
+    def from_folder(
+        cls, folder: Path, target: str | None = None, named: Path | None = None, reading: Reading | None = None
+    ) -> Table:
+        """A table from the files of a folder: see `tables/folders.py`."""
+        chosen = files_of_one(folder, named or folder, tuple(reading.forms) if reading else ())
+        return cls(chosen, target, (named or folder).name, reading)
 
     @classmethod
-    def from_frame(cls, frame: Any, target: str | None = None, name: str = "table") -> Table:
+    def from_frame(
+        cls, frame: Any, target: str | None = None, name: str = "table", reading: Reading | None = None
+    ) -> Table:
         """A table from a pandas or polars frame, an Arrow table, or what `pandas.DataFrame` accepts."""
-        return cls([(0, Frame(frame))], target, name)
+        return cls([(0, Frame(frame))], target, name, reading)
 
     @classmethod
     def from_arrays(cls, X: Any, y: Any = None, names: Iterable[str] | None = None) -> Table:
@@ -193,7 +175,7 @@ class Table(Data):
         return cls.from_frame(frame.assign(target=np.asarray(y)), "target")
 
     @classmethod
-    def from_parts(cls, parts: Mapping[str, Any], target: str | None = None) -> Table:
+    def from_parts(cls, parts: Mapping[str, Any], target: str | None = None, reading: Reading | None = None) -> Table:
         """A table from {"train": ..., "test": ...} (also "valid"): each a file or a frame."""
         sources = []
         for key, content in parts.items():
@@ -201,35 +183,38 @@ class Table(Data):
                 raise DataError(f"there is no part {key!r}", did_you_mean(str(key), PARTS))
             source = source_of(content) if isinstance(content, str | Path) else Frame(content)
             sources.append((PARTS[str(key).lower()], source))
-        return cls(sources, target, " + ".join(map(str, parts)))
+        return cls(sources, target, " + ".join(map(str, parts)), reading)
 
     # -- reading ------------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
         """Set `columns` and the array of their values, from the cache where an earlier reading is kept there."""
-        key = "tables/" + fingerprint(_CACHE_VERSION, *(source.key for source in self._sources))
+        how = str(self.reading.to_json())
+        key = "tables/" + fingerprint(_CACHE_VERSION, how, *(source.key for source in self._sources))
         facts = cache_folder() / f"{key}.json"
-        kept = all(source.key for source in self._sources) and facts.exists()
+        filed = all(source.key for source in self._sources)
+        kept = filed and facts.exists()
         content = read_json(facts) if kept else {}
-        self._texts: dict[str, Texts] = {}
         if kept:
-            self._forms, self._source_rows = content["forms"], content["rows"]
+            self._forms, self._source_rows, self._words = content["forms"], content["rows"], tuple(content["words"])
             for line in content["notes"]:
                 self.note(line)
         else:
-            self._forms, self._source_rows, present = see(self._sources, self.note)
-            for name, there in present.items():
+            seen = see(self._sources, self.reading, self.note)
+            self._forms, self._source_rows, self._words = seen.forms, seen.rows, seen.words
+            for name, there in seen.present.items():
                 if there < sum(self._source_rows) and len(self._sources) > 1:
                     self.note(f"column {name!r} is not in every file: missing where it is not")
         self.rows = sum(self._source_rows)
         if not self.rows or not self._forms:
             raise DataError(f"{self.name} has no rows", "check how it was made")
         shape = (len(self._forms), self.rows)
+        made = Converted()
 
         def fill(array: np.ndarray) -> None:
-            self._texts = convert(self._sources, self._forms, array)
+            nonlocal made
+            made = convert(self._sources, self._forms, array, self.reading, self._words)
 
-        filed = all(source.key for source in self._sources)
         if 8 * self.rows * len(self._forms) <= min(IN_MEMORY, _WORTH_KEEPING if filed else IN_MEMORY):
             self._array = np.empty(shape, np.uint64)
             fill(self._array)
@@ -237,25 +222,57 @@ class Table(Data):
             if not kept:
                 (cache_folder() / f"{key}.npy").unlink(missing_ok=True)
             self._array = cached_array(key, shape, np.uint64, fill, self.note)
-        if kept and not self._texts:
+        if kept and not made.texts:
             self.columns = {entry["name"]: Column.from_json(entry) for entry in content["columns"]}
+            self._lost = {name: Lost(**lost) for name, lost in content["lost"].items()}
             return
+        self._lost = made.lost
+        for name, lost in made.lost.items():
+            for line in lost.lines(name, self._forms[name]):
+                self.note(line)
         self.columns = {
-            name: describe(name, form, bits, self._texts.get(name))
+            name: describe(name, form, bits, made.texts.get(name))
             for (name, form), bits in zip(self._forms.items(), self._array, strict=True)
         }
-        self._texts = {}  # counts of up to a million texts, which are summed up now
         if isinstance(self._array, np.memmap):
-            columns = [column.to_json() for column in self.columns.values()]
             write_json(
-                facts, {"forms": self._forms, "rows": self._source_rows, "notes": self.notes, "columns": columns}
-            )
+                facts,
+                {
+                    "forms": self._forms, "rows": self._source_rows, "words": list(self._words), "notes": self.notes,
+                    "columns": [column.to_json() for column in self.columns.values()],
+                    "lost": {name: asdict(lost) for name, lost in self._lost.items()},
+                },
+            )  # fmt: skip
+
+    def read_as(self, names: Iterable[str]) -> dict[str, Any]:
+        """How these columns were read, JSON-able: what `like` and `papertrial.open(..., like=...)` take."""
+        forms = {name: self._forms[name] for name in names}
+        return replace(self.reading, forms=forms, words=self._words, target=self.target).to_json()
+
+    def like(self, known: Mapping[str, Any]) -> Table:
+        """This table with its columns read as those of another were (see `read_as`): itself where that is so already."""
+        reading = Reading.of(like=known)
+        if self.reading.forms.keys() >= reading.forms.keys():
+            return self  # opened so, with what the user says of it
+        alike_now = all(self._forms[name] == form for name, form in reading.forms.items() if name in self._forms)
+        if (
+            alike_now
+            and set(self._words) == set(reading.words or self._words)
+            and self.reading.missing == reading.missing
+        ):
+            return self
+        again = Table(self._given, self.target, self.name, reading)
+        again.belong(self.group or NONE, self.time or None)
+        for line in again.notes:
+            self.note(line)
+        return again
 
     # -- groups and times ---------------------------------------------------------------------------------------
 
     def _belong(self, group: str | None, time: str | None) -> None:
         """Set `together` and `times`, and take their columns from the inputs."""
         guessed = group_column(self.columns.values(), self.rows, self._asked_target) if group is None else None
+        self.asked_group = group or ""
         self.group, self.time = ("" if group == NONE else group or guessed or ""), time or ""
         self.together, self.times, self.group_note = None, None, ""
         if self.group:
@@ -274,9 +291,7 @@ class Table(Data):
 
     def _codes_of(self, name: str) -> np.ndarray:
         """int64 (rows,): equal for equal values of a column, -1 for missing ones."""
-        bits = self.bits(name)
-        absent = bits == 0 if self.columns[name].form == "text" else np.isnan(bits.view(np.float64))
-        return np.where(absent, -1, np.unique(bits, return_inverse=True)[1].reshape(-1))
+        return np.where(self.absent(name), -1, np.unique(self.bits(name), return_inverse=True)[1].reshape(-1))
 
     @cached_property
     def copies(self) -> np.ndarray:
@@ -295,6 +310,11 @@ class Table(Data):
         """A column's values as uint64 (rows,): equal bits for equal values. Text: a hash, 0 for missing; else float64."""
         return self._array[list(self.columns).index(self.column(name).name)]
 
+    def absent(self, name: str) -> np.ndarray:
+        """bool (rows,): where a column has no value."""
+        bits = self.bits(name)
+        return bits == 0 if self.columns[name].form == "text" else np.isnan(bits.view(np.float64))
+
     def texts(self, names: Sequence[str]) -> list[Ragged]:
         """Columns as they stand in the files, UTF-8 (rows,) each: nothing trimmed, empty for what is missing."""
         return read_texts(self._sources, [self.column(name).name for name in names])
@@ -305,7 +325,7 @@ class Table(Data):
         Raises DataError naming the first value that is not a number.
         """
         if self.column(name).form == "text":
-            return reread_numbers(self._sources, name, self.rows)
+            return reread_numbers(self._sources, name, self.rows, self.reading)
         return self.bits(name).view(np.float64)
 
     def numeric(self, names: Sequence[str]) -> np.ndarray:
@@ -315,6 +335,8 @@ class Table(Data):
         column that is not there or holds text, naming the first such value and its line.
         """
         absent = [name for name in names if name not in self.columns]
+        for name in names if self.reading.forms and not absent else ():
+            self._lost.get(name, Lost()).refuse(name, self._forms[name])
         if absent:
             what = f"column {absent[0]!r}" if len(absent) == 1 else f"{len(absent)} columns ({', '.join(absent[:8])})"
             raise DataError(f"{self.name} lacks {what}", did_you_mean(absent[0], self.columns))
@@ -340,10 +362,15 @@ class Table(Data):
         column, bits = self.column(name), self.bits(name)
         if column.form != "text":
             array = np.empty((1, self.rows), np.uint64)
-            texts = convert(self._sources, {name: "text"}, array)
-            bits, column = array[0], replace(column, categories=texts[name].summary()[0])
+            made = convert(self._sources, {name: "text"}, array, self.reading, self._words)
+            bits, column = array[0], replace(column, categories=made.texts[name].summary()[0])
         kept = column.categories if categories is None else tuple(categories)
-        return _look_up(bits, hash_text(kept)), kept
+        codes = look_up(bits, hash_text(kept))
+        if categories is None:
+            return merged(name, codes, kept, self.note)
+        return respelled(
+            name, bits, codes, kept, partial(distinct_texts, self._sources, name, self._words), self.note, fold=True
+        ), kept
 
     def __len__(self) -> int:
         return self.rows
@@ -364,7 +391,7 @@ class Table(Data):
         else:
             floats = self.floats(column.name)
             known = np.unique(floats[~np.isnan(floats)]) if column.unique <= CATEGORIES else np.empty(0)
-            found = tuple(_class_name(value, column.form) for value in known.tolist())
+            found = tuple(class_name(value, column.form) for value in known.tolist())
         if classes is None:
             if column.unique > CATEGORIES:
                 raise DataError(
@@ -375,14 +402,27 @@ class Table(Data):
                 raise DataError(
                     f"{column.name!r} has {'one class only' if found else 'no values'}", "classes need at least two"
                 )
-            classes = found
+            sets = label_sets(found)
+            if sets:
+                one, combined = next(iter(sets.items()))
+                self.note(
+                    f"target {column.name!r} holds several labels in a row: each combination is one class, in any order"
+                    f" ({one!r} is {combined!r}); to judge one label, give it a column of its own"
+                )
+            classes = tuple(sorted({sets.get(one, one) for one in found}))
         if column.form == "text":
-            return _look_up(self.bits(column.name), hash_text(classes)).astype(np.int64), tuple(classes)
-        numbers = np.array([_class_value(one) for one in classes], dtype=np.float64) + 0.0
+            bits, asked = self.bits(column.name), partial(distinct_texts, self._sources, column.name, self._words)
+            sets = label_sets(found) or label_sets((*found, *classes))
+            codes = look_up(bits, hash_text(classes))
+            codes = respelled(column.name, bits, codes, classes, asked, self.note, fold=False)
+            ordered = {one: classes.index(combined) for one, combined in sets.items() if combined in classes}
+            at = look_up(bits, hash_text(tuple(ordered)))
+            return np.where(at >= 0, np.array([*ordered.values(), -1])[at], codes).astype(np.int64), tuple(classes)
+        numbers = np.array([class_value(one) for one in classes], dtype=np.float64) + 0.0
         numbers[np.isnan(numbers)] = (
             np.inf
         )  # a name that is no number: in no row, and not what missing values look like
-        return _look_up(self.bits(column.name), numbers.view(np.uint64)).astype(np.int64), tuple(classes)
+        return look_up(self.bits(column.name), numbers.view(np.uint64)).astype(np.int64), tuple(classes)
 
     def values(self, name: str | None = None) -> np.ndarray:
         """The target (or column `name`) as float32 (rows,), NaN for missing. Raises DataError when it holds text."""
@@ -398,6 +438,8 @@ class Table(Data):
             if target not in self.columns:
                 raise DataError(f"{self.name} has no column {target!r} to predict", did_you_mean(target, self.columns))
             return target
+        if self.reading.forms:
+            return self.reading.target if self.reading.target in self.columns else None
         able = [column.name for column in self.columns.values() if column.type not in ("id", "text", "empty")]
         set_apart = (self.split_column, self.group, self.time)
         able = [name for name in able if name not in set_apart and not self.is_like_id(self.columns[name])]
@@ -430,6 +472,12 @@ class Table(Data):
             return None
         if column.form == "text":
             if self.is_like_id(column):
+                if label_sets(column.categories):
+                    raise DataError(
+                        f"target {column.name!r} holds several labels in a row, in {column.unique} combinations: too many for"
+                        " classes",
+                        "make a column for each label, and name one with --target",
+                    )
                 raise DataError(
                     f"target {column.name!r} has {column.unique} different texts in {values} rows: it looks like an id",
                     "name another column with --target",
@@ -527,36 +575,3 @@ class Table(Data):
     @cached_property
     def _facts_page(self) -> Look:
         return look(self)
-
-
-def _are_pieces(sources: Sequence[Source]) -> bool:
-    """Whether files hold one table: each has half of the columns of the first, or more."""
-    columns = [
-        set(source.names if isinstance(source, CsvFile | ParquetFile) else next(source.pieces()).columns)
-        for source in sources
-    ]
-    return all(len(columns[0] & own) >= len(columns[0]) / 2 for own in columns[1:])
-
-
-def _look_up(bits: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Positions int32 in `known` of each entry of `bits`, -1 where it is not there."""
-    if not len(known):
-        return np.full(len(bits), -1, np.int32)
-    order = np.argsort(known)
-    found = order[np.minimum(np.searchsorted(known[order], bits), len(known) - 1)]
-    return np.where(known[found] == bits, found, -1).astype(np.int32)
-
-
-def _class_name(value: float, form: str) -> str:
-    if form == "boolean":
-        return "true" if value else "false"
-    return str(int(value)) if value.is_integer() else repr(value)
-
-
-def _class_value(name: str) -> float:
-    if name in ("true", "false"):
-        return float(name == "true")
-    try:
-        return float(name)
-    except ValueError:
-        return np.nan

@@ -1,16 +1,11 @@
-"""Columns of a table: how their values are read, what they mean, and their values as 64 bits each.
-
-A table is read twice, in pieces. The first pass settles how each column's values are read (its *form*), which needs
-the whole column: the ten-millionth row may be the first that is not a number. The second pass converts: numbers,
-booleans and dates to float64 with NaN for missing; text to a 64-bit hash, 0 for missing. All columns are then rows
-of one uint64 array, which may be larger than memory.
-"""
+"""Columns of a table: what is seen of them in a first pass, what they mean, and their values as numbers or hashes."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,39 +13,33 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from papertrial.core.errors import DataError
-from papertrial.core.task import Ragged
-from papertrial.data.tables.files import NUMBER, Source, as_text
+from papertrial.data.tables import written
+from papertrial.data.tables.files import as_text
+from papertrial.data.tables.written import DOTTED, FEW, ISO, LIKELY, NUMBER, STRAYS, mask, matches
 
-MISSING = (
-    *("", "NA", "N/A", "n/a", "na", "#N/A", "<NA>", "nan", "NaN", "NAN", "NaT"),
-    *("null", "NULL", "Null", "None", "?", "-"),
-)
 CATEGORIES = 1000  # kept per column: the most common ones
 _COUNTED = 1 << 18  # distinct texts whose counts are held while a column is read
-_STRAYS = 0.02  # share of values that may not be numbers in a column of numbers
-_FEW = 20  # numbers: a column with no more than this many distinct ones and some text is a column of codes
 _DISTINCT = 1 << 20  # distinct values are counted exactly up to here
 _EXACT = 2.0**53  # whole numbers beyond this do not fit float64
+_HEAD = 2000  # values by which a column is told from one that needs a closer look
+_CLOSER = 0.5  # share of values that look like numbers, dates or times in a column of text that is looked at closer
 
-_LARGEST = float(np.finfo(np.float32).max)  # models are given float32
+LARGEST = float(np.finfo(np.float32).max)  # models are given float32
 
-_BOOLEANS = {"true": 1.0, "false": 0.0, "True": 1.0, "False": 0.0, "TRUE": 1.0, "FALSE": 0.0}
-_DATE = r"^\d{4}([-/])\d{1,2}([-/])\d{1,2}([T ]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$"
-_DOTTED = r"^\d{1,2}\.\d{1,2}\.\d{4}( \d{1,2}:\d{2}(:\d{2})?)?$"  # day.month.year; with / or - it might be month first
-_COMMA = r"^[+-]?\d*,\d+([eE][+-]?\d+)?$"
+_BOOLEANS = ("true", "false", "True", "False", "TRUE", "FALSE")
+_ZEROS = r"^[+-]?0\d+$"
+_DIGITS = r"^[+-]?\d{16,}$"
 _ID_NAME = r"(?i)^(id|index|key|uuid|guid|rowid|row|row[ _.]?(id|nr|num|number|index)|unnamed.*|.*[ _.-]id|id[ _.-].*|.*[a-z]I[dD])$"
-
-_MISSING_SET = pa.array(MISSING)
 
 
 @dataclass(frozen=True)
 class Column:
     """One column of a table.
 
-    type: numeric | categorical | boolean | date | text | id | constant | empty.  form: how its values are held
-    (number | boolean | date | text), whatever the type.  missing, unique: counts (unique above a million is an
-    estimate).  use: whether a model sees it; why: the reason when it does not, or what was left out when it does.
+    type: numeric | categorical | boolean | date | checkbox | text | id | constant | empty.  form: how its values are held
+    (number | boolean | date | text), whatever the type.  A checkbox has one value or none, and which of these says it all.
+    missing, unique: counts (unique above a million is an estimate).  use: whether a model sees it; why: the reason when it
+    does not, or what was left out when it does.
     categories: of text columns, the most common ones (at most 1000), sorted.
     """
 
@@ -78,83 +67,147 @@ class Column:
 class Sighting:
     """What the first pass has seen of one column."""
 
-    comma_possible: bool = False  # a comma in a number can only be its decimal point
     rows: int = 0  # rows of the pieces that held the column
     values: int = 0
     numbers: int = 0
-    commas: int = 0
     booleans: int = 0
     dates: int = 0
     dotted: int = 0
+    likely: int = 0  # texts that begin as numbers, dates or times do
     huge: int = 0
+    lossy: int = 0  # whole numbers that float64 does not hold
     infinite: int = 0
+    zeros: int = 0  # whole numbers that begin with a zero
+    shortest: int = 1 << 30  # letters of a number
+    longest: int = 0
+    loose: bool = False
+    grouped: bool = True  # whether all numbers seen may be thousands with a dot
     few: frozenset[float] = frozenset()
-    stray: str = ""
-    stray_row: int = -1
+    marks: Counter[str] = field(default_factory=Counter)  # what was taken for missing
 
-    def add(self, array: pa.Array, loose: bool, start: int) -> None:
-        """Take in one piece that starts at row `start` of its source."""
+    def add(self, array: pa.Array, loose: bool, marks: pa.Array) -> None:
+        """Take in one piece. marks: texts that stand for a missing value."""
         self.rows += len(array)
+        self.loose |= loose
         kind = native_form(array.type)
         if kind == "number":
-            self._add_numbers(to_floats(array, "number"))
+            self.grouped = False
+            floats = to_floats(array, "number")
+            self._add_numbers(floats)
+            if pa.types.is_integer(array.type) or pa.types.is_decimal(array.type):
+                self.lossy += _lossy(array, floats)
         elif kind in ("boolean", "date"):
             count = len(array) - array.null_count
             self.values += count
             setattr(self, f"{kind}s", getattr(self, f"{kind}s") + count)
         else:
-            self._add_text(clean_text(array), loose, start)
+            raw = trimmed(array)
+            text = without(raw, marks)
+            if text.null_count > raw.null_count:
+                taken = raw.filter(pc.and_(text.is_null(), pc.not_equal(pc.fill_null(raw, ""), ""))).value_counts()
+                self.marks.update(
+                    dict(zip(taken.field("values").to_pylist(), taken.field("counts").to_pylist(), strict=True))
+                )
+            self._add_text(text, loose)
 
     def _add_numbers(self, floats: np.ndarray) -> None:
         floats = floats[~np.isnan(floats)]
         self.values += len(floats)
         self.numbers += len(floats)
-        infinite = np.abs(floats) > _LARGEST
+        infinite = np.abs(floats) > LARGEST
         self.infinite += int(infinite.sum())
         self.huge += int((np.abs(floats) > _EXACT).sum() - infinite.sum())
-        if len(self.few) <= _FEW:
-            self.few |= frozenset(pd.unique(floats)[: _FEW + 1].tolist())
+        if len(self.few) <= FEW:
+            self.few |= frozenset(pd.unique(floats)[: FEW + 1].tolist())
 
-    def _add_text(self, text: pa.StringArray, loose: bool, start: int) -> None:
+    def _add_text(self, text: pa.StringArray, loose: bool) -> None:
         if loose:
             try:
-                return self._add_numbers(to_floats(text, "number", fast_only=True))
+                floats = to_floats(text, "number", fast_only=True)
             except pa.ArrowInvalid:
                 pass
+            else:
+                return self._add_spelled(text, floats)
         numeric = matches(text, NUMBER)
-        others = np.flatnonzero(_mask(pc.and_(text.is_valid(), pc.invert(numeric))))
-        if self.stray_row < 0 and len(others):
-            self.stray, self.stray_row = text[int(others[0])].as_py(), start + int(others[0])
         if loose:
-            self._add_numbers(to_floats(text.filter(numeric), "number"))
+            numbers = text.filter(numeric)
+            self._add_spelled(numbers, to_floats(numbers, "number"))
             text = text.filter(pc.invert(numeric))
         counted = text.drop_null().value_counts()
         texts, counts = counted.field("values"), counted.field("counts").to_numpy()
         self.values += int(counts.sum())
-        if self.comma_possible:
-            self.commas += int(counts[_mask(matches(texts, _COMMA))].sum())
-        self.booleans += int(counts[_mask(pc.is_in(texts, pa.array(list(_BOOLEANS))))].sum())
-        dotted = matches(texts, _DOTTED)
-        dated = pc.or_(matches(texts, _DATE), dotted)
+        self.booleans += int(counts[mask(pc.is_in(texts, pa.array(_BOOLEANS)))].sum())
+        likely = matches(texts, LIKELY)
+        self.likely += int(counts[mask(likely)].sum())
+        dotted = matches(texts, DOTTED)
+        dated = pc.or_(matches(texts, ISO), dotted)
         if dated.true_count:
-            self.dates += int(counts[_mask(dated)][~np.isnan(_days(texts.filter(dated)))].sum())
-            self.dotted += int(counts[_mask(dotted)].sum())
+            self.dates += int(counts[mask(dated)][~np.isnan(written.days(texts.filter(dated)))].sum())
+            self.dotted += int(counts[mask(dotted)].sum())
+
+    def _add_spelled(self, text: pa.StringArray, floats: np.ndarray) -> None:
+        """Numbers, and what their digits tell beside their value."""
+        self._add_numbers(floats)
+        held = pc.starts_with(text, "0")
+        if held.true_count:
+            self.zeros += matches(text.filter(pc.fill_null(held, False)), _ZEROS).true_count
+        bounds = pc.min_max(pc.binary_length(text)).as_py()
+        if bounds["max"] is not None:
+            self.shortest, self.longest = min(self.shortest, bounds["min"]), max(self.longest, bounds["max"])
+        if self.longest > 15 and np.nanmax(np.abs(floats), initial=0) > _EXACT:
+            digits = text.filter(matches(text, _DIGITS)).to_pylist()
+            self.lossy += sum(int(one) != int(float(one)) for one in digits)
+        if self.grouped:
+            self.grouped = _may_be_thousands(floats[:_HEAD]) and _may_be_thousands(floats)
 
     @property
     def form(self) -> str:
-        """How the column's values are read: number | comma | boolean | date | text (comma: 3,14)."""
+        """How the column's values are read, as far as that can be told without a closer look: number | boolean | date | text."""
         strays = self.values - self.numbers
         if strays == 0:
-            return "number"
-        if self.booleans == self.values:
+            return "text" if self.is_codes or self.lossy else "number"
+        if self.booleans == self.values or (self.booleans + self.numbers == self.values and self.few <= {0.0, 1.0}):
             return "boolean"
         if self.dates == self.values:
             return "date"
-        if self.commas and self.numbers + self.commas == self.values:
-            return "comma"
-        if strays <= _STRAYS * self.values and len(self.few) > _FEW:
+        if strays <= STRAYS * self.values and len(self.few) > FEW and not self.is_codes and not self.lossy:
             return "number"
         return "text"
+
+    @property
+    def is_codes(self) -> bool:
+        """Whether numbers begin with zeros as postcodes do."""
+        return self.zeros > STRAYS * self.numbers or (self.zeros > 0 and self.shortest == self.longest)
+
+    @property
+    def needs_a_closer_look(self) -> bool:
+        if self.is_codes or self.lossy:
+            return False
+        if self.form == "number":
+            return self.grouped and self.loose and any(value != int(value) for value in self.few)
+        seen = self.numbers + self.likely
+        return self.form == "text" and self.likely + self.loose > 0 and seen >= max(_CLOSER * self.values, 1)
+
+
+def _may_be_thousands(floats: np.ndarray) -> bool:
+    """Whether numbers can have been written as 1.234 for 1234: below a thousand, and three digits behind every point."""
+    known = floats[~np.isnan(floats)]
+    size = np.abs(known)
+    if not len(size) or size.max() >= 1000:
+        return not len(size)
+    broken = size[size != np.floor(size)]
+    if not len(broken):
+        return True
+    spelled = np.abs(broken * 1000 - np.round(broken * 1000)) < 1e-6
+    shorter = np.abs(broken * 100 - np.round(broken * 100)) < 1e-6
+    return bool(broken.min() >= 1 and spelled.all() and shorter.mean() < 0.5)
+
+
+def _lossy(array: pa.Array, floats: np.ndarray) -> int:
+    """How many whole numbers float64 does not hold."""
+    rows = np.flatnonzero(np.abs(floats) > _EXACT)
+    values = array.take(pa.array(rows)).to_pylist()
+    return sum(int(value) != int(float(value)) for value in values)
 
 
 def native_form(type_: pa.DataType) -> str:
@@ -173,8 +226,12 @@ def native_form(type_: pa.DataType) -> str:
     return "date" if pa.types.is_date(type_) or pa.types.is_timestamp(type_) else "text"
 
 
-def clean_text(array: pa.Array) -> pa.StringArray:
-    """Any Arrow array as text without blanks around it, null where a marker stands for a missing value."""
+def clean_text(array: pa.Array, marks: pa.Array) -> pa.StringArray:
+    """Any Arrow array as text without blanks around it, null where one of the marks stands for a missing value."""
+    return without(trimmed(array), marks)
+
+
+def trimmed(array: pa.Array) -> pa.StringArray:
     type_ = array.type
     if pa.types.is_dictionary(type_):
         array = array.cast(type_.value_type)
@@ -188,20 +245,15 @@ def clean_text(array: pa.Array) -> pa.StringArray:
             array = array.cast(pa.string())
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             array = pa.array([as_text(value) for value in array.to_pylist()], pa.string())
-    array = pc.ascii_trim_whitespace(array.cast(pa.string()))
-    return pc.if_else(pc.is_in(array, _MISSING_SET), pa.scalar(None, pa.string()), array)
+    return pc.utf8_trim_whitespace(array.cast(pa.string()))
 
 
-def matches(text: pa.StringArray, pattern: str) -> pa.BooleanArray:
-    return pc.fill_null(pc.match_substring_regex(text, pattern), False)
+def without(text: pa.StringArray, marks: pa.Array) -> pa.StringArray:
+    return pc.if_else(pc.is_in(text, marks), pa.scalar(None, pa.string()), text)
 
 
-def _mask(truths: pa.BooleanArray) -> np.ndarray:
-    return truths.to_numpy(zero_copy_only=False)
-
-
-def to_floats(array: pa.Array, form: str, *, fast_only: bool = False) -> np.ndarray:
-    """Values of a piece as float64, NaN for missing and for what `form` (see Sighting.form) cannot read.
+def to_floats(array: pa.Array, form: str, *, marks: pa.Array | None = None, fast_only: bool = False) -> np.ndarray:
+    """Values of a piece as float64, NaN for missing and for what `form` (see `written`) cannot read.
 
     Raises pyarrow.ArrowInvalid with `fast_only` when some text is not a number.
     """
@@ -210,11 +262,11 @@ def to_floats(array: pa.Array, form: str, *, fast_only: bool = False) -> np.ndar
         return array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     if native == "date":
         micros = array.cast(pa.timestamp("us"), safe=False)
-        return _micros_to_days(micros.to_numpy(zero_copy_only=False))
-    text = array if fast_only else clean_text(array)
-    if form in ("boolean", "date"):
+        return written.micros_to_days(micros.to_numpy(zero_copy_only=False))
+    text = array if marks is None else clean_text(array, marks)
+    if form not in ("number", "comma"):
         coded = text.dictionary_encode()
-        known = _days(coded.dictionary) if form == "date" else _truths(coded.dictionary)
+        known = written.read(coded.dictionary, form)
         codes = coded.indices.fill_null(len(known)).to_numpy(zero_copy_only=False)
         return np.append(known, np.nan)[codes]
     if form == "comma":
@@ -226,29 +278,6 @@ def to_floats(array: pa.Array, form: str, *, fast_only: bool = False) -> np.ndar
             raise
         numbers = pc.if_else(matches(text, NUMBER), text, pa.scalar(None, pa.string())).cast(pa.float64())
     return numbers.to_numpy(zero_copy_only=False)
-
-
-def _truths(text: pa.StringArray) -> np.ndarray:
-    return np.array([_BOOLEANS.get(value, np.nan) for value in text.to_pylist()], dtype=np.float64)
-
-
-def _days(text: pa.StringArray) -> np.ndarray:
-    """ISO dates and times, and day.month.year, as days since 1970 (UTC), NaN where there is no such day."""
-    for pattern, turned in (
-        (r"^(\d)\.", r"0\1."),
-        (r"^(\d\d)\.(\d)\.", r"\1.0\2."),
-        (r"^(\d\d)\.(\d\d)\.(\d{4})", r"\3-\2-\1"),
-    ):
-        text = pc.replace_substring_regex(text, pattern, turned)
-    series = pd.Series(pc.replace_substring(text, "/", "-").to_pandas(), dtype=object)
-    return _micros_to_days(
-        pd.to_datetime(series, errors="coerce", format="ISO8601", utc=True).dt.tz_localize(None).to_numpy()
-    )
-
-
-def _micros_to_days(times: np.ndarray) -> np.ndarray:
-    micros = times.astype("datetime64[us]")
-    return np.where(np.isnat(micros), np.nan, micros.astype(np.int64) / 86_400e6)
 
 
 def hash_text(values: Iterable[str]) -> np.ndarray:
@@ -302,150 +331,6 @@ class Texts:
         return tuple(sorted(self._merged(CATEGORIES)["text"].to_pylist())), float(lengths @ counts / counts.sum())
 
 
-def see(sources: Sequence[Source], note: Callable[[str], None]) -> tuple[dict[str, str], list[int], dict[str, int]]:
-    """First pass: the form of each column, the rows of each source, and the rows in which each column is there at all."""
-    seen: dict[str, list[Sighting]] = {}
-    rows = []
-    for index, source in enumerate(sources):
-        start = 0
-        for columns, count, loose in source.pieces():
-            for name, array in columns.items():
-                sightings = seen.setdefault(name, [])
-                while len(sightings) <= index:
-                    sightings.append(Sighting(comma_possible=source.delimiter in (";", "\t", "|")))
-                sightings[index].add(array, name in loose, start)
-            start += count
-        rows.append(start)
-    forms = {}
-    for name, sightings in seen.items():
-        total = _sum(sightings)
-        forms[name] = total.form
-        _tell(name, total, sightings, sources, note)
-    return forms, rows, {name: sum(one.rows for one in sightings) for name, sightings in seen.items()}
-
-
-def _sum(sightings: Sequence[Sighting]) -> Sighting:
-    total = Sighting(few=frozenset().union(*(one.few for one in sightings)))
-    for count in ("rows", "values", "numbers", "commas", "booleans", "dates", "dotted", "huge", "infinite"):
-        setattr(total, count, sum(getattr(one, count) for one in sightings))
-    return total
-
-
-def _tell(
-    name: str, total: Sighting, sightings: Sequence[Sighting], sources: Sequence[Source], note: Callable[[str], None]
-) -> None:
-    """Say what reading a column as numbers loses."""
-    if total.form == "comma":
-        note(f"column {name!r}: numbers are written with a decimal comma")
-    if total.form == "date" and total.dotted:
-        note(f"column {name!r}: dates are read as day.month.year")
-    if total.form != "number":
-        return
-    strays = total.values - total.numbers
-    if strays:
-        verb = "is not a number and counts" if strays == 1 else "are not numbers and count"
-        first = next(
-            (
-                f"; the first is {one.stray!r} ({source.place(one.stray_row)})"
-                for one, source in zip(sightings, sources, strict=False)
-                if one.stray_row >= 0
-            ),
-            "",
-        )
-        note(f"column {name!r}: {strays} of {total.values} values {verb} as missing{first}")
-    if total.infinite:
-        note(f"column {name!r}: {total.infinite} values are infinite or beyond 3e38 and count as missing")
-    if total.huge:
-        note(f"column {name!r}: {total.huge} whole numbers above 2^53 are rounded")
-
-
-def convert(sources: Sequence[Source], forms: dict[str, str], array: np.ndarray) -> dict[str, Texts]:
-    """Second pass: fill `array` uint64 (columns, rows), float64 bits or text hashes, one row per entry of `forms`.
-
-    Returns the counted texts of the text columns.
-    """
-    texts = {name: Texts() for name, form in forms.items() if form == "text"}
-    absent = np.float64(np.nan).view(np.uint64)
-    start = 0
-    for source in sources:
-        for columns, count, _ in source.pieces(list(forms)):
-            for index, (name, form) in enumerate(forms.items()):
-                if name not in columns:
-                    array[index, start : start + count] = 0 if form == "text" else absent
-                elif form == "text":
-                    array[index, start : start + count] = texts[name].add(clean_text(columns[name]))
-                else:
-                    floats = to_floats(columns[name], form)
-                    floats = np.where(
-                        np.abs(floats) <= _LARGEST, floats + 0.0, np.nan
-                    )  # + 0.0: one zero, so that equal rows have equal bits
-                    array[index, start : start + count] = floats.view(np.uint64)
-            start += count
-    return texts
-
-
-def reread_numbers(sources: Sequence[Source], name: str, rows: int) -> np.ndarray:
-    """A text column as float64 all the same (numbers stored as text, or mostly dates or booleans), NaN for missing.
-
-    Raises DataError with the first value that cannot be read so.
-    """
-    sighting = Sighting()
-    for source in sources:
-        for columns, _, _ in source.pieces([name]):
-            if name in columns:
-                sighting.add(columns[name], True, 0)
-    counts = {"number": sighting.numbers, "date": sighting.dates, "boolean": sighting.booleans}
-    form = max(counts, key=lambda key: counts[key])
-    parts = []
-    for source in sources:
-        start = 0
-        for columns, count, _ in source.pieces([name]):
-            if name not in columns:
-                parts.append(np.full(count, np.nan))
-                continue
-            text = clean_text(columns[name])
-            floats = to_floats(text, form)
-            bad = np.flatnonzero(np.isnan(floats) & _mask(text.is_valid()))
-            if len(bad):
-                expected = {"number": "numbers", "date": "dates", "boolean": "true and false"}[form]
-                raise DataError(
-                    f"column {name!r}: {text[int(bad[0])].as_py()!r} ({source.place(start + int(bad[0]))}), text where {expected} are expected",
-                    "mend or empty that value",
-                )
-            parts.append(np.where(np.abs(floats) <= _LARGEST, floats, np.nan))
-            start += count
-    return np.concatenate(parts)
-
-
-def read_texts(sources: Sequence[Source], names: Sequence[str]) -> list[Ragged]:
-    """Columns as UTF-8, row after row over the sources; nothing is trimmed, and what is missing is empty."""
-    values: list[list[np.ndarray]] = [[] for _ in names]
-    lengths: list[list[np.ndarray]] = [[] for _ in names]
-    for source in sources:
-        for columns, count, _ in source.pieces(names):
-            for index, name in enumerate(names):
-                held = _large_text(columns.get(name, pa.nulls(count, pa.large_string())))
-                _, marks, content = held.buffers()
-                offsets = np.frombuffer(marks, np.int64)[held.offset : held.offset + count + 1]
-                whole = np.frombuffer(content or b"", np.uint8)
-                values[index].append(whole[offsets[0] : offsets[-1]])
-                lengths[index].append(np.diff(offsets))
-    return [
-        Ragged(np.concatenate(parts), np.concatenate([[0], np.cumsum(np.concatenate(sizes))]))
-        for parts, sizes in zip(values, lengths, strict=True)
-    ]
-
-
-def _large_text(array: pa.Array) -> pa.LargeStringArray:
-    if pa.types.is_dictionary(array.type):
-        array = array.cast(array.type.value_type)
-    try:
-        text = array.cast(pa.large_string())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        text = pa.array([as_text(value) for value in array.to_pylist()], pa.large_string())
-    return pc.fill_null(text, "")
-
-
 def distinct(bits: np.ndarray, missing: int) -> int:
     """How many distinct values a row of the array holds, missing ones left out; beyond a million, an estimate."""
     seen = np.empty(0, np.uint64)
@@ -463,15 +348,17 @@ def describe(name: str, form: str, bits: np.ndarray, texts: Texts | None) -> Col
         int(np.count_nonzero(bits == 0)) if form == "text" else int(np.count_nonzero(np.isnan(bits.view(np.float64))))
     )
     unique = distinct(bits, missing)
-    form = "number" if form == "comma" else form
+    form = held_as(form)
     categories, length = texts.summary() if texts else ((), 0.0)
     column = Column(name, _TYPES[form], form, missing, unique, categories=categories)
     values = rows - missing
     if values == 0:
         return replace(column.unused("every value is missing"), type="empty")
     if unique == 1 and rows > 1:
-        return replace(
-            column.unused("always the same value" if not missing else "one value, or missing"), type="constant"
+        return (
+            replace(column, type="checkbox")
+            if missing
+            else replace(column.unused("always the same value"), type="constant")
         )
     named = re.match(_ID_NAME, name) is not None
     if form == "number" and unique == values == rows and rows >= 10:
@@ -493,6 +380,12 @@ def describe(name: str, form: str, bits: np.ndarray, texts: Texts | None) -> Col
                 why=f"{unique} categories; the {len(categories)} most common are kept, the others count as unseen",
             )
     return column
+
+
+def held_as(form: str) -> str:
+    """number | boolean | date | text, by the form in which values are written."""
+    kind = form.partition(" ")[0]
+    return kind if kind in _TYPES else "number"
 
 
 _TYPES = {"number": "numeric", "boolean": "boolean", "date": "date", "text": "categorical"}

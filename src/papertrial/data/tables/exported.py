@@ -10,13 +10,15 @@ import numpy as np
 
 def meanings(state: Mapping[str, Any], facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     """See `Kind.meanings`."""
+    missing = state.get("missing", [])
     columns = [
         {
             "name": "numeric",
             "dtype": "float32",
-            "shape": [len(state["numeric"])],
-            "meaning": "these columns as they are; NaN is missing, no and yes are 0 and 1, dates are days since 1970",
-            "columns": state["numeric"],
+            "shape": [len(state["numeric"]) + len(missing)],
+            "meaning": "these columns as they are; NaN is missing, no and yes are 0 and 1, dates are days since 1970, times are hours"
+            + ("; then 1 where these have no value and 0 where they have one" if missing else ""),
+            "columns": state["numeric"] + missing,
         },
         {
             "name": "categorical",

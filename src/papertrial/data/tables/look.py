@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SAMPLE = 20_000  # rows on which columns are tried against the target
 _LEAST = 50  # labelled rows for such a trial
-_NUMERIC = ("numeric", "boolean", "date")
+_NUMERIC = ("numeric", "boolean", "date", "checkbox")
 _SUSPECT = r"(?i)^(target|label|labels|y|outcome|prediction|predictions|predicted|pred|y_?(true|pred|hat)|score|ground_?truth)$"
 
 
@@ -151,17 +151,12 @@ def _repeats(table: Table, page: Look) -> None:
         page.facts.append(("duplicates", "none"))
     if table.target is not None and table.columns[table.target].unique > 1:
         bits = table.bits(table.target)
-        known = ~_absent(table, table.target)
+        known = ~table.absent(table.target)
         numbers["conflicting"] = conflicting(table.row_hashes[known], bits[known])
         if numbers["conflicting"]:
             page.facts.append(
                 ("conflicts", f"{counted(numbers['conflicting'], 'row')} with a twin of another target{usual}")
             )
-
-
-def _absent(table: Table, name: str) -> np.ndarray:
-    bits = table.bits(name)
-    return bits == 0 if table.columns[name].form == "text" else np.isnan(bits.view(np.float64))
 
 
 def _leaks(table: Table, page: Look) -> None:
@@ -196,7 +191,7 @@ def leak_scores(table: Table) -> dict[str, float]:
     """
     if table.target is None or table.target_kind is None:
         return {}
-    known = np.flatnonzero(~_absent(table, table.target))
+    known = np.flatnonzero(~table.absent(table.target))
     if len(known) < _LEAST:
         return {}
     draw = np.random.default_rng(0)

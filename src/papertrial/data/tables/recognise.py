@@ -13,6 +13,7 @@ from papertrial.data.given import Given, is_frame
 from papertrial.data.layout import PARTS
 from papertrial.data.tables import Table
 from papertrial.data.tables.files import holds_prose, is_table
+from papertrial.data.tables.reading import Reading
 
 _PART_NAMES = ("train", "valid", "test")
 
@@ -22,18 +23,22 @@ def opens(given: Given) -> Data | None:
     if given.form == "path" and given.path is not None and (found := _from_files(given, given.path)):
         return found
     if given.hub is not None:
-        return _from_hub(given.hub, given.target)
+        return _from_hub(given.hub, given.target, given.reading)
     if given.items is not None and given.items.arrays is not None:
         return _named(Table.from_arrays(given.items.arrays, given.items.labels), given.items.name)
     if given.form == "frame":
         x, y = pair_of(given.source)
-        return Table.from_frame(x, given.target) if is_frame(given.source) else Table.from_arrays(x, y)
+        return (
+            Table.from_frame(x, given.target, reading=given.reading)
+            if is_frame(given.source)
+            else Table.from_arrays(x, y)
+        )
     if given.form == "parts":
-        return Table.from_parts(given.source, given.target)
+        return Table.from_parts(given.source, given.target, given.reading)
     if given.form == "records":
         import pandas as pd
 
-        return Table.from_frame(pd.DataFrame(given.source), given.target)
+        return Table.from_frame(pd.DataFrame(given.source), given.target, reading=given.reading)
     return _from_arrays(given) if given.axes == {2} else None
 
 
@@ -42,20 +47,20 @@ def _from_files(given: Given, path: Path) -> Table | None:
         return _from_several(given, path) if given.mostly == "table" else None
     plain = textfiles.bare_name(path.name.lower())
     if is_table(path) and not (plain.endswith(".txt") and holds_prose(path)):
-        return Table.from_file(path, given.target)
+        return Table.from_file(path, given.target, given.reading)
     return None
 
 
 def _from_several(given: Given, path: Path) -> Table:
     """The table that the files of a folder or archive make. Raises DataError where they are several tables."""
     if given.is_archive and is_table(path):  # a zip of one, read as it is
-        return Table.from_file(path, given.target)
+        return Table.from_file(path, given.target, given.reading)
     right_there = [name for name in given.tables if "/" not in name]
     names = right_there or given.tables
     folders = {name.rpartition("/")[0] for name in names}
     if len(folders) > 1:
         raise members.several(path, given.tables, "tables")
-    table = Table.from_folder(members.taken_out(path, names) / folders.pop(), given.target, path)
+    table = Table.from_folder(members.taken_out(path, names) / folders.pop(), given.target, path, given.reading)
     if below := len(given.tables) - len(names):
         line = f"left out: {counted(below, 'table')} in folders below; name one behind #"
         table.note(line)
@@ -82,7 +87,7 @@ def _named(table: Table, name: str) -> Table:
     return table
 
 
-def _from_hub(hub: Hub, target: str | None) -> Table:
+def _from_hub(hub: Hub, target: str | None, reading: Reading | None) -> Table:
     frames = {}
     for split, held in hub.splits.items():
         frame = held.to_pandas()
@@ -92,7 +97,9 @@ def _from_hub(hub: Hub, target: str | None) -> Table:
                 frame[column] = [names[code] if code is not None and code >= 0 else None for code in held[column]]
         frames[_PART_NAMES[PARTS[split.lower()]]] = frame
     table = (
-        Table.from_parts(frames, target) if len(frames) > 1 else Table.from_frame(next(iter(frames.values())), target)
+        Table.from_parts(frames, target, reading)
+        if len(frames) > 1
+        else Table.from_frame(next(iter(frames.values())), target, reading=reading)
     )
     for line in hub.notes:
         table.note(line)

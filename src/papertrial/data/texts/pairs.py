@@ -23,6 +23,7 @@ KIND = Kind(
     samples={"python-pairs": "papertrial.data.toy:python_pairs"},
     labelled="a folder per class",
     backbones={"minilm": "encoder", "text_transformer": ""},
+    pretrained="minilm",
     small_backbone="text_transformer",
     unsuitable="images",
     tokenised=True,

@@ -339,7 +339,7 @@ class GuidedDiffusion(nn.Module):
             if self.upsampler is not None:
                 tell = None if progress is None else lambda done: progress((count + done * len(times)) / walks)
                 x = self._enlarged(self.upsampler, as_bytes(x), noise, told, times, step, tell)
-        return as_bytes(x)
+        return as_bytes(x, scale)
 
     @torch.no_grad()
     def upsample(

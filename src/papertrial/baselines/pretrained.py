@@ -1,0 +1,433 @@
+"""Pretrained - a network from ImageNet: its frozen features under logistic regression, and trained further where time allows.
+
+The idea
+    What a network has learnt from a million photographs holds for others: a linear model on its features needs few labels. It is
+    what one would do in practice, so a method for images has to beat it.
+
+The equation
+    p(class | x) = softmax(W (f(x) - m) / s + b) with penalty |W|^2 / 2C, f frozen; then f is trained too, from there
+
+What matters
+    The resolution: photographs are read from their files, the shorter side at 256 pixels and the centre of 224, not at the size
+    that networks from scratch are trained at; small images are scaled up. The penalty, chosen on the validation rows, as is
+    whether the network that was trained further is the better one.
+
+Requires / Offers
+    Colour or grey images with labels. The extra `vision`, whose weights come with it. Predicts, and embeds.
+
+Relations
+    `efficientnet_lite` is its network. The reference of image_classification and image_representation beside those from scratch.
+
+Try
+    papertrial fit pretrained --data photos/
+
+Cost
+    On one core 30 ms an image for the features, then seconds; a smaller side where the budget is short.
+
+Notation
+    f(x) features (width,), m and s their mean and standard deviation, C inverse strength of the penalty.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from papertrial.baselines import efficientnet_lite
+from papertrial.baselines.efficientnet_lite import EfficientNetLite
+from papertrial.core.budget import Budget, Meter
+from papertrial.core.errors import DataError, PapertrialError
+from papertrial.core.facts import Facts
+from papertrial.core.files import read_json, write_json, write_with
+from papertrial.core.offers import offers
+from papertrial.core.paper import Paper
+from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.run import Run
+from papertrial.core.task import Split
+from papertrial.core.wording import counted
+from papertrial.data.base import track
+from papertrial.nn.batches import to_tensors
+from papertrial.nn.modes import evaluating
+from papertrial.nn.views import Draw, flip, random_resized_crop, shift
+from papertrial.tasks._images import PHOTO
+from papertrial.tasks._probe import fit_probe, probe_outputs, softmax
+
+PAPER = Paper(
+    id="pretrained",
+    title="A pretrained network with a linear probe",
+    kind="estimator",
+    method="Pretrained",
+    idea="Frozen features of an ImageNet network under logistic regression, and the network trained further where time allows.",
+    tasks=("image_classification", "image_representation"),
+    tags=("vision", "pretrained", "baseline"),
+    needs=("vision",),
+    builds_on=("efficientnet_lite",),
+    caveats=(
+        "The weights were trained on ImageNet: photographs of your test data may be among its 1.28 million.",
+        "It reads photographs from their files at 224 pixels, where methods from scratch see the working size.",
+    ),
+)
+
+#: shares of the budget's seconds: for features, and for what is left until the network is trained further
+_FEATURES, _FURTHER = 0.6, 0.85
+#: sides that are tried, of those not above the one that is asked for
+_SIDES = (224, 192, 160, 128, 96, 64, 48, 32)
+#: images of a piece, and of a step where the network is trained further
+_CHUNK, _BATCH = 64, 32
+_LOOKING = "looking at images"
+#: features that frozen networks found in this process, and the seconds each took, by side and image; at most so many
+_MEMORY: dict[tuple[int, str], tuple[np.ndarray, float]] = {}
+_MOST = 40_000
+#: what a step costs, for an image, beside its features alone
+_STEP = 3.5
+#: epochs below which training further is not worth its beginning
+_LEAST_EPOCHS = 3
+
+
+@dataclass(frozen=True)
+class Config:
+    side: int = sourced(
+        efficientnet_lite.SIDE,
+        "what the weights were trained at; pixels of the shorter side, fewer where seconds are",
+        auto=efficientnet_lite.suited_side,
+    )
+    penalties: tuple[float, ...] = sourced(
+        (0.01, 0.001, 0.1, 1.0), "papertrial default; values of C, tried in this order"
+    )
+    epochs: int = sourced(
+        12, "papertrial default; most that the whole network is trained for, where seconds allow 3; 0 is none"
+    )
+    lr: float = sourced(3e-4, "papertrial default; of the whole network, AdamW with a cosine")
+
+
+class Pretrained:
+    """An Estimator. probe: arrays of the linear model.  network: frozen, or trained further with `head` on top."""
+
+    def __init__(self, config: Config, facts: Facts) -> None:
+        if config.side < 32:
+            raise PapertrialError(f"a side of {config.side} pixels leaves nothing to see", "give 32 or more with side=")
+        self.config, self.facts, self.side = config, facts, config.side
+        self.network: Any = EfficientNetLite(facts.channels, config.side)
+        self.probe: dict[str, np.ndarray] = {}
+        self.head: nn.Linear | None = None
+        self.remarks: tuple[str, ...] = ()
+        self._folded: Any = None
+        self._known: list[tuple[Split, np.ndarray]] = []
+        self._remembers = False
+        self._clock: _Clock | None = None
+
+    # --- learning -------------------------------------------------------------------------------------------------------
+
+    def fit(self, train: Split, valid: Split, facts: Facts, budget: Budget, seed: int, run: Run) -> Meter:
+        """Features, then the penalties, then the whole network, as far as the seconds of the budget go; goes on with the
+        features that an interrupted call found. Raises DataError with a single class."""
+        run.scratch.mkdir(parents=True, exist_ok=True)
+        clock = _Clock(run.scratch / "plan.json", budget.seconds)
+        if len(np.unique(train["label"])) < 2:
+            raise DataError("the training images are of a single class", "give more images")
+        efficientnet_lite.load(self.network)
+        self.network.to(_device())
+        self._clock, self._remembers = clock, True
+        said = [self._size(train)]
+        train, valid = self._within(train, valid, clock, seed, said)
+        found = [self._kept(split, run.scratch / name, clock) for split, name in ((train, "train"), (valid, "valid"))]
+        self._known = [(valid, found[1])]
+        judged = 1 if valid.examples else 0  # without validation rows the first penalty stands
+        truth = (train, valid)[judged]["label"]
+        best, trials = (math.inf, math.inf), 0
+        for penalty in self.config.penalties[: (budget.trials if valid.examples else 1)]:
+            if trials and clock.late:
+                break
+            trials += 1
+            probe = fit_probe(found[0], train["label"], facts.classes, penalty, iterations=100)
+            loss = _loss(probe_outputs(probe, found[judged]), truth)
+            if loss < best:
+                best, self.probe = loss, probe
+        steps = self._further(train, valid, best, clock, seed, said) if valid.examples else 0
+        self._clock = None
+        self.remarks = tuple(said)
+        samples = trials * train.examples + steps * _BATCH
+        return Meter(steps=steps, samples=samples, seconds=clock.spent, trials=trials)
+
+    def most_trials(self, budget: Budget) -> int:
+        return min(len(self.config.penalties), budget.trials or len(self.config.penalties))
+
+    def _size(self, split: Split) -> str:
+        height, width = split["image"].shape[1:3]
+        if "photo" in split:
+            return f"it reads the photographs at {self.side} pixels, methods from scratch at {height} x {width}"
+        if min(height, width) >= self.side:
+            return f"it reads the images at {self.side} pixels"
+        grey = ", grey as colour" if split["image"].shape[3] == 1 else ""
+        return f"it reads the images of {height} x {width} scaled up to {self.side} pixels{grey}, far from what its weights know"
+
+    def _within(self, train: Split, valid: Split, clock: _Clock, seed: int, said: list[str]) -> tuple[Split, Split]:
+        """The rows whose features the seconds allow, at the largest side that allows all of them, measured on a few rows."""
+        total = train.examples + valid.examples
+        held = clock.plan.get("side")
+        if clock.seconds is None:
+            return train, valid
+        if held is None:
+            # as many as cost what a few large ones do
+            few = train.take(np.arange(min(_CHUNK, 8 * (_SIDES[0] // min(_SIDES[0], self.side)) ** 2, train.examples)))
+            self._through(list(self._pieces(few)))  # the first call is slower
+            started = time.perf_counter()
+            pieces = list(self._pieces(few))
+            reading = (time.perf_counter() - started) / few.examples
+            self._through(pieces)
+            seeing = max(0.0, (time.perf_counter() - started) / few.examples - reading)
+            sides = [side for side in _SIDES if side < self.config.side]
+            costs = {s: reading + seeing * (s / self.config.side) ** 2 for s in (self.config.side, *sides)}
+            room = _FEATURES * (clock.seconds - clock.spent)
+            fitting = [s for s in costs if total * costs[s] <= room]
+            side = fitting[0] if fitting else min(costs, key=lambda s: abs(s - min(64, self.config.side)))
+            clock.keep(side=side, rows=total if fitting else max(1, int(room / costs[side])), cost=costs[side])
+        if (side := clock.plan["side"]) != self.side:
+            said[0] += f"; {self.config.side} pixels would not fit into {clock.seconds:g} s, so it was {side}"
+            self.side = self.network.side = side
+        share = clock.plan["rows"] / total
+        if share >= 1:
+            return train, valid
+        rng = np.random.default_rng([seed, 5])
+        least = min(train.examples, 4 * self.facts.classes)
+        some = [
+            split.take(np.sort(rng.permutation(split.examples)[: max(low, int(share * split.examples))]))
+            for split, low in ((train, least), (valid, min(valid.examples, self.facts.classes)))
+        ]
+        said.append(
+            f"it learnt from {some[0].examples:,} of {counted(train.examples, 'image')}: no more fit into {clock.seconds:g} s"
+        )
+        return some[0], some[1]
+
+    def _further(
+        self, train: Split, valid: Split, best: tuple[float, float], clock: _Clock, seed: int, said: list[str]
+    ) -> int:
+        """Train the whole network from the probe on, where at least three epochs fit; kept where the validation rows say so.
+        The number of steps taken."""
+        if clock.seconds is None or self.config.epochs < 1:
+            return 0
+        left = _FURTHER * (clock.seconds - clock.spent) / (_STEP * clock.plan["cost"] * train.examples)
+        if left < _LEAST_EPOCHS:
+            said.append(
+                f"its network stayed frozen: {clock.seconds:g} s are too few to train it for {_LEAST_EPOCHS} epochs"
+            )
+            return 0
+        per_epoch = max(1, train.examples // _BATCH)
+        network, head = copy.deepcopy(self.network), _head(self.probe).to(_device())
+        groups = [{"params": list(network.parameters())}, {"params": list(head.parameters())}]
+        optimizer = torch.optim.AdamW(groups, lr=self.config.lr, weight_decay=0.01)
+        network.eval()  # norms keep the statistics of a million images, of which these are few
+        planned, took, begun = max(1, int(min(left, self.config.epochs) * per_epoch)), 0, time.perf_counter()
+        order = np.zeros(0, dtype=np.int64)
+        while took < planned:
+            if len(order) < min(_BATCH, train.examples):
+                order = np.random.default_rng([seed, 6, took]).permutation(train.examples)
+            rows, order = np.sort(order[:_BATCH]), order[_BATCH:]
+            progress = took / max(1, planned)
+            for group in optimizer.param_groups:
+                group["lr"] = self.config.lr * min(1.0, (took + 1) / 10) * 0.5 * (1 + math.cos(math.pi * progress))
+            self._step(network, head, optimizer, train.take(rows), Draw(seed, took, len(rows)))
+            took += 1
+            if took == 3:  # now the cost of a step is known; validation and the weights take the rest
+                room = _FURTHER * (clock.seconds - clock.spent) / ((time.perf_counter() - begun) / took)
+                planned = min(planned, took + int(room))
+            if clock.late:
+                break
+        frozen, known = self.network, self._known
+        self.network, self.head, self._folded, self._known, self._remembers = network, head, None, [], False
+        better = _loss(self.outputs(valid), valid["label"]) < best
+        if not better:
+            self.network, self.head, self._folded, self._known, self._remembers = frozen, None, None, known, True
+        word = "and was better" if better else "but was no better"
+        said.append(f"its network was trained for {took / per_epoch:.0f} epochs too, {word} on the validation rows")
+        return took
+
+    def _step(self, network: nn.Module, head: nn.Module, optimizer: Any, rows: Split, draw: Draw) -> None:
+        images = torch.cat(list(self._pieces(rows, whole=True)))
+        label = torch.from_numpy(np.asarray(rows["label"])).to(images.device)
+        large = "photo" in rows
+        most = max(1, min(images.shape[-2:]) // 12)
+        images = random_resized_crop(images, draw, (0.35, 1.0)) if large else shift(images, draw, most)
+        images = flip(images, draw) if self.facts.channels == 3 else images
+        optimizer.zero_grad()
+        F.cross_entropy(head(network(images)), label).backward()
+        nn.utils.clip_grad_norm_([*network.parameters(), *head.parameters()], 1.0)
+        optimizer.step()
+
+    # --- features -------------------------------------------------------------------------------------------------------
+
+    def _pieces(self, split: Split, whole: bool = False) -> Iterator[Tensor]:
+        """Images float (b, C, H, W) in [0, 1]. whole: photographs with their margins, which are cut off otherwise."""
+        rest = (PHOTO - PHOTO * efficientnet_lite.SIDE // 256) // 2
+        for begin in range(0, split.examples, _CHUNK):
+            some = slice(begin, begin + _CHUNK)
+            pixels = split["photo"][some].read() if "photo" in split else np.asarray(split["image"][some])
+            if "photo" in split and not whole:
+                pixels = pixels[:, rest : PHOTO - rest, rest : PHOTO - rest]
+            yield to_tensors({"image": pixels}, _device())["image"]
+
+    def _through(self, pieces: list[Tensor]) -> np.ndarray:
+        if self._folded is None:
+            folds = offers(self.network).fold
+            self._folded = folds() if folds else self.network
+        self._folded.side = self.side
+        with torch.no_grad(), evaluating(self._folded):
+            parts = [self._folded(image).float().cpu().numpy() for image in pieces]
+        return np.concatenate(parts) if parts else np.zeros((0, self.network.width), dtype=np.float32)
+
+    def _features(self, split: Split) -> np.ndarray:
+        """(N, width) float32."""
+        for known, features in self._known:
+            if known is split:
+                return features
+        starts = range(0, split.examples, _CHUNK)
+        parts = [self._seen(split.take(slice(first, first + _CHUNK))) for first in track(starts, len(starts), _LOOKING)]
+        return np.concatenate(parts) if parts else self._through([])
+
+    def _seen(self, some: Split) -> np.ndarray:
+        """The features of a few rows. A frozen network sees an image once in a process, whatever the seed or the fold; what it
+        took then is counted again."""
+        if not self._remembers:
+            return self._through(list(self._pieces(some)))
+        keys = [(self.side, key) for key in (some["photo"].keys() if "photo" in some else _digests(some["image"]))]
+        missing = np.array([row for row, key in enumerate(keys) if key not in _MEMORY], dtype=np.int64)
+        remembered = sum(_MEMORY[key][1] for key in keys if key in _MEMORY)
+        if len(missing):
+            started = time.perf_counter()
+            features = self._through(list(self._pieces(some.take(missing))))
+            each = (time.perf_counter() - started) / len(missing)
+            if len(_MEMORY) > _MOST:
+                _MEMORY.clear()
+            _MEMORY.update({keys[row]: (found, each) for row, found in zip(missing.tolist(), features, strict=True)})
+            if len(missing) == len(keys):
+                return features
+        if self._clock is not None:
+            self._clock.owed += remembered
+        return np.stack([_MEMORY[key][0] for key in keys])
+
+    def _kept(self, split: Split, file: Path, clock: _Clock) -> np.ndarray:
+        """The features, written to a file on the way, from which a call that was interrupted goes on."""
+        width, size = self.network.width, 4 * self.network.width
+        done = min(split.examples, file.stat().st_size // size) if file.exists() else 0
+        with file.open("r+b" if done else "wb") as stream:
+            stream.truncate(done * size)
+            stream.seek(0, 2)
+            starts = range(done, split.examples, _CHUNK)
+            for first in track(starts, len(starts), _LOOKING):
+                stream.write(self._seen(split.take(slice(first, first + _CHUNK))).astype(np.float32).tobytes())
+                stream.flush()
+                clock.keep()
+        return np.fromfile(file, dtype=np.float32).reshape(split.examples, width)
+
+    # --- answering ------------------------------------------------------------------------------------------------------
+
+    def outputs(self, split: Split) -> np.ndarray:
+        """Probabilities (N, classes), float64."""
+        features = self._features(split)
+        if self.head is None:
+            return probe_outputs(self.probe, features)
+        weight, bias = (part.detach().cpu().numpy().astype(np.float64) for part in (self.head.weight, self.head.bias))
+        return softmax(features @ weight.T + bias)
+
+    def represent(self, split: Split) -> np.ndarray:
+        """(N, width) float32."""
+        return self._features(split)
+
+    def save(self, folder: Path | str) -> None:
+        tensors = {f"network.{name}": value.cpu() for name, value in self.network.state_dict().items()}
+        tensors |= {f"probe.{name}": torch.from_numpy(value) for name, value in self.probe.items()}
+        if self.head is not None:
+            tensors |= {f"head.{name}": value.cpu() for name, value in self.head.state_dict().items()}
+        contiguous = {name: value.contiguous() for name, value in tensors.items()}
+        write_json(Path(folder) / "read.json", {"side": self.side, "remarks": list(self.remarks)})
+        write_with(Path(folder) / "model.safetensors", lambda path: save_file(contiguous, str(path)))
+
+    def load(self, folder: Path | str) -> Pretrained:
+        held = read_json(Path(folder) / "read.json")
+        self.side, self.remarks = held["side"], tuple(held["remarks"])
+        tensors = load_file(str(Path(folder) / "model.safetensors"))
+        parts: dict[str, dict[str, Tensor]] = {"network": {}, "probe": {}, "head": {}}
+        for name, value in tensors.items():
+            part, _, leaf = name.partition(".")
+            parts[part][leaf] = value
+        self.network.load_state_dict(parts["network"])
+        self.network.side = self.side
+        self.network.to(_device())
+        self.probe = {name: value.numpy() for name, value in parts["probe"].items()}
+        if parts["head"]:
+            self.head = _head(self.probe)
+            self.head.load_state_dict(parts["head"])
+        return self
+
+
+class _Clock:
+    """What a run has spent, over interruptions, and what it decided by the clock: `plan`, kept in a file."""
+
+    def __init__(self, file: Path, seconds: float | None) -> None:
+        self.file, self.seconds = file, seconds
+        self.plan: dict[str, Any] = read_json(file) if file.exists() else {}
+        self._before, self._started = float(self.plan.get("spent", 0.0)), time.perf_counter()
+        self.owed = 0.0  # for what another run in this process has found
+
+    @property
+    def spent(self) -> float:
+        return self._before + self.owed + time.perf_counter() - self._started
+
+    @property
+    def late(self) -> bool:
+        return self.seconds is not None and self.spent > self.seconds
+
+    def keep(self, **decided: Any) -> None:
+        self.plan |= {**decided, "spent": self.spent}
+        write_json(self.file, self.plan)
+
+
+def _head(probe: dict[str, np.ndarray]) -> nn.Linear:
+    """A layer on raw features that answers as the probe does on standardised ones."""
+    weight = probe["weight"] / probe["std"]
+    head = nn.Linear(weight.shape[1], len(weight))
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(weight))
+        head.bias.copy_(torch.from_numpy(probe["bias"] - weight @ probe["mean"]))
+    return head
+
+
+def _digests(images: Any) -> list[str]:
+    """A name for each of some images (N, H, W, C), equal for equal pixels."""
+    return [hashlib.blake2b(image.tobytes(), key=str(image.shape).encode()).hexdigest() for image in np.asarray(images)]
+
+
+def _loss(outputs: np.ndarray, label: np.ndarray) -> tuple[float, float]:
+    """Share of wrong answers, then the log loss, which decides between equal ones."""
+    own = outputs[np.arange(len(label)), label].clip(1e-16)
+    return float((outputs.argmax(axis=1) != label).mean()), float(-np.log(own).mean())
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def build(config: Config, facts: Facts, backbone: Any = None) -> Pretrained:
+    return Pretrained(config, facts)
+
+
+def licence(config: Config) -> str:
+    return efficientnet_lite.licence(efficientnet_lite.Config())
+
+
+recipes = {
+    "base": Recipe("base"),
+    "tiny": Recipe("tiny", config={"side": 32, "penalties": (0.01,), "epochs": 0}),
+}
