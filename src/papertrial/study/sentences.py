@@ -136,10 +136,15 @@ def advice(result: Comparison, standing: Sequence[Entrant], judge: Judge, floors
     dear = _CHEAPER * min(seconds[entrant.name] for entrant in level) + _ALIKE
     cheap = [entrant for entrant in level if seconds[entrant.name] <= dear]
     best = max(cheap, key=lambda entrant: (not entrant.asked, figure[entrant.name]))
-    if sum(figure[entrant.name] > figure[best.name] for entrant in cheap) >= _EXCEEDED:
-        best = max(cheap, key=lambda entrant: figure[entrant.name])
+    above = [entrant for entrant in cheap if figure[entrant.name] > figure[best.name]]
+    cheaper = [entrant for entrant in above if _CHEAPER * seconds[entrant.name] <= seconds[best.name]]
+    if len(above) >= _EXCEEDED or cheaper:
+        best = max(cheaper or above, key=lambda entrant: figure[entrant.name])
     if best.name == result.reference:
         return f"{none}: use {best.name} here."
+    if best in cheaper:
+        times = f"{duration(seconds[best.name])}"
+        return f"{none}: use {best.name} here, which has no lower a test figure and took {times}."
     if top not in cheap:
         times = f"{duration(seconds[best.name])} instead of {duration(seconds[top.name])}"
         return (
