@@ -212,7 +212,7 @@ def generate(
     artifact = Artifact.load(run)
     drawing = offers(artifact.model).draw is not None
     _only_for(context, artifact, _OF_TEXTS if drawing else _OF_PICTURES)
-    for line in [] if json else printing.remarks(artifact.card.get("remarks", ())):
+    for line in [] if json else printing.remarks(artifact.card.get("said_first", ())):
         print(line, file=sys.stdout if drawing else sys.stderr)
     if drawing:
         _draw(
