@@ -19,10 +19,10 @@ from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe
 from papertrial.core.registry import Entry, Method
 from papertrial.core.task import Prepared, Split
-from papertrial.study import compare as compare_module
 from papertrial.study.compare import compare
 from papertrial.study.comparison import Comparison
 from papertrial.use import choose
+from papertrial.use.folds import shared
 
 TEST = 200
 
@@ -567,7 +567,7 @@ def test_the_plan_is_said_first(run, said):
 )
 def test_runs_in_folds_take_no_longer_together_than_those_of_five_seeds(usual, runs, seconds):
     """But for 5 seconds, which each has at least where the task gives it as much."""
-    assert compare_module._shared(Budget(seconds=usual, steps=7), runs) == Budget(seconds=seconds, steps=7)
+    assert shared(Budget(seconds=usual, steps=7), runs) == Budget(seconds=seconds, steps=7)
 
 
 def test_the_worth_in_labels_is_measured_unless_it_is_not_wanted(world, tmp_path):
