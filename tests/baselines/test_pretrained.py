@@ -320,6 +320,23 @@ def test_the_comparison_says_whose_weights(photographs, tmp_path):
 
 
 @installed
+def test_weights_from_elsewhere_stand_in_its_place(photographs, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1])
+    torch.manual_seed(0)
+    transformers.AutoModel.from_config(config).save_pretrained(tmp_path / "net")
+    (tmp_path / "net" / "README.md").write_text("---\nlicense: mit\n---\n")
+    name = f"hf:{tmp_path / 'net'}"
+    given = {"weights": name, "side": 64, "epochs": 0}
+    artifact = pt.fit("pretrained", photographs, settings=given, out=tmp_path / "run", progress=False)
+    assert f"{name}: mit" in artifact.card["licence"]["weights"]
+    assert pt.load(tmp_path / "run").embed(photographs).shape == (28, 16)
+    assert np.array_equal(pt.load(tmp_path / "run").embed(photographs), artifact.embed(photographs))
+    with pytest.raises(PapertrialError, match="resnet names no pretrained weights"):
+        pt.fit("pretrained", photographs, settings={"weights": "resnet"}, out=tmp_path / "no", progress=False)
+
+
+@installed
 def test_every_objective_takes_it_as_backbone(photographs, tmp_path):
     artifact = pt.fit(
         "barlow_twins", photographs, backbone="pretrained", recipe="tiny", budget="2steps", out=tmp_path / "b",
