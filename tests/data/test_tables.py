@@ -302,7 +302,7 @@ def test_quoted_line_breaks_blank_lines_and_line_numbers(tmp_path):
     [
         ("a,b\n1,2\n3\n4,5\n", r"t\.csv, line 3: 1 value, but there are 2 columns"),
         ("a,b\n1,2\n\n3,4,5\n", r"line 4: 3 values, but there are 2 columns"),
-        ('a,b\n1,2\n1,"2\n3,4\n5,6\n', "line 3: a quote is never closed"),
+        ('a,b\n1,2\n1,"2\n3\n5,6\n', "line 3: a quote is never closed"),
         ("a,b\n", "no rows"),
         ("\n\n", "no rows"),
         ("", "is empty"),

@@ -481,6 +481,12 @@ def columns(count=12, height=8, width=8, channels=1, words=("one", "two", "three
     )
 
 
+def test_captions_that_are_cut_are_counted():
+    model = tiny(text=6, tokeniser="bytes")
+    long, words = model.too_long(Ragged.of_texts(["six by", "seven b", "", "é" * 4]))
+    assert long.tolist() == [False, True, False, True] and words == "6 tokens"
+
+
 def test_a_picture_depends_on_its_seed_and_caption_alone():
     model = tiny().eval()
     drawn = model.draw([3, 4, 5, 3], captions=CAPTIONS)

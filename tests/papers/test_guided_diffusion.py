@@ -612,6 +612,15 @@ def test_guidance_makes_the_class_likelier():
     assert likely[1] > likely[0]
 
 
+def test_a_guidance_beyond_sense_is_no_black_picture():
+    model, labels = system(3), torch.zeros(2, dtype=torch.int64)
+    randomised(model.classifier, 5, 0.3)
+    with pytest.raises(
+        PapertrialError, match=r"not numbers any more at a guidance of 1e\+38; the authors guide by 0.5 to 10"
+    ):
+        model.draw(range(2), labels=labels, guidance=1e38, steps=4)
+
+
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
 def test_a_walk_from_an_image_begins_there(sampler):
     model = system(draw_steps=50)

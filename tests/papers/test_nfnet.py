@@ -284,9 +284,9 @@ def test_a_trained_model_answers_folded_and_anew_when_its_weights_change(tmp_pat
     import papertrial as pt
 
     model = pt.fit("nfnet", data="digits", recipe="tiny", budget="3steps", out=tmp_path / "run", progress=False)
-    rows, _ = model.encode("digits")
-    rows = rows.take(range(40))
-    monkeypatch.setattr(model, "encode", lambda data: (rows, None))
+    given = model.encode("digits")
+    given.split = rows = given.split.take(range(40))
+    monkeypatch.setattr(model, "encode", lambda data: given)
 
     def plain():
         return model.task.outputs(model.model, model.head, rows)

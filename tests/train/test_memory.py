@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from trainee import supervised, table
 
 from papertrial.core.budget import Budget
-from papertrial.core.errors import Declined, TrainingStopped, out_of_memory
+from papertrial.core.errors import Declined, TrainingStopped
+from papertrial.core.memory import ran_out
 from papertrial.core.recipe import Optim
 from papertrial.core.run import Run
 from papertrial.core.task import Split
@@ -191,7 +192,7 @@ def test_answers_take_as_many_rows_as_fit():
      (OSError(12, "Cannot allocate memory"), True), (RuntimeError("mat1 and mat2 shapes"), False)],
 )  # fmt: skip
 def test_what_counts_as_out_of_memory(error, is_it):
-    assert out_of_memory(error) == is_it
+    assert (ran_out(error) is not None) == is_it
 
 
 LIMITED = """

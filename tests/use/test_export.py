@@ -25,7 +25,7 @@ IN_ONNX = ["mlp_mixer", "nfnet", "barlow_twins", "rtdl", "linear"]
 def rows(name, count):
     """Other rows than those the exporter tried the file on, and what the artifact answers."""
     artifact = run(name)
-    split = artifact.encode(data(name))[0].take(slice(3, 3 + count))
+    split = artifact.encode(data(name)).split.take(slice(3, 3 + count))
     inputs = to_tensors({column: split[column] for column in artifact.task.inputs}).values()
     return [tensor for tensor in inputs if tensor.numel()], artifact.task.outputs(artifact.model, artifact.head, split)
 

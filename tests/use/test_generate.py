@@ -33,7 +33,7 @@ from papertrial.nn.tokenise import Bpe, Bytes
 from papertrial.nn.transformer import Decoder, EncoderDecoder, Layout
 from papertrial.use.artifact import Artifact
 from papertrial.use.gather import gather
-from papertrial.use.generate import generate, writer
+from papertrial.use.generate import generate, unread, writer
 
 WORDS = ["the cat sat on the mat, and the dog lay by the log. ", "für Öl über Äpfel und Bäume ", "日本語 😀 "] * 10
 
@@ -183,6 +183,20 @@ def test_a_terminal_is_not_controlled_by_a_model(capsys, monkeypatch):
     assert capsys.readouterr().out == "a\x1b[2J\n\téa\ufffd[2J\n\té"
 
 
+def test_what_is_not_read_is_said(artifact):
+    writes, answers = artifact(), artifact("answers")
+    assert unread(writes, ["a", "b" * 500]) == []  # places that are worked out have no end
+    writes.model.encoder.longest = answers.model.encoder.longest = 40
+    assert unread(writes, ["a"], 20) == [] == unread(answers, ["a" * 39], 500)
+    assert unread(writes, ["a"], 40) == [
+        "the model reads 40 tokens: a text that has become longer goes on from its last 20 alone"
+    ]
+    said = "longer than the 40 tokens the model reads: it goes on from the last 20 alone"
+    assert unread(writes, ["a" * 41], 5) == [f"the prompt is {said}"]
+    assert unread(writes, ["a" * 41, "a"], 5) == [f"1 of 2 prompts are {said}"]
+    assert unread(answers, ["a" * 40]) == ["the prompt is longer than the 40 tokens it was trained to read of one"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -192,6 +206,9 @@ def test_a_terminal_is_not_controlled_by_a_model(capsys, monkeypatch):
         ({"beams": 2, "temperature": 0.5}, "beams search and draw nothing"),
         ({"top_p": 0}, "top_p is above 0"),
         ({"length": 0}, "at least 1"),
+        ({"temperature": 1e30}, "beyond sense; a temperature is at most 100"),
+        ({"temperature": float("inf")}, "temperature"),
+        ({"beams": 2, "length_penalty": float("nan")}, "beyond sense"),
         ({"seed": -1}, "at least 0"),
     ],
 )

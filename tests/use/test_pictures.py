@@ -126,6 +126,9 @@ def test_progress_goes_up_to_all():
         ({"labels": "cat", "captions": ["a"]}, "of a class or from a caption"),
         ({"samples": 0}, "at least 1"),
         ({"seed": -1}, "at least 0"),
+        ({"guidance": float("nan")}, "guidance is nan; give a number"),
+        ({"guidance": float("inf")}, "guidance is inf"),
+        ({"samples": 10**12}, "1,000,000,000,000 pictures need 1120000 GB of memory"),
         ({"strength": 0.5}, "goes with an image to start from"),
         ({"start": "digits", "strength": 0.0}, "above 0 and at most 1"),
     ],
@@ -165,7 +168,11 @@ def test_a_folder_of_pictures(tmp_path):
     with Image.open(tmp_path / "out" / "tall-dog-00002.png") as image:
         assert np.array_equal(cell[8::16, 8::16], np.asarray(image)) and np.array_equal(cell[7::16], cell[9::16])
     held = (tmp_path / "out" / "cat-00002.png").read_bytes()
-    save(artifact(), tmp_path / "out", samples=1, seed=2, labels="cat", guidance=2.0)  # in the place of the first
+    with pytest.raises(
+        PapertrialError, match="out holds 6 pictures of an earlier call; choose another --out, or add --rep"
+    ):
+        save(artifact(), tmp_path / "out", samples=1)
+    save(artifact(), tmp_path / "out", replace=True, samples=1, seed=2, labels="cat", guidance=2.0)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cat-00002.png", "grid.png", "pictures.jsonl"]
     assert (tmp_path / "out" / "cat-00002.png").read_bytes() == held
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -188,6 +195,37 @@ def test_nothing_of_others_is_replaced_and_nothing_half_written(tmp_path, monkey
     with pytest.raises(PapertrialError, match="no space left"):
         save(artifact(), tmp_path / "new", samples=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "out"]
+
+
+def test_a_second_call_leaves_the_pictures_of_the_first(tmp_path):
+    ours = artifact()
+    ours.folder = tmp_path
+    places = [save(ours, samples=1, seed=seed)["folder"].name for seed in range(3)]
+    assert places == ["pictures", "pictures-2", "pictures-3"]
+    assert [(tmp_path / place / f"0000{seed}.png").exists() for seed, place in enumerate(places)] == [True] * 3
+
+
+def test_what_is_hardly_a_picture_is_said(tmp_path, monkeypatch):
+    ours = artifact()
+    assert save(ours, tmp_path / "a", samples=3, guidance=3.0)["notes"] == []
+    with torch.no_grad():
+        ours.model.layer.weight.mul_(1000)
+    harsh = save(ours, tmp_path / "b", samples=3, guidance=10.0)["notes"]
+    assert harsh == ["3 of 3 pictures with hardly a pixel between black and white: a guidance of 10 may be too strong"]
+    assert save(ours, tmp_path / "c", samples=3)["notes"] == []  # black and white may be what was learnt
+    monkeypatch.setattr(
+        Painter, "draw", lambda self, seeds, **more: torch.zeros(len(seeds), 3, 4, 4, dtype=torch.uint8)
+    )
+    assert save(ours, tmp_path / "d", samples=2)["notes"] == ["2 of 2 pictures of one colour all over"]
+    assert save(ours, tmp_path / "e", samples=2, guidance=9.0)["notes"][0].endswith("guidance of 9 may be too strong")
+
+
+def test_captions_that_are_cut_are_said(tmp_path):
+    ours = artifact()
+    ours.model.too_long = lambda texts: (texts.lengths > 5, "5 bytes")
+    notes = save(ours, tmp_path / "a", captions=["a long caption", "short"], samples=1)["notes"]
+    assert notes == ["1 of 2 captions are longer than the 5 bytes that are read of one: the rest is cut off"]
+    assert save(ours, tmp_path / "b", captions=["short"], samples=1)["notes"] == []
 
 
 def test_as_a_user_types_it(papertrial, tmp_path):

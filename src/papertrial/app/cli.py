@@ -15,11 +15,27 @@ from typer.core import TyperGroup
 
 from papertrial.app.commands import finding, making, reading, serving, studying, taking_away, training, using
 from papertrial.app.judge.commands import judge
-from papertrial.core.errors import PapertrialError, did_you_mean, out_of_memory
+from papertrial.core.errors import PapertrialError, did_you_mean
+from papertrial.core.memory import out_of_memory
 from papertrial.train import processes
 
 #: commands that go on where an earlier call of theirs was stopped
 _RESUMING = ("fit", "compare", "index")
+
+
+#: what asks for less memory, by command
+_LESS = {
+    **dict.fromkeys(
+        ("fit", "compare", "estimate", "check"),
+        "a smaller --set batch=..., --size or --recipe tiny needs less; so do fewer rows",
+    ),
+    **dict.fromkeys(("predict", "evaluate", "embed"), "give it a part of the rows at a time"),
+    **dict.fromkeys(("export", "eject"), "name fewer rows with --data"),
+    "generate": "ask for less: a smaller --length, --beams or --samples",
+    "measure": "look at fewer with --examples or --tokens",
+    "look": "give it a part of the data",
+    "index": "index the folders one by one, or without --encoder",
+}
 
 
 class Interrupted(PapertrialError):
@@ -107,8 +123,8 @@ def _run() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
-        if out_of_memory(error):
-            _stop("out of memory; use a smaller --set batch=..., --size, or fewer rows", 2)
+        if named := out_of_memory(error, "", _LESS.get(sys.argv[1] if sys.argv[1:] else "", "give it less at a time")):
+            _stop(str(named), named.exit_code)
         if hasattr(error, "format_message"):  # a usage error of the command-line parser
             _stop(_usage(error), 2)
         if type(error).__name__ in ("Abort", "Exit"):

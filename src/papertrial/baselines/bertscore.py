@@ -49,6 +49,7 @@ from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe, sourced
 from papertrial.core.run import Run
 from papertrial.core.task import Ragged, Split
+from papertrial.nn.tokenise import longer
 
 PAPER = Paper(
     id="bertscore",
@@ -141,6 +142,11 @@ class BertScore:
             rows = order[first : first + _ROWS]
             found[rows] = matched(*(self._side(ids[rows]) for ids in sides))[2].double().numpy()
         return found
+
+    def too_long(self, texts: Ragged) -> tuple[np.ndarray, str]:
+        """Which texts are cut, bool (N,), and what is read of one."""
+        longest = self.config.longest
+        return longer(self.encoder.tokeniser, texts, longest), f"{longest:,} tokens"
 
     def _ids(self, texts: Ragged) -> Ragged:
         return self.encoder.tokeniser.encode(texts, longest=self.config.longest)

@@ -47,6 +47,7 @@ from papertrial.core.recipe import Recipe, sourced
 from papertrial.core.run import Run
 from papertrial.core.task import Ragged, Split
 from papertrial.tasks._metrics import text_scores
+from papertrial.tasks._texts import beyond_characters
 
 PAPER = Paper(
     id="nearest",
@@ -113,6 +114,10 @@ class Nearest:
         if sort != COPY:
             self._terms = Terms(sort, tfidf.Config(features=self.config.features))
             self._weighted = self._terms.learn(self._read(self.sources)).T.tocsr()
+
+    def too_long(self, texts: Ragged) -> tuple[np.ndarray, str]:
+        """Which texts are cut, bool (N,), and what is read of one."""
+        return beyond_characters(texts, self.config.longest)
 
     def _read(self, texts: Ragged) -> list[str]:
         return [text[: self.config.longest] for text in texts.texts()]

@@ -204,6 +204,10 @@ class PixelTransformer(nn.Module):
         pictures = self.palette[pixels.to(device)].round().to(torch.uint8)
         return pictures.transpose(1, 2).unflatten(2, self.size)
 
+    def too_long(self, texts: Ragged) -> tuple[np.ndarray, str]:
+        """Which captions have more bytes than are read of one, bool (N,)."""
+        return texts.lengths > self.config.text, f"{self.config.text:,} bytes"
+
     def _asked(
         self, rows: int, text: Tensor | None, label: Tensor | None, device: torch.device | None = None
     ) -> Tensor:

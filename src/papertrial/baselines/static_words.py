@@ -50,7 +50,7 @@ from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe, sourced
 from papertrial.core.run import Run
 from papertrial.core.task import Ragged, Split
-from papertrial.nn.tokenise import Pretrained
+from papertrial.nn.tokenise import Pretrained, longer
 from papertrial.tasks._metrics import spearman_scores
 from papertrial.tasks._texts import stacked
 
@@ -110,6 +110,11 @@ class StaticWords:
 
     def most_trials(self, budget: Budget) -> int:
         return min(len(self.config.rarities), budget.trials or len(self.config.rarities))
+
+    def too_long(self, texts: Ragged) -> tuple[np.ndarray, str]:
+        """Which texts are cut, bool (N,), and what is read of one."""
+        longest = self.config.longest
+        return longer(table()[0], texts, longest, specials=False), f"{longest:,} tokens"
 
     def _ids(self, texts: Ragged) -> Ragged:
         return table()[0].encode(texts, longest=self.config.longest, specials=False)

@@ -56,7 +56,7 @@ from papertrial.core.recipe import Recipe, sourced
 from papertrial.core.run import Run
 from papertrial.core.task import Ragged, Split
 from papertrial.tasks._choosing import loss_by
-from papertrial.tasks._texts import stacked
+from papertrial.tasks._texts import beyond_characters, stacked
 
 PAPER = Paper(
     id="tfidf",
@@ -190,6 +190,10 @@ class Tfidf:
         settings = 1 if self.facts.kind == "pairs" else len(self.config.penalties) * len(self.scales)
         most = len(self.config.terms) * settings
         return min(most, budget.trials or most)
+
+    def too_long(self, texts: Ragged) -> tuple[np.ndarray, str]:
+        """Which texts are cut, bool (N,), and what is read of one."""
+        return beyond_characters(texts, self.config.longest)
 
     def _read(self, texts: Ragged) -> list[str]:
         """The texts as strings, each cut to `longest` characters."""

@@ -34,17 +34,6 @@ class TrainingStopped(PapertrialError):
     exit_code = 3
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether it says that memory could not be had, whoever asked for it: Python, numpy, torch or the system."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    words = str(error)
-    return any(
-        part in words
-        for part in ("DefaultCPUAllocator", "bad_alloc", "Cannot allocate memory", "can't allocate memory")
-    )
-
-
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`did you mean 'mlp_mixer'?`, or the known names when nothing is close."""
     names = sorted(known)

@@ -81,6 +81,8 @@ class Offers:
     beams: with which it answers, 1 where it does not say.  paired: whether it learns from pairs that are alike.
     stack, decoder: the layers that write.
 
+    too_long(texts) -> (bool (N,), what is read of one in words): of texts, or captions, those that are cut.
+
     Rerankers
     score(batch) -> (B, K), see `tasks.retrieval.groups`.  lengths: tokens of a query and of a document that it reads.
     scorer(encoder, query, document) -> (B,), and fusion, the weight of what the first stage gave: what `score` is made of.
@@ -128,6 +130,7 @@ class Offers:
     paired: bool = _member(_FLAG, False)
     stack: Any = _member(_PART)
     decoder: Any = _member(_PART)
+    too_long: Method | None = _member(_METHOD)
 
     score: Method | None = _member(_METHOD)
     lengths: tuple[int, ...] = _member(_NUMBERS, ())
@@ -164,6 +167,8 @@ class TaskOffers:
     captions: whether it is made for images with captions.
     sheets(outputs, split) -> pictures uint8 (H, W, C) by file name that a run keeps to be looked at.
     keep(state, folder), recall(state, folder): files beside the weights that `score` needs where the data are not.
+    unseen(state, split) -> lines on values of new rows that training did not have.
+    cut(model, split) -> lines on what a model does not read to its end.
     strata(data) -> int64 (N,): what each row is held out with a share of (its class), -1 for rows that cannot be judged. Tasks
     that have it can be parted anew, by time and in folds.
     """
@@ -176,6 +181,8 @@ class TaskOffers:
     sheets: Method | None = _member(_METHOD)
     keep: Method | None = _member(_METHOD)
     recall: Method | None = _member(_METHOD)
+    unseen: Method | None = _member(_METHOD)
+    cut: Method | None = _member(_METHOD)
     strata: Method | None = _member(_METHOD)
 
 

@@ -16,9 +16,10 @@ class Request:
     """How a method is to be trained and on which part of the data; the method and the data themselves are not part of it.
 
     task: chosen from the data where None.  target: column to predict in a table.  group: what names rows that are no chance of
-    their own, time: what says when they are from, see `papertrial.open`.  metric: what is judged by, None for what the data call
-    for.  threshold: where one class begins, such as `recall=0.9`.  folds: of how many folds each is the test once, or none, None
-    for what the data call for.  final: nothing is held out.  host: what a technique is tried on, None
+    their own, time: what says when they are from, dates and missing: how a table is read, see `papertrial.open`.
+    metric: what is judged by, None for what the data call for.  threshold: where one class begins, such as `recall=0.9`.
+    folds: of how many folds each is the test once, or none, None for what the data call for.  final: nothing is held out.
+    host: what a technique is tried on, None
     for the one its task suggests.  backbone: architecture under an objective.  recipe: paper, base or tiny.  settings: by
     name, those of a backbone as `backbone.x`, of a host as `host.x`.  techniques: such as `agc:clip=0.02`.  budget: of one
     run, None for that of the recipe or the task.  labels: per class that may be seen.  size:
@@ -30,6 +31,8 @@ class Request:
     target: str | None = None
     group: str | None = None
     time: str | None = None
+    dates: str | None = None
+    missing: str | None = None
     metric: str | None = None
     threshold: str | None = None
     folds: int | str | None = None
@@ -73,7 +76,9 @@ class Request:
     @property
     def reading(self) -> dict[str, Any]:
         """What `papertrial.open` is asked for besides the source."""
-        return {"target": self.target, "group": self.group, "time": self.time}
+        return {
+            "target": self.target, "group": self.group, "time": self.time, "dates": self.dates, "missing": self.missing,
+        }  # fmt: skip
 
     def below(self, part: str) -> dict[str, Any]:
         """The settings called `part.x`, by their own names."""

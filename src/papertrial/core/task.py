@@ -176,7 +176,8 @@ class Scores:
 
     floors: what the best answer gets that does not look at the inputs; ceilings: what is as good as the truth, where that
     is known of these data.  groups: how many chances the examples are, where several are one; 0: each is its own.
-    beside: the same as per_example of metrics that a verdict may have to speak of instead.
+    beside: the same as per_example of metrics that a verdict may have to speak of instead.  remarks: what is to be said before
+    any figure, such as that all answers are the same.
     """
 
     metrics: dict[str, float]
@@ -186,12 +187,14 @@ class Scores:
     ceilings: dict[str, float] = field(default_factory=dict)
     groups: int = 0
     beside: dict[str, np.ndarray] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         ends = {name: "[{:.3f}, {:.3f}]".format(*pair) for name, pair in self.intervals.items()}
         rows = [(name, f"{value:.3f}", ends.get(name, "")) for name, value in self.metrics.items()]
         among = f" in {counted(self.groups, 'group')}" if self.groups else ""
-        return "\n".join([f"{counted(len(self.per_example), 'example')}{among}, with 95 % intervals", *aligned(rows)])
+        head = f"{counted(len(self.per_example), 'example')}{among}, with 95 % intervals"
+        return "\n".join([*self.remarks, head, *aligned(rows)])
 
 
 @dataclass(frozen=True)
@@ -239,7 +242,9 @@ class Task(Protocol):
     trains_without_labels: whether architectures learn there from data without labels.
     optional captions: whether it is made for images with captions.
     optional sheets(outputs, split): pictures uint8 (H, W, C) by file name that a run keeps to be looked at.  optional
-    keep(state, folder) and recall(state, folder): files beside the weights that `score` needs where the data are not.
+    keep(state, folder) and recall(state, folder): files beside the weights that `score` needs where the data are not.  optional
+    unseen(state, split) and cut(model, split): lines on what new rows hold that training did not, and on what a model does not
+    read to its end.
     """
 
     name: str
@@ -260,7 +265,9 @@ class Task(Protocol):
         """Split and encode. The test rows depend on the data alone, never on `seed`, so that seeds are paired."""
 
     def encode(self, state: dict[str, Any], data: Any) -> Split:
-        """New raw data as the columns a model was trained on; the target column is there only if the data has it."""
+        """New raw data as the columns a model was trained on; the target column is there only if the data has it.
+
+        A row for each example in their order, or the column "row" that says which of them are taken."""
 
     def build(self, method: Any, config: Any, optim: Any, prepared: Prepared, backbone: Any = None) -> Any:
         """What is trained: an nn.Module with `loss(batch)`, or an Estimator. Raises Declined with the reason."""

@@ -66,7 +66,8 @@ class Data:
 
     source: what `papertrial.open` was given, paths made absolute, so that it can be opened again; "" for objects.
     target_is_column: whether a target that the user names is one of its columns.  takes_columns: whether the columns
-    behind the `#` of a source mean something to it.
+    behind the `#` of a source mean something to it.  read_notes: those of `notes` that speak of reading and not of meaning,
+    None where all may matter to a model that is there already.
     group, time: the columns or patterns that `together` and `times` come from, "" for none; asked_group: what the user named,
     which may be "none".  together: int64 (N,), equal for rows that the user puts together, -1 for rows of no such group; None
     for no groups.  times: float64 (N,), when each row is from (days since 1970 where `dates`), NaN where that is not known;
@@ -78,6 +79,7 @@ class Data:
     source = ""
     target_is_column = False
     takes_columns = False
+    read_notes: Any = None
     group = ""
     asked_group = ""
     time = ""
@@ -103,6 +105,15 @@ class Data:
     def look(self) -> Look:
         """The facts page."""
         raise NotImplementedError
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """Why -> how many rows of the source are no examples."""
+        return {}
+
+    def label_words(self) -> list[str]:
+        """The label of each example as it stands in the data, "" for none; empty where that is not known."""
+        return []
 
     @property
     def copies(self) -> np.ndarray:

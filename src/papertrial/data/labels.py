@@ -10,6 +10,12 @@ import numpy as np
 from papertrial.core.errors import DataError
 
 
+def as_words(labels: np.ndarray, class_names: Sequence[str]) -> list[str]:
+    """The name of each label int64 (N,), "" for -1."""
+    names = [*map(str, class_names), ""]
+    return [names[label] for label in np.asarray(labels).tolist()]
+
+
 def as_labels(
     labels: Any, count: int, class_names: Sequence[str] | None, what: str = "images"
 ) -> tuple[np.ndarray, tuple[str, ...]]:

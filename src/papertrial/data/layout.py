@@ -37,6 +37,11 @@ EXTENSIONS = frozenset(
     )
 )
 _UNLABELLED = ("unlabelled", "unlabeled", "unsup")
+#: folders that are called after what is in them, and are no class where there is no other beside them
+_AROUND = frozenset(
+    ("images", "image", "imgs", "img", "photos", "photo", "pictures", "pics", "data", "dataset", "all", "files", "jpg",
+     "jpeg", "jpegs", "png", "texts", "text", "txt", "documents", "docs")
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,14 @@ def layout(names: Sequence[str], what: str = "images") -> Layout:
 
     A folder is a class and its name the label, however deep the files lie below it. Folders called train, test and
     val (or the like, also train2017 as in COCO) are parts when there is train and another one, and nothing else beside them but a folder of
-    unlabelled images. A single folder around everything else is passed over.
+    unlabelled images; or all folders in those of the classes are called so. A single folder around everything else is passed
+    over, and one that is called after what it holds (images, train) is no class.
     """
     notes: list[str] = []
-    paths = [name.split("/") for name in names]
-    while len({path[0] for path in paths}) == 1 and all(len(path) > 2 for path in paths):
-        paths = [path[1:] for path in paths]
+    paths = _inside([name.split("/") for name in names])
+    inner = {path[1].lower() if len(path) > 2 else "" for path in paths}
+    if {0} < {PARTS.get(name, -1) for name in inner} <= {0, 1, 2} and len({path[0] for path in paths}) > 1:
+        paths = [[path[1], path[0], *path[2:]] for path in paths]
     part = np.zeros(len(paths), np.int8)
     heads = {_undated(path[0]) if len(path) > 1 else "" for path in paths}
     parts = {PARTS[head] for head in heads if head in PARTS}
@@ -69,8 +76,16 @@ def layout(names: Sequence[str], what: str = "images") -> Layout:
         if 2 not in parts:
             part[part == 1] = 2
             notes.append("the validation folder serves as the test part, as there is none")
+        paths = _inside(paths)
     classes = [path[0] if len(path) > 1 and path[0].lower() not in _UNLABELLED else None for path in paths]
     class_names = tuple(sorted({name for name in classes if name is not None}))
+    around = len(class_names) == 1 and class_names[0].lower() in _AROUND
+    if around or (class_names and {_undated(name) for name in class_names} <= {*PARTS}):
+        named = ", ".join(map(repr, class_names))
+        notes.append(
+            f"the folder {named} is no class" if len(class_names) == 1 else f"the folders {named} are no classes"
+        )
+        classes, class_names = [None] * len(paths), ()
     code = {name: number for number, name in enumerate(class_names)}
     labels = np.array([-1 if name is None else code[name] for name in classes], np.int64)
     stray = sum(name is None and len(path) == 1 for name, path in zip(classes, paths, strict=True))
@@ -85,6 +100,13 @@ def layout(names: Sequence[str], what: str = "images") -> Layout:
     if unseen:
         notes.append(f"classes without training {what}: {', '.join(unseen[:5])}{', ...' if len(unseen) > 5 else ''}")
     return Layout(labels, class_names, part, tuple(notes))
+
+
+def _inside(paths: list[list[str]]) -> list[list[str]]:
+    """The paths without the folders around everything, as long as a folder is left for each file."""
+    while paths and len({path[0] for path in paths}) == 1 and all(len(path) > 2 for path in paths):
+        paths = [path[1:] for path in paths]
+    return paths
 
 
 def _undated(folder: str) -> str:

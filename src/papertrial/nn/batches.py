@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from papertrial.core.errors import DataError, out_of_memory
+from papertrial.core.errors import DataError
+from papertrial.core.memory import ran_out
 from papertrial.core.task import Ragged, Split
 
 _WORTH_A_THREAD = 1 << 18  # bytes; gathering a smaller batch takes less time than handing it to another thread
@@ -125,7 +126,7 @@ def forward_batches(
             try:
                 out = function(*to_tensors(columns, device).values())
             except (RuntimeError, MemoryError) as error:
-                if batch == 1 or not out_of_memory(error):
+                if batch == 1 or ran_out(error) is None:
                     raise
                 batch = max(1, batch // 2)
                 continue

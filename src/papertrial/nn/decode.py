@@ -7,6 +7,7 @@ other rows of its batch nor their lengths change it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -33,7 +34,7 @@ class Choice:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (self.temperature >= 0 and self.top_k >= 0 and 0 < self.top_p <= 1):
+        if not (0 <= self.temperature < math.inf and self.top_k >= 0 and 0 < self.top_p <= 1):
             raise ValueError(f"{self}: temperature and top_k are 0 or more, top_p is above 0 and at most 1")
 
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -237,7 +238,7 @@ class _Writer:
             self.lead, rows = [model.start], [[] for _ in rows]
         held = Ragged.of(rows, dtype=np.int64)
         self.held, self.count = held.padded(), held.lengths
-        self.first, self.longest = np.zeros_like(self.count), _places(model)
+        self.first, self.longest = np.zeros_like(self.count), places(model)
         self.needed = len(self.lead) + self.held.shape[1] + length - 1
 
     def begin(self, rows: Tensor) -> Tensor:
@@ -294,12 +295,12 @@ class _Writer:
         return logits
 
 
-def _places(model: Any) -> int | None:
+def places(model: Any) -> int | None:
     """How many tokens a model reads at most: those it was trained with, or those it has positions for."""
     held = offers(model)
     stack = held.stack if held.decoder is None else held.decoder
     known = (held.longest, None if stack is None else offers(stack.position).longest)
-    return min((places for places in known if places is not None), default=None)
+    return min((most for most in known if most is not None), default=None)
 
 
 def _of_each(values: Tensor, places: Tensor) -> Tensor:

@@ -287,6 +287,17 @@ class Pretrained(_Learnt):
         self.segmented = 1 in pair.type_ids and self.end in pair.ids
 
 
+def longer(tokeniser: Any, texts: Texts, most: int, specials: bool = True) -> np.ndarray:
+    """bool (N,): which texts have more than `most` tokens. No text is read much further than that."""
+    texts = _as_bytes(texts)
+    found = np.zeros(len(texts), dtype=bool)
+    able = np.flatnonzero(3 * texts.lengths + 2 > most)  # normalising makes up to three letters of one
+    if len(able):
+        further = most + 4  # bytes are cut where a character begins, up to three before
+        found[able] = tokeniser.encode(texts[able], longest=further, specials=specials).lengths > most
+    return found
+
+
 def windows(texts: Ragged, size: int = 512) -> Ragged:
     """Texts cut into windows of `size` bytes or up to three more, as even as possible, that begin where a character begins.
 

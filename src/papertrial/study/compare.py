@@ -31,6 +31,7 @@ from papertrial.study.comparison import Comparison, Row
 from papertrial.study.engine import Engine, Job, content, started
 from papertrial.study.entrants import Entrant, entrants_of, idle, pooled, reasons, require_methods
 from papertrial.study.judging import BLIND, Judge, judge_of, row_of, words_of
+from papertrial.study.naming import called, renamed
 from papertrial.study.origins import origins
 from papertrial.study.worth import Worth
 from papertrial.study.worth import worth as worth_in_labels
@@ -153,6 +154,8 @@ def compare(
     target: str | None = None,
     group: str | None = None,
     time: str | None = None,
+    dates: str | None = None,
+    missing: str | None = None,
     metric: str | None = None,
     folds: int | str | None = None,
     budget: Budget | str | None = None,
@@ -178,7 +181,7 @@ def compare(
 ) -> Comparison:
     """Compare `methods` with the task's baselines on the user's data, at an equal budget, over paired seeds.
 
-    data: anything `papertrial.open` takes, or what it returned; group, time: as it takes them.  metric: what is judged and
+    data: anything `papertrial.open` takes, or what it returned; group, time, dates, missing: as it takes them.  metric: what is judged and
     chosen by, by default what the data call for.  folds: every row is a test row once, in so many folds, cut anew with each
     seed; "none" for one test part; by default 5 where fewer than 2 000 rows can be judged and the data come without test rows.
     seeds: 5, or 3 of folds, where not given.  budget: of one run, by default the task's, of which 15 runs in folds get a third
@@ -202,7 +205,7 @@ def compare(
     from papertrial.use.fit import default_folder
 
     request = Request(
-        task=task, target=target, group=group, time=time, metric=metric, folds=folds, host=host, backbone=backbone,
+        task=task, target=target, group=group, time=time, dates=dates, missing=missing, metric=metric, folds=folds, host=host, backbone=backbone,
         recipe=recipe, settings=settings or {}, techniques=techniques, labels=labels, size=size, fresh=fresh,
         progress=progress,
     )  # fmt: skip
@@ -343,7 +346,11 @@ def _config(study: _Study) -> dict[str, Any]:
         "size": study.request.size,
         **({"host": study.request.host} if study.request.host else {}),
         **({"folds": study.folds} if study.folds else {}),
-        **{name: value for name in ("group", "time", "metric") if (value := getattr(study.request, name)) is not None},
+        **{
+            name: value
+            for name in ("group", "time", "dates", "missing", "metric")
+            if (value := getattr(study.request, name)) is not None
+        },
     }
 
 
@@ -467,6 +474,7 @@ def _judge(
     judge, said = judge_of(chosen, asked, reference, study.rows)
     curve = curve if judge.metric == study.metric else {}
     assert study.prepared is not None
+    names = {entrant.name: called(entrant.outcomes[0].folder, entrant.name) for entrant in entrants if entrant.outcomes}
     blind = [entrant for entrant in entrants if entrant.name in BLIND and not entrant.stopped]
     words = words_of(judge, asked, reference, study.prepared.train.examples, blind)
     # Baselines get an interval each; no word is said of them, so they do not count as comparisons made.
@@ -504,9 +512,11 @@ def _judge(
         complete=complete,
         folder=str(study.out),
         beside=study.metric if judge.metric != study.metric else "",
+        called={name: words for name, words in names.items() if words != name},
     )
     tuned = sentences.tuned(entrants, study.budget)
-    said_of = tuple(sentences.verdict_words(result, entrants, tuned, judge, BLIND))
+    spoken = sentences.verdict_words(result, entrants, tuned, judge, BLIND)
+    said_of = tuple(renamed(text, result.called) for text in spoken)
     earlier = tuple(line for line in dict.fromkeys(study.earlier) if line not in said_of)
     return replace(result, sentences=said_of, earlier=earlier)
 

@@ -62,6 +62,7 @@ class Comparison:
     beside: a metric that is shown beside the one that is judged, where its own intervals would not hold.
     folds: how many of them make a repeat, of which there are `seeds`; 0: one test part.  earlier: sentences of comparisons
     that were made in this folder before of other methods, or against something else, and are not said any more.
+    called: words for methods whose name says something else than what ran.
     """
 
     protocol: str
@@ -83,6 +84,11 @@ class Comparison:
     beside: str = ""
     folds: int = 0
     earlier: tuple[str, ...] = ()
+    called: dict[str, str] = field(default_factory=dict)
+
+    def shown(self, name: str) -> str:
+        """What a method is called."""
+        return self.called.get(name, name)
 
     def __repr__(self) -> str:
         return "\n".join(self.lines())
@@ -176,7 +182,8 @@ def _lines(result: Comparison) -> list[str]:
 def _table(result: Comparison) -> list[str]:
     digits = _digits(result)
     beside = [name for name in (result.beside or BESIDE.get(result.metric),) if name]
-    table = [[_cut(result.metric, 20), *beside, _cut(f"vs {result.reference}", 24), "time", "peak memory", "energy"]]
+    against = _cut(f"vs {result.shown(result.reference)}", 24)
+    table = [[_cut(result.metric, 20), *beside, against, "time", "peak memory", "energy"]]
     for row in result.rows:
         cells = _cells(row, digits)
         more = ["-" if name not in row.metrics else f"{row.metrics[name]:.{digits}f}" for name in beside]
@@ -187,7 +194,7 @@ def _table(result: Comparison) -> list[str]:
             cells.append("-" if row.worth is None else f"{row.worth} {row.worth.interval}".strip())
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     room = max(12, WIDTH - sum(widths) - 2 * len(widths))
-    names = [_cut(name, room) for name in ("method", *(row.name for row in result.rows))]
+    names = [_cut(name, room) for name in ("method", *(result.shown(row.name) for row in result.rows))]
     table = [[name, *cells] for name, cells in zip(names, table, strict=True)]
     widths = [max(map(len, names)), *widths]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]

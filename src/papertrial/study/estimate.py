@@ -180,6 +180,8 @@ def estimate(
     target: str | None = None,
     group: str | None = None,
     time: str | None = None,
+    dates: str | None = None,
+    missing: str | None = None,
     host: str | None = None,
     backbone: str | None = None,
     recipe: str = "base",
@@ -201,7 +203,7 @@ def estimate(
     from papertrial.use.choose import prepare, task_for
 
     request = Request(
-        task=task, target=target, group=group, time=time, host=host, backbone=backbone, recipe=recipe,
+        task=task, target=target, group=group, time=time, dates=dates, missing=missing, host=host, backbone=backbone, recipe=recipe,
         settings=settings or {}, techniques=techniques, budget=Budget.of(budget), labels=labels, size=size, seed=seed,
     )  # fmt: skip
     chosen = registry.method(method)

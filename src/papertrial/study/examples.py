@@ -68,10 +68,11 @@ def _prepared(card: Mapping[str, Any]) -> Prepared | None:
 
     origin = card["data"]
     numbers = origin["numbers"]
-    options = origin["options"]
+    options, columns = origin["options"], card["state"].get("columns") or {}
     opened = open_data(
-        origin["source"], target=numbers.get("target"), group=options.get("group"), time=options.get("time")
-    )
+        origin["source"], target=numbers.get("target"), group=options.get("group"), time=options.get("time"),
+        like=columns if "forms" in columns else None,
+    )  # fmt: skip
     if opened.fingerprint != origin["fingerprint"]:
         return None
     asked = {name: value for name, value in options.items() if name not in ("group", "time")}

@@ -54,6 +54,7 @@ def measure(
     subject = find_subject(analysis, what, data, Wanted(examples, tokens, seed))
     report: Report = method.module.measure(subject.model, subject.inputs, config)
     report = replace(report, facts=(("model", subject.name), ("inputs", subject.on), *report.facts))
+    report = replace(report, caveats=(*report.caveats, *dict.fromkeys(subject.notes)))
     place = Path(out) if out is not None else subject.place
     return report if place is None else write(report, place)
 
@@ -75,6 +76,8 @@ def _trained(
     report: Report = method.module.measure(
         source, target, config, trainer=trainer, folder=place, seed=seed, progress=progress
     )
+    notes = [f"{opened.name}: {note}" for opened in (source, target) for note in opened.notes]
+    report = replace(report, caveats=(*report.caveats, *dict.fromkeys(notes)))
     return write(report, place)
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 class Subject:
     """What is measured: a module and what it is called with, by position or by name; on: words for the inputs.
 
-    place: the folder a report goes to when the user names none; None: nowhere.
+    place: the folder a report goes to when the user names none; None: nowhere.  notes: on the data.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Subject:
     inputs: Any
     on: str
     place: Path | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,8 @@ def _run(folder: Path, data: Any, wanted: Wanted) -> Subject:
             data = open_data(trained_on)
         except DataError:
             raise DataError(f"{trained_on}, which {folder} was trained on, is not here", "add --data DATA") from None
-    split, opened = artifact.encode(data)
+    given = artifact.encode(data)
+    split, opened = given.split, given.opened
     if not split.examples:
         raise DataError(f"{opened.name} holds no examples", "give data with at least one")
     return Subject(
@@ -136,6 +138,7 @@ def _run(folder: Path, data: Any, wanted: Wanted) -> Subject:
         _encoder(artifact.model, artifact.card["method"]["name"]),
         _columns(split, artifact.task.inputs, wanted.examples),
         f"{min(wanted.examples, split.examples)} examples of {opened.name}",
+        notes=tuple(given.notes),
     )
 
 
@@ -167,6 +170,7 @@ def _untrained(name: str, data: Any, wanted: Wanted) -> Subject:
         encoder,
         _columns(rows, task.inputs, wanted.examples),
         f"{min(wanted.examples, rows.examples)} examples of {opened.name}",
+        notes=(*opened.notes, *prepared.notes),
     )
 
 

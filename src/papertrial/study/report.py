@@ -319,14 +319,24 @@ def _every_metric(found: Comparison, names: Sequence[str]) -> Table:
     rows = [row for row in found.rows if row.metrics]
     marked = [index for index, row in enumerate(rows) if row.role == "method"]
     return Table(
-        ["method", *names], [[row.name, *(number(row.metrics.get(n)) for n in names)] for row in rows], marked=marked
+        ["method", *names],
+        [[found.shown(row.name), *(number(row.metrics.get(n)) for n in names)] for row in rows],
+        marked=marked,
     )
 
 
 def _result_cells(study: _Compared, row: Row, limit: float) -> list[Any]:
     found, digits = study.found, study.found.digits
     if row.metric is None:
-        return [Tag(row.name, "failed", "bad"), None, Forest(None, None, None, limit), None, None, None, None]
+        return [
+            Tag(found.shown(row.name), "failed", "bad"),
+            None,
+            Forest(None, None, None, limit),
+            None,
+            None,
+            None,
+            None,
+        ]
     tone, word = "", {"reference": "reference"}.get(row.role, "")
     if row.name in found.verdicts:
         word = found.verdicts[row.name].word
@@ -336,7 +346,7 @@ def _result_cells(study: _Compared, row: Row, limit: float) -> list[Any]:
     if known:
         change += f" [{signed(row.low or 0.0, digits)}, {signed(row.high or 0.0, digits)}]"
     return [
-        Tag(row.name, word, tone or "plain"),
+        Tag(found.shown(row.name), word, tone or "plain"),
         f"{row.metric:.{digits}f}",
         Forest(row.difference, row.low, row.high, limit, tone, f"{row.name}: {change}"),
         change,
@@ -509,7 +519,9 @@ def _run_sentence(card: Mapping[str, Any], result: Mapping[str, Any], label: str
     low_high = result["intervals"].get(metric)
     between = f" [{number(low_high[0])}, {number(low_high[1])}]" if low_high else ""
     better = "higher" if higher else "lower"
-    return f"{label} reaches {metric} {number(result['metrics'][metric])}{between} on test rows it has not seen ({better} is better)."
+    first = "".join(f"{remark[0].upper()}{remark[1:]}. " for remark in result.get("remarks", ()))
+    reached = f"{label} reaches {metric} {number(result['metrics'][metric])}{between} on test rows it has not seen ({better} is better)."
+    return first + reached
 
 
 def _run_result(card: Mapping[str, Any]) -> list[Any]:
@@ -517,10 +529,23 @@ def _run_result(card: Mapping[str, Any]) -> list[Any]:
         low_high = card["intervals"].get(name)
         return f"{number(low_high[0])} to {number(low_high[1])}" if low_high else None
 
-    rows = [[name, number(value), between(name)] for name, value in card["metrics"].items()]
+    ends = {
+        title: card.get(key, {})
+        for key, title in (("floors", "without looking"), ("ceilings", "real ones"))
+        if card.get(key)
+    }
+    rows = [
+        [
+            name,
+            number(value),
+            between(name),
+            *(number(known[name]) if name in known else None for known in ends.values()),
+        ]
+        for name, value in card["metrics"].items()
+    ]
     if not rows:
         return [Text("No labelled test rows: nothing was judged.")]
-    blocks: list[Any] = [Table(["metric", "on test rows", "95 % interval over test rows"], rows)]
+    blocks: list[Any] = [Table(["metric", "on test rows", "95 % interval over test rows", *ends], rows)]
     if card["extra"]:
         extra = [[name, number(value)] for name, value in card["extra"].items()]
         blocks.append(Fold("Other metrics", [Table(["figure", "value"], extra)]))
@@ -535,7 +560,8 @@ def _run_errors(run: Record) -> list[Any]:
     assert run.card is not None
     classes = run.card["state"]["class_names"]
     drawn = figures.confusion("Confusion", "truth by row, answer by column", counts, classes)
-    return [report_blocks.share_right({"right": counts}, classes), drawn]
+    calibrated = report_blocks.reliability(run)
+    return [report_blocks.share_right({"right": counts}, classes), drawn, *([calibrated] if calibrated else [])]
 
 
 def _run_protocol(card: Mapping[str, Any], metric: str, higher: bool) -> list[str]:

@@ -366,6 +366,7 @@ def pixel_state(pixels: np.ndarray, train: np.ndarray, data: Any) -> dict[str, A
     some = (some - low) / (high - low)
     return {
         "class_names": [str(name) for name in data.class_names],
+        "columns": data.columns,
         "height": int(pixels.shape[1]),
         "width": int(pixels.shape[2]),
         "channels": int(pixels.shape[3]),

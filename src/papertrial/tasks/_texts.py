@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from papertrial.core.errors import Declined
 from papertrial.core.offers import offers
 from papertrial.core.task import Ragged
+from papertrial.core.wording import counted
 from papertrial.nn.heads import fit_inputs
+from papertrial.nn.tokenise import longer
 from papertrial.tasks import _common
 
 #: most tokens of a text that a model reads
@@ -59,6 +61,41 @@ def ids_of(model: Any, texts: Ragged) -> Ragged:
 def most_tokens(backbone: Any) -> int:
     """How many tokens of a text a backbone is given."""
     return min(offers(backbone).longest or LONGEST, LONGEST)
+
+
+def cut(model: Any, columns: Mapping[str, Ragged], most: int | None = None) -> list[str]:
+    """A line for each column of texts, by what one is called, in which some are longer than the model reads.
+
+    most: tokens it reads, by default those of its encoder.
+    """
+    held = offers(model)
+    lines = []
+    for what, texts in columns.items():
+        if held.too_long:
+            long, words = held.too_long(texts)
+        elif isinstance(model, nn.Module) and isinstance(offers(held.encoder).tokeniser, nn.Module):
+            limit = most_tokens(held.encoder) if most is None else most
+            long, words = longer(held.encoder.tokeniser, texts, limit), f"{limit:,} tokens"
+        else:
+            continue
+        if long.any():
+            lines.append(
+                f"{long.sum():,} of {counted(len(texts), what, _plural(what))} longer than the {words} that are read of "
+                "one: the rest is cut off"
+            )
+    return lines
+
+
+def _plural(what: str) -> str:
+    return f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+
+
+def beyond_characters(texts: Ragged, most: int) -> tuple[np.ndarray, str]:
+    """Which texts have more than `most` characters, as `too_long` of a model says it."""
+    long = texts.lengths > most
+    rows = np.flatnonzero(long)
+    long[rows] = [len(text) > most for text in texts[rows].texts()]
+    return long, f"{most:,} characters"
 
 
 def through(model: nn.Module, part: nn.Module, columns: Mapping[str, Ragged]) -> np.ndarray:

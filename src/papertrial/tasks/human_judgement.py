@@ -28,7 +28,7 @@ from papertrial.tasks._choosing import chosen
 from papertrial.tasks._common import Common, estimated
 from papertrial.tasks._metrics import groups_of, primary, spearman_scores
 from papertrial.tasks._split import SPLIT_SEED, require_fraction, split_rows
-from papertrial.tasks._texts import sizes, stacked
+from papertrial.tasks._texts import cut, sizes, stacked
 
 TEST_SHARE = 0.5
 
@@ -102,6 +102,9 @@ class HumanJudgement(Common):
         if np.isfinite(data.scores).any():
             columns["target"] = data.scores.astype(np.float32)
         return Split(columns)
+
+    def cut(self, model: Any, split: Split) -> list[str]:
+        return cut(model, {name: split[name] for name in self.inputs})
 
     def build(self, method: Any, config: Any, optim: Any, prepared: Prepared, backbone: Any = None) -> Any:
         """Raises Declined for what is no metric."""

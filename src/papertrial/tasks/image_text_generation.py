@@ -29,8 +29,9 @@ from papertrial.core.offers import offers
 from papertrial.core.task import Prepared, Ragged, Scores, Split, Supports
 from papertrial.core.wording import counted
 from papertrial.tasks._image_quality import LEAST, Drawn, Measures, draw, picture_scores
-from papertrial.tasks._metrics import Z
+from papertrial.tasks._metrics import Z, at_floor
 from papertrial.tasks._split import require_fraction
+from papertrial.tasks._texts import cut
 from papertrial.tasks.image_generation import ImageGeneration, ready
 
 HELD = ("auto", "captions", "images")
@@ -113,7 +114,10 @@ class ImageTextGeneration(ImageGeneration):
         if not len(rows):
             raise DataError(f"{data.name} has no captions", "give images with captions, or in a folder for each class")
         split = super().encode(state, data).take(rows)
-        return Split({**split, "text": Ragged.of_texts([texts[row] for row in rows.tolist()])})
+        return Split({**split, "text": Ragged.of_texts([texts[row] for row in rows.tolist()]), "row": rows})
+
+    def cut(self, model: Any, split: Split) -> list[str]:
+        return cut(model, {"caption": split["text"]}) if "captions" in offers(model).draws else []
 
     def outputs(self, model: Any, head: Mapping[str, np.ndarray], split: Split) -> np.ndarray:
         """A picture for each row, `Drawn` uint8 (N, H, W, C)."""
@@ -133,7 +137,12 @@ class ImageTextGeneration(ImageGeneration):
         if known.sum() >= LEAST:
             name = "caption_rank_new"
             metrics[name], intervals[name] = float(ranks[known].mean()), _interval(ranks[known])
-        return Scores({**metrics, **pictures.metrics}, ranks, {**intervals, **pictures.intervals})
+        floors = dict.fromkeys(metrics, 0.5)  # where the captions play no part
+        remarks = (*at_floor("caption_rank", metrics, intervals, floors), *pictures.remarks)
+        return Scores(
+            {**metrics, **pictures.metrics}, ranks, {**intervals, **pictures.intervals}, {**floors, **pictures.floors},
+            remarks=remarks,
+        )  # fmt: skip
 
 
 TASK = ImageTextGeneration()

@@ -42,7 +42,7 @@ from papertrial.tasks._choosing import chosen
 from papertrial.tasks._common import Common, require_backbone, through
 from papertrial.tasks._metrics import DEPTH, groups_of, primary, ranking_scores
 from papertrial.tasks._split import require_shares, some_of
-from papertrial.tasks._texts import features_of, fit_to, ids_of, require_tokeniser
+from papertrial.tasks._texts import cut, features_of, fit_to, ids_of, require_tokeniser
 
 TEST_SHARE, VALID_SHARE, SPLIT_SEED = 0.4, 0.2, 20_210_400
 #: tokens of a query and of a document that a reranker reads, where it does not name `lengths` of its own
@@ -163,6 +163,16 @@ class RetrievalTask(Common):
         if not len(data.query):
             raise DataError(f"{data.name} has no queries", "papertrial index and search take documents alone")
         return data.queries(DEPTH)
+
+    def cut(self, model: Any, split: Split) -> list[str]:
+        assert isinstance(split, Queries)
+        most = lengths_of(model) if offers(model).score else (None, None)
+        columns = {"query": split["text"], "document": split.documents["text"]}
+        return [
+            line
+            for (what, texts), limit in zip(columns.items(), most, strict=True)
+            for line in cut(model, {what: texts}, limit)
+        ]
 
     def build(self, method: Any, config: Any, optim: Any, prepared: Prepared, backbone: nn.Module | None = None) -> Any:
         """Raises Declined when the method is not for retrieval, or its network reads no text."""
@@ -333,7 +343,7 @@ def _parts(
         chosen = rng.permutation(free)[: min(max(1, round(share * len(free))), len(free) - 1)]
         return np.isin(group, chosen) & (part == 0)
 
-    if not (data.part == 2).any():
+    if not (part == 2).any() or not ((part == 0) | (part == 1)).any():  # test judgements alone are there to be parted
         part[part > 0] = 0
         part[draw(test_share, np.random.default_rng(SPLIT_SEED))] = 2
         notes.append(f"test: {(part == 2).sum()} of {(part >= 0).sum()} queries, the same for every seed")

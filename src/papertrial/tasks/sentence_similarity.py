@@ -34,7 +34,7 @@ from papertrial.tasks._choosing import chosen
 from papertrial.tasks._common import Common, estimated, objective
 from papertrial.tasks._metrics import groups_of, primary, spearman_scores
 from papertrial.tasks._split import require_fraction, some_of, split_rows
-from papertrial.tasks._texts import features_of, fit_to, ids_of, reading, require_tokeniser, sizes, stacked, unit
+from papertrial.tasks._texts import cut, features_of, fit_to, ids_of, reading, require_tokeniser, sizes, stacked, unit
 
 #: share of the range of scores from which a pair counts as alike (4 on a scale of 5; arXiv 2104.08821, sec. 2)
 ALIKE = 0.8
@@ -184,6 +184,9 @@ class SentenceSimilarity(Common):
         if np.isfinite(data.scores).any():
             columns["target"] = data.scores.astype(np.float32)
         return Split(columns)
+
+    def cut(self, model: Any, split: Split) -> list[str]:
+        return cut(model, {"text": stacked([split[name] for name in SIDES if name in split])})
 
     def build(self, method: Any, config: Any, optim: Any, prepared: Prepared, backbone: nn.Module | None = None) -> Any:
         """Raises Declined when the method is not for this task, or needs scores or a backbone that are not there."""

@@ -175,6 +175,9 @@ class TabularTask(Common):
                 columns["target"] = data.values(state["target"])
         return Split(columns)
 
+    def unseen(self, state: Mapping[str, Any], split: Split) -> list[str]:
+        return unseen(state, split)
+
     def build(self, method: Any, config: Any, optim: Any, prepared: Prepared, backbone: nn.Module | None = None) -> Any:
         """Raises Declined when the method is not for tables."""
         facts, state = prepared.facts, prepared.state

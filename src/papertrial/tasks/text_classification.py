@@ -32,7 +32,7 @@ from papertrial.tasks._common import Common, estimated, known_labels, objective
 from papertrial.tasks._metrics import classification_scores, groups_of, primary
 from papertrial.tasks._probe import fit_probe, probe_outputs, softmax
 from papertrial.tasks._split import pick, require_fraction, revealed_per_class, split_rows
-from papertrial.tasks._texts import features_of, fit_to, ids_of, reading, require_tokeniser, sizes, through
+from papertrial.tasks._texts import cut, features_of, fit_to, ids_of, reading, require_tokeniser, sizes, through
 
 
 class TextClassification(Common):
@@ -134,6 +134,9 @@ class TextClassification(Common):
         if (label >= 0).any():
             columns["label"] = label
         return Split(columns)
+
+    def cut(self, model: Any, split: Split) -> list[str]:
+        return cut(model, {"text": split["text"]})
 
     def build(self, method: Any, config: Any, optim: Any, prepared: Prepared, backbone: nn.Module | None = None) -> Any:
         """Raises Declined when the method is not for this task, or needs labels or a backbone that are not there."""

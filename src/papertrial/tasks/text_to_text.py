@@ -39,7 +39,7 @@ from papertrial.tasks._choosing import chosen, unusual
 from papertrial.tasks._common import Common
 from papertrial.tasks._metrics import groups_of, primary, text_scores
 from papertrial.tasks._split import require_fraction, some_of, split_rows, spread_evenly
-from papertrial.tasks._texts import LONGEST, features_of, fit_to, ids_of, require_tokeniser, sizes, stacked
+from papertrial.tasks._texts import LONGEST, cut, features_of, fit_to, ids_of, require_tokeniser, sizes, stacked
 
 #: most examples of a part that are judged
 MOST = 500
@@ -197,6 +197,9 @@ class TextToText(Common):
             if data.kind == "text":
                 columns["label"] = data.labels
         return Split(columns)
+
+    def cut(self, model: Any, split: Split) -> list[str]:
+        return cut(model, {"source": split["source"]})
 
     def build(self, method: Any, config: Any, optim: Any, prepared: Prepared, backbone: nn.Module | None = None) -> Any:
         """Raises Declined when the method is not for this task, writes nothing, or needs targets that are not there."""

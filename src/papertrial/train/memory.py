@@ -27,7 +27,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from papertrial.core.budget import size_in_words
-from papertrial.core.errors import Declined, out_of_memory
+from papertrial.core.errors import Declined
+from papertrial.core.memory import ran_out
 from papertrial.core.offers import offers
 from papertrial.core.task import Ragged
 from papertrial.nn.batches import to_tensors
@@ -135,7 +136,7 @@ def _weigh(updates: Any, rows: int) -> Weight:
             with count.watching(encoder if isinstance(encoder, nn.Module) else None):
                 kept = updates.tried(batch, rows)  # what autograd holds lives as long as this
     except (RuntimeError, MemoryError) as error:
-        if out_of_memory(error):
+        if ran_out(error) is not None:
             raise _DoesNotFit from None
         raise
     del kept

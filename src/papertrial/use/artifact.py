@@ -14,7 +14,17 @@ from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.files import read_json
 from papertrial.core.offers import offers, task_offers
-from papertrial.core.task import Estimator, Prepared, Scores, Split, Task
+from papertrial.core.task import Estimator, Prepared, Split, Task
+from papertrial.tasks._calibration import answered
+from papertrial.use.account import (
+    Encoded,
+    Evaluation,
+    counted_wrong,
+    encoded,
+    met,
+    said_of_met,
+    without_label,
+)
 from papertrial.use.card import CARD_VERSION, ESTIMATOR, WEIGHTS, load_weights, rebuilt
 
 
@@ -68,17 +78,22 @@ class Artifact:
             model.eval()
         return cls(folder, card, task, model, head)
 
-    def encode(self, data: Any) -> tuple[Split, Any]:
-        """New data, anything `papertrial.open` takes, as the columns the model was trained on, and the opened data."""
+    def encode(self, data: Any) -> Encoded:
+        """New data, anything `papertrial.open` takes, as the columns the model was trained on, with what was lost on the way.
+
+        What `encode` returned is returned as it is, so that the other methods take it in place of the data.
+        """
         from papertrial.data import open as open_data
 
+        if isinstance(data, Encoded):
+            return data
         opened = open_data(data, like=self.card["state"].get("columns"))
         if opened.kind not in task_offers(self.task).kinds:
             raise DataError(
                 f"{opened.name} is {opened.kind}, but this model was trained on {self.task.kind}",
                 "give it data like that it was trained on",
             )
-        return self.task.encode(self.card["state"], opened), opened
+        return encoded(self.task, self.model, self.card["state"], opened)
 
     def _answering(self) -> Any:
         """The model as it answers fastest: what can be folded is folded, anew where weights have changed since."""
@@ -93,55 +108,94 @@ class Artifact:
 
     def outputs(self, data: Any) -> np.ndarray:
         """Probabilities (N, classes) or values (N,), float64."""
-        return self.task.outputs(self._answering(), self.head, self.encode(data)[0])
+        return self.task.outputs(self._answering(), self.head, self.encode(data).split)
 
     def predict(self, data: Any) -> dict[str, np.ndarray]:
-        """Answers as named columns of equal length: `example`, `prediction`, and a probability per class."""
+        """Answers as named columns of equal length: `example`, `prediction`, and a probability per class. A model with a
+        threshold answers by that."""
         if offers(self.model).draw:
             raise Declined(
                 f"{self.card['method']['name']} draws pictures and gives no answer for each example",
                 f"type: papertrial generate {self.folder}",
             )
-        split, opened = self.encode(data)
-        if not split.examples:
-            raise DataError(f"{opened.name} holds no examples", "give data with at least one")
-        answers = self.task.answers(self.task.outputs(self._answering(), self.head, split), self.card["state"])
-        return {"example": np.asarray(opened.names), **answers}
+        given = self.encode(data)
+        if not given.split.examples:
+            raise DataError(f"{given.opened.name} holds no examples", "give data with at least one")
+        outputs, state = self.task.outputs(self._answering(), self.head, given.split), self.card["state"]
+        answers = self.task.answers(outputs, state)
+        if held := self.card.get("threshold"):
+            names = np.asarray(state["class_names"])
+            answers["prediction"] = names[answered(outputs, state["class_names"], held)]
+        return {"example": given.names, **answers}
 
-    def evaluate(self, data: Any, metric: str | None = None, group: str | None = None) -> Scores:
-        """Metrics on labelled data, `metric` among them; raises DataError when it carries no labels.
+    def evaluate(
+        self, data: Any, metric: str | None = None, group: str | None = None, strict: bool = False
+    ) -> Evaluation:
+        """Metrics on labelled data, `metric` among them, with what was lost on the way and whether the model has met these
+        rows before.
 
         group: as `papertrial.open` takes it, by default what the model was trained with, where the data have it. Intervals
         are over groups, where rows of the data belong together.
+        strict: count rows whose label the model does not know as wrong, in place of leaving them out. Raises DataError when
+        the data carry no labels, Declined for `strict` where nothing is classified.
         """
-        split, opened = self.encode(self._grouped(data, group))
+        given = self.encode(self._grouped(data, group))
+        split, opened = given.split, given.opened
         if split.examples == len(opened.groups):
             split = split.grouped(opened.groups)
         state = self.card["state"] if metric is None else {**self.card["state"], "metric": metric}
         held = task_offers(self.task)
         without = held.judged_without_labels
         if not without and not any(len(split[name]) for name in ("label", "target", "relevant") if name in split):
-            wanted = self.card["state"].get("target") or registry.kind(self.task.kind).labelled
+            wanted = state.get("target") or registry.kind(self.task.kind).labelled
             raise DataError(
                 f"{opened.name} has no labels to evaluate on (looked for {wanted})",
                 "use predict for data without labels",
             )
+        if strict and (without or "label" not in split or "class_names" not in state):
+            raise Declined(f"{self.task.name} has no labels to be strict about", "leave --strict out")
         if held.recall:
-            held.recall(self.card["state"], self.folder)
-        if "label" in split and not without:
-            split = split.take(np.flatnonzero(np.asarray(split["label"]) >= 0))
-            if not split.examples:
-                raise DataError(
-                    f"no label of {opened.name} is one of the classes of this model",
-                    f"it knows: {', '.join(self.card['state']['class_names'][:10])}",
-                )
-        return self.task.score(self.task.outputs(self._answering(), self.head, split), split, state)
+            held.recall(state, self.folder)
+        bare = strange = np.zeros(split.examples, dtype=bool)
+        left_out: dict[str, int] = {}
+        lines: list[str] = []
+        if not without:
+            bare, strange, left_out, lines = without_label(given, state, strict)
+        if bare.all() and not without and not strict:
+            raise DataError(
+                f"no label of {opened.name} is one of the classes of this model",
+                f"it knows: {', '.join(state['class_names'][:10])}",
+            )
+        lines += self._met(split, opened)
+        model = self._answering()
+        if strict and strange.any():
+            split = split.take(np.flatnonzero(~bare | strange))
+            outputs, split, state = counted_wrong(self.task.outputs(model, self.head, split), split, state)
+        else:
+            split = split.take(np.flatnonzero(~bare)) if bare.any() else split
+            outputs = self.task.outputs(model, self.head, split)
+        scores = self.task.score(outputs, split, state)
+        left_out = {**given.left_out, **left_out}
+        notes = tuple(dict.fromkeys([*given.notes, *lines]))
+        return Evaluation(**vars(scores), rows=given.rows, left_out=left_out, notes=notes)
+
+    def _met(self, split: Split, opened: Any) -> list[str]:
+        """A line where the model was trained on this data, or on some of its rows."""
+        lines = said_of_met(met(self.folder, self.task, split), self.task, split)
+        if opened.fingerprint and opened.fingerprint == self.card["data"].get("fingerprint"):
+            name = self.task.primary_for(self.card["state"])[0]
+            held_out = self.card["metrics"].get(name)
+            value = "" if held_out is None else f"; {name} on the rows held out then: {held_out:.3f}"
+            lines.insert(0, f"this is the data it was trained on{value}")
+        return lines
 
     def _grouped(self, data: Any, group: str | None) -> Any:
         """The data, opened with their groups where any are named."""
         from papertrial.data import open as open_data
         from papertrial.data.belonging import NONE
 
+        if isinstance(data, Encoded):
+            return data
         like = self.card["state"].get("columns")
         if group is not None:
             return open_data(data, like=like, group=group)
@@ -153,7 +207,7 @@ class Artifact:
 
     def embed(self, data: Any) -> np.ndarray:
         """Features (N, width), float32. Raises Declined for a model without features."""
-        return self.task.embed(self._answering(), self.encode(data)[0])
+        return self.task.embed(self._answering(), self.encode(data).split)
 
     def generate(self, prompts: str | Sequence[str] = (), **options: Any) -> list[Any]:
         """Texts that go on from prompts, or answer them, with the options of `use.generate.generate`; or pictures, of which the

@@ -254,7 +254,8 @@ def prepare(task: Task, data: Any, seed: int = 0, **options: Any) -> Prepared:
         "facts": look.facts,
         "numbers": look.numbers,
     }
-    return replace(prepared, notes=(*said, *prepared.notes), origin=origin)
+    notes = dict.fromkeys([*data.notes, *said, *prepared.notes])
+    return replace(prepared, notes=tuple(notes), origin=origin)
 
 
 def budget_of(resolved: Resolved, task: Task, budget: Budget | None) -> Budget:

@@ -77,13 +77,14 @@ def eject(artifact: Artifact, out: Path | str, data: Any = None) -> dict[str, An
             f"{changed} has changed the parts of the network, which are not written out as source",
             "type: papertrial export RUN --to torch",
         )
-    rows, origin = sample(artifact, data)
+    rows, origin, notes = sample(artifact, data)
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
         try:
             about = _write(temporary, artifact, model)
-            about["check"] = {"rows": origin, "largest_difference": _compare(temporary, artifact, rows, model.answers)}
+            gap = _compare(temporary, artifact, rows, model.answers)
+            about["check"] = {"rows": origin, "largest_difference": gap, "notes": notes}
             write_json(temporary / "config.json", about)
             temporary.chmod(0o755)
             if out.exists():

@@ -55,7 +55,7 @@ def export(artifact: Artifact, to: str, out: Path | str | None = None, data: Any
             raise missing_extra("export --to onnx", package, "export")
     model = predictor(artifact)
     model.network = folded(model.network)
-    rows, origin = sample(artifact, data)
+    rows, origin, notes = sample(artifact, data)
     about = _about(artifact, model, to, path)
     tokeniser = text_export.tokeniser_json(artifact.model.encoder.tokeniser) if model.texts else None
     write = {"onnx": _write_onnx, "torch": _write_torch}[to]
@@ -64,7 +64,7 @@ def export(artifact: Artifact, to: str, out: Path | str | None = None, data: Any
     def write_and_compare(temporary: Path) -> None:
         with _quiet():
             write(temporary, _traced(model, inputs_of(artifact, rows.take(slice(3))), about["inputs"]), about)
-            about["check"] = {"rows": origin, **_compare(read(temporary), artifact, rows, about)}
+            about["check"] = {"rows": origin, **_compare(read(temporary), artifact, rows, about), "notes": notes}
 
     write_with(path, write_and_compare)
     if tokeniser is not None:

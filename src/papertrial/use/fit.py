@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,8 @@ import papertrial
 from papertrial.core import registry
 from papertrial.core.budget import Budget, Meter
 from papertrial.core.errors import DataError, Declined, PapertrialError
-from papertrial.core.files import read_json, write_json, write_with
+from papertrial.core.files import read_json, to_json, write_json, write_with
+from papertrial.core.memory import naming
 from papertrial.core.offers import offers, task_offers
 from papertrial.core.recipe import Optim
 from papertrial.core.registry import Method
@@ -25,12 +27,17 @@ from papertrial.core.request import Request
 from papertrial.core.run import Run
 from papertrial.core.task import Estimator, Prepared, Split, Task
 from papertrial.core.wording import counted
+from papertrial.tasks._calibration import asked as threshold_asked
+from papertrial.tasks._calibration import chosen, on_test, reliability
+from papertrial.tasks._metrics import far_from_ceiling
 from papertrial.train import processes
+from papertrial.use.account import keep_hashes
 from papertrial.use.answer_files import write_picture
 from papertrial.use.artifact import Artifact
 from papertrial.use.card import Resolved, build_model, card_of, save_weights
 from papertrial.use.choose import budget_of, prepare, resolve_method, task_for
 from papertrial.use.final import Found, found_of
+from papertrial.use.uses import uses
 
 #: classes up to which a confusion matrix is kept, and predicted values kept otherwise
 MOST_CONFUSED, MOST_ANSWERS = 100, 500
@@ -124,6 +131,9 @@ def fit_prepared(
         _require_sight(run)
         if done:
             return Outcome.read(run.folder)
+        steps = (resolved.host or resolved).method.paper.kind != "estimator"
+        less = f"type a smaller --set batch=... (it is {resolved.optim.batch})" if steps else "give it fewer rows"
+        held.enter_context(naming(resolved.name, less))
         licence = _tell_licence(resolved)
         seed = request.seed
         torch.manual_seed(seed)
@@ -138,7 +148,7 @@ def fit_prepared(
             if isinstance(model, Estimator):
                 spent = _fit_estimator(model, rows, prepared, budget, run, seed, found)
             head = task.finish(model, prepared, seed)
-            result = _judge(task, model, head, prepared, seed)
+            result = _judge(task, model, head, prepared, seed, request.threshold)
             result |= {"method": resolved.name, "cost": spent.to_json()}
             if stages:
                 result["stages"] = stages
@@ -146,6 +156,7 @@ def fit_prepared(
             arrays = {"": per_example} | {f"-{name}": values for name, values in result.pop("beside").items()}
             result["beside"] = [name[1:] for name in arrays if name]
             save_weights(run, model, head)
+            keep_hashes(run.folder, task, prepared)
             if keep := task_offers(task).keep:
                 keep(prepared.state, run.folder)
             for name, sheet in sheets.items():
@@ -153,8 +164,10 @@ def fit_prepared(
             for name, values in arrays.items():
                 write_with(run.path(f"per_example{name}.npy"), partial(_save_array, array=values))
             frozen = proofs([run, *run.stages.values()]) if isinstance(model, torch.nn.Module) else None
-            card = card_of(task, resolved, prepared, model, budget, seed, licence, result, frozen)
+            told = replace(prepared, notes=(*prepared.notes, *_cut(task, model, prepared)))
+            card = card_of(task, resolved, told, model, budget, seed, licence, result, frozen)
             card |= {"final": found.to_json()} if found else {}
+            card["uses"] = uses(Artifact(run.folder, _as_read(card), task, model, head))
             write_json(run.path("card.json"), card)
             run.finish(result)
 
@@ -170,7 +183,10 @@ def fit(
     target: str | None = None,
     group: str | None = None,
     time: str | None = None,
+    dates: str | None = None,
+    missing: str | None = None,
     metric: str | None = None,
+    threshold: str | None = None,
     out: Path | str | None = None,
     host: str | None = None,
     backbone: str | None = None,
@@ -189,9 +205,10 @@ def fit(
 ) -> Any:
     """Open the data, train `method` on it and return the `Artifact`.
 
-    data: anything `papertrial.open` takes.  group, time: as it takes them.  metric: what is judged and chosen by, such as
+    data: anything `papertrial.open` takes.  group, time, dates, missing: as it takes them.  metric: what is judged and chosen by, such as
     "average_precision"; by default what the data call for.  out: the run's folder, by default `runs/<method>-<data>`.  host:
     the model that a technique is tried on, by default the one its task suggests.  techniques: such as `["agc:clip=0.02"]`.
+    threshold: where the rarer of two classes begins, chosen on the validation rows, such as "recall=0.9".
     final: learn from all rows, with the settings and for the steps that the `comparison` in a folder found (by default that
     of the data in `runs`), which also says what to expect.  labels: how many labels per class a method may see
     (image_representation).  size: side of the images in pixels.  shard, and several
@@ -200,10 +217,13 @@ def fit(
     from papertrial.data import open as open_data
 
     request = Request(
-        task=task, target=target, group=group, time=time, metric=metric, host=host, backbone=backbone, recipe=recipe,
+        task=task, target=target, group=group, time=time, dates=dates, missing=missing, metric=metric,
+        threshold=threshold, host=host, backbone=backbone, recipe=recipe,
         settings=settings or {}, techniques=techniques, budget=Budget.of(budget), labels=labels, size=size, seed=seed,
         fresh=fresh, progress=progress, shard=shard, final=final or comparison is not None,
     )  # fmt: skip
+    if threshold:
+        threshold_asked(threshold)
     chosen = registry.method(method)
     if chosen.paper.refusal:
         raise Declined(f"{chosen.id} cannot be trained: {chosen.paper.refusal}")
@@ -233,6 +253,15 @@ def default_folder(what: str, data_name: str) -> Path:
     return Path("runs") / f"{what}-{tail or 'data'}"
 
 
+def _cut(task: Task, model: Any, prepared: Prepared) -> list[str]:
+    """Lines on what the model does not read to its end; running text is read so, in rows."""
+    cut = task_offers(task).cut
+    if cut is None or (prepared.facts.writes and not prepared.facts.labelled):
+        return []
+    parts = {"training": prepared.train, "test": prepared.test}
+    return [f"{name}: {line}" for name, rows in parts.items() if rows.examples for line in cut(model, rows)]
+
+
 def _require_sight(run: Run) -> None:
     """Raise PapertrialError on a process, of another machine, that does not see what the main one has just written."""
     deadline = time.monotonic() + 60  # network file systems may show a new file late
@@ -259,6 +288,7 @@ def _asked(task: Task, resolved: Resolved, prepared: Prepared, budget: Budget, r
         "budget": budget.to_json(),
         "seed": request.seed,
         "version": papertrial.__version__,
+        **({"threshold": request.threshold} if request.threshold else {}),
         **({"host": resolved.host.method.name, "host_config": asdict(resolved.host.config)} if resolved.host else {}),
     }
 
@@ -351,7 +381,9 @@ def _signed(task: Task, outputs: np.ndarray, prepared: Prepared) -> float:
     raise DataError(f"{metric} cannot be told of the {counted(held.examples, 'validation row')}", "give more rows")
 
 
-def _judge(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepared, seed: int) -> dict[str, Any]:
+def _judge(
+    task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepared, seed: int, threshold: str | None = None
+) -> dict[str, Any]:
     valid = float("nan")
     if prepared.valid.examples:
         valid = _signed(task, task.outputs(model, head, prepared.valid), prepared)
@@ -361,10 +393,14 @@ def _judge(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepar
         "intervals": {},
         "extra": {},
         "floors": {},
+        "ceilings": {},
+        "remarks": [],
         "per_example": np.zeros(0),
         "beside": {},
         "sheets": {},
     }
+    if threshold:
+        result["threshold"] = _threshold(task, model, head, prepared, threshold)
     if prepared.test.examples:
         outputs = task.outputs(model, head, prepared.test)
         scores = task.score(outputs, prepared.test, prepared.state)
@@ -378,8 +414,34 @@ def _judge(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepar
             "per_example": np.asarray(scores.per_example, dtype=np.float64),
             "sheets": sheets(outputs, prepared.test) if (sheets := task_offers(task).sheets) else {},
         }
-        result["extra"] = task.extra_scores(model, prepared, seed)
+        result["extra"] = task.extra_scores(model, prepared, seed) | _calibrated(outputs, prepared, result)
+        real = {name[5:]: value for name, value in result["extra"].items() if name.startswith("real_")}
+        result["ceilings"] = scores.ceilings | {name: value for name, value in real.items() if name in scores.metrics}
+        far = far_from_ceiling(task.primary_for(prepared.state)[0], scores.metrics, result["ceilings"])
+        result["remarks"] = [*scores.remarks, *far]
     return result
+
+
+def _threshold(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepared, asked: str) -> dict[str, Any]:
+    """Where a class begins, chosen on the validation rows. Raises PapertrialError where that cannot be."""
+    valid, state = prepared.valid, prepared.state
+    if "class_names" not in state or "label" not in valid or not valid.examples:
+        raise PapertrialError(f"a threshold is of two classes, and {task.name} has none here", "leave --threshold out")
+    known = np.asarray(valid["label"]) >= 0
+    outputs = task.outputs(model, head, valid)[known]
+    return chosen(asked, outputs, np.asarray(valid["label"])[known], state["class_names"], state.get("positive"))
+
+
+def _calibrated(outputs: np.ndarray, prepared: Prepared, result: dict[str, Any]) -> dict[str, float]:
+    """Of probabilities, their calibration error, and what the threshold gives on the test rows; the bins go to the answers."""
+    test, names = prepared.test, prepared.state.get("class_names", ())
+    if "label" not in test or outputs.ndim != 2 or outputs.shape != (test.examples, len(names)):
+        return {}
+    known = np.asarray(test["label"]) >= 0
+    found, label = outputs[known], np.asarray(test["label"])[known]
+    bins = reliability(found, label)
+    result["answers"] = {**result["answers"], "reliability": bins}
+    return {"ece": bins["ece"]} | (on_test(found, label, names, result["threshold"]) if "threshold" in result else {})
 
 
 def _answers(outputs: np.ndarray, test: Split, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -396,6 +458,11 @@ def _answers(outputs: np.ndarray, test: Split, state: Mapping[str, Any]) -> dict
         shown = np.unique(np.linspace(0, len(outputs) - 1, MOST_ANSWERS).round().astype(int))
         return {"truth": np.asarray(test["target"])[shown], "answer": outputs[shown]}
     return {}
+
+
+def _as_read(card: dict[str, Any]) -> dict[str, Any]:
+    """The card as it will be read back."""
+    return dict(json.loads(to_json(card)))
 
 
 def _save_array(path: Path, array: np.ndarray) -> None:

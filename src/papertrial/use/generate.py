@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,12 +11,14 @@ import numpy as np
 
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.offers import offers
-from papertrial.nn.decode import Choice, beam, sample
+from papertrial.nn.decode import Choice, beam, places, sample
 from papertrial.nn.heads import Supervised
 from papertrial.use.artifact import Artifact
 
 #: tokens of a text where nobody says how many
 LENGTH = 200
+#: the largest temperature that means something: at 100 the likeliest of 50 000 tokens hardly differs from the rest
+_HOTTEST = 100.0
 #: prompts that are gone on with together
 BATCH = 32
 
@@ -85,6 +88,11 @@ def generate(
         choice = Choice((0.0 if answers else 1.0) if temperature is None else temperature, top_k, top_p)
     except ValueError as error:
         raise PapertrialError(str(error), "see papertrial generate --help") from None
+    if not math.isfinite(length_penalty) or choice.temperature > _HOTTEST:
+        raise PapertrialError(
+            f"temperature {choice.temperature:g} and length_penalty {length_penalty:g} are beyond sense",
+            f"a temperature is at most {_HOTTEST}, where every token is about as likely as any other",
+        )
     if min(length, samples, beams) < 1 or seed < 0:
         raise PapertrialError("length, samples and beams are at least 1, and a seed at least 0", "choose others")
     if beams > 1 and drawn:
@@ -120,6 +128,29 @@ def generate(
             said = "".join(listener.said)
             written.append(Written(some[place // samples], said, drawn_with, listener.tokens, listener.ended, score))
     return written
+
+
+def unread(artifact: Artifact, prompts: Sequence[str], length: int = LENGTH) -> list[str]:
+    """Lines on what a model does not read of the prompts, or of the texts of `length` tokens that follow them."""
+    model = writer(artifact)
+    answers = offers(model).encode is not None
+    most = offers(model).longest if answers else places(model)
+    if most is None:
+        return []
+    lengths = model.tokeniser.encode(list(prompts), specials=answers).lengths
+    long = int((lengths > most).sum())
+    which = "the prompt is" if len(prompts) == 1 else f"{long} of {len(prompts)} prompts are"
+    if answers:
+        return [f"{which} longer than the {most:,} tokens it was trained to read of one"] if long else []
+    if long:
+        return [
+            f"{which} longer than the {most:,} tokens the model reads: it goes on from the last {most // 2:,} alone"
+        ]
+    if lengths.max(initial=0) + length > most:
+        return [
+            f"the model reads {most:,} tokens: a text that has become longer goes on from its last {most // 2:,} alone"
+        ]
+    return []
 
 
 class _Listener:

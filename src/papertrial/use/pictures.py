@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import shutil
 import sys
 import tempfile
@@ -13,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 
-from papertrial.core.budget import duration
+from papertrial.core.budget import duration, size_in_words
 from papertrial.core.errors import DataError, Declined, PapertrialError, did_you_mean
 from papertrial.core.files import disk_errors, to_json, write_text
 from papertrial.core.offers import offers
+from papertrial.core.task import Ragged
+from papertrial.core.wording import counted
 from papertrial.nn.modes import evaluating
 from papertrial.tasks._image_quality import ACROSS, grid
 from papertrial.use.answer_files import write_picture
@@ -32,6 +37,8 @@ TOGETHER = 4
 GRID, LIST = "grid.png", "pictures.jsonl"
 #: side in the grid below which every pixel of a picture becomes a square, so that pictures of 8 pixels can be looked at
 LEAST_SIDE = 64
+_BESIDE = 512  # bytes of a picture besides its pixels
+_HARSH = 0.98  # share of the values at either end from which a picture has lost what is between
 _LINE = 30.0  # seconds between two lines of progress where there is no terminal
 
 #: is told what share of the pictures is drawn
@@ -74,6 +81,9 @@ def generate(
     wanted = [labels] if isinstance(labels, str) else list(labels)
     asked = {"labels": wanted, "captions": captions, "start": start is not None}
     require(artifact, [*given, *(name for name, value in asked.items() if value)])
+    for name, value in given.items():
+        if not math.isfinite(value):
+            raise PapertrialError(f"{name} is {value}", "give a number")
     if samples < 1 or seed < 0 or (steps is not None and steps < 1):
         raise PapertrialError("samples and steps are at least 1, and a seed at least 0", "choose others")
     if strength is not None and (start is None or not 0 < strength <= 1):
@@ -84,6 +94,7 @@ def generate(
     begin = None if start is None else _begin(artifact, start)
 
     kinds: list[tuple[str | None, str | None]] = [(name, None) for name in codes] or [(None, text) for text in captions]
+    _require_room(artifact, samples * max(1, len(kinds)))
     rows = [(label, caption, seed + place) for label, caption in kinds or [(None, None)] for place in range(samples)]
     made = []
     with evaluating(artifact.model) if isinstance(artifact.model, torch.nn.Module) else ExitStack(), torch.no_grad():
@@ -105,6 +116,39 @@ def generate(
             if heard is not None:
                 heard(len(made) / len(rows))
     return made
+
+
+def _require_room(artifact: Artifact, count: int) -> None:
+    """Raise PapertrialError for more pictures than memory holds."""
+    state = artifact.card["state"]
+    needed = count * (state["height"] * state["width"] * state["channels"] + _BESIDE)
+    free = psutil.virtual_memory().available
+    if 2 * needed > free:  # the grid holds all of them again
+        raise PapertrialError(
+            f"{count:,} pictures need {size_in_words(2 * needed)} of memory, and {size_in_words(free)} are free",
+            "ask for fewer --samples at a time, with another --seed and --out each",
+        )
+
+
+def remarks(artifact: Artifact, made: Sequence[Picture], options: dict[str, Any]) -> list[str]:
+    """Lines on what was drawn and is hardly what was asked for: captions that are cut, pictures without anything on them."""
+    lines = []
+    captions = list(dict.fromkeys(options.get("captions", ())))
+    too_long = offers(artifact.model).too_long
+    if captions and too_long:
+        long, words = too_long(Ragged.of_texts(captions))
+        which = "the caption is" if len(captions) == 1 else f"{long.sum()} of {len(captions)} captions are"
+        lines += [f"{which} longer than the {words} that are read of one: the rest is cut off"] if long.any() else []
+    strong = "" if options.get("guidance") is None else f": a guidance of {options['guidance']:g} may be too strong"
+    plain = sum(bool((picture.pixels == picture.pixels[0, 0]).all()) for picture in made)
+    harsh = sum(bool(((picture.pixels == 0) | (picture.pixels == 255)).mean() > _HARSH) for picture in made)
+    if plain:
+        lines.append(f"{plain:,} of {counted(len(made), 'picture')} of one colour all over{strong}")
+    elif strong and 2 * harsh > len(made):
+        lines.append(
+            f"{harsh:,} of {counted(len(made), 'picture')} with hardly a pixel between black and white{strong}"
+        )
+    return lines
 
 
 def require(artifact: Artifact, options: Sequence[str]) -> None:
@@ -137,10 +181,10 @@ def _codes(artifact: Artifact, labels: list[str]) -> dict[str, int]:
 
 def _begin(artifact: Artifact, start: Any) -> torch.Tensor:
     """The image to start from, uint8 (1, C, H, W) at the model's size."""
-    split, opened = artifact.encode(start)
-    if not split.examples:
-        raise DataError(f"{opened.name} holds no image", "give an image to start from")
-    return torch.from_numpy(np.array(split["image"][:1])).permute(0, 3, 1, 2).contiguous()
+    given = artifact.encode(start)
+    if not given.split.examples:
+        raise DataError(f"{given.opened.name} holds no image", "give an image to start from")
+    return torch.from_numpy(np.array(given.split["image"][:1])).permute(0, 3, 1, 2).contiguous()
 
 
 def _scaled(heard: Heard, first: int, count: int, total: int) -> Heard:
@@ -150,15 +194,16 @@ def _scaled(heard: Heard, first: int, count: int, total: int) -> Heard:
 # ------------------------------------------------------------------------------------------------------------ as files
 
 
-def save(artifact: Artifact, out: Path | str | None = None, **options: Any) -> dict[str, Any]:
+def save(artifact: Artifact, out: Path | str | None = None, *, replace: bool = False, **options: Any) -> dict[str, Any]:
     """Draw as `generate` does, into a new folder: a PNG for each picture, named by class and seed, all of them in GRID, and a
-    line of JSON for each in LIST. Returns folder, grid and pictures.
+    line of JSON for each in LIST. Returns folder, grid, pictures and notes.
 
-    out: by default `pictures` in the run's folder. A folder that holds nothing but an earlier call's files is replaced as a
-    whole; raises PapertrialError for any other that is not empty, before anything is drawn.
+    out: by default the first of `pictures`, `pictures-2`, ... in the run's folder that is not there yet.  replace: a folder
+    that holds nothing but an earlier call's files, as a whole. Raises PapertrialError for any other that is not empty,
+    before anything is drawn.
     """
-    out = Path(out) if out is not None else artifact.folder / "pictures"
-    _require_ours(out)
+    out = Path(out) if out is not None else _free(artifact.folder / "pictures")
+    _require_ours(out, replace)
     made = generate(artifact, **options)
     settings = {name: options.get(name) for name in ("guidance", "steps", "start", "strength")}
     settings = {name: value for name, value in settings.items() if value is not None}
@@ -186,7 +231,14 @@ def save(artifact: Artifact, out: Path | str | None = None, **options: Any) -> d
             new.rename(out)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    return {"folder": out, "grid": out / GRID, "pictures": lines}
+    notes = remarks(artifact, made, options)
+    return {"folder": out, "grid": out / GRID, "pictures": lines, "notes": notes}
+
+
+def _free(first: Path) -> Path:
+    """The folder, or the first with a number behind it that is not there."""
+    names = itertools.chain([first], (first.with_name(f"{first.name}-{count}") for count in itertools.count(2)))
+    return next(path for path in names if not path.exists() or (path.is_dir() and not any(path.iterdir())))
 
 
 def _enlarged(pictures: np.ndarray) -> np.ndarray:
@@ -194,8 +246,8 @@ def _enlarged(pictures: np.ndarray) -> np.ndarray:
     return pictures.repeat(times, 1).repeat(times, 2)
 
 
-def _require_ours(out: Path) -> None:
-    """Raise PapertrialError where `out` holds something that `save` did not write."""
+def _require_ours(out: Path, replace: bool) -> None:
+    """Raise PapertrialError where `out` holds something that `save` did not write, or did and shall not replace."""
     file = next((path for path in (out, *out.parents) if path.exists() and not path.is_dir()), None)
     if file is not None:
         raise PapertrialError(f"{file} is a file", "name a new folder with --out")
@@ -204,6 +256,11 @@ def _require_ours(out: Path) -> None:
     held = {path.name for path in out.iterdir()}
     if held and not held <= {GRID, LIST} | _listed(out / LIST):
         raise PapertrialError(f"{out} is there already and holds other things", "choose another --out")
+    if held and not replace:
+        count = len(_listed(out / LIST))
+        raise PapertrialError(
+            f"{out} holds {counted(count, 'picture')} of an earlier call", "choose another --out, or add --replace"
+        )
 
 
 def _listed(file: Path) -> set[str]:

@@ -19,6 +19,7 @@ from papertrial.core.task import Split
 from papertrial.nn.batches import to_tensors
 from papertrial.nn.heads import Supervised
 from papertrial.use import text_export
+from papertrial.use.account import Encoded
 from papertrial.use.artifact import Artifact
 from papertrial.use.card import ESTIMATOR
 
@@ -158,26 +159,26 @@ def input_meanings(artifact: Artifact) -> list[dict[str, Any]]:
     return found
 
 
-def sample(artifact: Artifact, data: Any = None) -> tuple[Split, str]:
-    """Up to ROWS rows to try a copy of the model on, and words for where they come from; of text the texts themselves.
+def sample(artifact: Artifact, data: Any = None) -> tuple[Split, str, list[str]]:
+    """Up to ROWS rows to try a copy of the model on, words for where they come from, and the notes on `data`; of text the
+    texts themselves.
 
     They are spread over `data`; when None, over the data of the run if it is still found by its name, else made up.
     Raises DataError when `data` has no rows.
     """
-    if data is None:
-        split, opened = _rows_of_the_run(artifact)
-    else:
-        split, opened = artifact.encode(data)
-        if not split.examples:
-            raise DataError(f"{opened.name} has no rows", "give data with at least one")
+    given = _rows_of_the_run(artifact) if data is None else artifact.encode(data)
+    split = None if given is None else given.split
+    if given is not None and not given.split.examples:
+        raise DataError(f"{given.opened.name} has no rows", "give data with at least one")
+    notes = [] if given is None or data is None else given.notes
     if text_export.is_text(artifact):
         texts = text_export.rows_to_try(artifact, split, ROWS)
-        return texts, f"{texts.examples} texts of " + ("random letters" if split is None else opened.name)
-    if split is None:
-        return _made_up(artifact), f"{ROWS} rows of random numbers"
+        return texts, f"{texts.examples} texts of " + ("random letters" if given is None else given.opened.name), notes
+    if split is None or given is None:
+        return _made_up(artifact), f"{ROWS} rows of random numbers", notes
     places = np.unique(np.linspace(0, split.examples - 1, ROWS).astype(np.int64))
     rows = {name: _laid_out(np.asarray(split[name][places])) for name in artifact.task.inputs}
-    return Split(rows), f"{len(places)} rows of {opened.name}"
+    return Split(rows), f"{len(places)} rows of {given.opened.name}", notes
 
 
 def inputs_of(artifact: Artifact, rows: Split) -> tuple[Tensor, ...]:
@@ -195,19 +196,19 @@ def _laid_out(column: np.ndarray) -> np.ndarray:
     return plain.transpose(0, 2, 3, 1) if images else plain
 
 
-def _rows_of_the_run(artifact: Artifact) -> tuple[Split | None, Any]:
+def _rows_of_the_run(artifact: Artifact) -> Encoded | None:
     from papertrial.data import open as open_data
 
     name = artifact.card["data"]["name"]
     if name not in registry.samples() and not Path(name).exists():
-        return None, None
+        return None
     try:
         opened = open_data(name)
         if opened.fingerprint == artifact.card["data"]["fingerprint"]:
             return artifact.encode(opened)
     except PapertrialError:  # another file of that name: it was only a guess
         pass
-    return None, None
+    return None
 
 
 def _made_up(artifact: Artifact) -> Split:

@@ -77,6 +77,22 @@ Time = Annotated[
         show_default=False,
     ),
 ]
+Dates = Annotated[
+    str | None,
+    typer.Option(
+        "--dates",
+        help="Which comes first in dates such as 3/4/2024 where a column does not tell: dmy or mdy.",
+        show_default=False,
+    ),
+]
+Missing = Annotated[
+    str | None,
+    typer.Option(
+        "--missing",
+        help="Texts that stand for a missing value in a table beside empty cells, such as NA,-999; none for none.",
+        show_default=False,
+    ),
+]
 Metric = Annotated[
     str | None,
     typer.Option(

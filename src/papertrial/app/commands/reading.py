@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from papertrial.app import printing
-from papertrial.app.commands.options import DataArgument, Json, Target, complete_paper
+from papertrial.app.commands.options import DataArgument, Dates, Json, Missing, Target, complete_paper
 from papertrial.core import registry
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.wording import counted
@@ -99,6 +99,8 @@ def read(
 def look(
     data: DataArgument,
     target: Target = None,
+    dates: Dates = None,
+    missing: Missing = None,
     every: Annotated[bool, typer.Option("--all", help="Say for every task and paper why it does not fit.")] = False,
     json: Json = False,
 ) -> None:
@@ -106,7 +108,7 @@ def look(
     from papertrial.data import open as open_data
     from papertrial.use.suitability import suits
 
-    opened = open_data(data, target=target)
+    opened = open_data(data, target=target, dates=dates, missing=missing)
     facts = opened.look()
     if not json:  # before the tasks are asked, who take seconds to load
         printing.say(*printing.labelled(facts.facts))

@@ -15,12 +15,14 @@ from papertrial.app.commands.options import (
     Backbone,
     BudgetText,
     Data,
+    Dates,
     Folds,
     Fresh,
     Group,
     Json,
     Labels,
     Metric,
+    Missing,
     Out,
     Quiet,
     RecipeName,
@@ -62,6 +64,8 @@ def compare(
     target: Target = None,
     group: Group = None,
     time: Time = None,
+    dates: Dates = None,
+    missing: Missing = None,
     metric: Metric = None,
     task: TaskName = None,
     budget: BudgetText = None,
@@ -108,7 +112,7 @@ def compare(
         print(line, file=sys.stderr if json else sys.stdout, flush=True)
 
     result = run_compare(
-        papers, data, task=task, target=target, group=group, time=time, metric=metric, folds=folds,
+        papers, data, task=task, target=target, group=group, time=time, dates=dates, missing=missing, metric=metric, folds=folds,
         budget=budget, total=total, seeds=seeds, against=against, host=host, backbone=backbone, recipe=recipe,
         settings=parse_settings(set_ or []), techniques=technique or [],
         labels=labels, size=size, worth=worth, out=out, fresh=fresh, progress=not quiet and not json, echo=echo,

@@ -33,6 +33,7 @@ def export(
         printing.document(about)
         return
     check = about["check"]
+    printing.notes(check["notes"])
     printing.say(
         *printing.labelled(
             [
@@ -73,6 +74,7 @@ def eject(
         printing.document(about)
         return
     check = about["check"]
+    printing.notes(check["notes"])
     printing.say(
         f"check       {check['rows']}, without papertrial: largest difference {check['largest_difference']:.2g}"
     )

@@ -13,6 +13,7 @@ from papertrial.app.commands.options import (
     Backbone,
     BudgetText,
     Data,
+    Dates,
     Folds,
     Fresh,
     Group,
@@ -20,6 +21,7 @@ from papertrial.app.commands.options import (
     Labels,
     Method,
     Metric,
+    Missing,
     Out,
     Quiet,
     RecipeName,
@@ -29,6 +31,7 @@ from papertrial.app.commands.options import (
     TaskName,
     TechniqueHost,
     Techniques,
+    Threshold,
     Time,
     complete_method,
     data_option,
@@ -37,8 +40,7 @@ from papertrial.app.commands.options import (
 )  # fmt: skip
 from papertrial.core import registry
 from papertrial.core.budget import Energy, duration, size_in_words
-from papertrial.core.errors import Declined, PapertrialError
-from papertrial.core.offers import offers
+from papertrial.core.errors import PapertrialError
 from papertrial.core.recipe import Setting
 from papertrial.train import processes
 
@@ -57,7 +59,10 @@ def fit(
     target: Target = None,
     group: Group = None,
     time: Time = None,
+    dates: Dates = None,
+    missing: Missing = None,
     metric: Metric = None,
+    threshold: Threshold = None,
     task: TaskName = None,
     budget: BudgetText = None,
     host: TechniqueHost = None,
@@ -109,7 +114,7 @@ def fit(
     method = registry.method(paper)
     given = parse_settings([*(set_ or []), *(["compile=true"] if compile_ else [])])
     artifact = run_fit(
-        method.name, data, task=task, target=target, group=group, time=time, metric=metric, out=out,
+        method.name, data, task=task, target=target, group=group, time=time, dates=dates, missing=missing, metric=metric, threshold=threshold, out=out,
         host=host, backbone=backbone, recipe=recipe, settings=given,
         techniques=technique or [], budget=budget, labels=labels, size=size, seed=seed, fresh=fresh,
         progress=not quiet and not json, shard=shard, final=final, comparison=from_,
@@ -156,7 +161,9 @@ def _run_lines(artifact: Any) -> list[str]:
         ("data", card["data"]["name"]),
     ]
     rows += [("note", note) for note in card["notes"]]
-    lines = printing.labelled(rows)
+    if held := card.get("threshold"):
+        rows.append(("threshold", _threshold_words(held)))
+    lines = [*printing.remarks(card.get("remarks", ())), *printing.labelled(rows)]
     lines += [
         "settings",
         *printing.settings(Setting(**entry) for entry in card["settings"] + card["backbone_settings"]),
@@ -171,7 +178,10 @@ def _run_lines(artifact: Any) -> list[str]:
     rows = [("cost", f"{spent}, peak memory {peak}"), ("energy", energy.sentence())]
     lines += ["", *printing.labelled(rows)]
     lines += (
-        [f"on test rows{_in_groups(card)}, with 95 % intervals", *printing.metrics(card["metrics"], card["intervals"])]
+        [
+            f"on test rows{_in_groups(card)}, with 95 % intervals",
+            *printing.metrics(card["metrics"], card["intervals"], card.get("floors"), card.get("ceilings")),
+        ]
         if card["metrics"]
         else printing.labelled([("expected", _expected(card["final"]))])
         if card.get("final")
@@ -184,9 +194,13 @@ def _run_lines(artifact: Any) -> list[str]:
         *lines,
         "",
         f"saved in {artifact.folder}",
-        f"next        {_uses(artifact, folder)}",
-        f"            papertrial report {folder}{_export(artifact, folder)}",
+        *_next(artifact, folder),
     ]
+
+
+def _threshold_words(held: dict[str, Any]) -> str:
+    on = f"recall {held['recall']:.3f} and precision {held['precision']:.3f} on the validation rows"
+    return f"{held['class']!r} from a probability of {held['at']:.3g} on, for {held['asked']}: {on}"
 
 
 def _expected(final: dict[str, Any]) -> str:
@@ -201,32 +215,14 @@ def _in_groups(card: dict[str, Any]) -> str:
     return f", {test['rows']:,} in {test['groups']:,} groups" if test["groups"] < test["rows"] else ""
 
 
-def _writes(artifact: Any) -> str:
-    """`answers` for a model from text to text, `on` for one that writes on, empty for one that writes nothing."""
-    from papertrial.use.generate import writer
+def _next(artifact: Any, folder: str) -> list[str]:
+    """Two commands a line, the report among them."""
+    from papertrial.use.uses import commands, of_card
 
-    try:
-        return "answers" if offers(writer(artifact)).encode else "on"
-    except Declined:
-        return ""
-
-
-def _uses(artifact: Any, folder: str) -> str:
-    """What a trained model is for, as commands."""
-    if offers(artifact.model).draw:
-        return f"papertrial generate {folder}    papertrial evaluate {folder} DATA"
-    writes = _writes(artifact)
-    if not writes:
-        return f"papertrial predict {folder} DATA    papertrial embed {folder} DATA"
-    begin = f"papertrial predict {folder} DATA" if writes == "answers" else f"papertrial evaluate {folder} DATA"
-    return f'{begin}    papertrial generate {folder} "{"a text to answer" if writes == "answers" else "how it begins"}"'
-
-
-def _export(artifact: Any, folder: str) -> str:
-    """The command that takes a network away, where it turns inputs into answers."""
-    network = hasattr(artifact.model, "state_dict") and not offers(artifact.model).draw
-    network = network and _writes(artifact) != "answers"
-    return f"    papertrial export {folder} --to onnx" if network else ""
+    typed = commands(of_card(artifact.card), artifact.folder)
+    export = [typed.pop()] if typed[-1].endswith("--to onnx") else []
+    lines = ["    ".join(typed), "    ".join([f"papertrial report {folder}", *export])]
+    return [f"{'' if place else 'next':<12}{line}" for place, line in enumerate(filter(None, lines))]
 
 
 def _fit_help(context: typer.Context, paper: str | None) -> None:
@@ -282,6 +278,8 @@ def estimate(
     target: Target = None,
     group: Group = None,
     time: Time = None,
+    dates: Dates = None,
+    missing: Missing = None,
     task: TaskName = None,
     budget: BudgetText = None,
     host: TechniqueHost = None,
@@ -302,7 +300,7 @@ def estimate(
     from papertrial.study.estimate import estimate as run_estimate
 
     found = run_estimate(
-        paper, data, task=task, target=target, group=group, time=time, budget=budget,
+        paper, data, task=task, target=target, group=group, time=time, dates=dates, missing=missing, budget=budget,
         host=host, backbone=backbone, recipe=recipe, settings=parse_settings(set_ or []),
         techniques=technique or [], labels=labels, size=size, seeds=seeds, folds=folds,
     )  # fmt: skip

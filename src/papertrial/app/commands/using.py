@@ -20,26 +20,38 @@ def evaluate(
     data: Annotated[str, typer.Argument(help="Labelled data.", show_default=False)],
     metric: Metric = None,
     group: Group = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Count rows whose label the model does not know as wrong.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Judge a trained model on labelled data."""
     from papertrial.use.artifact import Artifact
 
-    scores = Artifact.load(run).evaluate(data, metric=metric, group=group)
+    scores = Artifact.load(run).evaluate(data, metric=metric, group=group, strict=strict)
+    judged = len(scores.per_example)
     if json:
         printing.document(
             {
                 "metrics": scores.metrics,
                 "intervals": scores.intervals,
-                "examples": len(scores.per_example),
-                "groups": scores.groups or len(scores.per_example),
+                "floors": scores.floors,
+                "remarks": scores.remarks,
+                "examples": judged,
+                "groups": scores.groups or judged,
+                "rows_in": scores.rows,
+                "left_out": scores.left_out,
+                "notes": scores.notes,
             }
         )
         return
+    printing.notes(scores.notes)
+    of_all = f" of {counted(scores.rows, 'row')}" if judged < scores.rows else ""
     among = f" in {counted(scores.groups, 'group')}" if scores.groups else ""
     printing.say(
-        f"{counted(len(scores.per_example), 'example')}{among} of {data}, with 95 % intervals",
-        *printing.metrics(scores.metrics, scores.intervals),
+        *printing.remarks(scores.remarks),
+        f"{counted(judged, 'example')}{among}{of_all} of {data}, with 95 % intervals",
+        *printing.metrics(scores.metrics, scores.intervals, scores.floors),
     )
 
 
@@ -54,12 +66,15 @@ def predict(
     from papertrial.use.artifact import Artifact
 
     check_table_name(out)
-    answers = Artifact.load(run).predict(data)
+    artifact = Artifact.load(run)
+    given = artifact.encode(data)
+    answers = artifact.predict(given)
     write_table(out, answers)
     rows = len(answers["prediction"])
     if json:
-        printing.document({"file": out, "rows": rows, "columns": list(answers)})
+        printing.document({"file": out, "rows": rows, "columns": list(answers), **given.to_json()})
         return
+    printing.notes(given.notes)
     head = ["example", "prediction"]
     printing.say(
         *printing.table(
@@ -75,7 +90,7 @@ def predict(
             ],
         )
     )
-    printing.say(f"{'... ' if rows > 5 else ''}{counted(rows, 'row')} in {out}")
+    printing.say(f"{'... ' if rows > 5 else ''}{counted(rows, 'row')} in {out}{_without(given)}")
 
 
 def embed(
@@ -90,13 +105,21 @@ def embed(
 
     check_array_name(out)
     artifact = Artifact.load(run)
-    split, opened = artifact.encode(data)
-    features = artifact.task.embed(artifact.model, split)
-    write_array(out, features, opened.names)
+    given = artifact.encode(data)
+    features = artifact.embed(given)
+    write_array(out, features, given.names.tolist())
     if json:
-        printing.document({"file": out, "rows": features.shape[0], "width": features.shape[1]})
+        printing.document({"file": out, "rows": features.shape[0], "width": features.shape[1], **given.to_json()})
         return
-    printing.say(f"{counted(features.shape[0], 'row')} of {counted(features.shape[1], 'feature')} in {out}")
+    printing.notes(given.notes)
+    size = f"{counted(features.shape[0], 'row')} of {counted(features.shape[1], 'feature')}"
+    printing.say(f"{size} in {out}{_without(given)}")
+
+
+def _without(given: Any) -> str:
+    """How many rows were left out and why, behind how many were answered."""
+    left_out = [f"{count:,} {why}" for why, count in given.left_out.items()]
+    return f"; left out of {given.rows:,}: {', '.join(left_out)}" if left_out else ""
 
 
 def generate(
@@ -175,26 +198,34 @@ def generate(
         Path | None,
         out_option("Pictures: new folder to write; pictures in the run's folder when left out.", show_default=False),
     ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Pictures: replace those of an earlier call in --out.")
+    ] = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Let a trained model write or draw: a text is printed as it is written, pictures go into a folder."""
     from papertrial.use.artifact import Artifact
     from papertrial.use.generate import generate as run_generate
-    from papertrial.use.generate import writer
+    from papertrial.use.generate import unread, writer
 
     artifact = Artifact.load(run)
     drawing = offers(artifact.model).draw is not None
     _only_for(context, artifact, _OF_TEXTS if drawing else _OF_PICTURES)
+    for line in [] if json else printing.remarks(artifact.card.get("remarks", ())):
+        print(line, file=sys.stdout if drawing else sys.stderr)
     if drawing:
         _draw(
-            artifact, out, quiet or json, json, seed=seed, labels=[name for text in label or [] for name in _names(artifact, text)],
+            artifact, out, quiet or json, json, replace=replace, seed=seed, labels=[name for text in label or [] for name in _names(artifact, text)],
             captions=[*(prompt or []), *(caption or [])], guidance=guidance, steps=steps, start=start, strength=strength,
             **({"samples": samples} if samples else {}),
         )  # fmt: skip
         return
     prompts, samples = _prompts(prompt or [], file, stdin), samples or 1
     answers = offers(writer(artifact)).encode is not None
+    notes = unread(artifact, prompts, length)
+    if not json:
+        printing.notes(notes)
     heads = [
         (f"--- {place * samples + sample + 1} of {len(prompts) * samples}\n" if len(prompts) * samples > 1 else "")
         + ("" if answers else text)
@@ -210,12 +241,12 @@ def generate(
         print()  # the prompt of the shell belongs on a line of its own
         raise
     if json:
-        printing.document({"folder": run, "method": artifact.card["method"]["name"], "texts": texts})
+        printing.document({"folder": run, "method": artifact.card["method"]["name"], "texts": texts, "notes": notes})
 
 
 #: options of `generate` that go with one sort of model
 _OF_TEXTS = ("file", "stdin", "length", "temperature", "top_k", "top_p", "beams", "length_penalty")
-_OF_PICTURES = ("label", "caption", "guidance", "steps", "start", "strength", "out")
+_OF_PICTURES = ("label", "caption", "guidance", "steps", "start", "strength", "out", "replace")
 
 
 def _only_for(context: typer.Context, artifact: Any, others: tuple[str, ...]) -> None:
@@ -241,6 +272,7 @@ def _draw(artifact: Any, out: Path | None, quiet: bool, json: bool, **options: A
     if json:
         printing.document({"method": artifact.card["method"]["name"], **made})
         return
+    printing.notes(made["notes"])
     count = len(made["pictures"])
     printing.say(f"{count} picture{'s' if count > 1 else ''} in {made['folder']}, all of them in {made['grid']}")
 

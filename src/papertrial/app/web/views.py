@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -32,10 +31,9 @@ from papertrial.study.figures import REFERENCE, colour
 from papertrial.study.html_page import Answer, Bars, Code, Facts, Fold, Page, Section, Table, Tag, Text, render
 from papertrial.study.report import page_of, standing
 from papertrial.study.report_blocks import number, typed
+from papertrial.use.uses import commands, of_card
 
 TONES = {RUNNING: "busy", DONE: "good", STOPPED: "open", UNKNOWN: "open", UNREADABLE: "bad"}
-#: tasks whose models make something
-_MAKING = ("language_modeling", "text_to_text", "image_generation", "image_text_generation")
 
 
 def page(entry: Entry, folder: Path) -> Page:
@@ -78,11 +76,7 @@ def _done(entry: Entry, folder: Path) -> Page:
 
 
 def _use(folder: Path) -> list[Any]:
-    name = read_json(folder / "card.json")["task"]["name"]
-    words = ("generate", "evaluate") if name in _MAKING else ("predict", "evaluate", "embed", "export")
-    tail = {"generate": "", "export": " --to onnx"}
-    lines = [f"papertrial {word} {shlex.quote(str(folder))}{tail.get(word, ' DATA')}" for word in words]
-    return [Code("\n".join(lines))]
+    return [Code("\n".join(commands(of_card(read_json(folder / "card.json")), folder)))]
 
 
 def _may_have_stopped(entry: Entry) -> Answer:

@@ -15,7 +15,7 @@ from papertrial.core.kind import Kind
 from papertrial.core.wording import counted
 from papertrial.data.base import Data, Look, cached_array, fingerprint
 from papertrial.data.belonging import is_pattern
-from papertrial.data.images import alike, captions, duplicates
+from papertrial.data.images import alike, captions, duplicates, labelled
 from papertrial.data.images.arrays import Arrays, as_images, with_channels
 from papertrial.data.images.captions import Place
 from papertrial.data.images.decode import (
@@ -29,7 +29,7 @@ from papertrial.data.images.decode import (
     Source,
 )
 from papertrial.data.images.look import look
-from papertrial.data.labels import as_labels
+from papertrial.data.labels import as_labels, as_words
 from papertrial.data.layout import EXTENSIONS, TEST, layout
 from papertrial.data.textfiles import ARCHIVES
 
@@ -56,6 +56,7 @@ _SORTS = {
     "folders that may not be read": ("folder that may not be read", "folders that may not be read"),
     "not images": ("file that is not an image", "files that are not images"),
 }
+_ASIDE = "not used: "
 SMALL, DEFAULT = 64, 64  # images of one size up to SMALL keep it; others are brought to DEFAULT
 _MANY = 4096  # images among which duplicates are worth remembering
 _NAMED = 5  # skipped files named in a note
@@ -70,6 +71,9 @@ class Images(Data):
     copies: int64 (N,), equal for exact and near duplicates, so that a split can keep them together.
     given_split: whether the data came with test images.  channels, height, width: typical of the images as they
     came; uniform: whether all have that size.  working_size: (height, width) that `pixels()` uses by itself.
+
+    columns: {"target": the column of labels in a table beside the images} where the user named one, so that new images are
+    read in the same way; empty elsewhere.
 
     Damaged files are left out of everything and listed in `skipped` (name -> reason).
     """
@@ -96,33 +100,39 @@ class Images(Data):
         self._labels = np.full(count, -1, np.int64) if labels is None else np.asarray(labels, np.int64)
         self._part = np.zeros(count, np.int8) if part is None else np.asarray(part, np.int8)
         self.class_names = tuple(class_names)
+        self.columns: dict[str, Any] = {}
         self._captions = None if captions is None or not any(captions) else tuple(captions)
         self.takes_columns = self.captioned  # `#` names that of the captions
         key = fingerprint(source.fingerprint, self._labels, self._part, *self.class_names, *(self._captions or ()))
         super().__init__(name, key, notes)
         if aside := _aside(source.others):
-            self.note(f"not used: {aside}")
+            self.note(f"{_ASIDE}{aside}")
 
     @classmethod
-    def from_files(cls, path: Path | str, column: str = "") -> Images:
+    def from_files(
+        cls, path: Path | str, column: str = "", target: str | None = None, likely: str | None = None
+    ) -> Images:
         """A folder, an archive (tar, plain or compressed, or zip) or one image file; `layout` says how folders become
-        labels, `captions` what texts beside the images are.
+        labels, `captions` what texts beside the images are, `labelled` which labels tables give them.
 
-        column: of the captions, in place of the usual names. Raises DataError when no image is there.
+        column: of the captions, in place of the usual names.  target: of the labels in a table; likely: the same, where it is
+        there. Raises DataError when no image is there.
         """
         path = Path(path)
         if path.is_dir():
-            return cls.from_source(Folder(path), path.name or str(path), column)
+            return cls.from_source(Folder(path), path.name or str(path), column, target, likely)
         if path.suffix.lower() in EXTENSIONS:
             stat = path.stat()
             key = fingerprint(path.name, stat.st_size, stat.st_mtime_ns)
             return cls(Pictures([path.name], key, lambda _: path), name=path.name)
-        return cls.from_source(Archive(path), path.name, column)
+        return cls.from_source(Archive(path), path.name, column, target, likely)
 
     @classmethod
-    def from_source(cls, source: Folder | Archive, name: str, column: str = "") -> Images:
-        """Labels and split from the folders in the names of `source`, captions from the files in or beside it. Raises
-        DataError when it has no images."""
+    def from_source(
+        cls, source: Folder | Archive, name: str, column: str = "", target: str | None = None, likely: str | None = None
+    ) -> Images:
+        """Labels and split from the folders in the names of `source`, captions and labels from the files in or beside it.
+        Raises DataError when it has no images."""
         if not source.names:
             aside = _aside(source.others) or "nothing"
             hint = "put images in it, in one folder per class for labels"
@@ -136,7 +146,45 @@ class Images(Data):
         found = captions.find(source.names, places, notes.append, column)
         if found is not None and found.inside:
             source.others["not images"] -= found.inside
-        return cls._described(source, found, name, notes)
+        if isinstance(source, Folder):
+            notes += _folders_left_out(source)
+        images = cls._described(source, found, name, notes)
+        if target is not None or likely is not None or (found is None and len(images.class_names) < 2):
+            return images._with_labels(places, target, likely)
+        return images
+
+    def _with_labels(self, places: Sequence[Place], target: str | None, likely: str | None) -> Images:
+        """These images with the labels of a table beside them, where there is one; themselves where there is none."""
+        source = self._source
+        assert not isinstance(source, Arrays)
+        told: list[str] = []
+        found = labelled.find(source.names, places, told.append, target, likely)
+        if found is None:
+            for line in told:
+                self.note(line)
+            return self
+        notes = [line for line in self.notes if not line.startswith(_ASIDE)]
+        labels, class_names = as_labels(
+            np.array([word or None for word in found.words], object), len(found.words), None
+        )
+        if places and places[0] is source and self._captions is None:
+            source.others["not images"] -= found.files
+        part = self._part if found.part is None else found.part
+        if (part == TEST).any() and not (labels[part == TEST] >= 0).any():
+            part = np.where(part == TEST, 0, part)
+            told.append("the test images have no labels: they count as unlabelled ones to learn from")
+        made = type(self)(
+            source,
+            labels,
+            class_names,
+            part,
+            captions=self._captions,
+            name=self.name,
+            notes=[*notes, *told, *found.notes],
+        )
+        made.target_is_column = True
+        made.columns = {"target": found.column} if target is not None or likely is not None else {}
+        return made
 
     @classmethod
     def from_captions(cls, path: Path | str, column: str = "") -> Images | None:
@@ -173,6 +221,27 @@ class Images(Data):
         chosen = Chosen(source, rows)
         found.texts, found.labels = [found.texts[row] for row in rows], [found.labels[row] for row in rows]
         return cls._described(chosen, found, path.name, notes)
+
+    @classmethod
+    def from_labels(cls, path: Path | str) -> Images | None:
+        """The images that a file of labels names, from its folder; None where the file is about something else."""
+        path = Path(path)
+        if not captions.mentions_images(path):
+            return None
+        source, told = Folder(path.parent), list[str]()
+        found = labelled.find(source.names, [captions.Nearby(path.parent, path.name)], told.append)
+        if found is None:
+            return None
+        rows = np.flatnonzero(found.matched).tolist()
+        words = [found.words[row] or None for row in rows]
+        labels, class_names = as_labels(np.array(words, object), len(rows), None)
+        part = None if found.part is None else found.part[rows]
+        aside = len(source.names) - len(rows)
+        notes = [f"{counted(aside, 'image')} beside {path.name} that it does not name: not used"] if aside else []
+        notes += [line for line in (*told, *found.notes) if "that no table gives a label" not in line]
+        made = cls(Chosen(source, rows), labels, class_names, part, name=path.name, notes=notes)
+        made.target_is_column = True
+        return made
 
     @classmethod
     def _described(cls, source: Source, found: captions.Captions | None, name: str, notes: list[str]) -> Images:
@@ -286,9 +355,17 @@ class Images(Data):
         bad = self._decoded[2]
         return {self._name(row): bad[row] for row in sorted(bad)}
 
+    @property
+    def lost(self) -> dict[str, int]:
+        bad = len(self._decoded[2])
+        return {"damaged file": bad} if bad else {}
+
     @cached_property
     def labels(self) -> np.ndarray:
         return self._labels[self._decoded[1]]
+
+    def label_words(self) -> list[str]:
+        return as_words(self.labels, self.class_names)
 
     @property
     def captioned(self) -> bool:
@@ -396,7 +473,7 @@ class Images(Data):
         """By image, from its path, or from the column of a table beside the images."""
         if is_pattern(words):
             return super()._told(words, option)
-        said = captions.told(self._source.names, self._places(), words)
+        said = labelled.told(self._source.names, self._places(), words)
         if said is None:
             raise DataError(
                 f"no table beside the images of {self.name} has a column {words!r}",
@@ -444,6 +521,18 @@ class Images(Data):
     def look(self) -> Look:
         """The facts page; decodes everything once. Of 70 000 small images it takes seconds."""
         return look(self)
+
+
+def _folders_left_out(source: Folder) -> list[str]:
+    """Lines on folders that may have been meant as classes and hold no image, or are not read because they are links."""
+    empty = [name for name in source.empty if not any(other.startswith(f"{name}/") for other in source.beside)]
+    empty = [name for name in empty if name.rpartition("/")[0] not in empty]
+    lines = []
+    for names, what in ((empty, "without images"), (source.linked, "not read, since a link may lead anywhere")):
+        if names:
+            some = ", ".join(map(repr, names[:_NAMED])) + (", ..." if names[_NAMED:] else "")
+            lines.append(f"{counted(len(names), 'folder')} {what}: {some}")
+    return lines
 
 
 def _aside(others: dict[str, int]) -> str:

@@ -42,6 +42,7 @@ _START = 1 << 16  # bytes by which a file of captions is told from others
 _HALF = 0.5  # share of the images with a text file of their own from which these are captions
 _NAMED = 3  # files named in a note
 _SEVERAL = -1  # in place of a row, where a name is that of more than one image
+_LONGEST_LABEL = 40  # characters
 _QUOTED = 1 << 24  # characters of one cell of a table
 
 
@@ -59,12 +60,15 @@ class Place(Protocol):
 class Nearby:
     """The files in one folder, not those of the folders in it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, only: str = "") -> None:
+        """only: the one file that counts; all where it is left out."""
+        self.folder, self.only = folder, only
 
     @cached_property
     def beside(self) -> list[str]:
-        return sorted(file.name for file in self.folder.iterdir() if _kind(file.name) in BESIDE and file.is_file())
+        if self.only:
+            return [self.only]
+        return sorted(file.name for file in self.folder.iterdir() if kind_of(file.name) in BESIDE and file.is_file())
 
     def content(self, name: str, most: int = -1) -> bytes:
         with (self.folder / name).open("rb") as stream:
@@ -130,9 +134,9 @@ def read(place: Place, name: str, column: str = "") -> Written | None:
     """
     written = Written(name)
     try:
-        if not _fits(_kind(name), _start(place, name), column):
+        if not _fits(kind_of(name), _start(place, name), column):
             return None
-        text = _decoded(bytes(textfiles.unpacked(name, place.content(name))))
+        text = decoded(bytes(textfiles.unpacked(name, place.content(name))))
         blank = _take(_records(name, text, written.notes), written, column)
     except (OSError, EOFError, zlib.error, textfiles.Refused) as error:
         raise DataError(f"{name}, which may hold captions, cannot be read ({error})", "is it complete?") from None
@@ -141,31 +145,9 @@ def read(place: Place, name: str, column: str = "") -> Written | None:
     return written if written.texts else None
 
 
-def told(names: Sequence[str], places: Iterable[Place], column: str) -> list[str] | None:
-    """What tables about the images `names` say of each in a column, "" where they say nothing; None where no table that names
-    images has the column."""
-    wanted = column.strip().lower()
-    for place in places:
-        written = []
-        for name in place.beside:
-            if _kind(name) not in _TABLES:
-                continue
-            table = Written(name)
-            with suppress(OSError, EOFError, zlib.error, textfiles.Refused):
-                text = _decoded(bytes(textfiles.unpacked(name, place.content(name))))
-                for row in _records(name, text, []):
-                    file, value = _first(row, _FILE), row.get(wanted)
-                    if isinstance(file, str) and value not in (None, ""):
-                        table.texts.setdefault(file.strip(), [" ".join(str(value).split())])
-            written += [table] if table.texts else []
-        if found := match(names, written):
-            return found.texts
-    return None
-
-
 def of_file(path: Path, column: str = "") -> Written | None:
     """What a file says about images, where its start names image files; None for any other file."""
-    place, kind = Nearby(path.parent), _kind(path.name)
+    place, kind = Nearby(path.parent), kind_of(path.name)
     if kind not in _TABLES:
         return None
     with suppress(OSError, EOFError, zlib.error, textfiles.Refused, DataError):
@@ -175,13 +157,38 @@ def of_file(path: Path, column: str = "") -> Written | None:
     return None
 
 
+def mentions_images(path: Path) -> bool:
+    """Whether a table's start names files with the endings of images."""
+    with suppress(OSError, EOFError, zlib.error, textfiles.Refused):
+        start = _start(Nearby(path.parent), path.name) if kind_of(path.name) in _TABLES else ""
+        return any(ending in start for ending in EXTENSIONS)
+    return False
+
+
+class Rows:
+    """The rows of images by what files about them call them: the path from that file on, the name alone where no other image
+    has it, or the name without the ending."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.full = {name: row for row, name in enumerate(names)}
+        self.short = _unique(names, posixpath.basename)
+        self.bare = _unique(names, lambda name: _stem(posixpath.basename(name)))
+
+    def of(self, table: str, file: str) -> int | None:
+        """The image that `table` calls `file`: its row, _SEVERAL where several are called so, None where none is."""
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(table), file.replace("\\", "/").lstrip("/")))
+        last = posixpath.basename(path)
+        called = [self.full.get(path), self.short.get(last), self.bare.get(last)]
+        if posixpath.splitext(last)[1].lower() in EXTENSIONS:  # .jpeg for a .jpg
+            called.append(self.bare.get(_stem(last)))
+        return next((row for row in called if row is not None), None)
+
+
 def match(names: Sequence[str], files: Sequence[Written]) -> Captions | None:
-    """Captions for the images `names`, each found by its path from the file on, by its name alone where no other image has
-    it, or by its name without the ending. None where not one is found."""
+    """Captions for the images `names`, found as `Rows` does it. None where not one is found."""
     if not files:
         return None
-    full = {name: row for row, name in enumerate(names)}
-    short, bare = _unique(names, posixpath.basename), _unique(names, lambda name: _stem(posixpath.basename(name)))
+    known = Rows(names)
     texts: list[str] = [""] * len(names)
     labels: list[str | None] = [None] * len(names)
     notes: list[str] = []
@@ -189,11 +196,9 @@ def match(names: Sequence[str], files: Sequence[Written]) -> Captions | None:
     for written in files:
         missing: list[str] = []
         ambiguous: list[str] = []
-        here, hit = posixpath.dirname(written.name), 0
+        hit = 0
         for file in dict.fromkeys((*written.texts, *written.labels)):
-            path = posixpath.normpath(posixpath.join(here, file.replace("\\", "/").lstrip("/")))
-            last = posixpath.basename(path)
-            row = next((row for row in (full.get(path), short.get(last), bare.get(last)) if row is not None), None)
+            row = known.of(written.name, file)
             if row is None or row == _SEVERAL:
                 (missing if row is None else ambiguous).append(file)
                 continue
@@ -236,7 +241,7 @@ def _one_each(names: Sequence[str], place: Place) -> Captions | None:
         for ending, file in parts.get(key or "", {}).items():
             used.add(file)
             try:
-                text = _decoded(place.content(file))
+                text = decoded(place.content(file))
                 if ending == ".cls":
                     labels[row] = " ".join(text.split()) or None
                     continue
@@ -266,14 +271,14 @@ def candidates(place: Place) -> list[str]:
     """Per folder the files called captions, or those called metadata, or else the only table."""
     folders: dict[str, list[str]] = {}
     for name in place.beside:
-        if _kind(name) in (*_TABLES, ".txt"):
+        if kind_of(name) in (*_TABLES, ".txt"):
             folders.setdefault(posixpath.dirname(name), []).append(name)
     chosen: list[str] = []
     for held in folders.values():
         captions, metadata = (
             [name for name in held if posixpath.basename(name).lower().startswith(start)] for start in _KNOWN
         )
-        tables = [name for name in held if _kind(name) in _TABLES]
+        tables = [name for name in held if kind_of(name) in _TABLES]
         chosen += captions or metadata or (tables if len(tables) == 1 else [])
     return sorted(chosen)
 
@@ -283,7 +288,7 @@ def _start(place: Place, name: str) -> str:
     content = place.content(name, _START)
     if name.lower().endswith(".gz"):
         content = zlib.decompressobj(wbits=31).decompress(content, _START)
-    return _decoded(content).lower()
+    return decoded(content).lower()
 
 
 def _fits(kind: str, start: str, column: str) -> bool:
@@ -320,7 +325,7 @@ def _take(records: Iterator[Mapping[str, Any]], written: Written, column: str) -
 
 def _records(name: str, text: str, notes: list[str]) -> Iterator[Mapping[str, Any]]:
     """Rows with the names of their columns in lower case."""
-    kind = _kind(name)
+    kind = kind_of(name)
     if kind == ".json":
         try:
             content = json.loads(text)
@@ -379,6 +384,8 @@ def _table(name: str, text: str, notes: list[str]) -> Iterator[Mapping[str, Any]
         return
     delimiter, header, headed = found
     csv.field_size_limit(_QUOTED)
+    if not headed and _are_labels(text, delimiter):
+        header = ["file", "label"]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         for number, cells in enumerate(reader):
@@ -386,6 +393,12 @@ def _table(name: str, text: str, notes: list[str]) -> Iterator[Mapping[str, Any]
                 yield dict(zip(header, cells, strict=False))
     except csv.Error as error:
         notes.append(f"{name}: line {reader.line_num} and what follows are left out ({error})")
+
+
+def _are_labels(text: str, delimiter: str) -> bool:
+    """Whether what stands behind the names of files are labels: short, and few of them."""
+    said = [line.partition(delimiter)[2].strip() for line in text.splitlines() if line.strip()]
+    return len(set(said)) <= len(said) // 2 and max(map(len, said), default=0) <= _LONGEST_LABEL
 
 
 def _cells(text: str) -> tuple[str, list[str], bool] | None:
@@ -435,7 +448,7 @@ def _label(row: Mapping[str, Any]) -> str | None:
     return " ".join(str(value).split()) or None if isinstance(value, str | int) else None
 
 
-def _decoded(content: bytes) -> str:
+def decoded(content: bytes) -> str:
     """Raises textfiles.Refused for what is no text."""
     return textfiles.to_utf8(np.frombuffer(content, np.uint8), textfiles.Repairs()).tobytes().decode("utf-8", "replace")
 
@@ -459,7 +472,7 @@ def _key(name: str) -> str:
     return posixpath.join(folder, last.partition(".")[0])
 
 
-def _kind(name: str) -> str:
+def kind_of(name: str) -> str:
     return posixpath.splitext(name.lower().removesuffix(".gz"))[1]
 
 

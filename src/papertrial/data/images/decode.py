@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -229,7 +229,8 @@ class Source:
 class Folder(Source):
     """Image files under a folder, in sorted order. Hidden files and linked folders are left aside.
 
-    beside: names of other files that may hold captions.
+    beside: names of other files that may hold captions.  empty: folders without an image in them, however deep.  linked:
+    folders that are links, which may lead back, and are not followed.
     """
 
     def __init__(self, root: Path) -> None:
@@ -245,6 +246,10 @@ class Folder(Source):
             [name for name, _, _ in found], [size for _, size, _ in found], fingerprint("folder", found), others
         )
         self.root = root
+        holding = {str(parent) for name in self.names for parent in PurePosixPath(name).parents}
+        folders = [path[begin:].replace(os.sep, "/") for path in others.folders]
+        self.empty = sorted(name for name in folders if name and name not in holding)
+        self.linked = sorted(path[begin:].replace(os.sep, "/") for path in others.linked)
         self.beside = sorted(Path(path).relative_to(root).as_posix() for path in others.beside)
 
     def items(self, rows: Sequence[int]) -> Iterator[Item]:
@@ -346,11 +351,14 @@ class Chosen(Source):
 
 
 class _Others(dict[str, int]):
-    """Counts of files left aside, by sort; those that are no images by ending, too. beside: paths of those that may hold captions, where a folder is read."""
+    """Counts of files left aside, by sort; those that are no images by ending, too. Where a folder is read, beside: paths of
+    those that may hold captions; folders, linked: of the folders in it, and of those that are links."""
 
     def __init__(self) -> None:
         super().__init__()
         self.beside: list[str] = []
+        self.folders: list[str] = []
+        self.linked: list[str] = []
 
     def count(self, sort: str) -> None:
         self[sort] = self.get(sort, 0) + 1
@@ -381,8 +389,10 @@ def _walk(root: Path, others: _Others) -> Iterator[os.DirEntry[str]]:
                 for entry in entries:
                     if entry.is_symlink() and not entry.is_file():  # a linked folder may lead back to itself
                         others.count("linked folders")
+                        others.linked.append(entry.path)
                     elif entry.is_dir() and not entry.name.startswith(".") and entry.name != "__MACOSX":
                         folders.append(entry.path)
+                        others.folders.append(entry.path)
                     elif entry.is_file():
                         if others.takes(entry.name):
                             yield entry

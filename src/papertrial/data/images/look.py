@@ -71,6 +71,8 @@ def look(images: Images) -> Look:
         ("duplicates", f"{exact:,} exact, {groups - exact:,} near"),
         *_caption_facts(numbers),
     ]
+    if line := conflicts(images):
+        images.note(line)
     warnings = [*_alike(images), *_warnings(numbers, images._headers)]
     return Look(images.name, images.kind, facts, [*images.notes, *warnings], numbers)
 
@@ -170,8 +172,23 @@ def _cut(text: str) -> str:
 
 def _conflicts(exact: np.ndarray, labels: np.ndarray) -> int:
     """Groups of equal images that carry more than one label."""
+    return len(_conflicting(exact, labels))
+
+
+def _conflicting(exact: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Which groups these are."""
     pairs = np.unique(np.stack([exact, labels], axis=1)[labels >= 0], axis=0)
-    return int((np.bincount(pairs[:, 0]) > 1).sum()) if len(pairs) else 0
+    return np.flatnonzero(np.bincount(pairs[:, 0]) > 1) if len(pairs) else np.zeros(0, np.int64)
+
+
+def conflicts(images: Images) -> str:
+    """A line on equal images with different labels, the first of them by name; empty where there are none."""
+    groups = _conflicting(images._duplicates.exact, images.labels)
+    if not len(groups):
+        return ""
+    rows = np.flatnonzero((images._duplicates.exact == groups[0]) & (images.labels >= 0))
+    named = ", ".join(f"{images.names[row]} ({images.class_names[images.labels[row]]})" for row in rows[:3].tolist())
+    return f"{counted(len(groups), 'image')} given more than once, with different labels: {named}"
 
 
 def _warnings(numbers: dict[str, Any], headers: Headers) -> list[str]:
@@ -187,8 +204,6 @@ def _warnings(numbers: dict[str, Any], headers: Headers) -> list[str]:
             break
     if len(counts) > 1 and max(counts.values()) > _IMBALANCE * max(1, min(counts.values())):
         lines.append("the classes are imbalanced by more than 10 to 1: accuracy alone will look too good")
-    if numbers["conflicting_labels"]:
-        lines.append(f"{counted(numbers['conflicting_labels'], 'image')} given more than once, with different labels")
     if numbers["constant"]:
         lines.append(f"{counted(numbers['constant'], 'image')} of a single colour")
     grey = sum(count for mode, count in modes.items() if mode in GREY_MODES or mode.startswith("I;16"))

@@ -31,12 +31,14 @@ def opens(given: Given) -> Data | None:
 
 
 def _from_files(given: Given, path: Path) -> Images | None:
-    if given.target is None and not given.is_folder and (named := Images.from_captions(path, given.column)):
-        return named
+    if given.target is None and not given.is_folder:
+        named = Images.from_captions(path, given.column) or (None if given.column else Images.from_labels(path))
+        if named is not None:
+            return named
     if given.is_folder:
         return _from_folder(given, path)
     if given.is_archive:
-        return Images.from_files(path, given.column) if given.mostly == "images" else None
+        return Images.from_files(path, given.column, given.target, _likely(given)) if given.mostly == "images" else None
     if given.suffix in EXTENSIONS:
         return Images.from_files(path)
     if binary.is_idx(path):
@@ -63,7 +65,12 @@ def _from_folder(given: Given, path: Path) -> Images | None:
         return None
     if not images.names and not images.others:
         raise DataError(f"{path} is empty", accepted())
-    return Images.from_source(images, given.name, given.column)
+    return Images.from_source(images, given.name, given.column, given.target, _likely(given))
+
+
+def _likely(given: Given) -> str | None:
+    """The column that held the labels a model was trained on."""
+    return given.like.get("target") if given.like else None
 
 
 def _one_of_each(files: list[Path]) -> list[Path]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from papertrial.core.wording import counted
 from papertrial.data.base import Data, Look, cache_folder, cached_array, fingerprint
 from papertrial.data.belonging import NONE
 from papertrial.data.layout import PARTS
-from papertrial.data.tables.alike import alike, merged
+from papertrial.data.tables.alike import merged, respelled
 from papertrial.data.tables.belonging import group_column, same_rows
 from papertrial.data.tables.classes import class_name, class_value, label_sets, look_up
 from papertrial.data.tables.column_values import CATEGORIES, Column, describe, hash_text
@@ -192,7 +192,8 @@ class Table(Data):
         how = str(self.reading.to_json())
         key = "tables/" + fingerprint(_CACHE_VERSION, how, *(source.key for source in self._sources))
         facts = cache_folder() / f"{key}.json"
-        kept = all(source.key for source in self._sources) and facts.exists()
+        filed = all(source.key for source in self._sources)
+        kept = filed and facts.exists()
         content = read_json(facts) if kept else {}
         if kept:
             self._forms, self._source_rows, self._words = content["forms"], content["rows"], tuple(content["words"])
@@ -214,7 +215,6 @@ class Table(Data):
             nonlocal made
             made = convert(self._sources, self._forms, array, self.reading, self._words)
 
-        filed = all(source.key for source in self._sources)
         if 8 * self.rows * len(self._forms) <= min(IN_MEMORY, _WORTH_KEEPING if filed else IN_MEMORY):
             self._array = np.empty(shape, np.uint64)
             fill(self._array)
@@ -247,11 +247,13 @@ class Table(Data):
     def read_as(self, names: Iterable[str]) -> dict[str, Any]:
         """How these columns were read, JSON-able: what `like` and `papertrial.open(..., like=...)` take."""
         forms = {name: self._forms[name] for name in names}
-        return replace(self.reading, forms=forms, words=self._words).to_json()
+        return replace(self.reading, forms=forms, words=self._words, target=self.target).to_json()
 
     def like(self, known: Mapping[str, Any]) -> Table:
         """This table with its columns read as those of another were (see `read_as`): itself where that is so already."""
         reading = Reading.of(like=known)
+        if self.reading.forms.keys() >= reading.forms.keys():
+            return self  # opened so, with what the user says of it
         alike_now = all(self._forms[name] == form for name, form in reading.forms.items() if name in self._forms)
         if (
             alike_now
@@ -289,9 +291,7 @@ class Table(Data):
 
     def _codes_of(self, name: str) -> np.ndarray:
         """int64 (rows,): equal for equal values of a column, -1 for missing ones."""
-        bits = self.bits(name)
-        absent = bits == 0 if self.columns[name].form == "text" else np.isnan(bits.view(np.float64))
-        return np.where(absent, -1, np.unique(bits, return_inverse=True)[1].reshape(-1))
+        return np.where(self.absent(name), -1, np.unique(self.bits(name), return_inverse=True)[1].reshape(-1))
 
     @cached_property
     def copies(self) -> np.ndarray:
@@ -367,38 +367,10 @@ class Table(Data):
         kept = column.categories if categories is None else tuple(categories)
         codes = look_up(bits, hash_text(kept))
         if categories is None:
-            return self._merge(name, codes, kept)
-        return self._in_other_spelling(name, bits, codes, kept, fold=True), kept
-
-    def _merge(self, name: str, codes: np.ndarray, kept: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
-        """Codes and categories of which none is another in another spelling."""
-        same = merged(kept)
-        if not same:
-            return codes, kept
-        some = ", ".join(f"{one!r} and {other!r}" for one, other in list(same.items())[:3])
-        self.note(f"column {name!r}: {some} are the same value in two spellings")
-        left = [one for one in kept if one not in same]
-        place = np.array([left.index(same.get(one, one)) for one in kept] + [-1], np.int32)
-        return place[codes], tuple(left)
-
-    def _in_other_spelling(
-        self, name: str, bits: np.ndarray, codes: np.ndarray, known: Sequence[str], *, fold: bool
-    ) -> np.ndarray:
-        """Codes with those added that are -1 only because a known value is spelled otherwise here (see `alike`)."""
-        lost = codes < 0
-        if not (bits[lost] != 0).any():
-            return codes
-        other = alike(distinct_texts(self._sources, name, self._words), known, fold=fold)
-        found = look_up(bits, hash_text(other))
-        again = np.array([*map(list(known).index, other.values()), -1], np.int32)[found]
-        again[~lost] = -1
-        if count := int((again >= 0).sum()):
-            one, like = next(iter(other.items()))
-            self.note(
-                f"column {name!r}: {counted(count, 'value')} in another spelling than in training, such as {one!r} for {like!r}:"
-                " taken as the same"
-            )
-        return np.where(lost, again, codes)
+            return merged(name, codes, kept, self.note)
+        return respelled(
+            name, bits, codes, kept, partial(distinct_texts, self._sources, name, self._words), self.note, fold=True
+        ), kept
 
     def __len__(self) -> int:
         return self.rows
@@ -439,8 +411,10 @@ class Table(Data):
                 )
             classes = tuple(sorted({sets.get(one, one) for one in found}))
         if column.form == "text":
-            bits, sets = self.bits(column.name), label_sets(found) or label_sets((*found, *classes))
-            codes = self._in_other_spelling(column.name, bits, look_up(bits, hash_text(classes)), classes, fold=False)
+            bits, asked = self.bits(column.name), partial(distinct_texts, self._sources, column.name, self._words)
+            sets = label_sets(found) or label_sets((*found, *classes))
+            codes = look_up(bits, hash_text(classes))
+            codes = respelled(column.name, bits, codes, classes, asked, self.note, fold=False)
             ordered = {one: classes.index(combined) for one, combined in sets.items() if combined in classes}
             at = look_up(bits, hash_text(tuple(ordered)))
             return np.where(at >= 0, np.array([*ordered.values(), -1])[at], codes).astype(np.int64), tuple(classes)
@@ -464,6 +438,8 @@ class Table(Data):
             if target not in self.columns:
                 raise DataError(f"{self.name} has no column {target!r} to predict", did_you_mean(target, self.columns))
             return target
+        if self.reading.forms:
+            return self.reading.target if self.reading.target in self.columns else None
         able = [column.name for column in self.columns.values() if column.type not in ("id", "text", "empty")]
         set_apart = (self.split_column, self.group, self.time)
         able = [name for name in able if name not in set_apart and not self.is_like_id(self.columns[name])]

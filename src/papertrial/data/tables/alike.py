@@ -5,6 +5,11 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
+
+from papertrial.core.wording import counted
+from papertrial.data.tables.classes import look_up
+from papertrial.data.tables.column_values import hash_text
 from papertrial.data.tables.written import TRUTHS
 
 _TRUE_OR_FALSE = frozenset(("true", "false", "yes", "no", "t", "f", "y", "n", "on", "off"))
@@ -65,7 +70,7 @@ def _by(key: Callable[[str], str], known: Sequence[str]) -> tuple[Callable[[str]
     return key, values
 
 
-def merged(known: Sequence[str]) -> dict[str, str]:
+def same(known: Sequence[str]) -> dict[str, str]:
     """Which of some values are others of them in another spelling: `1.0` beside `1`, `yes` beside `True`, never `01` beside `1`."""
     found: dict[str, str] = {}
     numbers: dict[str, str] = {}
@@ -79,3 +84,48 @@ def merged(known: Sequence[str]) -> dict[str, str]:
             if truths.setdefault(_truth(one), one) != one:
                 found[one] = truths[_truth(one)]
     return found
+
+
+def merged(
+    name: str, codes: np.ndarray, known: tuple[str, ...], note: Callable[[str], None]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Codes int32 into the categories of a column, and these, of which none is another in another spelling."""
+    found = same(known)
+    if not found:
+        return codes, known
+    some = ", ".join(f"{one!r} and {other!r}" for one, other in list(found.items())[:3])
+    note(f"column {name!r}: {some} are the same value in two spellings")
+    left = [one for one in known if one not in found]
+    place = np.array([left.index(found.get(one, one)) for one in known] + [-1], np.int32)
+    return place[codes], tuple(left)
+
+
+def respelled(
+    name: str,
+    bits: np.ndarray,
+    codes: np.ndarray,
+    known: Sequence[str],
+    texts: Callable[[], list[str]],
+    note: Callable[[str], None],
+    *,
+    fold: bool,
+) -> np.ndarray:
+    """Codes int32 into the known values of a column, with those that are -1 only because a value is spelled otherwise here.
+
+    bits: hashes of the texts, 0 for missing.  texts: asked for the distinct ones where any is not known.  fold: see `alike`.
+    """
+    lost = codes < 0
+    if not (bits[lost] != 0).any():
+        return codes
+    other = alike(texts(), known, fold=fold)
+    place = {one: index for index, one in enumerate(known)}
+    found = look_up(bits, hash_text(other))
+    again = np.array([*(place[one] for one in other.values()), -1], np.int32)[found]
+    again[~lost] = -1
+    if count := int((again >= 0).sum()):
+        one, like = next(iter(other.items()))
+        note(
+            f"column {name!r}: {counted(count, 'value')} in another spelling than in training, such as {one!r} for {like!r}:"
+            " taken as the same"
+        )
+    return np.where(lost, again, codes)

@@ -37,8 +37,9 @@ class Column:
     """One column of a table.
 
     type: numeric | categorical | boolean | date | checkbox | text | id | constant | empty.  form: how its values are held
-    (number | boolean | date | text), whatever the type.  A checkbox has one value or none, and which of these says it all.  missing, unique: counts (unique above a million is an
-    estimate).  use: whether a model sees it; why: the reason when it does not, or what was left out when it does.
+    (number | boolean | date | text), whatever the type.  A checkbox has one value or none, and which of these says it all.
+    missing, unique: counts (unique above a million is an estimate).  use: whether a model sees it; why: the reason when it
+    does not, or what was left out when it does.
     categories: of text columns, the most common ones (at most 1000), sorted.
     """
 

@@ -27,7 +27,6 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from papertrial.core.errors import DataError
-from papertrial.core.wording import counted
 from papertrial.data.tables.written import NUMBER
 from papertrial.data.textfiles import Refused, Repairs, to_utf8
 
@@ -35,14 +34,13 @@ PIECE_BYTES = 16 << 20  # of text read at a time; no row may be longer
 PIECE_ROWS = 1 << 16  # of typed sources
 SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".parquet", ".pq", ".jsonl", ".ndjson", ".json")
 _ZIPPED = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json")
-_DELIMITERS = "\t,;|"  # of those that cut equally well, the first
-_SENTENCE = 4  # words in a cell that is no name
+DELIMITERS = "\t,;|"  # of those that cut equally well, the first
 _START = 1 << 16  # bytes by which text is told from a table
 _NUMBERED, _CLAUSE = (
     0.1,
     3,
 )  # share of numbers among the cells of a table, at least; words of what commas cut in a sentence
-_EVEN = 0.95  # share of the first rows with as many fields as the others in a .txt file that is a table
+EVEN = 0.95  # share of the first rows with as many fields as the others in a .txt file that is a table
 
 
 class Piece(NamedTuple):
@@ -70,7 +68,7 @@ def is_table(path: Path) -> bool:
 def holds_prose(path: Path) -> bool:
     """Whether a .txt file is text rather than a table: no delimiter cuts its first lines evenly, or the one that does is
     punctuation, and they are no numbers."""
-    with _readable(path), _open_bytes(path) as stream:
+    with readable(path), open_bytes(path) as stream:
         start = stream.read(_START)
     try:
         text = bytes(to_utf8(np.frombuffer(start, np.uint8), Repairs())).decode("utf-8", "replace")
@@ -79,43 +77,45 @@ def holds_prose(path: Path) -> bool:
     lines = text.split("\n")
     if len(start) == _START:
         del lines[-1]  # cut short
-    found = _evenly_cut(lambda delimiter: csv.reader(lines, delimiter=delimiter))
-    if found is None:
+    ways = [cut(lambda mark: csv.reader(lines, delimiter=mark))]
+    if '"' in text:  # which may mean nothing
+        ways.append(cut(lambda mark: csv.reader(lines, delimiter=mark, quoting=csv.QUOTE_NONE)))
+    scored = [(score, mark, rows) for way in ways for mark, (score, rows) in way.items()]
+    if not scored:
         return bool(start)
+    best = max(scored, key=lambda one: one[0])  # the first of equal ones
+    found = best[1:]
     rows = [row for row in found[1] if row]
     if found[0] in ",;" and _is_punctuation(found[0], text, rows):
         return True
     if len(rows[0]) == 1:
         return not all(re.match(NUMBER, row[0].strip()) for row in rows[1:] or rows)
-    return len(rows) < 2 or sum(len(row) == len(rows[0]) for row in rows) < _EVEN * len(rows)
+    return len(rows) < 2 or sum(len(row) == len(rows[0]) for row in rows) < EVEN * len(rows)
 
 
 def _is_punctuation(mark: str, text: str, rows: list[list[str]]) -> bool:
     """Whether the mark stands in sentences: a blank or the end of a line comes after it nearly always, and what it cuts is
     words rather than numbers. `39, Private, 77516` is a table; `Doe, John` is not told from a sentence."""
     marks = text.count(mark)
-    if not marks or len(re.findall(rf"{mark}(?=\s|$)", text)) < _EVEN * marks:
+    if not marks or len(re.findall(rf"{mark}(?=\s|$)", text)) < EVEN * marks:
         return False
     cells = [cell.strip() for row in rows for cell in row]
     numbers = sum(re.match(NUMBER, cell) is not None for cell in cells)
     return numbers < _NUMBERED * len(cells) or sum(map(len, map(str.split, cells))) >= _CLAUSE * len(cells)
 
 
-def _evenly_cut(records: Callable[[str], Iterable[list[str]]]) -> tuple[str, list[list[str]]] | None:
-    """The delimiter that cuts the first rows most evenly into most fields, and those rows; None where there are none."""
-    best: tuple[tuple[float, int], str, list[list[str]]] | None = None
-    for delimiter in _DELIMITERS:
+def cut(records: Callable[[str], Iterable[list[str]]]) -> dict[str, tuple[tuple[float, int], list[list[str]]]]:
+    """delimiter -> (share of the first rows with as many fields as most, and how many these are), and those rows."""
+    found = {}
+    for delimiter in DELIMITERS:
         rows: list[list[str]] = []
         with contextlib.suppress(csv.Error):  # a field longer than Python's reader takes: judge by the rows before it
             rows.extend(islice(records(delimiter), 60))
         counts = Counter(len(row) for row in rows if row)
-        if not counts:
-            continue
-        fields, times = counts.most_common(1)[0]
-        score = (times / counts.total() if fields > 1 else 0.0, fields)
-        if best is None or score > best[0]:
-            best = (score, delimiter, rows)
-    return None if best is None else best[1:]
+        if counts:
+            fields, times = counts.most_common(1)[0]
+            found[delimiter] = (times / counts.total() if fields > 1 else 0.0, fields), rows
+    return found
 
 
 def source_of(path: Path | str, names: Sequence[str] = ()) -> Source:
@@ -131,7 +131,9 @@ def source_of(path: Path | str, names: Sequence[str] = ()) -> Source:
     if kind in (".jsonl", ".ndjson", ".json"):
         return JsonFile(path)
     if kind in SUFFIXES:
-        return CsvFile(path)
+        from papertrial.data.tables.delimited import CsvFile
+
+        return CsvFile(path, names)
     raise DataError(f"{path} is not a table papertrial knows", f"known: {', '.join(SUFFIXES)}, text also as .gz")
 
 
@@ -156,20 +158,20 @@ def _kind(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def _file_key(path: Path) -> str:
+def file_key(path: Path) -> str:
     status = path.stat()
     return f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
 
 
-def _open_bytes(path: Path) -> Any:
+def open_bytes(path: Path) -> Any:
     if path.suffix.lower() == ".zip":
         return zipfile.ZipFile(path).open(zipped(path)[0])
     return gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb")
 
 
-def _open_arrow(path: Path) -> Any:
+def open_arrow(path: Path) -> Any:
     """As `_open_bytes`, for Arrow, which unpacks .gz faster itself."""
-    return _open_bytes(path) if path.suffix.lower() == ".zip" else pa.input_stream(str(path), compression="detect")
+    return open_bytes(path) if path.suffix.lower() == ".zip" else pa.input_stream(str(path), compression="detect")
 
 
 def unique_names(raw: Iterable[Any]) -> tuple[list[str], list[str]]:
@@ -195,155 +197,6 @@ def unique_names(raw: Iterable[Any]) -> tuple[list[str], list[str]]:
     return names, notes
 
 
-def _before(rows: list[list[str]]) -> int:
-    """How many rows stand before the table: blank ones, and remarks that begin with # and have another number of fields."""
-    width = Counter(len(row) for row in rows if row).most_common(1)[0][0]
-    return next(
-        (at for at, row in enumerate(rows) if row and (len(row) == width or not row[0].lstrip().startswith("#"))),
-        next(at for at, row in enumerate(rows) if row),
-    )
-
-
-def _is_header(first: list[str], rows: list[list[str]]) -> bool:
-    """Whether the first row names the columns.
-
-    It does not when it holds numbers alone; nor when one of its cells is a sentence while another is a number, or a value
-    that comes again below (`ham`, and then the message).
-    """
-    if all(re.match(NUMBER, cell.strip()) for cell in first):
-        return False
-    if len(first) == 1 or not any(len(cell.split()) >= _SENTENCE for cell in first):
-        return True
-    again = (cell in {row[place] for row in rows if place < len(row)} for place, cell in enumerate(first) if cell)
-    return not any(re.match(NUMBER, cell.strip()) for cell in first) and not any(again)
-
-
-class CsvFile:
-    """Text with a delimiter, found from the first rows. Values stay text; quoted values may hold line breaks."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.key = _file_key(path)
-        self.notes: list[str] = []
-        self.encoding = self._find_encoding()
-        rows = self._sniff()
-        self._before = _before(rows)
-        if remarks := [row for row in rows[: self._before] if row]:
-            words = self.delimiter.join(remarks[0]).strip()
-            self.notes.append(
-                f"{self.path.name} begins with {counted(len(remarks), 'line')} of remarks, such as {words[:60]!r}"
-            )
-        header = rows[self._before]
-        self._headed = _is_header(header, [row for row in rows[self._before + 1 :] if row])
-        if self._headed:
-            self.names, notes = unique_names(header)
-            self.notes += notes
-        else:
-            self.names = [f"c{index}" for index in range(len(header))]
-            self.notes.append(f"{path.name} has no header line: columns are called c0 to c{len(header) - 1}")
-
-    def _find_encoding(self) -> str:
-        """UTF-8 where the whole file is, else what a byte-order mark says, else the Western encodings."""
-        with _readable(self.path), _open_bytes(self.path) as stream:
-            start = stream.read(4096)
-        if start.startswith((b"\xff\xfe", b"\xfe\xff")):
-            return "utf-16"
-        if b"\0" in start:
-            raise DataError(f"{self.path} holds binary data, not text", f"known: {', '.join(SUFFIXES)}")
-        for encoding in ("utf-8", "cp1252"):
-            try:
-                with _readable(self.path), _open_bytes(self.path) as stream:
-                    text = io.TextIOWrapper(stream, encoding=encoding, newline="")
-                    while text.read(PIECE_BYTES):
-                        pass
-            except UnicodeDecodeError:
-                continue
-            if encoding != "utf-8":
-                self.notes.append(f"{self.path.name} is not UTF-8; it was read as Windows-1252")
-            return encoding
-        self.notes.append(f"{self.path.name} is not UTF-8; it was read as Latin-1")
-        return "latin-1"
-
-    def _records(self, delimiter: str, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
-        """(line on which the record ends, fields) for every record, blank lines included."""
-        encoding = "utf-8-sig" if self.encoding == "utf-8" else self.encoding
-        with _readable(self.path), _open_bytes(self.path) as stream:
-            reader = csv.reader(
-                io.TextIOWrapper(stream, encoding=encoding, newline=""), delimiter=delimiter, strict=strict
-            )
-            for record in reader:
-                yield reader.line_num, record
-
-    def _sniff(self) -> list[list[str]]:
-        """Set `delimiter`; return the first rows."""
-        found = _evenly_cut(lambda delimiter: (record for _, record in self._records(delimiter)))
-        if found is None:
-            raise DataError(f"{self.path} holds no rows", "check how it was made")
-        self.delimiter, rows = found
-        return rows
-
-    def pieces(self, names: Sequence[str] | None = None) -> Iterator[Piece]:
-        wanted = set(self.names if names is None else names)
-        kept = [name for name in self.names if name in wanted]
-        read = pa.csv.ReadOptions(
-            column_names=self.names,
-            skip_rows_after_names=self._before + self._headed,
-            block_size=PIECE_BYTES,
-            encoding="utf8" if self.encoding == "utf-8" else self.encoding,
-        )
-        parse = pa.csv.ParseOptions(
-            delimiter=self.delimiter, newlines_in_values=True, ignore_empty_lines=len(self.names) > 1
-        )
-        convert = pa.csv.ConvertOptions(column_types={name: pa.string() for name in kept}, include_columns=kept)
-        last = None
-        try:
-            with _open_arrow(self.path) as stream:
-                for batch in pa.csv.open_csv(stream, read, parse, convert):
-                    if batch.num_rows:
-                        last = batch
-                        yield Piece(dict(zip(kept, batch.columns, strict=True)), batch.num_rows, kept)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise self._explained(error) from error
-        if last is not None and any("\n" in (column[-1].as_py() or "") for column in last.columns):
-            self._check_quotes()
-
-    def _explained(self, error: Exception) -> DataError:
-        """One line for what Arrow refused: the first row with another number of fields, where that is the reason."""
-        if "columns" in str(error):
-            try:
-                for line, record in islice(self._records(self.delimiter), self._before, None):
-                    if record and len(record) != len(self.names):
-                        return DataError(
-                            f"{self.path}, line {line}: {counted(len(record), 'value')}, but there are {counted(len(self.names), 'column')}",
-                            "mend that line (a missing delimiter, or a quote that was never closed?)",
-                        )
-            except csv.Error:
-                pass
-        if "straddl" in str(error):
-            return DataError(f"{self.path}: a row is longer than {PIECE_BYTES >> 20} MB", "is a quote never closed?")
-        return DataError(f"{self.path} cannot be read ({_first_line(error)})", "is it complete, and a table?")
-
-    def _check_quotes(self) -> None:
-        """A quote that is never closed swallows the rest of the file into one value; Arrow does not mind, we do."""
-        closed = 0
-        try:
-            for line, _ in self._records(self.delimiter, strict=True):
-                closed = line
-        except csv.Error as error:
-            if "unexpected end" in str(error):
-                raise DataError(f"{self.path}, line {closed + 1}: a quote is never closed", "mend that line") from None
-
-    def place(self, row: int) -> str:
-        """`line 17` of the file for data row `row` (quoted line breaks and blank lines counted)."""
-        skipped = row + self._headed
-        try:
-            records = islice(self._records(self.delimiter), self._before, None)
-            filled = (line for line, record in records if record or len(self.names) == 1)
-            return f"line {next(islice(filled, skipped, None))}"
-        except (csv.Error, StopIteration):
-            return f"row {row + 1}"
-
-
 class ParquetFile:
     """A Parquet file, read by row groups."""
 
@@ -351,14 +204,14 @@ class ParquetFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.key = _file_key(path)
-        with _readable(path), pa.parquet.ParquetFile(path) as file:
+        self.key = file_key(path)
+        with readable(path), pa.parquet.ParquetFile(path) as file:
             self._stored = file.schema_arrow.names
         self.names, self.notes = unique_names(self._stored)
 
     def pieces(self, names: Sequence[str] | None = None) -> Iterator[Piece]:
         wanted = set(self.names if names is None else names)
-        with _readable(self.path), pa.parquet.ParquetFile(self.path) as file:
+        with readable(self.path), pa.parquet.ParquetFile(self.path) as file:
             columns = [old for old, new in zip(self._stored, self.names, strict=True) if new in wanted]
             kept = [new for new in self.names if new in wanted]
             for batch in file.iter_batches(PIECE_ROWS, columns=columns):
@@ -375,11 +228,11 @@ class JsonFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.key = _file_key(path)
+        self.key = file_key(path)
         self.notes: list[str] = []
 
     def _records(self) -> Iterator[dict[str, Any]]:
-        with _readable(self.path), _open_bytes(self.path) as stream:
+        with readable(self.path), open_bytes(self.path) as stream:
             text = io.TextIOWrapper(stream, encoding="utf-8-sig")
             try:
                 if self._is_whole(text):
@@ -510,13 +363,13 @@ def as_text(value: Any) -> str | None:
 
 
 @contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
     """Turns what a damaged or unreadable file raises into one line that names it."""
     try:
         yield
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile, pa.ArrowInvalid) as error:
-        raise DataError(f"{path} cannot be read ({_first_line(error)})", "is it complete?") from error
+        raise DataError(f"{path} cannot be read ({first_line(error)})", "is it complete?") from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]

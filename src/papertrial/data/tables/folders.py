@@ -7,7 +7,8 @@ from pathlib import Path
 
 from papertrial.core.errors import DataError
 from papertrial.data.members import names_in, several
-from papertrial.data.tables.files import CsvFile, ParquetFile, Source, is_table, source_of
+from papertrial.data.tables.delimited import CsvFile
+from papertrial.data.tables.files import ParquetFile, Source, is_table, source_of
 from papertrial.data.textfiles import part_of
 
 

@@ -250,7 +250,7 @@ def convert(
     sources: Sequence[Source],
     forms: Mapping[str, str],
     array: np.ndarray,
-    reading: Reading = Reading(),
+    reading: Reading,
     words: Sequence[str] | None = None,
 ) -> Converted:
     """Second pass: fill `array` uint64 (columns, rows), float64 bits or text hashes, one row per entry of `forms`.

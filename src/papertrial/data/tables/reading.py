@@ -20,12 +20,14 @@ ORDERS = ("dmy", "mdy")
 class Reading:
     """dates: `dmy` or `mdy` where the values of a column do not tell, "" for neither.  missing: the texts that alone stand for
     a missing value beside an empty cell, None for the usual ones.  forms: by column, how it is read (see `written`), settled
-    on earlier data.  words: the texts that were taken for missing then, where a column holds texts."""
+    on earlier data, of which target was the column to predict.  words: the texts that were taken for missing then, where a
+    column holds texts."""
 
     dates: str = ""
     missing: tuple[str, ...] | None = None
     forms: Mapping[str, str] = field(default_factory=dict)
     words: tuple[str, ...] | None = None
+    target: str | None = None
 
     @classmethod
     def of(
@@ -45,8 +47,12 @@ class Reading:
             marks = tuple(dict.fromkeys(str(mark).strip() for mark in given))
             marks = () if marks == ("none",) else marks
         words = known.get("words") if missing is None else None
+        forms = {
+            name: f"date {dates}" if dates and form.startswith("date ") else form
+            for name, form in known.get("forms", {}).items()
+        }
         return cls(
-            dates or known.get("dates", ""), marks, known.get("forms", {}), None if words is None else tuple(words)
+            dates or known.get("dates", ""), marks, forms, None if words is None else tuple(words), known.get("target")
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -55,6 +61,7 @@ class Reading:
             "missing": None if self.missing is None else list(self.missing),
             "forms": dict(self.forms),
             "words": None if self.words is None else list(self.words),
+            "target": self.target,
         }
 
     @property

@@ -77,65 +77,52 @@ _DATES = (
 )
 _EITHER = tuple(rf"^(?P<a>\d{{1,2}}){mark}(?P<b>\d{{1,2}}){mark}(?P<y>\d{{4}}|\d{{2}}){_TAIL}" for mark in ("/", "-"))
 _HOURS = (
-    r"^(?P<minus>-)?(?:(?P<days>\d+)\s?d(?:ays?)?,?\s)?(?P<h>\d{1,4}):(?P<n>[0-5]\d)(?::(?P<s>[0-5]\d(?:[.,]\d+)?))?\s?(?P<half>[aApP]\.?[mM]\.?)?$",
+    r"^(?P<minus>-)?(?:(?P<days>\d+)\s?d(?:ays?)?,?\s)?(?P<h>\d{1,4}):(?P<n>[0-5]\d)(?::(?P<s>[0-5]\d(?:[.,]\d+)?))?"
+    r"\s?(?P<half>[aApP]\.?[mM]\.?)?$",
     r"^(?P<minus>-)?P(?:(?P<days>\d+)D)?(?:T(?:(?P<h>\d+)H)?(?:(?P<n>\d+)M)?(?:(?P<s>\d+(?:\.\d+)?)S)?)?$",
-    r"^(?P<minus>-)?(?:(?P<days>\d+)\s?d(?:ays?)?[\s,]*)?(?:(?P<h>\d+)\s?h(?:(?:ou)?rs?)?[\s,]*)?(?:(?P<n>\d+)\s?m(?:in(?:ute)?s?)?[\s,]*)?(?:(?P<s>\d+(?:\.\d+)?)\s?s(?:ec(?:ond)?s?)?)?$",
+    r"^(?P<minus>-)?(?:(?P<days>\d+)\s?d(?:ays?)?[\s,]*)?(?:(?P<h>\d+)\s?h(?:(?:ou)?rs?)?[\s,]*)?"
+    r"(?:(?P<n>\d+)\s?m(?:in(?:ute)?s?)?[\s,]*)?(?:(?P<s>\d+(?:\.\d+)?)\s?s(?:ec(?:ond)?s?)?)?$",
 )
 #: what is worth a closer look: it begins as a number, a date or a duration does
-LIKELY = rf"^\(?\s?[+\-\x{{2212}}\x{{2013}}]?\s?(?:{_CURRENCY})?\s?[+\-\x{{2212}}]?[.,]?\d.{{0,40}}$|^-?PT?\d.{{0,20}}$|^{_WEEKDAY}{_MONTH}[\s.,-].{{0,30}}$|^(?i:mon|tue|wed|thu|fri|sat|sun)[a-z]{{0,6}}\.?,?\s\d.{{0,40}}$"
-_ZERO_DATE = r"^[0/.: T-]+$"
+LIKELY = (
+    rf"^\(?\s?[+\-\x{{2212}}\x{{2013}}]?\s?(?:{_CURRENCY})?\s?[+\-\x{{2212}}]?[.,]?\d.{{0,40}}$|^-?PT?\d.{{0,20}}$"
+    rf"|^{_WEEKDAY}{_MONTH}[\s.,-].{{0,30}}$|^(?i:mon|tue|wed|thu|fri|sat|sun)[a-z]{{0,6}}\.?,?\s\d.{{0,40}}$"
+)
+#: words by which people say that a value is not known
 _KNOWN = frozenset(
-    [
-        "unknown",
-        "unk",
-        "missing",
-        "none",
-        "nil",
-        "n.a.",
-        "n.a",
-        "na",
-        "n/a",
-        "nan",
-        "null",
-        "not",
-        "available",
-        "not",
-        "applicable",
-        "not",
-        "known",
-        "unavailable",
-        "undefined",
-        "tbd",
-        "tba",
-        "tbc",
-        "#value!",
-        "#ref!",
-        "#div/0!",
-        "#name?",
-        "#num!",
-        "#null!",
-        "error",
-        ".",
-        "..",
-        "...",
-        "*",
-        "**",
-        "--",
-        "---",
-        "–",
-        "—",
-        "x",
-        "xx",
-        "xxx",
-        "no",
-        "data",
-        "nodata",
-        "empty",
-        "blank",
-        "(blank)",
-    ]
-) | {"not available", "not applicable", "not known", "no data"}
-
+    (
+        *(
+            "unknown",
+            "unk",
+            "not known",
+            "missing",
+            "none",
+            "nil",
+            "n.a.",
+            "n.a",
+            "na",
+            "n/a",
+            "nan",
+            "null",
+            "not available",
+        ),
+        *(
+            "not applicable",
+            "unavailable",
+            "undefined",
+            "tbd",
+            "tba",
+            "tbc",
+            "no data",
+            "nodata",
+            "empty",
+            "blank",
+            "(blank)",
+        ),
+        *("#value!", "#ref!", "#div/0!", "#name?", "#num!", "#null!", "error", "x", "xx", "xxx"),
+        *(".", "..", "...", "*", "**", "--", "---", "\u2013", "\u2014"),
+    )
+)
 TRUTHS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "t": 1.0, "f": 0.0, "y": 1.0, "n": 0.0, "1": 1.0, "0": 0.0} | {
     "1.0": 1.0, "0.0": 0.0, "on": 1.0, "off": 0.0,
 }  # fmt: skip
@@ -444,13 +431,12 @@ class Writing:
         if strays <= STRAYS * self.values:
             return True
         words = self.others[kind]
-        if sum(words.values()) < strays or any(any(letter.isdigit() for letter in word) for word in words):
-            zeros = [word for word in words if kind == "date" and not word.strip("0/.: T-")]
-            if not zeros or len(zeros) < len(words):
-                return False
-        if all(word.casefold() in _KNOWN or not word.strip("0/.: T-") for word in words):
+        if sum(words.values()) < strays:
+            return False  # more different ones than were kept
+        if all(word.casefold() in _KNOWN or (kind == "date" and not word.strip("0/.: T-")) for word in words):
             return strays <= _KNOWN_STRAYS * self.values
-        return len(words) <= _FEW_WORDS and strays <= _WORD_STRAYS * self.values
+        plain = not any(letter.isdigit() for word in words for letter in word)
+        return plain and len(words) <= _FEW_WORDS and strays <= _WORD_STRAYS * self.values
 
     def number(self) -> tuple[str, int]:
         """The form as numbers and how many values it reads; "" where they are none."""

@@ -54,10 +54,12 @@ class Texts(Parted):
     are moved to its side.  copies: int64 (N,), equal for texts that differ in case, blanks and punctuation at most.  empty: bool (N,),
     nothing but blanks.  documents, document_part: the whole texts with their line breaks, for models of running text,
     where `texts` are lines of them; else the same as `texts`.  columns: what they were in a table, {"text": names,
-    "target": name, "pairs": bool}, so that new data is read in the same way; empty elsewhere.
+    "target": name, "pairs": bool}, so that new data is read in the same way; empty elsewhere.  unreadable: how many files of a
+    folder or archive of texts could not be read.
     """
 
     kind = "text"
+    unreadable = 0
 
     def __init__(
         self,
@@ -91,6 +93,10 @@ class Texts(Parted):
         if self.empty.all():
             raise DataError(f"{name} holds no text but blanks", "check how it was made")
 
+    @property
+    def lost(self) -> dict[str, int]:
+        return {"file that cannot be read": self.unreadable} if self.unreadable else {}
+
     # -- making -------------------------------------------------------------------------------------------------
 
     @classmethod
@@ -106,7 +112,9 @@ class Texts(Parted):
             files = _readable_members(path, repairs)
             parts = [textfiles.part_of(name) for name in files]
             if len(files) > 1 and (None in parts or len(set(parts)) == 1):
-                return cls._of_documents(files, path.name, repairs)
+                found = cls._of_documents(files, path.name, repairs)
+                found.unreadable = len(repairs.refused)
+                return found
             kinds = {textfiles.without_part(name) for name in files}
             if len(kinds) > 1:
                 raise DataError(

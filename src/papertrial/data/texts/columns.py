@@ -11,6 +11,7 @@ import numpy as np
 
 from papertrial.core.errors import DataError, did_you_mean
 from papertrial.core.task import Ragged
+from papertrial.core.wording import counted
 from papertrial.data import textfiles
 from papertrial.data.tables import Table
 from papertrial.data.tables.column_values import Column
@@ -76,7 +77,7 @@ def from_table(
         return Pairs(order[0], order[1], notes=notes, third=order[2], **here)
     if len(chosen) == 2 and (like["pairs"] if like else bool(text) or _are_pairs(chosen, read)):
         columns["pairs"] = True
-        scores, labels, class_names = _pair_target(table, goal)
+        scores, labels, class_names = _pair_target(table, goal, notes)
         notes += guessed if goal is not None else []
         notes.append(f"pairs of the columns {chosen[0]!r} and {chosen[1]!r}")
         return Pairs(read[0], read[1], scores, labels, class_names, notes=notes, **here)
@@ -194,9 +195,13 @@ def _require_western(table: Table, read: Sequence[Ragged]) -> None:
         raise DataError(f"{table.name} is neither in UTF-8 nor in a Western encoding", "save it as UTF-8")
 
 
-def _pair_target(table: Table, goal: str | None) -> tuple[np.ndarray | None, np.ndarray | None, tuple[str, ...]]:
+def _pair_target(
+    table: Table, goal: str | None, notes: list[str]
+) -> tuple[np.ndarray | None, np.ndarray | None, tuple[str, ...]]:
     if goal is None:
         return None, None, ()
+    if missing := table.columns[goal].missing:
+        notes.append(f"{counted(missing, 'row')} without a target: not used to train or score supervised methods")
     if table.columns[goal].form in ("number", "boolean", "comma"):
         return table.floats(goal), None, ()
     labels, class_names = table.labels(goal)

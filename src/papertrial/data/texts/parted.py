@@ -8,12 +8,18 @@ from typing import Any
 import numpy as np
 
 from papertrial.data.base import Data
+from papertrial.data.labels import as_words
 
 
 class Parted(Data):
     """Rows in given parts, of which those that are the same (`copies`) are kept together."""
 
     _part: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+    def label_words(self) -> list[str]:
+        return as_words(self.labels, self.class_names)
 
     @cached_property
     def _moved(self) -> tuple[np.ndarray, int]:

@@ -60,7 +60,7 @@ from papertrial.core.recipe import Recipe, sourced
 from papertrial.core.task import Ragged, Split, Stage
 from papertrial.nn.batches import forward_batches
 from papertrial.nn.decode import Choice
-from papertrial.nn.tokenise import Bpe, Bytes, Texts, Tokeniser
+from papertrial.nn.tokenise import Bpe, Bytes, Texts, Tokeniser, longer
 from papertrial.papers.dalle.dvae import DVAE
 from papertrial.papers.dalle.prior import Prior
 
@@ -262,6 +262,11 @@ class DALLE(nn.Module):
         choice = Choice(self.config.temperature, self.config.top_k)
         codes = self.prior.write(ids.to(self.prior.start.device), seeds, choice, progress)
         return self.decode(codes.view(-1, *self.dvae.grid))
+
+    def too_long(self, texts: Texts) -> tuple[np.ndarray, str]:
+        """Which captions have more tokens than there are places for text, bool (N,), and how many there are."""
+        long = longer(self.prior.tokeniser, _lower(texts), self.config.text, specials=False)
+        return long, f"{self.config.text:,} tokens"
 
     def figures(self) -> dict[str, float]:
         """The use of the codes over the last whole epoch of the first stage."""

@@ -46,8 +46,14 @@ def ddim_step(
     return mean + (t > 0).view(-1, 1, 1, 1) * spread * noise
 
 
-def as_bytes(x: Tensor) -> Tensor:
-    """[-1, 1] -> uint8. DIFF: rounded, where the authors cut off."""
+def as_bytes(x: Tensor, guidance: float = 0.0) -> Tensor:
+    """[-1, 1] -> uint8. DIFF: rounded, where the authors cut off. Raises PapertrialError for what is not finite, which would
+    be black."""
+    if not bool(x.isfinite().all()):
+        raise PapertrialError(
+            "what is drawn is not numbers any more" + (f" at a guidance of {guidance:g}" if guidance else ""),
+            "the authors guide by 0.5 to 10" if guidance else "its training may have diverged; train it again",
+        )
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
