@@ -132,6 +132,30 @@ def test_vit_equals_timm():
     torch.testing.assert_close(images[0].grad, images[1].grad, rtol=1e-8, atol=1e-10)
 
 
+def test_mimetic_attention_looks_at_what_is_near():
+    """At the beginning a token attends most to its own place, less to its neighbours, least to what is far; Xavier to all alike."""
+    torch.manual_seed(0)
+    maps = {}
+    for init in ("xavier", "mimetic"):
+        model = vit.VisionTransformer(vit.Config(patch=4, width=64, depth=1, heads=4, hidden=8, init=init), 3, 32, 32)
+        layer = model.layers[0]
+        tokens = layer.norm_attention(model.positions[None] + 0.1 * torch.randn(1, 64, 64))
+        query, key = (
+            part(tokens).unflatten(-1, (4, 16)).transpose(1, 2) for part in (layer.attention.query, layer.attention.key)
+        )
+        maps[init] = (query @ key.mT / 4).softmax(-1).mean((0, 1)).detach()
+        product = (layer.attention.out.weight @ layer.attention.value.weight).detach()
+        on, off = product.diagonal().mean(), product[~torch.eye(64, dtype=torch.bool)].mean()
+        assert (abs(on + 0.4) < 0.1) == (init == "mimetic") and abs(off) < 0.05
+    place = torch.stack(torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij"), -1).flatten(0, 1)
+    far = torch.cdist(place, place)
+    own, beside, away = (maps["mimetic"][chosen].mean() for chosen in (far == 0, far == 1, far > 5))
+    assert own > 1.3 * beside and beside > 1.3 * away
+    assert maps["xavier"][far == 0].mean() < 1.3 * maps["xavier"][far > 5].mean()
+    with pytest.raises(PapertrialError, match="no init 'magic'"):
+        vit.VisionTransformer(vit.Config(patch=4, width=8, depth=1, heads=2, hidden=8, init="magic"), 3, 8, 8)
+
+
 def test_positions_tell_every_patch_apart():
     positions = vit.sincos(5, 7, 16)
     assert positions.shape == (35, 16)

@@ -315,8 +315,25 @@ def test_the_comparison_says_whose_weights(photographs, tmp_path):
     notes = " ".join(found.notes)
     assert "pretrained starts from EfficientNet-Lite0, pre-trained on ImageNet" in notes and "Apache-2.0" in notes
     assert "untrained starts from EfficientNet-Lite0" in notes
-    assert "pretrained: it reads the photographs at" in notes and "majority" not in notes
+    assert "pretrained: it reads the photographs at" in notes and "majority starts" not in notes
     assert "pretrained starts from" in "\n".join(found.lines())
+
+
+@installed
+def test_weights_from_elsewhere_stand_in_its_place(photographs, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1])
+    torch.manual_seed(0)
+    transformers.AutoModel.from_config(config).save_pretrained(tmp_path / "net")
+    (tmp_path / "net" / "README.md").write_text("---\nlicense: mit\n---\n")
+    name = f"hf:{tmp_path / 'net'}"
+    given = {"weights": name, "side": 64, "epochs": 0}
+    artifact = pt.fit("pretrained", photographs, settings=given, out=tmp_path / "run", progress=False)
+    assert f"{name}: mit" in artifact.card["licence"]["weights"]
+    assert pt.load(tmp_path / "run").embed(photographs).shape == (28, 16)
+    assert np.array_equal(pt.load(tmp_path / "run").embed(photographs), artifact.embed(photographs))
+    with pytest.raises(PapertrialError, match="resnet names no pretrained weights"):
+        pt.fit("pretrained", photographs, settings={"weights": "resnet"}, out=tmp_path / "no", progress=False)
 
 
 @installed

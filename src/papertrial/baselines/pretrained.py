@@ -36,7 +36,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +48,14 @@ from torch.nn import functional as F
 
 from papertrial.baselines import efficientnet_lite
 from papertrial.baselines.efficientnet_lite import EfficientNetLite
+from papertrial.core import registry
 from papertrial.core.budget import Budget, Meter
 from papertrial.core.errors import DataError, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.files import read_json, write_json, write_with
 from papertrial.core.offers import offers
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, resolve, sourced
 from papertrial.core.run import Run
 from papertrial.core.task import Split
 from papertrial.core.wording import counted
@@ -87,9 +88,13 @@ _FEATURES, _FURTHER = 0.6, 0.85
 _SIDES = (224, 192, 160, 128, 96, 64, 48, 32)
 #: images of a piece, and of a step where the network is trained further
 _CHUNK, _BATCH = 64, 32
+#: the network that is read without a hub
+OWN = efficientnet_lite.PAPER.id
+#: mean and deviation of the pixels of ImageNet by channel, with which networks from elsewhere were trained where they say nothing else
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _LOOKING = "looking at images"
-#: features that frozen networks found in this process, and the seconds each took, by side and image; at most so many
-_MEMORY: dict[tuple[int, str], tuple[np.ndarray, float]] = {}
+#: features that frozen networks found in this process, and the seconds each took, by network with side and image; at most so many
+_MEMORY: dict[tuple[str, str], tuple[np.ndarray, float]] = {}
 _MOST = 40_000
 #: what a step costs, for an image, beside its features alone
 _STEP = 3.5
@@ -104,6 +109,10 @@ class Config:
         "what the weights were trained at; pixels of the shorter side, fewer where seconds are",
         auto=efficientnet_lite.suited_side,
     )
+    weights: str = sourced(
+        OWN,
+        "the network that the extra `vision` carries; others: timm:resnet18:pretrained, hf:microsoft/resnet-18, hf:folder/",
+    )
     penalties: tuple[float, ...] = sourced(
         (0.01, 0.001, 0.1, 1.0), "papertrial default; values of C, tried in this order"
     )
@@ -113,6 +122,39 @@ class Config:
     lr: float = sourced(3e-4, "papertrial default; of the whole network, AdamW with a cosine")
 
 
+class Elsewhere(nn.Module):
+    """A network of a hub or a folder with the face of ours: images (B, 1 or 3, H, W) in [0, 1], scaled to `side` and by the
+    statistics of ImageNet -> (B, width).
+
+    pretrained: False makes one whose weights are read from an artifact; what it is made like is read from its place again.
+    Raises PapertrialError for a name without weights, or weights that are not within reach.
+    """
+
+    def __init__(self, name: str, side: int, pretrained: bool) -> None:
+        super().__init__()
+        method = elsewhere(name)
+        facts = Facts("images", 1, channels=3, height=side, width=side)
+        config, _ = resolve(method.module.Config, facts, {"you": {"pretrained": pretrained}})
+        self.inner, self.side = method.module.build(config, facts), side
+        self.width: int = self.inner.width
+
+    def forward(self, image: Tensor) -> Tensor:
+        image = F.interpolate(image, (self.side, self.side), mode="bicubic", antialias=True, align_corners=False)
+        mean, std = (image.new_tensor(values).view(1, 3, 1, 1) for values in (_MEAN, _STD))
+        return self.inner((image.clamp(0, 1).expand(-1, 3, -1, -1) - mean) / std)
+
+
+def elsewhere(name: str) -> registry.Method:
+    """The network of that name, which starts from weights of somebody else. Raises PapertrialError for one that does not."""
+    method = registry.method(name)
+    settings = {entry.name: entry.default for entry in fields(method.module.Config)}
+    if method.paper.kind != "architecture" or not settings.get("pretrained"):
+        raise PapertrialError(
+            f"{name} names no pretrained weights", "write it as weights=timm:resnet18:pretrained or weights=hf:..."
+        )
+    return method
+
+
 class Pretrained:
     """An Estimator. probe: arrays of the linear model.  network: frozen, or trained further with `head` on top."""
 
@@ -120,7 +162,7 @@ class Pretrained:
         if config.side < 32:
             raise PapertrialError(f"a side of {config.side} pixels leaves nothing to see", "give 32 or more with side=")
         self.config, self.facts, self.side = config, facts, config.side
-        self.network: Any = EfficientNetLite(facts.channels, config.side)
+        self.network: Any = self._fresh()
         self.probe: dict[str, np.ndarray] = {}
         self.head: nn.Linear | None = None
         self.remarks: tuple[str, ...] = ()
@@ -129,6 +171,13 @@ class Pretrained:
         self._known: list[tuple[Split, np.ndarray]] = []
         self._remembers = False
         self._clock: _Clock | None = None
+
+    def _fresh(self, pretrained: bool = False) -> Any:
+        """The network, with the weights that were published or with some."""
+        if self.config.weights != OWN:
+            return Elsewhere(self.config.weights, self.config.side, pretrained)
+        network = EfficientNetLite(self.facts.channels, self.config.side)
+        return efficientnet_lite.load(network) if pretrained else network
 
     # --- learning -------------------------------------------------------------------------------------------------------
 
@@ -139,8 +188,7 @@ class Pretrained:
         clock = _Clock(run.scratch / "plan.json", budget.seconds)
         if len(np.unique(train["label"])) < 2:
             raise DataError("the training images are of a single class", "give more images")
-        efficientnet_lite.load(self.network)
-        self.network.to(_device())
+        self.network = self._fresh(pretrained=True).to(_device())
         self._clock, self._remembers = clock, True
         said = [self._size(train)]
         train, valid = self._within(train, valid, clock, seed, said)
@@ -173,8 +221,7 @@ class Pretrained:
         def usual(name: str) -> Any:
             return Counter(one[name] for one in earlier).most_common(1)[0][0]
 
-        efficientnet_lite.load(self.network)
-        self.network.to(_device())
+        self.network = self._fresh(pretrained=True).to(_device())
         self.side = self.network.side = usual("side")
         self.chosen["penalty"] = usual("penalty")
         said = [self._size(rows)]
@@ -218,7 +265,8 @@ class Pretrained:
             reading = (time.perf_counter() - started) / few.examples
             self._through(pieces)
             seeing = max(0.0, (time.perf_counter() - started) / few.examples - reading)
-            sides = [side for side in _SIDES if side < self.config.side]
+            own = self.config.weights == OWN  # others may be built for one side
+            sides = [side for side in _SIDES if own and side < self.config.side]
             costs = {s: reading + seeing * (s / self.config.side) ** 2 for s in (self.config.side, *sides)}
             room = _FEATURES * (clock.seconds - clock.spent)
             fitting = [s for s in costs if total * costs[s] <= room]
@@ -340,7 +388,8 @@ class Pretrained:
         took then is counted again."""
         if not self._remembers:
             return self._through(list(self._pieces(some)))
-        keys = [(self.side, key) for key in (some["photo"].keys() if "photo" in some else _digests(some["image"]))]
+        name = f"{self.config.weights}@{self.side}"
+        keys = [(name, key) for key in (some["photo"].keys() if "photo" in some else _digests(some["image"]))]
         missing = np.array([row for row, key in enumerate(keys) if key not in _MEMORY], dtype=np.int64)
         remembered = sum(_MEMORY[key][1] for key in keys if key in _MEMORY)
         if len(missing):
@@ -464,7 +513,11 @@ def build(config: Config, facts: Facts, backbone: Any = None) -> Pretrained:
 
 
 def licence(config: Config) -> str:
-    return efficientnet_lite.licence(efficientnet_lite.Config())
+    """Raises PapertrialError where the weights are not there."""
+    if config.weights == OWN:
+        return efficientnet_lite.licence(efficientnet_lite.Config())
+    module = elsewhere(config.weights).module
+    return f"{module.licence(module.Config())} (what they were trained on, their card says)"
 
 
 recipes = {

@@ -9,7 +9,8 @@ The equation
     x += Attention(LN(x)); x += MLP(LN(x)); then LN and the mean over tokens.
 
 What matters
-    Positions, and data: on few images it trails a convolutional network.
+    Positions, and data: on few images it trails a convolutional network. Attention that begins as it ends in large models, each
+    token looking at those near to it, makes up for a part (`init=mimetic`; Trockman and Kolter, ICML 2023).
 
 Requires / Offers
     Requires images of one size that the patch divides. Offers embed (mean token), tokens (B, N, width), predict.
@@ -35,6 +36,7 @@ import torch
 from torch import Tensor, nn
 
 from papertrial.core.budget import Budget
+from papertrial.core.errors import PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe, sourced
@@ -75,6 +77,7 @@ class Config:
     hidden: int = sourced(3072, "table 1, base", auto=lambda facts: 256 if _small(facts) else None)
     dropout: float = sourced(0.0, "papertrial default; table 3 has 0.1 on ImageNet")
     stochastic_depth: float = sourced(0.0, "papertrial default")
+    init: str = sourced("xavier", "the authors' code; `mimetic` is 2305.09828, eq. 3 and 4")
 
 
 class Layer(nn.Module):
@@ -107,8 +110,27 @@ def sincos(rows: int, columns: int, width: int) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], 1)
 
 
+@torch.no_grad()
+def mimetic_(attention: Attention, near: float = 0.7, turned: float = 0.4) -> None:
+    """Weights that look as trained ones do (arXiv 2305.09828): query and key of each head multiply to near (Z + I), so that a
+    token attends to those alike and, by their positions, near; value and output to turned (Z - I). Z is normal with variance
+    1 / width, and the product is split in two by its singular values."""
+    width, heads, span = attention.query.in_features, attention.heads, attention.head_width
+    for head in range(heads):
+        rows = slice(head * span, (head + 1) * span)
+        left, size, right = torch.linalg.svd(near * (torch.randn(width, width) / width**0.5 + torch.eye(width)))
+        attention.query.weight[rows] = (left[:, :span] * size[:span].sqrt()).T
+        attention.key.weight[rows] = size[:span].sqrt()[:, None] * right[:span]
+    left, size, right = torch.linalg.svd(turned * (torch.randn(width, width) / width**0.5 - torch.eye(width)))
+    attention.value.weight.copy_((left * size.sqrt()).T)
+    attention.out.weight.copy_((size.sqrt()[:, None] * right).T)
+
+
 class VisionTransformer(nn.Module):
-    """The backbone: images (B, channels, height, width) -> (B, width), the mean of the normalised tokens."""
+    """The backbone: images (B, channels, height, width) -> (B, width), the mean of the normalised tokens.
+
+    Raises PapertrialError for an unknown `init`.
+    """
 
     positions: Tensor
 
@@ -128,6 +150,11 @@ class VisionTransformer(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        if config.init not in ("xavier", "mimetic"):
+            raise PapertrialError(f"there is no init {config.init!r}", "write it as init=xavier or init=mimetic")
+        if config.init == "mimetic" and not self.positions.is_meta:
+            for layer in self.layers:
+                mimetic_(layer.attention)
 
     def tokens(self, image: Tensor) -> Tensor:
         """(B, N, width), patches row by row, after the last norm."""
