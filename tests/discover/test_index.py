@@ -312,7 +312,7 @@ def test_wrong_places(tmp_path):
 def test_words_that_are_not_there(tmp_path):
     searcher = Searcher(in_memory(corpus()))
     assert searcher.search("aple").notes == ("no document has the word 'aple': did you mean 'apple' (2 documents)?",)
-    assert searcher.search("banaan bread").notes[0].endswith("did you mean 'banana' (1 documents)?")
+    assert searcher.search("banaan bread").notes[0].endswith("did you mean 'banana' (1 document)?")
     assert searcher.search("что").notes == ("no document has the word 'что'",)
     assert not searcher.search("... !").hits
     for query, words in (("", "query is empty"), (" \n", "query is empty")):

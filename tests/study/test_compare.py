@@ -19,7 +19,6 @@ from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe
 from papertrial.core.registry import Entry, Method
 from papertrial.core.task import Prepared, Split
-from papertrial.study import compare as compare_module
 from papertrial.study.compare import compare
 from papertrial.study.comparison import Comparison
 from papertrial.use import choose
@@ -560,14 +559,6 @@ def test_the_plan_is_said_first(run, said):
     run(["new", "other"], worth=True, seeds=5, budget="60s")
     # majority trains nothing: 4 x 5 runs, and 6 for the worth
     assert said[0] == "plan: 5 methods x 5 seeds + 6 runs on fewer labels, 1 min each: about 26 min"
-
-
-@pytest.mark.parametrize(
-    ("usual", "runs", "seconds"), [(60, 15, 20), (60, 5, 60), (60, 3, 60), (60, 300, 5), (3, 300, 3), (None, 300, None)]
-)
-def test_runs_in_folds_take_no_longer_together_than_those_of_five_seeds(usual, runs, seconds):
-    """But for 5 seconds, which each has at least where the task gives it as much."""
-    assert compare_module._shared(Budget(seconds=usual, steps=7), runs) == Budget(seconds=seconds, steps=7)
 
 
 def test_the_worth_in_labels_is_measured_unless_it_is_not_wanted(world, tmp_path):

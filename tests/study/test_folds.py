@@ -11,7 +11,7 @@ import pytest
 
 import papertrial.use.fit as use_fit
 from papertrial.core import registry
-from papertrial.core.budget import Energy, Meter
+from papertrial.core.budget import Budget, Energy, Meter
 from papertrial.core.errors import PapertrialError
 from papertrial.data import open as open_data
 from papertrial.study.compare import compare
@@ -20,6 +20,7 @@ from papertrial.study.entrants import pooled
 from papertrial.study.report import report
 from papertrial.use.choose import prepare
 from papertrial.use.fit import Outcome
+from papertrial.use.folds import shared
 from webpage import Read
 
 ASKED = {"baselines": "majority", "budget": "3trials", "worth": False, "progress": False, "echo": None}
@@ -216,3 +217,11 @@ def test_what_was_said_against_something_else_is_not_forgotten(tmp_path):
     second = compare("linear", rows(), against="xgboost", **{**asked, "baselines": ["majority", "xgboost"]})
     assert first.sentences[0] in second.earlier and not set(second.earlier) & set(second.sentences)
     assert any(line.startswith("note      said before, and replaced by the above: linear") for line in second.lines())
+
+
+@pytest.mark.parametrize(
+    ("usual", "runs", "seconds"), [(60, 15, 20), (60, 5, 60), (60, 3, 60), (60, 300, 5), (3, 300, 3), (None, 300, None)]
+)
+def test_runs_in_folds_take_no_longer_together_than_those_of_five_seeds(usual, runs, seconds):
+    """But for 5 seconds, which each has at least where the task gives it as much."""
+    assert shared(Budget(seconds=usual, steps=7), runs) == Budget(seconds=seconds, steps=7)

@@ -2,7 +2,7 @@
 
 The tests of `src/papertrial/LAYER/NAME.py` are `tests/LAYER/test_NAME*.py`, and those beside them that import it; where there are none,
 all that import it. `--battery` adds the rows of a paper in the battery, which train it. All run once as the file is, which shows what
-each costs and which lines it reaches.
+each costs and which lines it reaches. The files of tests are those of the checkout: leave them alone while changes are tried.
 A change is tried by the tests that reach it, the quickest first, up to the first that fails; one that survives them is tried by the rest.
 """
 

@@ -16,7 +16,6 @@ from papertrial.data import foreign, members
 from papertrial.data.base import Data, accepted
 from papertrial.data.belonging import NONE
 from papertrial.data.given import Given
-from papertrial.data.tables.reading import Reading
 
 
 def open(
@@ -66,6 +65,8 @@ def open(
         return source
     place, member, columns = _taken_apart(source)
     file = members.taken(Path(place).expanduser(), member) if member else place
+    from papertrial.data.tables.reading import Reading  # pandas is not for those who only search
+
     given = Given(file, target, columns, like, Reading.of(dates, missing, like))
     try:
         data = _opened(given)
