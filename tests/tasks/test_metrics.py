@@ -13,6 +13,7 @@ from papertrial.tasks import _influence
 from papertrial.tasks._metrics import (
     METRICS,
     classification_scores,
+    far_from_ceiling,
     metric_named,
     ranking_scores,
     rarest,
@@ -267,3 +268,27 @@ def test_rmse_keeps_the_absolute_errors_beside_it():
     found = regression_scores(np.array([1.0, 2.0, 5.0]), np.zeros(3))
     np.testing.assert_allclose(found.beside["mae"], [1, 2, 5])
     assert regression_scores(np.ones(3), np.arange(3), "mae").beside == {}
+
+
+def test_what_is_no_better_than_not_looking_is_said_first():
+    probabilities, labels = answers(400, (0.9, 0.1), seed=13)
+    one = scores(np.tile([0.9, 0.1], (400, 1)), labels)
+    assert one.remarks[0] == "the answer is 'a' for each of the 400 examples"
+    floor = f"{one.floors['accuracy']:.3g}"
+    assert (
+        one.remarks[1] == f"by accuracy, {floor}, it is not shown to do better than not looking at the inputs, {floor}"
+    )
+    assert repr(one).startswith("the answer is 'a'")
+    assert scores(probabilities, labels, "auc").remarks == ()
+    noise = np.random.default_rng(14).dirichlet([1, 1], 400)
+    assert scores(noise, labels, "average_precision").remarks[0].startswith("by average_precision, 0.")
+    draw = np.random.default_rng(15)
+    x, y = draw.standard_normal((2, 50))
+    assert "than chance, 0" in spearman_scores(x, y).remarks[0]
+    assert spearman_scores(x, x + 0.1 * y).remarks == ()
+    assert "rmse" in regression_scores(x * 0 + y.mean(), y).remarks[0]
+    assert regression_scores(y + 0.1 * x, y).remarks == ()
+    assert far_from_ceiling("frechet", {"frechet": 10.6}, {"frechet": 0.9}) == [
+        "by frechet, 10.6, it is far from what real ones get, 0.9"
+    ]
+    assert far_from_ceiling("frechet", {"frechet": 2.0}, {"frechet": 0.9}) == []

@@ -117,6 +117,8 @@ def test_given_parts_are_kept():
     prepared = TASK.prepare(collection(judgements=judged), 3)
     for place, part in enumerate((prepared.train, prepared.valid, prepared.test)):
         assert sorted(part["id"]) == sorted(f"q{n}" for n in range(5 * place, 5 * place + 5))
+    alone = TASK.prepare(collection(judgements={2: judged[0] + judged[1] + judged[2]}), 0)  # as most of BEIR
+    assert (alone.train.examples, alone.valid.examples, alone.test.examples) == (7, 2, 6)
     dev_alone = TASK.prepare(collection(judgements={1: judged[1], 2: judged[2]}), 0)
     assert len(dev_alone.test["id"]) == 5 and dev_alone.train.examples == 4 and dev_alone.valid.examples == 1
 

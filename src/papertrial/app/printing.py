@@ -79,15 +79,33 @@ def as_typed(value: Any) -> str:
     return "none" if value is None or value == "" else str(value)
 
 
-def metrics(values: dict[str, float], intervals: dict[str, tuple[float, float]]) -> list[str]:
-    """`accuracy 0.972 [0.968, 0.976]`, one line each."""
-    width = max((len(name) for name in values), default=0)
-    lines = []
+def metrics(
+    values: dict[str, float],
+    intervals: dict[str, tuple[float, float]],
+    floors: dict[str, float] | None = None,
+    ceilings: dict[str, float] | None = None,
+) -> list[str]:
+    """`accuracy  0.972  [0.968, 0.976]  floor 0.510`, one line each. floors: what not looking at the inputs gets; ceilings: what
+    is as good as the truth."""
+    rows = []
     for name, value in values.items():
         low_high = intervals.get(name)
-        between = f"  [{number(low_high[0])}, {number(low_high[1])}]" if low_high else ""
-        lines.append(f"  {name:<{width}}  {number(value)}{between}")
-    return lines
+        between = f"[{number(low_high[0])}, {number(low_high[1])}]" if low_high else ""
+        known = {"floor": (floors or {}).get(name), "real": (ceilings or {}).get(name)}
+        rows.append(
+            (
+                name,
+                number(value),
+                between,
+                ", ".join(f"{word} {number(end)}" for word, end in known.items() if end is not None),
+            )
+        )
+    return [f"  {line}" for line in aligned(rows)]
+
+
+def remarks(lines: Iterable[str]) -> list[str]:
+    """What is to be said before any figure."""
+    return [part for line in lines for part in textwrap.wrap(line[0].upper() + line[1:] + ".", 100)]
 
 
 def number(value: float | None) -> str:

@@ -34,7 +34,8 @@ import copy
 import hashlib
 import math
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,7 @@ class Pretrained:
         self.probe: dict[str, np.ndarray] = {}
         self.head: nn.Linear | None = None
         self.remarks: tuple[str, ...] = ()
+        self.chosen: dict[str, float] = {"penalty": config.penalties[0], "epochs": 0}
         self._folded: Any = None
         self._known: list[tuple[Split, np.ndarray]] = []
         self._remembers = False
@@ -155,11 +157,39 @@ class Pretrained:
             loss = _loss(probe_outputs(probe, found[judged]), truth)
             if loss < best:
                 best, self.probe = loss, probe
+                self.chosen["penalty"] = penalty
         steps = self._further(train, valid, best, clock, seed, said) if valid.examples else 0
         self._clock = None
         self.remarks = tuple(said)
         samples = trials * train.examples + steps * _BATCH
         return Meter(steps=steps, samples=samples, seconds=clock.spent, trials=trials)
+
+    def again(self, rows: Split, seed: int, found: Sequence[Path]) -> Meter:
+        """Learn from all `rows` with the side, the penalty and the training of the whole network that most of the earlier runs
+        in these folders chose. Raises PapertrialError without the extra `vision`."""
+        started = time.perf_counter()
+        earlier = [read_json(folder / "estimator" / "read.json") for folder in found]
+
+        def usual(name: str) -> Any:
+            return Counter(one[name] for one in earlier).most_common(1)[0][0]
+
+        efficientnet_lite.load(self.network)
+        self.network.to(_device())
+        self.side = self.network.side = usual("side")
+        self.chosen["penalty"] = usual("penalty")
+        said = [self._size(rows)]
+        self.probe = fit_probe(
+            self._features(rows), rows["label"], self.facts.classes, self.chosen["penalty"], iterations=100
+        )
+        epochs = float(np.median([one["epochs"] for one in earlier]))
+        steps = int(epochs * max(1, rows.examples // _BATCH))
+        if steps:
+            network, head, _ = self._trained(rows, steps, seed, None)
+            self.network, self.head, self._folded, self.chosen["epochs"] = network, head, None, epochs
+            said.append(f"its network was trained for {epochs:.0f} epochs too, as in most of the runs before")
+        self.remarks = tuple(said)
+        seconds = time.perf_counter() - started
+        return Meter(steps=steps, samples=rows.examples + steps * _BATCH, seconds=seconds, trials=1)
 
     def most_trials(self, budget: Budget) -> int:
         return min(len(self.config.penalties), budget.trials or len(self.config.penalties))
@@ -225,34 +255,43 @@ class Pretrained:
             )
             return 0
         per_epoch = max(1, train.examples // _BATCH)
+        network, head, took = self._trained(train, max(1, int(min(left, self.config.epochs) * per_epoch)), seed, clock)
+        frozen, known = self.network, self._known
+        self.network, self.head, self._folded, self._known, self._remembers = network, head, None, [], False
+        better = _loss(self.outputs(valid), valid["label"]) < best
+        if better:
+            self.chosen["epochs"] = took / per_epoch
+        else:
+            self.network, self.head, self._folded, self._known, self._remembers = frozen, None, None, known, True
+        word = "and was better" if better else "but was no better"
+        said.append(f"its network was trained for {took / per_epoch:.0f} epochs too, {word} on the validation rows")
+        return took
+
+    def _trained(self, train: Split, planned: int, seed: int, clock: _Clock | None) -> tuple[Any, nn.Linear, int]:
+        """The whole network and a head, trained from the probe on for so many steps, or fewer where the clock says so."""
         network, head = copy.deepcopy(self.network), _head(self.probe).to(_device())
         groups = [{"params": list(network.parameters())}, {"params": list(head.parameters())}]
         optimizer = torch.optim.AdamW(groups, lr=self.config.lr, weight_decay=0.01)
         network.eval()  # norms keep the statistics of a million images, of which these are few
-        planned, took, begun = max(1, int(min(left, self.config.epochs) * per_epoch)), 0, time.perf_counter()
+        took, begun = 0, time.perf_counter()
         order = np.zeros(0, dtype=np.int64)
         while took < planned:
             if len(order) < min(_BATCH, train.examples):
                 order = np.random.default_rng([seed, 6, took]).permutation(train.examples)
             rows, order = np.sort(order[:_BATCH]), order[_BATCH:]
-            progress = took / max(1, planned)
             for group in optimizer.param_groups:
-                group["lr"] = self.config.lr * min(1.0, (took + 1) / 10) * 0.5 * (1 + math.cos(math.pi * progress))
+                group["lr"] = (
+                    self.config.lr * min(1.0, (took + 1) / 10) * 0.5 * (1 + math.cos(math.pi * took / planned))
+                )
             self._step(network, head, optimizer, train.take(rows), Draw(seed, took, len(rows)))
             took += 1
-            if took == 3:  # now the cost of a step is known; validation and the weights take the rest
-                room = _FURTHER * (clock.seconds - clock.spent) / ((time.perf_counter() - begun) / took)
-                planned = min(planned, took + int(room))
-            if clock.late:
-                break
-        frozen, known = self.network, self._known
-        self.network, self.head, self._folded, self._known, self._remembers = network, head, None, [], False
-        better = _loss(self.outputs(valid), valid["label"]) < best
-        if not better:
-            self.network, self.head, self._folded, self._known, self._remembers = frozen, None, None, known, True
-        word = "and was better" if better else "but was no better"
-        said.append(f"its network was trained for {took / per_epoch:.0f} epochs too, {word} on the validation rows")
-        return took
+            if clock is not None and clock.seconds is not None:
+                if took == 3:  # now the cost of a step is known; validation and the weights take the rest
+                    room = _FURTHER * (clock.seconds - clock.spent) / ((time.perf_counter() - begun) / took)
+                    planned = min(planned, took + int(room))
+                if clock.late:
+                    break
+        return network, head, took
 
     def _step(self, network: nn.Module, head: nn.Module, optimizer: Any, rows: Split, draw: Draw) -> None:
         images = torch.cat(list(self._pieces(rows, whole=True)))
@@ -351,12 +390,13 @@ class Pretrained:
         if self.head is not None:
             tensors |= {f"head.{name}": value.cpu() for name, value in self.head.state_dict().items()}
         contiguous = {name: value.contiguous() for name, value in tensors.items()}
-        write_json(Path(folder) / "read.json", {"side": self.side, "remarks": list(self.remarks)})
+        write_json(Path(folder) / "read.json", {"side": self.side, "remarks": list(self.remarks), **self.chosen})
         write_with(Path(folder) / "model.safetensors", lambda path: save_file(contiguous, str(path)))
 
     def load(self, folder: Path | str) -> Pretrained:
         held = read_json(Path(folder) / "read.json")
         self.side, self.remarks = held["side"], tuple(held["remarks"])
+        self.chosen = {name: held[name] for name in self.chosen}
         tensors = load_file(str(Path(folder) / "model.safetensors"))
         parts: dict[str, dict[str, Tensor]] = {"network": {}, "probe": {}, "head": {}}
         for name, value in tensors.items():

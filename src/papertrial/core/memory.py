@@ -39,7 +39,8 @@ def ran_out(error: BaseException | None) -> str | None:
     while error is not None and seen < 10:
         text = str(error)
         system = isinstance(error, OSError) and error.errno == errno.ENOMEM
-        if isinstance(error, MemoryError) or system or (not isinstance(error, PapertrialError) and _SAID.search(text)):
+        known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        if known or system or (not isinstance(error, PapertrialError) and _SAID.search(text)):
             asked = _ASKED.search(text)
             if asked is None:
                 return ""

@@ -37,6 +37,7 @@ _STATEMENTS = {
 #: extra -> the module that shows it is installed
 EXTRA_MODULES = {
     "tabular": ("xgboost", "lightgbm", "catboost", "optuna"),
+    "tabm": ("tabm",),
     "hub": ("datasets",),
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "cluster": ("ray",),

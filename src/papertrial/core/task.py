@@ -176,7 +176,8 @@ class Scores:
 
     floors: what the best answer gets that does not look at the inputs; ceilings: what is as good as the truth, where that
     is known of these data.  groups: how many chances the examples are, where several are one; 0: each is its own.
-    beside: the same as per_example of metrics that a verdict may have to speak of instead.
+    beside: the same as per_example of metrics that a verdict may have to speak of instead.  remarks: what is to be said before
+    any figure, such as that all answers are the same.
     """
 
     metrics: dict[str, float]
@@ -186,12 +187,14 @@ class Scores:
     ceilings: dict[str, float] = field(default_factory=dict)
     groups: int = 0
     beside: dict[str, np.ndarray] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         ends = {name: "[{:.3f}, {:.3f}]".format(*pair) for name, pair in self.intervals.items()}
         rows = [(name, f"{value:.3f}", ends.get(name, "")) for name, value in self.metrics.items()]
         among = f" in {counted(self.groups, 'group')}" if self.groups else ""
-        return "\n".join([f"{counted(len(self.per_example), 'example')}{among}, with 95 % intervals", *aligned(rows)])
+        head = f"{counted(len(self.per_example), 'example')}{among}, with 95 % intervals"
+        return "\n".join([*self.remarks, head, *aligned(rows)])
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ Relations
 
 Try
     papertrial fit simcse --data pairs.csv --backbone minilm:2
-    papertrial fit simcse --data pairs.csv --backbone minilm:2 --set mlm=0.1
+    papertrial fit simcse --data pairs.csv --backbone minilm:2 --set mlm=0.1 --out runs/mlm
 
 Cost
     tiny: seconds on a CPU. base: a minute on a CPU. paper: an epoch of a million sentences on a GPU; not run here.
@@ -271,7 +271,8 @@ class SimCSE(nn.Module):
         projected = config.pooling != "cls_before_pooler"
         self.encoder = SentenceEncoder(backbone, config.pooling, projected and config.paired)
         self.projection = projection(backbone.width) if projected and not config.paired else nn.Identity()
-        if config.mlm and self.encoder.tokeniser.mask is None:
+        tokeniser: Any = self.encoder.tokeniser
+        if config.mlm and tokeniser.size and tokeniser.mask is None:  # one that waits for its state has no size yet
             raise Declined(
                 "this encoder's tokeniser has no id that hides a token", "leave mlm out, or choose --backbone minilm"
             )

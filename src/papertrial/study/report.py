@@ -519,7 +519,9 @@ def _run_sentence(card: Mapping[str, Any], result: Mapping[str, Any], label: str
     low_high = result["intervals"].get(metric)
     between = f" [{number(low_high[0])}, {number(low_high[1])}]" if low_high else ""
     better = "higher" if higher else "lower"
-    return f"{label} reaches {metric} {number(result['metrics'][metric])}{between} on test rows it has not seen ({better} is better)."
+    first = "".join(f"{remark[0].upper()}{remark[1:]}. " for remark in result.get("remarks", ()))
+    reached = f"{label} reaches {metric} {number(result['metrics'][metric])}{between} on test rows it has not seen ({better} is better)."
+    return first + reached
 
 
 def _run_result(card: Mapping[str, Any]) -> list[Any]:
@@ -527,10 +529,23 @@ def _run_result(card: Mapping[str, Any]) -> list[Any]:
         low_high = card["intervals"].get(name)
         return f"{number(low_high[0])} to {number(low_high[1])}" if low_high else None
 
-    rows = [[name, number(value), between(name)] for name, value in card["metrics"].items()]
+    ends = {
+        title: card.get(key, {})
+        for key, title in (("floors", "without looking"), ("ceilings", "real ones"))
+        if card.get(key)
+    }
+    rows = [
+        [
+            name,
+            number(value),
+            between(name),
+            *(number(known[name]) if name in known else None for known in ends.values()),
+        ]
+        for name, value in card["metrics"].items()
+    ]
     if not rows:
         return [Text("No labelled test rows: nothing was judged.")]
-    blocks: list[Any] = [Table(["metric", "on test rows", "95 % interval over test rows"], rows)]
+    blocks: list[Any] = [Table(["metric", "on test rows", "95 % interval over test rows", *ends], rows)]
     if card["extra"]:
         extra = [[name, number(value)] for name, value in card["extra"].items()]
         blocks.append(Fold("Other metrics", [Table(["figure", "value"], extra)]))
@@ -545,7 +560,8 @@ def _run_errors(run: Record) -> list[Any]:
     assert run.card is not None
     classes = run.card["state"]["class_names"]
     drawn = figures.confusion("Confusion", "truth by row, answer by column", counts, classes)
-    return [report_blocks.share_right({"right": counts}, classes), drawn]
+    calibrated = report_blocks.reliability(run)
+    return [report_blocks.share_right({"right": counts}, classes), drawn, *([calibrated] if calibrated else [])]
 
 
 def _run_protocol(card: Mapping[str, Any], metric: str, higher: bool) -> list[str]:

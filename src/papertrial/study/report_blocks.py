@@ -140,6 +140,20 @@ def confusion(runs: Sequence[Record]) -> np.ndarray | None:
     return np.sum(kept, axis=0) if kept and all(counts is not None for counts in kept) else None
 
 
+def reliability(run: Record) -> Any:
+    """How often answers are right by how sure they are, beside what would be calibrated; None where it was not kept."""
+    bins = (run.result or {}).get("answers", {}).get("reliability")
+    if not bins or len(bins["confidence"]) < 2:
+        return None
+    ends = [min(bins["confidence"]), 1.0]
+    drawn = [
+        Line(run.method, run.seed, bins["confidence"], bins["right"], figures.colour(0)),
+        Line("calibrated", run.seed, ends, ends, figures.REFERENCE),
+    ]
+    words = f"test examples by how sure the answer is; calibration error {bins['ece']:.3f}"
+    return figures.lines("Reliability", words, drawn, "confidence", "share that is right")
+
+
 def share_right(held: Mapping[str, np.ndarray], classes: Sequence[str]) -> Table:
     """Per class, the share of its test examples that each method gets right; the hardest classes where there are many."""
     totals = np.max([counts.sum(axis=1) for counts in held.values()], axis=0)

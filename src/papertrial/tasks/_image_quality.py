@@ -32,7 +32,7 @@ from papertrial.core.task import Prepared, Scores
 from papertrial.data.base import cache_folder, track
 from papertrial.nn.modes import evaluating
 from papertrial.tasks import _photo_space
-from papertrial.tasks._metrics import Z, wilson
+from papertrial.tasks._metrics import Z, at_floor, wilson
 from papertrial.tasks._photo_space import PhotoSpace
 from papertrial.tasks._split import (
     SPLIT_SEED,
@@ -413,7 +413,10 @@ def picture_scores(drawn: np.ndarray, real: np.ndarray, measures: Measures) -> S
     if asked is not None and measures.judge is not None and (asked >= 0).any():
         right = measures.judge.classes(drawn[asked >= 0]) == asked[asked >= 0]
         metrics["class_accuracy"], intervals["class_accuracy"] = float(right.mean()), wilson(right.mean(), len(right))
-    return Scores(metrics, distance.value + distance.of_real, intervals)
+    # pictures that are all alike: at best they lie in the middle of the real ones
+    floors = {"frechet": float(np.var(theirs, axis=0, ddof=1).sum())}
+    remarks = at_floor("frechet", metrics, intervals, floors)
+    return Scores(metrics, distance.value + distance.of_real, intervals, floors, remarks=tuple(remarks))
 
 
 def real_scores(prepared: Prepared, measures: Measures) -> dict[str, float]:

@@ -122,7 +122,7 @@ def recall_at(precision: float) -> Callable[[np.ndarray, np.ndarray], Influence]
     """
 
     def measure(scores: np.ndarray, true: np.ndarray) -> Influence:
-        cut = _Cuts(scores, true)
+        cut = Cuts(scores, true)
         good = np.flatnonzero(cut.precision >= precision)
         if not len(good):
             return 0.0, np.zeros(len(true))
@@ -139,7 +139,7 @@ def precision_at(recall: float) -> Callable[[np.ndarray, np.ndarray], Influence]
     """The largest precision of a class at a threshold where the recall is at least that; see `recall_at`."""
 
     def measure(scores: np.ndarray, true: np.ndarray) -> Influence:
-        cut = _Cuts(scores, true)
+        cut = Cuts(scores, true)
         good = np.flatnonzero(cut.recall >= recall - 1e-12)
         at = good[np.argmax(cut.precision[good])]
         value, above, around = cut.precision[at], scores >= cut.scores[at], cut.around(at)
@@ -149,7 +149,7 @@ def precision_at(recall: float) -> Callable[[np.ndarray, np.ndarray], Influence]
     return measure
 
 
-class _Cuts:
+class Cuts:
     """The thresholds of scores (N,), highest first, with the precision and the recall of a class, bool (N,), at each."""
 
     def __init__(self, scores: np.ndarray, true: np.ndarray) -> None:

@@ -26,6 +26,7 @@ from papertrial.tasks import _influence
 Z = float(ndtri(0.975))
 #: share of the labels under which a class is rare: then accuracy says little, and more is shown about that class
 RARE = 0.1
+_FAR = 3.0  # times what is real that a distance is far from it
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,32 @@ def possible(name: str, reference: float) -> tuple[float, float]:
     return (-np.inf, np.inf) if metric is None else (metric.low - reference, metric.high - reference)
 
 
+def at_floor(
+    name: str,
+    metrics: Mapping[str, float],
+    intervals: Mapping[str, tuple[float, float]],
+    floors: Mapping[str, float],
+) -> list[str]:
+    """A sentence where a metric is not shown to be better than what the best answer gets that does not look at the inputs."""
+    floor, metric = floors.get(name), METRICS[name.partition("=")[0]]
+    if floor is None or name not in metrics:
+        return []
+    low, high = intervals.get(name, (metrics[name], metrics[name]))
+    if low > floor if metric.higher else high < floor:
+        return []
+    than = "chance" if metric.of == "agreement" else "not looking at the inputs"
+    return [f"by {name}, {metrics[name]:.3g}, it is not shown to do better than {than}, {floor:.3g}"]
+
+
+def far_from_ceiling(name: str, metrics: Mapping[str, float], ceilings: Mapping[str, float]) -> list[str]:
+    """A sentence where a distance is many times that of what is real."""
+    if name not in metrics or name not in ceilings or METRICS[name.partition("=")[0]].higher:
+        return []
+    if metrics[name] <= _FAR * ceilings[name]:
+        return []
+    return [f"by {name}, {metrics[name]:.3g}, it is far from what real ones get, {ceilings[name]:.3g}"]
+
+
 class _Found:
     """Metrics as they are found. groups: int (N,), equal for examples that are one chance; None: each is its own."""
 
@@ -134,6 +161,7 @@ class _Found:
         self.intervals: dict[str, tuple[float, float]] = {}
         self.floors: dict[str, float] = {}
         self.per_example: dict[str, np.ndarray] = {}
+        self.remarks: list[str] = []
 
     def add(
         self,
@@ -165,10 +193,12 @@ class _Found:
 
     def scores(self, primary: str) -> Scores:
         groups = 0 if self.groups is None else len(np.unique(self.groups))
-        beside = {"mae": self.per_example["mae"]} if primary == "rmse" else {}
+        beside = {"mae": self.per_example["mae"]} if primary in ("rmse", "r2") else {}
+        remarks = [*self.remarks, *at_floor(primary, self.metrics, self.intervals, self.floors)]
         return Scores(
-            self.metrics, self.per_example[primary], self.intervals, self.floors, groups=groups, beside=beside
-        )
+            self.metrics, self.per_example[primary], self.intervals, self.floors, groups=groups, beside=beside,
+            remarks=tuple(remarks),
+        )  # fmt: skip
 
 
 def classification_scores(
@@ -199,6 +229,8 @@ def classification_scores(
     of_one = counts[positive] / len(labels)
     said = probabilities.argmax(axis=1)
     found = _Found(groups)
+    if len(np.unique(said)) == 1 and len(labels) > 1 and len(class_names) > 1:
+        found.remarks.append(f"the answer is {class_names[said[0]]!r} for each of the {len(labels):,} examples")
 
     right = (said == labels).astype(np.float64)
     found.share("accuracy", right, shares.max())

@@ -29,7 +29,7 @@ from papertrial.core.offers import offers
 from papertrial.core.task import Prepared, Ragged, Scores, Split, Supports
 from papertrial.core.wording import counted
 from papertrial.tasks._image_quality import LEAST, Drawn, Measures, draw, picture_scores
-from papertrial.tasks._metrics import Z
+from papertrial.tasks._metrics import Z, at_floor
 from papertrial.tasks._split import require_fraction
 from papertrial.tasks._texts import cut
 from papertrial.tasks.image_generation import ImageGeneration, ready
@@ -137,7 +137,12 @@ class ImageTextGeneration(ImageGeneration):
         if known.sum() >= LEAST:
             name = "caption_rank_new"
             metrics[name], intervals[name] = float(ranks[known].mean()), _interval(ranks[known])
-        return Scores({**metrics, **pictures.metrics}, ranks, {**intervals, **pictures.intervals})
+        floors = dict.fromkeys(metrics, 0.5)  # where the captions play no part
+        remarks = (*at_floor("caption_rank", metrics, intervals, floors), *pictures.remarks)
+        return Scores(
+            {**metrics, **pictures.metrics}, ranks, {**intervals, **pictures.intervals}, {**floors, **pictures.floors},
+            remarks=remarks,
+        )  # fmt: skip
 
 
 TASK = ImageTextGeneration()

@@ -15,6 +15,7 @@ from papertrial.core.facts import Facts
 from papertrial.core.files import read_json
 from papertrial.core.offers import offers, task_offers
 from papertrial.core.task import Estimator, Prepared, Split, Task
+from papertrial.tasks._calibration import answered
 from papertrial.use.account import (
     Encoded,
     Evaluation,
@@ -110,7 +111,8 @@ class Artifact:
         return self.task.outputs(self._answering(), self.head, self.encode(data).split)
 
     def predict(self, data: Any) -> dict[str, np.ndarray]:
-        """Answers as named columns of equal length: `example`, `prediction`, and a probability per class."""
+        """Answers as named columns of equal length: `example`, `prediction`, and a probability per class. A model with a
+        threshold answers by that."""
         if offers(self.model).draw:
             raise Declined(
                 f"{self.card['method']['name']} draws pictures and gives no answer for each example",
@@ -119,7 +121,11 @@ class Artifact:
         given = self.encode(data)
         if not given.split.examples:
             raise DataError(f"{given.opened.name} holds no examples", "give data with at least one")
-        answers = self.task.answers(self.task.outputs(self._answering(), self.head, given.split), self.card["state"])
+        outputs, state = self.task.outputs(self._answering(), self.head, given.split), self.card["state"]
+        answers = self.task.answers(outputs, state)
+        if held := self.card.get("threshold"):
+            names = np.asarray(state["class_names"])
+            answers["prediction"] = names[answered(outputs, state["class_names"], held)]
         return {"example": given.names, **answers}
 
     def evaluate(

@@ -149,7 +149,19 @@ def card_of(
         "environment": environment(),
         **{
             name: result[name]
-            for name in ("valid", "metrics", "intervals", "test", "extra", "cost", "stages")
+            for name in (
+                "valid",
+                "metrics",
+                "intervals",
+                "floors",
+                "ceilings",
+                "remarks",
+                "threshold",
+                "test",
+                "extra",
+                "cost",
+                "stages",
+            )
             if name in result
         },
     }

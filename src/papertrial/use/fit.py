@@ -27,6 +27,9 @@ from papertrial.core.request import Request
 from papertrial.core.run import Run
 from papertrial.core.task import Estimator, Prepared, Split, Task
 from papertrial.core.wording import counted
+from papertrial.tasks._calibration import asked as threshold_asked
+from papertrial.tasks._calibration import chosen, on_test, reliability
+from papertrial.tasks._metrics import far_from_ceiling
 from papertrial.train import processes
 from papertrial.use.account import keep_hashes
 from papertrial.use.answer_files import write_picture
@@ -145,7 +148,7 @@ def fit_prepared(
             if isinstance(model, Estimator):
                 spent = _fit_estimator(model, rows, prepared, budget, run, seed, found)
             head = task.finish(model, prepared, seed)
-            result = _judge(task, model, head, prepared, seed)
+            result = _judge(task, model, head, prepared, seed, request.threshold)
             result |= {"method": resolved.name, "cost": spent.to_json()}
             if stages:
                 result["stages"] = stages
@@ -183,6 +186,7 @@ def fit(
     dates: str | None = None,
     missing: str | None = None,
     metric: str | None = None,
+    threshold: str | None = None,
     out: Path | str | None = None,
     host: str | None = None,
     backbone: str | None = None,
@@ -204,6 +208,7 @@ def fit(
     data: anything `papertrial.open` takes.  group, time, dates, missing: as it takes them.  metric: what is judged and chosen by, such as
     "average_precision"; by default what the data call for.  out: the run's folder, by default `runs/<method>-<data>`.  host:
     the model that a technique is tried on, by default the one its task suggests.  techniques: such as `["agc:clip=0.02"]`.
+    threshold: where the rarer of two classes begins, chosen on the validation rows, such as "recall=0.9".
     final: learn from all rows, with the settings and for the steps that the `comparison` in a folder found (by default that
     of the data in `runs`), which also says what to expect.  labels: how many labels per class a method may see
     (image_representation).  size: side of the images in pixels.  shard, and several
@@ -212,10 +217,13 @@ def fit(
     from papertrial.data import open as open_data
 
     request = Request(
-        task=task, target=target, group=group, time=time, dates=dates, missing=missing, metric=metric, host=host, backbone=backbone, recipe=recipe,
+        task=task, target=target, group=group, time=time, dates=dates, missing=missing, metric=metric,
+        threshold=threshold, host=host, backbone=backbone, recipe=recipe,
         settings=settings or {}, techniques=techniques, budget=Budget.of(budget), labels=labels, size=size, seed=seed,
         fresh=fresh, progress=progress, shard=shard, final=final or comparison is not None,
     )  # fmt: skip
+    if threshold:
+        threshold_asked(threshold)
     chosen = registry.method(method)
     if chosen.paper.refusal:
         raise Declined(f"{chosen.id} cannot be trained: {chosen.paper.refusal}")
@@ -280,6 +288,7 @@ def _asked(task: Task, resolved: Resolved, prepared: Prepared, budget: Budget, r
         "budget": budget.to_json(),
         "seed": request.seed,
         "version": papertrial.__version__,
+        **({"threshold": request.threshold} if request.threshold else {}),
         **({"host": resolved.host.method.name, "host_config": asdict(resolved.host.config)} if resolved.host else {}),
     }
 
@@ -372,7 +381,9 @@ def _signed(task: Task, outputs: np.ndarray, prepared: Prepared) -> float:
     raise DataError(f"{metric} cannot be told of the {counted(held.examples, 'validation row')}", "give more rows")
 
 
-def _judge(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepared, seed: int) -> dict[str, Any]:
+def _judge(
+    task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepared, seed: int, threshold: str | None = None
+) -> dict[str, Any]:
     valid = float("nan")
     if prepared.valid.examples:
         valid = _signed(task, task.outputs(model, head, prepared.valid), prepared)
@@ -382,10 +393,14 @@ def _judge(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepar
         "intervals": {},
         "extra": {},
         "floors": {},
+        "ceilings": {},
+        "remarks": [],
         "per_example": np.zeros(0),
         "beside": {},
         "sheets": {},
     }
+    if threshold:
+        result["threshold"] = _threshold(task, model, head, prepared, threshold)
     if prepared.test.examples:
         outputs = task.outputs(model, head, prepared.test)
         scores = task.score(outputs, prepared.test, prepared.state)
@@ -399,8 +414,34 @@ def _judge(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepar
             "per_example": np.asarray(scores.per_example, dtype=np.float64),
             "sheets": sheets(outputs, prepared.test) if (sheets := task_offers(task).sheets) else {},
         }
-        result["extra"] = task.extra_scores(model, prepared, seed)
+        result["extra"] = task.extra_scores(model, prepared, seed) | _calibrated(outputs, prepared, result)
+        real = {name[5:]: value for name, value in result["extra"].items() if name.startswith("real_")}
+        result["ceilings"] = scores.ceilings | {name: value for name, value in real.items() if name in scores.metrics}
+        far = far_from_ceiling(task.primary_for(prepared.state)[0], scores.metrics, result["ceilings"])
+        result["remarks"] = [*scores.remarks, *far]
     return result
+
+
+def _threshold(task: Task, model: Any, head: dict[str, np.ndarray], prepared: Prepared, asked: str) -> dict[str, Any]:
+    """Where a class begins, chosen on the validation rows. Raises PapertrialError where that cannot be."""
+    valid, state = prepared.valid, prepared.state
+    if "class_names" not in state or "label" not in valid or not valid.examples:
+        raise PapertrialError(f"a threshold is of two classes, and {task.name} has none here", "leave --threshold out")
+    known = np.asarray(valid["label"]) >= 0
+    outputs = task.outputs(model, head, valid)[known]
+    return chosen(asked, outputs, np.asarray(valid["label"])[known], state["class_names"], state.get("positive"))
+
+
+def _calibrated(outputs: np.ndarray, prepared: Prepared, result: dict[str, Any]) -> dict[str, float]:
+    """Of probabilities, their calibration error, and what the threshold gives on the test rows; the bins go to the answers."""
+    test, names = prepared.test, prepared.state.get("class_names", ())
+    if "label" not in test or outputs.ndim != 2 or outputs.shape != (test.examples, len(names)):
+        return {}
+    known = np.asarray(test["label"]) >= 0
+    found, label = outputs[known], np.asarray(test["label"])[known]
+    bins = reliability(found, label)
+    result["answers"] = {**result["answers"], "reliability": bins}
+    return {"ece": bins["ece"]} | (on_test(found, label, names, result["threshold"]) if "threshold" in result else {})
 
 
 def _answers(outputs: np.ndarray, test: Split, state: Mapping[str, Any]) -> dict[str, Any]:

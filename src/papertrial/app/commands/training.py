@@ -31,6 +31,7 @@ from papertrial.app.commands.options import (
     TaskName,
     TechniqueHost,
     Techniques,
+    Threshold,
     Time,
     complete_method,
     data_option,
@@ -61,6 +62,7 @@ def fit(
     dates: Dates = None,
     missing: Missing = None,
     metric: Metric = None,
+    threshold: Threshold = None,
     task: TaskName = None,
     budget: BudgetText = None,
     host: TechniqueHost = None,
@@ -112,7 +114,7 @@ def fit(
     method = registry.method(paper)
     given = parse_settings([*(set_ or []), *(["compile=true"] if compile_ else [])])
     artifact = run_fit(
-        method.name, data, task=task, target=target, group=group, time=time, dates=dates, missing=missing, metric=metric, out=out,
+        method.name, data, task=task, target=target, group=group, time=time, dates=dates, missing=missing, metric=metric, threshold=threshold, out=out,
         host=host, backbone=backbone, recipe=recipe, settings=given,
         techniques=technique or [], budget=budget, labels=labels, size=size, seed=seed, fresh=fresh,
         progress=not quiet and not json, shard=shard, final=final, comparison=from_,
@@ -159,7 +161,9 @@ def _run_lines(artifact: Any) -> list[str]:
         ("data", card["data"]["name"]),
     ]
     rows += [("note", note) for note in card["notes"]]
-    lines = printing.labelled(rows)
+    if held := card.get("threshold"):
+        rows.append(("threshold", _threshold_words(held)))
+    lines = [*printing.remarks(card.get("remarks", ())), *printing.labelled(rows)]
     lines += [
         "settings",
         *printing.settings(Setting(**entry) for entry in card["settings"] + card["backbone_settings"]),
@@ -174,7 +178,10 @@ def _run_lines(artifact: Any) -> list[str]:
     rows = [("cost", f"{spent}, peak memory {peak}"), ("energy", energy.sentence())]
     lines += ["", *printing.labelled(rows)]
     lines += (
-        [f"on test rows{_in_groups(card)}, with 95 % intervals", *printing.metrics(card["metrics"], card["intervals"])]
+        [
+            f"on test rows{_in_groups(card)}, with 95 % intervals",
+            *printing.metrics(card["metrics"], card["intervals"], card.get("floors"), card.get("ceilings")),
+        ]
         if card["metrics"]
         else printing.labelled([("expected", _expected(card["final"]))])
         if card.get("final")
@@ -189,6 +196,11 @@ def _run_lines(artifact: Any) -> list[str]:
         f"saved in {artifact.folder}",
         *_next(artifact, folder),
     ]
+
+
+def _threshold_words(held: dict[str, Any]) -> str:
+    on = f"recall {held['recall']:.3f} and precision {held['precision']:.3f} on the validation rows"
+    return f"{held['class']!r} from a probability of {held['at']:.3g} on, for {held['asked']}: {on}"
 
 
 def _expected(final: dict[str, Any]) -> str:

@@ -35,6 +35,8 @@ def evaluate(
             {
                 "metrics": scores.metrics,
                 "intervals": scores.intervals,
+                "floors": scores.floors,
+                "remarks": scores.remarks,
                 "examples": judged,
                 "groups": scores.groups or judged,
                 "rows_in": scores.rows,
@@ -47,8 +49,9 @@ def evaluate(
     of_all = f" of {counted(scores.rows, 'row')}" if judged < scores.rows else ""
     among = f" in {counted(scores.groups, 'group')}" if scores.groups else ""
     printing.say(
+        *printing.remarks(scores.remarks),
         f"{counted(judged, 'example')}{among}{of_all} of {data}, with 95 % intervals",
-        *printing.metrics(scores.metrics, scores.intervals),
+        *printing.metrics(scores.metrics, scores.intervals, scores.floors),
     )
 
 
@@ -209,6 +212,8 @@ def generate(
     artifact = Artifact.load(run)
     drawing = offers(artifact.model).draw is not None
     _only_for(context, artifact, _OF_TEXTS if drawing else _OF_PICTURES)
+    for line in [] if json else printing.remarks(artifact.card.get("remarks", ())):
+        print(line, file=sys.stdout if drawing else sys.stderr)
     if drawing:
         _draw(
             artifact, out, quiet or json, json, replace=replace, seed=seed, labels=[name for text in label or [] for name in _names(artifact, text)],

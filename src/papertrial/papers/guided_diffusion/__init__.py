@@ -33,7 +33,7 @@ Relations
 Try
     papertrial fit guided_diffusion --data photos/ --budget 30m
     papertrial generate runs/guided_diffusion-photos --label cat --guidance 4
-    papertrial fit guided_diffusion --data photos/ --size 32 --set low=16 --budget 30m
+    papertrial fit guided_diffusion --data photos/ --size 32 --set low=16 --budget 30m --out runs/cascade
 
 Cost
     tiny: seconds on a CPU. base: 5 to 30 minutes on a CPU for images of 16 to 28 pixels. paper: 256 x 256, hundreds of GPU days.

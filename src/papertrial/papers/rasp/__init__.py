@@ -29,7 +29,7 @@ Relations
 Try
     papertrial rasp                                       papertrial rasp FILE.rasp
     papertrial rasp -c 'reverse("abc"); draw(hist_bos, "§aab");'
-    papertrial rasp -c 'restrict(sort_bos, window(1) or select(indices, 0, ==))("§dcba")'
+    papertrial rasp -c 'restrict(hist_bos, window(1) or select(indices, 0, ==))("§aabba")'
     papertrial rasp --compile sort_bos --vocabulary "§abc" --longest 8 --out sorter
 
 Cost
