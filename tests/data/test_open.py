@@ -16,6 +16,7 @@ from PIL import Image
 
 from papertrial.core.errors import DataError, PapertrialError
 from papertrial.data import open as open_data
+from papertrial.data.collections.files import documents_in
 from papertrial.data.images import Images
 from papertrial.data.tables import Table
 
@@ -381,3 +382,28 @@ def test_data_moves_with_its_fingerprint(folder, tmp_path):
     before = open_data(folder).fingerprint
     shutil.copytree(folder, tmp_path / "elsewhere")  # keeps the times of the files
     assert open_data(tmp_path / "elsewhere").fingerprint == before
+
+
+@pytest.mark.parametrize("name", ["deep.json", "deep.jsonl", "deep.txt.json"])
+def test_json_that_is_nested_too_deeply_is_no_defect(name, tmp_path):
+    (tmp_path / name).write_text("[" * 50_000 + "]" * 50_000 + "\n")
+    with pytest.raises(DataError, match="not JSON \\(nested too deeply"):
+        open_data(tmp_path / name)
+    with pytest.raises(DataError, match="nested too deeply"):
+        list(documents_in(tmp_path / name, lambda line: None))
+
+
+def test_json_may_hold_what_python_cannot(tmp_path):
+    """A number of more digits than it reads, and half of a character."""
+    (tmp_path / "t.jsonl").write_text(
+        "".join(
+            f'{{"id": {"7" * 5000}{row}, "half": "\\ud800 {row}", "pair": "\\ud83d\\ude00", "x": {row}.5, "y": {row % 2}}}\n'
+            for row in range(9)
+        )
+    )
+    table = open_data(tmp_path / "t.jsonl", "y")
+    assert table.rows == 9 and table.columns["id"].unique == 9
+    assert (
+        table.texts(["half", "pair"])[0].texts()[3] == "\ufffd 3"
+        and table.texts(["pair"])[0].texts()[0] == "\U0001f600"
+    )

@@ -14,6 +14,8 @@ from typing import Any
 
 from papertrial.core.errors import PapertrialError
 
+_DIGITS = 4000  # fewer than Python's limit for reading a number
+
 
 @contextmanager
 def disk_errors(path: Path | str) -> Iterator[None]:
@@ -94,6 +96,28 @@ def read_json(path: Path | str) -> Any:
         raise PapertrialError(
             f"{path} cannot be read as JSON ({error})", "it may be damaged; run the command that wrote it again"
         ) from None
+
+
+def parse_json(text: str) -> Any:
+    """The value of JSON that a person brings. Half a character of UTF-16, which no text can hold, becomes U+FFFD, and a number
+    of more digits than Python reads a text.  Raises json.JSONDecodeError, also for what is nested too deeply."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except RecursionError:
+        raise json.JSONDecodeError("nested too deeply", text, 0) from None
+    except ValueError:
+        value = json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < _DIGITS else digits)
+    return _whole(value) if "\\ud" in text or "\\uD" in text else value
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_whole(key): _whole(held) for key, held in value.items()}
+    return [_whole(held) for held in value] if isinstance(value, list) else value
 
 
 def to_json(content: Any, indent: int | None = None) -> str:

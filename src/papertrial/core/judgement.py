@@ -15,7 +15,6 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import json
 import math
 import sys
 from collections.abc import Iterator, Mapping
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from papertrial.core.errors import DataError, did_you_mean
-from papertrial.core.files import to_json, write_text
+from papertrial.core.files import parse_json, to_json, write_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -197,7 +196,7 @@ def _json_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not words.strip():
             continue
         try:
-            row = json.loads(words)
+            row = parse_json(words)
         except ValueError as error:
             raise DataError(f"{path}, line {line}: not JSON ({error})", "write one object per line") from None
         if not isinstance(row, dict):

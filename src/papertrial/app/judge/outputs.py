@@ -20,6 +20,7 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from papertrial.core.errors import DataError, did_you_mean
+from papertrial.core.files import parse_json
 from papertrial.core.judgement import Template
 from papertrial.data.images.decode import pillow_limits, reason
 
@@ -212,8 +213,8 @@ def _json_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not words.strip():
             continue
         try:
-            row = json.loads(words)
-        except (ValueError, RecursionError) as error:
+            row = parse_json(words)
+        except ValueError as error:
             raise DataError(f"{path}, line {line}: not JSON ({error})", "write one object per line") from None
         if not isinstance(row, dict):
             raise DataError(f"{path}, line {line}: not an object", 'write {"item": ..., "system": ..., "output": ...}')

@@ -10,7 +10,6 @@ import contextlib
 import csv
 import gzip
 import io
-import json
 import re
 import sys
 import zlib
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from papertrial.core.errors import DataError
+from papertrial.core.files import parse_json
 from papertrial.core.wording import counted
 from papertrial.data.collections.bibtex import entries_in
 
@@ -74,8 +74,8 @@ def json_lines(path: Path, note: Callable[[str], None]) -> Iterator[tuple[int, d
             text = line.decode("utf-8-sig", "replace")
             repaired += "\ufffd" in text and b"\xef\xbf\xbd" not in line
             try:
-                row = json.loads(text)
-            except (ValueError, RecursionError) as error:
+                row = parse_json(text)
+            except ValueError as error:
                 raise DataError(f"{path}, line {number}: not JSON ({error})", "one JSON object per line") from None
             if not isinstance(row, dict):
                 raise DataError(f"{path}, line {number}: {type(row).__name__} instead of an object", "write {...}")
@@ -158,8 +158,8 @@ def _json(path: Path, note: Callable[[str], None]) -> Iterator[tuple[int, dict[s
 def _load_json(path: Path) -> Any:
     with _opened(path) as stream:
         try:
-            return json.loads(stream.read().decode("utf-8-sig", "replace"))
-        except (ValueError, RecursionError) as error:
+            return parse_json(stream.read().decode("utf-8-sig", "replace"))
+        except ValueError as error:
             raise DataError(f"{path} is not JSON ({error})", "is it complete?") from None
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import posixpath
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from papertrial.core.errors import DataError
+from papertrial.core.files import parse_json
 from papertrial.core.wording import counted
 from papertrial.data import textfiles
 from papertrial.data.images.decode import BESIDE, EXTENSIONS
@@ -245,8 +245,8 @@ def _one_each(names: Sequence[str], place: Place) -> Captions | None:
                 if ending == ".cls":
                     labels[row] = " ".join(text.split()) or None
                     continue
-                held = _fields(json.loads(text)) if ending == ".json" else {"text": text.splitlines()}
-            except (OSError, ValueError, RecursionError):  # textfiles.Refused is a ValueError
+                held = _fields(parse_json(text)) if ending == ".json" else {"text": text.splitlines()}
+            except (OSError, ValueError):  # textfiles.Refused is a ValueError
                 unread += 1
                 continue
             given = _texts(_first(held, TEXT))
@@ -328,8 +328,8 @@ def _records(name: str, text: str, notes: list[str]) -> Iterator[Mapping[str, An
     kind = kind_of(name)
     if kind == ".json":
         try:
-            content = json.loads(text)
-        except (ValueError, RecursionError):
+            content = parse_json(text)
+        except ValueError:
             yield from _json_lines(name, text, notes)  # some write lines under this ending
         else:
             yield from map(_fields, _json_rows(content))
@@ -345,8 +345,8 @@ def _json_lines(name: str, text: str, notes: list[str]) -> Iterator[Mapping[str,
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
+            row = parse_json(line)
+        except ValueError:
             row = None
         if isinstance(row, dict):
             yield _fields(row)

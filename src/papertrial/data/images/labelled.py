@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import posixpath
 import zlib
 from collections import Counter
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from papertrial.core.errors import DataError, did_you_mean
+from papertrial.core.files import parse_json
 from papertrial.core.wording import counted
 from papertrial.data import textfiles
 from papertrial.data.images import captions
@@ -272,8 +272,8 @@ def _cells(name: str, text: str) -> tuple[list[str], list[list[str]]]:
         records = []
         for line in text.splitlines():
             try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):
+                record = parse_json(line)
+            except ValueError:
                 continue
             records += [record] if isinstance(record, dict) else []
         columns = list(dict.fromkeys(str(key) for record in records for key in record))

@@ -27,6 +27,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from papertrial.core.errors import DataError
+from papertrial.core.files import parse_json
 from papertrial.data.tables.written import NUMBER
 from papertrial.data.textfiles import Refused, Repairs, to_utf8
 
@@ -236,7 +237,7 @@ class JsonFile:
             text = io.TextIOWrapper(stream, encoding="utf-8-sig")
             try:
                 if self._is_whole(text):
-                    records = json.load(text)
+                    records = parse_json(text.read())
                     rows = records if isinstance(records, list) else _rows_of(records)
                     yield from (self._checked(record, f"item {index + 1}") for index, record in enumerate(rows))
                     return
@@ -260,7 +261,7 @@ class JsonFile:
 
     def _parsed(self, content: str, line: int) -> Any:
         try:
-            return json.loads(content)
+            return parse_json(content)
         except json.JSONDecodeError as error:
             raise DataError(
                 f"{self.path}, line {line}: not JSON ({error.msg})", "each line must be an object"
