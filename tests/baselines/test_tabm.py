@@ -75,6 +75,19 @@ def test_the_network_is_the_authors_and_the_answer_its_mean():
     assert model._loss(logits, label).item() == pytest.approx(own.item(), rel=1e-5)
 
 
+def test_numbers_pass_through_scikit_learns_quantiles():
+    from sklearn.preprocessing import QuantileTransformer
+
+    from papertrial.baselines.tabm import QuantileNormal
+
+    x = np.random.default_rng(0).gamma(2.0, size=(300, 2)).round(1)
+    theirs = QuantileTransformer(n_quantiles=20, output_distribution="normal", subsample=None).fit(x)
+    ours = QuantileNormal(2, 20)
+    ours.fit(x)
+    asked = np.array([[0.5, 1.5], [-9.0, 99.0], [2.0, 0.7]])
+    np.testing.assert_allclose(ours(torch.from_numpy(asked)).numpy(), theirs.transform(asked), atol=1e-4)
+
+
 def test_the_seconds_are_kept_and_columns_of_one_sort_will_do():
     (train, facts), (valid, _) = table(2), table(2, seed=1)
     meter = made(facts, patience=10_000).fit(train, valid, facts, Budget(seconds=0.3), 0, None)

@@ -541,3 +541,11 @@ def test_what_few_seeds_can_show():
         seeds = np.array([[1.0], [-1.0]]) / math.sqrt(2)
         examples = 1e-4 * np.random.default_rng(25).standard_normal(200)
         assert verdict(times * reach(2) + seeds + examples - examples.mean()).word == word
+
+
+@pytest.mark.parametrize("shift", [5.0, 0.0])
+def test_a_verdict_keeps_what_an_example_is(shift):
+    d = np.random.default_rng(3).standard_normal((3, 40)) + shift
+    told = verdict(d, unit="group")
+    assert told.unit == "group" and (told.word == HELPS) == (shift > 0)
+    assert verdict(d).unit == "test example"

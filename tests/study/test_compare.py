@@ -258,6 +258,16 @@ def test_where_nothing_can_be_told_apart_the_cheapest_is_advised(run, world, tmp
     assert run(out=tmp_path / "worse").sentences[-1].endswith("use trees here.")
 
 
+def test_a_method_that_is_no_worse_and_cheaper_is_advised(run, world):
+    world.skill |= {"new": 0.7005, "trees": 0.70}
+    world.wobble, world.took = 0.001, {"new": 0.1, "trees": 0.4, "linear": 0.4, "majority": 0.0}
+    world.meters["new"] = (100, 6400, 0.1)
+    found = run()
+    assert found.verdicts["new"].word == "cannot tell" and found.rows[1].metric > found.rows[0].metric
+    advice = "No method is shown to beat trees: use new here, which has no lower a test figure and took 0.1 s."
+    assert found.sentences[-1] == advice
+
+
 def test_one_that_three_others_exceed_is_not_advised(run, world):
     world.skill |= {"new": 0.71, "other": 0.72, "linear": 0.69, "majority": 0.1, "trees": 0.70}
     world.wobble = 0.1

@@ -124,7 +124,7 @@ def test_the_report_speaks_of_repeats_and_says_how_to_make_it_again(tmp_path):
     words = shlex.split(page.inside["code"][0].splitlines()[0])
     for name, value in (("--folds", "2"), ("--seeds", "2"), ("--metric", "auc")):
         assert words[words.index(name) + 1] == value
-    assert "not shown" not in page.text
+    assert "The examples themselves are not shown" not in page.text
     row = next(row for row in found.rows if row.name == "linear")
     assert row.at_least < row.metric < row.at_most <= 1
 

@@ -215,7 +215,7 @@ print(meter.steps)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space are Linux's")
 @pytest.mark.parametrize(
-    ("room", "said"), [(700_000_000, "the result is that of the same batch"), (200_000_000, "are free")]
+    ("room", "said"), [(900_000_000, "the result is that of the same batch"), (200_000_000, "are free")]
 )
 def test_under_a_real_limit(tmp_path, room, said):
     """Two views of 800 rows keep 0.5 GB: read whole they are too much for both limits."""

@@ -53,7 +53,7 @@ def ejected(tmp_path_factory):
         patch.setattr(ejecting, "_compare", lambda *arguments: 0.0)  # ours is stricter
         for name, place in places.items():
             eject(run(name), place / "out")
-            split, _ = sample(run(name), data(name))
+            split, *_ = sample(run(name), data(name))
             np.savez(place / "rows.npz", *(t.numpy() for t in to_tensors(split).values() if t.numel()))
     command = [sys.executable, "-I", "-B", "-W", "error", "-c", BARE, *map(str, places.values())]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -64,7 +64,7 @@ def ejected(tmp_path_factory):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_folder_runs_without_papertrial_and_answers_equally(name, ejected):
     artifact = run(name)
-    split, _ = sample(artifact, data(name))
+    split, *_ = sample(artifact, data(name))
     wanted = artifact.task.outputs(artifact.model, artifact.head, split)
     assert np.array_equal(np.load(ejected[name] / "answers.npy"), wanted)
 

@@ -121,7 +121,7 @@ def test_a_file_beside_it_says_what_goes_in_and_comes_out(tmp_path):
     export(run("rtdl"), "torch", out=tmp_path / "shop.pt2", data=data("rtdl"))
     about = json.loads((tmp_path / "shop.pt2.json").read_text())
     assert [entry["name"] for entry in about["inputs"]] == ["numeric", "categorical"]
-    assert about["inputs"][0]["columns"] == ["price", "year"]
+    assert about["inputs"][0]["columns"] == ["price", "year", "price is missing"]
     assert about["inputs"][1]["columns"] == {"city": ["Lima", "Oslo", "Rome"], "kind": ["new", "used"]}
     assert about["outputs"] == [{"name": "probabilities", "dtype": "float32", "classes": ["no", "yes"]}]
     assert about["check"]["rows"] == "64 rows of mixed.csv"
@@ -129,7 +129,7 @@ def test_a_file_beside_it_says_what_goes_in_and_comes_out(tmp_path):
 
 
 def test_rows_are_made_up_and_said_to_be_when_the_data_is_gone():
-    split, words = sample(run("rtdl"))
+    split, words, _ = sample(run("rtdl"))
     assert words == "64 rows of random numbers"
     assert np.isnan(split["numeric"]).any() and split["categorical"].max() == 3  # missing and unseen are among them
     assert sample(run("vit"))[1] == "64 rows of digits"

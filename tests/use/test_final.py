@@ -81,6 +81,18 @@ def fit_penalty(run):
     return float(load_file(run / "estimator" / "model.safetensors")["penalty"][0])
 
 
+def test_words_are_weighed_again_over_all_texts(tmp_path):
+    texts = [f"{('good', 'bad')[row % 2]} film number {row} of {row % 5}" for row in range(60)]
+    table = pd.DataFrame({"text": texts, "label": np.array(["pos", "neg"])[np.arange(60) % 2]})
+    table.to_csv(tmp_path / "reviews.csv", index=False)
+    asked = {"folds": 2, "seeds": 2, "worth": False, "progress": False, "echo": None, "baselines": "majority"}
+    compare("tfidf", tmp_path / "reviews.csv", budget="4trials", out=tmp_path / "study", **asked)
+    artifact = fit("tfidf", tmp_path / "reviews.csv", comparison=tmp_path / "study", out=tmp_path / "f", progress=False)
+    chosen = [fit_penalty(run) for run in (tmp_path / "study" / "tfidf").glob("seed*")]
+    assert artifact.model.arrays["penalty"][0] in chosen and artifact.card["facts"]["examples"] == 60
+    assert artifact.evaluate(tmp_path / "reviews.csv").metrics["accuracy"] == 1.0
+
+
 def test_it_is_said_what_is_missing(study, tmp_path, monkeypatch):
     with pytest.raises(PapertrialError, match="compared no 'catboost'"):
         made(study, "catboost", "none")

@@ -40,6 +40,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from scipy.special import ndtri
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -51,7 +52,6 @@ from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe, sourced
 from papertrial.core.run import Run
 from papertrial.core.task import Split
-from papertrial.papers.rtdl import QuantileNormal, quantile_count
 from papertrial.tasks._choosing import loss_by
 
 PAPER = Paper(
@@ -65,7 +65,6 @@ PAPER = Paper(
     method="TabM",
     tasks=("tabular",),
     tags=("tables", "mlp", "baseline"),
-    builds_on=("rtdl",),
     needs=("tabm",),
     official="https://github.com/yandex-research/tabm",
     licence="Apache-2.0",
@@ -87,6 +86,34 @@ class Config:
     patience: int = sourced(16, "sec. 4 and authors' repository; epochs without a better validation score")
 
 
+class QuantileNormal(nn.Module):
+    """Columns (B, F) through their training quantiles into a standard normal, missing values by the training mean.
+
+    As scikit-learn's QuantileTransformer: the middle of the range where a value is repeated, cut at +-5.2.
+    """
+
+    def __init__(self, columns: int, count: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(columns, dtype=torch.float64))
+        self.register_buffer("quantiles", torch.zeros(columns, count, dtype=torch.float64))
+
+    def fit(self, values: np.ndarray) -> None:
+        for index, column in enumerate(np.asarray(values, dtype=np.float64).T):
+            known = column[np.isfinite(column)]
+            self.mean[index] = known.mean() if len(known) else 0.0
+            filled = np.where(np.isfinite(column), column, float(self.mean[index]))
+            self.quantiles[index] = torch.from_numpy(np.quantile(filled, np.linspace(0, 1, self.quantiles.shape[1])))
+
+    def forward(self, x: Tensor) -> Tensor:
+        filled = torch.where(x.isfinite(), x.double(), self.mean).numpy()
+        found, levels = np.empty(filled.shape), np.linspace(0, 1, self.quantiles.shape[1])
+        for index, knots in enumerate(self.quantiles.numpy()):
+            column = filled[:, index]
+            below, above = np.interp(column, knots, levels), 1 - np.interp(-column, -knots[::-1], levels)
+            found[:, index] = ndtri(((below + above) / 2).clip(1e-7, 1 - 1e-7))
+        return torch.from_numpy(found.astype(np.float32))
+
+
 class Network(nn.Module):
     """`forward(numeric (B, F), categorical (B, C)) -> (B, k, outputs)`: logits, or values in units of the training rows."""
 
@@ -94,7 +121,7 @@ class Network(nn.Module):
         import tabm
 
         super().__init__()
-        self.numbers = QuantileNormal(facts.numeric, quantile_count(facts.examples))
+        self.numbers = QuantileNormal(facts.numeric, max(min(facts.examples // 30, 1000), 10))
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("spread", torch.ones(()))
         # one more category each, for what is missing or was never seen

@@ -32,7 +32,9 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections import Counter
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -178,13 +180,33 @@ class Tfidf:
                 if pairs:
                     arrays, loss = {}, self._pairs_loss(terms, judge)
                 else:
-                    arrays = self._solve(self._beside_counts(learned, train["text"], scale), train["label"], inverse)
+                    counts = self._beside_counts(learned, train["text"], scale)
+                    arrays = self._solve(counts, train["label"], inverse) | {"penalty": np.array([inverse])}
                     loss = _loss(
                         _logits(self._beside_counts(held, judge["text"], scale), arrays), judge, self.facts.metric
                     )
                 if loss < best:
                     best, self.terms, self.arrays, self.scale = loss, terms, arrays, scale
         return Meter(samples=train.examples * trials, seconds=time.perf_counter() - started, trials=trials)
+
+    def again(self, rows: Split, seed: int, found: Sequence[Path]) -> Meter:
+        """Learn from all `rows` with the terms, the scale and the penalty that most of the earlier runs in these folders chose."""
+        started = time.perf_counter()
+        held = [copy(self).load(folder / "estimator") for folder in found]
+        chosen = Counter(
+            (" ".join(each.sort for each in one.terms), one.scale, float(one.arrays.get("penalty", [0.0])[0]))
+            for one in held
+        )
+        sorts, self.scale, inverse = chosen.most_common(1)[0][0]
+        pairs = self.facts.kind == "pairs"
+        texts = self._read(stacked([rows["first"], rows["second"]]) if pairs else rows["text"])
+        self.terms = [Terms(sort, self.config) for sort in sorts.split()]
+        learned = _beside([each.learn(texts) for each in self.terms])
+        self.arrays = {}
+        if not pairs:
+            counts = self._beside_counts(learned, rows["text"], self.scale)
+            self.arrays = self._solve(counts, rows["label"], inverse) | {"penalty": np.array([inverse])}
+        return Meter(samples=rows.examples, seconds=time.perf_counter() - started, trials=1)
 
     def most_trials(self, budget: Budget) -> int:
         settings = 1 if self.facts.kind == "pairs" else len(self.config.penalties) * len(self.scales)

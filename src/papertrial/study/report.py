@@ -519,7 +519,7 @@ def _run_sentence(card: Mapping[str, Any], result: Mapping[str, Any], label: str
     low_high = result["intervals"].get(metric)
     between = f" [{number(low_high[0])}, {number(low_high[1])}]" if low_high else ""
     better = "higher" if higher else "lower"
-    first = "".join(f"{remark[0].upper()}{remark[1:]}. " for remark in result.get("remarks", ()))
+    first = "".join(f"{remark[0].upper()}{remark[1:]}. " for remark in result.get("said_first", ()))
     reached = f"{label} reaches {metric} {number(result['metrics'][metric])}{between} on test rows it has not seen ({better} is better)."
     return first + reached
 

@@ -128,17 +128,23 @@ def advice(result: Comparison, standing: Sequence[Entrant], judge: Judge, floors
     if judge.at_floor(top):
         ends, shown = judge.interval(top) or (math.nan, math.nan), f"{result.metric} {sign * figure[top.name]:.3f}"
         between = f"the best is {top.name} with {shown} [{ends[0]:.3f}, {ends[1]:.3f}]"
-        if METRICS[result.metric.partition("=")[0]].of == "agreement":
+        metric = METRICS.get(result.metric.partition("=")[0])
+        if metric is not None and metric.of == "agreement":
             return f"Nothing here is shown to agree with people more than chance does: {between}."
         return f"Nothing here is shown to do better than not looking at the inputs, {judge.floor(top):.3f}: {between}."
     level = [e for e in able if e is top or not judge.alone(e, top).high < 0]
     dear = _CHEAPER * min(seconds[entrant.name] for entrant in level) + _ALIKE
     cheap = [entrant for entrant in level if seconds[entrant.name] <= dear]
     best = max(cheap, key=lambda entrant: (not entrant.asked, figure[entrant.name]))
-    if sum(figure[entrant.name] > figure[best.name] for entrant in cheap) >= _EXCEEDED:
-        best = max(cheap, key=lambda entrant: figure[entrant.name])
+    above = [entrant for entrant in cheap if figure[entrant.name] > figure[best.name]]
+    cheaper = [entrant for entrant in above if _CHEAPER * seconds[entrant.name] <= seconds[best.name]]
+    if len(above) >= _EXCEEDED or cheaper:
+        best = max(cheaper or above, key=lambda entrant: figure[entrant.name])
     if best.name == result.reference:
         return f"{none}: use {best.name} here."
+    if best in cheaper:
+        times = f"{duration(seconds[best.name])}"
+        return f"{none}: use {best.name} here, which has no lower a test figure and took {times}."
     if top not in cheap:
         times = f"{duration(seconds[best.name])} instead of {duration(seconds[top.name])}"
         return (

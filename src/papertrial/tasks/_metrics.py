@@ -145,7 +145,8 @@ def at_floor(
 
 def far_from_ceiling(name: str, metrics: Mapping[str, float], ceilings: Mapping[str, float]) -> list[str]:
     """A sentence where a distance is many times that of what is real."""
-    if name not in metrics or name not in ceilings or METRICS[name.partition("=")[0]].higher:
+    metric = METRICS.get(name.partition("=")[0])
+    if metric is None or metric.higher or name not in metrics or name not in ceilings:
         return []
     if metrics[name] <= _FAR * ceilings[name]:
         return []

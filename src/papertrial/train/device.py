@@ -77,10 +77,15 @@ def keep_memory() -> None:
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def return_memory() -> None:
-    """Give what the C library has kept back to the system, where it can."""
+def return_memory(always: bool = False) -> None:
+    """Give what the C library has kept back to the system, where it can; from now on at once, with `always`, until a training
+    asks for the opposite: large tensors then leave no holes."""
     with contextlib.suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
+        library = ctypes.CDLL(None)
+        library.malloc_trim(0)
+        if always:
+            library.mallopt(_MMAP_THRESHOLD, 2**20)
+            library.mallopt(_TRIM_THRESHOLD, 2**20)
 
 
 def from_main(accelerate: Accelerator, value: Any) -> Any:

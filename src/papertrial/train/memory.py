@@ -201,6 +201,7 @@ def in_pieces(encoder: nn.Module, piece: int) -> Iterator[None]:
         yield
         return
     whole = encoder.forward
+    return_memory(always=True)
 
     def forward(*inputs: Tensor) -> Tensor:
         rows = len(inputs[0])

@@ -78,16 +78,20 @@ class Artifact:
             model.eval()
         return cls(folder, card, task, model, head)
 
+    def opened(self, data: Any, **how: Any) -> Any:
+        """New data read as those were that the model was trained on. how: `dates` and the like, see `papertrial.open`."""
+        from papertrial.data import open as open_data
+
+        return open_data(data, like=self.card["state"].get("columns"), **how)
+
     def encode(self, data: Any) -> Encoded:
         """New data, anything `papertrial.open` takes, as the columns the model was trained on, with what was lost on the way.
 
         What `encode` returned is returned as it is, so that the other methods take it in place of the data.
         """
-        from papertrial.data import open as open_data
-
         if isinstance(data, Encoded):
             return data
-        opened = open_data(data, like=self.card["state"].get("columns"))
+        opened = self.opened(data)
         if opened.kind not in task_offers(self.task).kinds:
             raise DataError(
                 f"{opened.name} is {opened.kind}, but this model was trained on {self.task.kind}",
@@ -191,18 +195,16 @@ class Artifact:
 
     def _grouped(self, data: Any, group: str | None) -> Any:
         """The data, opened with their groups where any are named."""
-        from papertrial.data import open as open_data
         from papertrial.data.belonging import NONE
 
         if isinstance(data, Encoded):
             return data
-        like = self.card["state"].get("columns")
         if group is not None:
-            return open_data(data, like=like, group=group)
+            return self.opened(data, group=group)
         known = self.card["data"].get("options", {}).get("group")
         if known and known != NONE:
             with suppress(DataError):  # other data need not say which of their rows belong together
-                return open_data(data, like=like, group=known)
+                return self.opened(data, group=known)
         return data
 
     def embed(self, data: Any) -> np.ndarray:

@@ -155,7 +155,7 @@ def card_of(
                 "intervals",
                 "floors",
                 "ceilings",
-                "remarks",
+                "said_first",
                 "threshold",
                 "test",
                 "extra",

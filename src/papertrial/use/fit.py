@@ -394,7 +394,7 @@ def _judge(
         "extra": {},
         "floors": {},
         "ceilings": {},
-        "remarks": [],
+        "said_first": [],
         "per_example": np.zeros(0),
         "beside": {},
         "sheets": {},
@@ -418,7 +418,7 @@ def _judge(
         real = {name[5:]: value for name, value in result["extra"].items() if name.startswith("real_")}
         result["ceilings"] = scores.ceilings | {name: value for name, value in real.items() if name in scores.metrics}
         far = far_from_ceiling(task.primary_for(prepared.state)[0], scores.metrics, result["ceilings"])
-        result["remarks"] = [*scores.remarks, *far]
+        result["said_first"] = [*scores.remarks, *far]
     return result
 
 

@@ -132,7 +132,8 @@ def look(
         printing.say(*printing.labelled([("not shown", f"{left} that need other data (list them with --all)")]))
     if accepted:
         verb = "compare" if facts.numbers.get("labelled") else "fit"
-        extra = f" --target {quote(target)}" if target else ""
+        asked = {"target": target, "dates": dates, "missing": missing}
+        extra = "".join(f" --{name} {quote(value)}" for name, value in asked.items() if value)
         printing.say("", f"next        papertrial {verb} {accepted[0]} --data {quote(data)}{extra}")
 
 

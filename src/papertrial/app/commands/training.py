@@ -163,7 +163,7 @@ def _run_lines(artifact: Any) -> list[str]:
     rows += [("note", note) for note in card["notes"]]
     if held := card.get("threshold"):
         rows.append(("threshold", _threshold_words(held)))
-    lines = [*printing.remarks(card.get("remarks", ())), *printing.labelled(rows)]
+    lines = [*printing.remarks(card.get("said_first", ())), *printing.labelled(rows)]
     lines += [
         "settings",
         *printing.settings(Setting(**entry) for entry in card["settings"] + card["backbone_settings"]),

@@ -9,7 +9,17 @@ from typing import Annotated, Any
 import typer
 
 from papertrial.app import printing
-from papertrial.app.commands.options import Group, Json, Metric, Quiet, RunFolder, out_option, seed_option
+from papertrial.app.commands.options import (
+    Dates,
+    Group,
+    Json,
+    Metric,
+    Missing,
+    Quiet,
+    RunFolder,
+    out_option,
+    seed_option,
+)
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.offers import offers
 from papertrial.core.wording import counted
@@ -23,12 +33,15 @@ def evaluate(
     strict: Annotated[
         bool, typer.Option("--strict", help="Count rows whose label the model does not know as wrong.")
     ] = False,
+    dates: Dates = None,
+    missing: Missing = None,
     json: Json = False,
 ) -> None:
     """Judge a trained model on labelled data."""
     from papertrial.use.artifact import Artifact
 
-    scores = Artifact.load(run).evaluate(data, metric=metric, group=group, strict=strict)
+    artifact = Artifact.load(run)
+    scores = artifact.evaluate(_read(artifact, data, dates, missing), metric=metric, group=group, strict=strict)
     judged = len(scores.per_example)
     if json:
         printing.document(
@@ -59,6 +72,8 @@ def predict(
     run: RunFolder,
     data: Annotated[str, typer.Argument(help="Data to answer for: a file, a folder, one image.", show_default=False)],
     out: Annotated[Path, out_option("File to write: .csv, .jsonl or .parquet.")] = Path("predictions.csv"),
+    dates: Dates = None,
+    missing: Missing = None,
     json: Json = False,
 ) -> None:
     """What a trained model answers for new data."""
@@ -67,7 +82,7 @@ def predict(
 
     check_table_name(out)
     artifact = Artifact.load(run)
-    given = artifact.encode(data)
+    given = artifact.encode(_read(artifact, data, dates, missing))
     answers = artifact.predict(given)
     write_table(out, answers)
     rows = len(answers["prediction"])
@@ -97,6 +112,8 @@ def embed(
     run: RunFolder,
     data: Annotated[str, typer.Argument(help="Data to embed.", show_default=False)],
     out: Annotated[Path, out_option("File to write: .npy or .parquet.")] = Path("embeddings.npy"),
+    dates: Dates = None,
+    missing: Missing = None,
     json: Json = False,
 ) -> None:
     """Features of a trained model for new data, one row per example."""
@@ -105,7 +122,7 @@ def embed(
 
     check_array_name(out)
     artifact = Artifact.load(run)
-    given = artifact.encode(data)
+    given = artifact.encode(_read(artifact, data, dates, missing))
     features = artifact.embed(given)
     write_array(out, features, given.names.tolist())
     if json:
@@ -114,6 +131,11 @@ def embed(
     printing.notes(given.notes)
     size = f"{counted(features.shape[0], 'row')} of {counted(features.shape[1], 'feature')}"
     printing.say(f"{size} in {out}{_without(given)}")
+
+
+def _read(artifact: Any, data: str, dates: str | None, missing: str | None) -> Any:
+    """The data as they are, or opened where the user says how."""
+    return data if dates is None and missing is None else artifact.opened(data, dates=dates, missing=missing)
 
 
 def _without(given: Any) -> str:
@@ -212,7 +234,7 @@ def generate(
     artifact = Artifact.load(run)
     drawing = offers(artifact.model).draw is not None
     _only_for(context, artifact, _OF_TEXTS if drawing else _OF_PICTURES)
-    for line in [] if json else printing.remarks(artifact.card.get("remarks", ())):
+    for line in [] if json else printing.remarks(artifact.card.get("said_first", ())):
         print(line, file=sys.stdout if drawing else sys.stderr)
     if drawing:
         _draw(

@@ -17,8 +17,8 @@ def meanings(state: Mapping[str, Any], facts: Mapping[str, Any]) -> list[dict[st
             "dtype": "float32",
             "shape": [len(state["numeric"]) + len(missing)],
             "meaning": "these columns as they are; NaN is missing, no and yes are 0 and 1, dates are days since 1970, times are hours"
-            + ("; then 1 where these have no value and 0 where they have one" if missing else ""),
-            "columns": state["numeric"] + missing,
+            + ("; whether one is missing is 1 or 0" if missing else ""),
+            "columns": [*state["numeric"], *(f"{name} is missing" for name in missing)],
         },
         {
             "name": "categorical",
