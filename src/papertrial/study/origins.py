@@ -24,5 +24,5 @@ def origins(entrants: Sequence[Entrant]) -> list[str]:
         weights = str(card.get("licence", {}).get("weights", "")).removeprefix("trained here from ")
         if weights and not any(word in weights for word in _OWN):
             lines.append(f"{entrant.name} starts from {weights}")
-        lines += [f"{entrant.name}: {remark}" for remark in card.get("remarks", ())]
+        lines += [f"{entrant.name}: {remark}" for remark in card.get("learned", ())]
     return lines

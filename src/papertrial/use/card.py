@@ -116,7 +116,7 @@ def card_of(
     if frozen:
         optional["frozen"] = frozen
     if remarks:
-        optional["remarks"] = list(remarks)
+        optional["learned"] = list(remarks)
     if shaped := [made.id for made in resolved.techniques if reshapes(made.made)]:
         optional["reshaped"] = shaped
     return {
