@@ -39,7 +39,9 @@ def test_what_the_face_returns_is_shown_in_a_few_lines(tmp_path):
     model = pt.fit("linear", data=data, out=tmp_path / "run", progress=False)
     assert repr(model) == f"Artifact {str(tmp_path / 'run')!r}: linear, trained for tabular"
     shown = repr(model.evaluate("iris")).splitlines()
-    assert shown[0] == "150 examples, with 95 % intervals" and shown[1].startswith("accuracy           0.9")
+    assert shown[0] == "150 examples in 149 groups, with 95 % intervals" and shown[1].startswith(
+        "accuracy           0.9"
+    )
     assert repr(Scores({"rmse": 1.25}, np.ones(1))).splitlines() == ["1 example, with 95 % intervals", "rmse  1.250"]
 
 

@@ -295,11 +295,29 @@ def margin_of(claim: Claim, measured: Mapping[str, Any]) -> float | None:
     return None
 
 
-def again(claim: Claim, row: Mapping[str, Any]) -> str:
-    """The word that a line of evidence has by the rule of today, from what was measured then."""
+def again(claim: Claim, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of evidence as the rule of today judges it, from what was measured then."""
     margins = [margin_of(claim, measured) for measured in row["measured"]]
     known = [margin for margin in margins if margin is not None]
-    return judge(row["kind"], row["held"], known if known and len(known) == len(margins) else None)[0]
+    whole = known if known and len(known) == len(margins) else None
+    verdict, interval = judge(row["kind"], row["held"], whole)
+    return {**row, "verdict": verdict, "margin": float(np.mean(whole)) if whole else None, "interval": interval}
+
+
+def judge_again(folder: Path | str) -> list[str]:
+    """Judge all trends in a folder of evidence by the rule of today, in place; the words that changed, a line each."""
+    changed = []
+    for paper in registry.papers():
+        claims = {claim.name: claim for claim in registry.claims(paper)}
+        rows = history(folder, paper)
+        for place, row in enumerate(rows):
+            if row["kind"] == "trend" and row["claim"] in claims and row["verdict"] != NOT_RUN:
+                rows[place] = again(claims[row["claim"]], row)
+                if rows[place]["verdict"] != row["verdict"]:
+                    changed.append(f"{paper}.{row['claim']}: {row['verdict']}, now {rows[place]['verdict']}")
+        if rows:
+            write_text(Path(folder) / f"{paper}.jsonl", "".join(to_json(row) + "\n" for row in rows))
+    return changed
 
 
 def _append(path: Path, evidence: Evidence) -> None:

@@ -55,13 +55,16 @@ class Encoded:
         return {"rows_in": self.rows, "left_out": self.left_out, "notes": self.notes}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation(Scores):
     """Scores on new data, with what was said of it. rows: how many there were.  left_out: why -> how many are not judged."""
 
     rows: int = 0
     left_out: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return "\n".join([super().__repr__(), *(f"note: {line}" for line in self.notes)])
 
 
 def encoded(task: Task, model: Any, state: dict[str, Any], opened: Any) -> Encoded:
