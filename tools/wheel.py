@@ -53,6 +53,7 @@ WORKS = (
 #: extra -> a command that needs it
 NEEDS = {
     "tabular": "fit xgboost --data iris --out runs/x",
+    "tabm": "fit tabm --data iris --out runs/x",
     "report": "report runs/digits",
     "export": "export runs/digits --to onnx",
     "encoder": "fit minilm --data python-pairs --out runs/x",

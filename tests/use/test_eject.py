@@ -104,7 +104,7 @@ def check_text(folder, artifact):
 
 def test_its_own_trial_compares_in_a_process_without_papertrial(tmp_path):
     about = eject(run("resnet"), tmp_path / "out")
-    assert about["check"] == {"rows": "64 rows of digits", "largest_difference": 0.0}
+    assert about["check"] == {"rows": "64 rows of digits", "largest_difference": 0.0, "notes": []}
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "LICENSE", "NOTICE", "README.md", "config.json", "load.py", "model.py", "model.safetensors",
     ]  # fmt: skip

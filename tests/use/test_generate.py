@@ -301,6 +301,7 @@ def test_several_texts_are_told_apart(papertrial, artifact):
         "folder": str(ours.folder),
         "method": "stand_in_model",
         "texts": [asdict(entry) for entry in texts],
+        "notes": [],
     }
 
 

@@ -231,7 +231,9 @@ def test_captions_that_are_cut_are_said(tmp_path):
 def test_as_a_user_types_it(papertrial, tmp_path):
     run_folder = run().folder
     code, out, err = papertrial("generate", run_folder, "--label", "3,7", "-n", 2, "--seed", 5, "--out", "drawn")
-    assert (code, err) == (0, "") and out == "4 pictures in drawn, all of them in drawn/grid.png\n"
+    *floors, last = out.splitlines()
+    assert (code, err, last) == (0, "", "4 pictures in drawn, all of them in drawn/grid.png")
+    assert floors and all(line.startswith("By frechet, ") for line in floors)
     code, out, _ = papertrial(
         "generate", run_folder, "--label", "3", "--samples", 3, "--seed", 4, "-o", "more", "--json"
     )

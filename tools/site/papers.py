@@ -141,7 +141,7 @@ def _options(paper: str, module: Any) -> Iterator[str]:
     for name in entry.paper.techniques:
         yield f"### --technique {name}"
         yield f"`--technique {name}:setting=value`, with any model that is trained by gradient steps."
-        yield settings_table(registry.technique(name).settings)
+        yield settings_table(registry.technique_defaults(name))
     variants = getattr(module, "variants", {})
     if variants:
         yield "### Variants"

@@ -80,7 +80,16 @@ def resolve(cls: type, facts: Facts | None, layers: Mapping[str, Mapping[str, An
     layers: source name -> values, weakest first. Names that `cls` does not have are ignored here; `unknown_settings`
     refuses them. Raises PapertrialError for a value of the wrong type.
     """
-    values: dict[str, Any] = {}
+    settings = _settled(cls, facts, layers)
+    return cls(**{setting.name: setting.value for setting in settings}), settings
+
+
+def defaults(cls: type) -> list[Setting]:
+    """What the dataclass `cls` is set to where nothing is asked for, whether it can be made of that or not."""
+    return _settled(cls, None, {})
+
+
+def _settled(cls: type, facts: Facts | None, layers: Mapping[str, Mapping[str, Any]]) -> list[Setting]:
     settings = []
     hints = typing.get_type_hints(cls)
     for entry in dataclasses.fields(cls):
@@ -91,9 +100,8 @@ def resolve(cls: type, facts: Facts | None, layers: Mapping[str, Mapping[str, An
         for layer, given in layers.items():
             if entry.name in given:
                 value, source = _cast(entry.name, given[entry.name], hints[entry.name]), layer
-        values[entry.name] = value
         settings.append(Setting(entry.name, value, source))
-    return cls(**values), settings
+    return settings
 
 
 #: what other libraries call our settings

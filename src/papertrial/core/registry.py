@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import json
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -23,7 +24,7 @@ from papertrial.core.declared import DECLARED, Declared
 from papertrial.core.errors import PapertrialError, did_you_mean, missing_extra
 from papertrial.core.kind import Kind
 from papertrial.core.paper import Claim, Paper, claims_of
-from papertrial.core.recipe import Setting, parse_settings, resolve, unknown_settings
+from papertrial.core.recipe import Setting, defaults, parse_settings, resolve, unknown_settings
 
 _ROOT = Path(__file__).resolve().parent.parent
 _ENTRY_POINTS = "papertrial.papers"
@@ -299,7 +300,16 @@ def technique(text: str, source: str = "you") -> Technique:
     given = parse_settings(values.split(",")) if values else {}
     unknown_settings(given, kind)
     made, settings = resolve(kind, None, {source: given})
-    return Technique(name, made, tuple(Setting(f"{name}.{row.name}", row.value, row.source) for row in settings))
+    return Technique(name, made, _of(name, settings))
+
+
+def technique_defaults(name: str) -> tuple[Setting, ...]:
+    """The settings of a technique that is asked for nothing, also where it needs to be (a teacher). Raises as `technique`."""
+    return _of(name, defaults(technique_class(name)))
+
+
+def _of(name: str, settings: Iterable[Setting]) -> tuple[Setting, ...]:
+    return tuple(Setting(f"{name}.{row.name}", row.value, row.source) for row in settings)
 
 
 @cache

@@ -68,7 +68,7 @@ def _prepared(card: Mapping[str, Any]) -> Prepared | None:
 
     origin = card["data"]
     numbers = origin["numbers"]
-    options, columns = origin["options"], card["state"].get("columns") or {}
+    options, columns = origin["options"], card.get("state", {}).get("columns") or {}
     opened = open_data(
         origin["source"], target=numbers.get("target"), group=options.get("group"), time=options.get("time"),
         like=columns if "forms" in columns else None,

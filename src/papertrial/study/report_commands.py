@@ -60,7 +60,7 @@ def _technique_words(card: dict[str, Any], recipe: str) -> list[str]:
             continue
         usual: dict[str, Any] = {}
         with suppress(PapertrialError):
-            usual = asdict(registry.technique(name).made)
+            usual = {row.name.removeprefix(f"{name}."): row.value for row in registry.technique_defaults(name)}
         own = [f"{key}={report_blocks.typed(value)}" for key, value in values.items() if usual.get(key) != value]
         words += ["--technique", f"{name}:{','.join(own)}" if own else name]
     return words

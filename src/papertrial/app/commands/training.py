@@ -265,7 +265,7 @@ def _fit_help(context: typer.Context, paper: str | None) -> None:
         printing.say(
             "",
             f"--technique {name}:setting=value, with any model:",
-            *printing.settings(registry.technique(name).settings),
+            *printing.settings(registry.technique_defaults(name)),
         )
     printing.say(
         "", "Values marked with a rule are suited to your data; a run prints and keeps what was chosen and why."

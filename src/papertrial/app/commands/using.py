@@ -234,8 +234,6 @@ def generate(
     artifact = Artifact.load(run)
     drawing = offers(artifact.model).draw is not None
     _only_for(context, artifact, _OF_TEXTS if drawing else _OF_PICTURES)
-    for line in [] if json else printing.remarks(artifact.card.get("said_first", ())):
-        print(line, file=sys.stdout if drawing else sys.stderr)
     if drawing:
         _draw(
             artifact, out, quiet or json, json, replace=replace, seed=seed, labels=[name for text in label or [] for name in _names(artifact, text)],
@@ -247,6 +245,8 @@ def generate(
     answers = offers(writer(artifact)).encode is not None
     notes = unread(artifact, prompts, length)
     if not json:
+        for line in _said_first(artifact):
+            print(line, file=sys.stderr)
         printing.notes(notes)
     heads = [
         (f"--- {place * samples + sample + 1} of {len(prompts) * samples}\n" if len(prompts) * samples > 1 else "")
@@ -280,6 +280,11 @@ def _only_for(context: typer.Context, artifact: Any, others: tuple[str, ...]) ->
             raise Declined(f"{artifact.card['method']['name']} {does} and takes no --{name.replace('_', '-')}")
 
 
+def _said_first(artifact: Any) -> list[str]:
+    """What is to be known before anything is made with a model, such as that it does no better than chance."""
+    return printing.remarks(artifact.card.get("said_first", ()))
+
+
 def _names(artifact: Any, text: str) -> list[str]:
     """One class, or several between commas where no class has such a name."""
     known = artifact.card["state"].get("class_names", [])
@@ -295,6 +300,7 @@ def _draw(artifact: Any, out: Path | None, quiet: bool, json: bool, **options: A
         printing.document({"method": artifact.card["method"]["name"], **made})
         return
     printing.notes(made["notes"])
+    printing.say(*_said_first(artifact))
     count = len(made["pictures"])
     printing.say(f"{count} picture{'s' if count > 1 else ''} in {made['folder']}, all of them in {made['grid']}")
 
