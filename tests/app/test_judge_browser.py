@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+from contextlib import ExitStack
 
 import pytest
 from PIL import Image
@@ -180,11 +181,11 @@ def test_twenty_raters_at_once_say_what_is_kept(tmp_path):
 def test_behind_a_proxy_with_tls_a_study_is_judged_and_administered(tmp_path):
     store = Store(tmp_path / "x.db", create=True)
     study, admin, [(_, token)] = new_study(store, outputs(tmp_path, 1), raters=1)
-    listening = listen("127.0.0.1", 0)
-    home = f"https://localhost:{listening.getsockname()[1]}"
-    site = make_site(url=home)
-    add_judge(site, store)
-    with serving(site) as inner, browser() as made, passing_on(listening, inner, tmp_path):
+    with listen("127.0.0.1", 0) as listening, browser() as made, ExitStack() as stack:
+        home = f"https://localhost:{listening.getsockname()[1]}"
+        site = make_site(url=home)
+        add_judge(site, store)
+        stack.enter_context(passing_on(listening, stack.enter_context(serving(site)), tmp_path))
         context = made.new_context(ignore_https_errors=True)
         page = context.new_page()
         said = []

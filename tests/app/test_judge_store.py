@@ -32,6 +32,7 @@ from papertrial.app.judge.scheduling import Refused
 from papertrial.app.judge.store import Store
 from papertrial.app.judge.tables import VERSION, Assignment, Judgement, Rater, Unit, Version
 from papertrial.core.errors import DataError, PapertrialError
+from papertrial.core.files import parse_json
 from papertrial.core.judgement import Judgements, template
 
 POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.slow)
@@ -473,9 +474,10 @@ def test_hostile_words_are_kept_to_the_letter(store, tmp_path):
     own = store.rater(study.id, token)[1]
     store.take(own, 10)
     seen = work_through(store, own, lambda _: {"quality": 1.0})
-    assert {work.outputs[0].text for work in seen} == {clean(word) for word in evil}
+    told = {clean(parse_json(json.dumps(word))) for word in evil}
+    assert {work.outputs[0].text for work in seen} == told
     found = store.judgements(study.id).ratings
-    assert {row.system for row in found} == {clean(word) for word in evil} and found[0].rater == evil[0]
+    assert {row.system for row in found} == told and found[0].rater == evil[0]
     assert len(store.studies()) == 1
     with pytest.raises(PapertrialError, match="no study"):
         store.study("' OR 1=1 --")
