@@ -8,6 +8,7 @@ import pytest
 import papertrial as pt
 from papertrial.core.errors import DataError, PapertrialError
 from papertrial.tasks._calibration import answered, asked, chosen, on_test, reliability
+from papertrial.use.predictor import sample
 
 
 def test_calibrated_answers_have_no_error_and_boastful_ones_have_theirs():
@@ -78,6 +79,14 @@ def test_predict_answers_by_the_threshold_of_the_artifact(tmp_path):
     np.testing.assert_array_equal(usual["p(yes)"], found["p(yes)"])
     np.testing.assert_array_equal(found["prediction"] == "yes", found["p(yes)"] >= held.card["threshold"]["at"])
     assert (found["prediction"] == "yes").sum() > (usual["prediction"] == "yes").sum()
+    judged = held.evaluate(table).metrics
+    said, true = found["prediction"] == "yes", y == "yes"
+    assert judged["recall_at_threshold"] == pytest.approx((said & true).sum() / true.sum())
+    assert judged["precision_at_threshold"] == pytest.approx((said & true).sum() / said.sum())
+    assert "recall_at_threshold" not in plain.evaluate(table).metrics
+    notes = {name: sample(one, table)[2] for name, one in (("held", held), ("plain", plain))}
+    assert any("answer 'yes' from" in line for line in notes["held"]) and "recall=0.9" in " ".join(notes["held"])
+    assert not any("answer 'yes' from" in line for line in notes["plain"])
     with pytest.raises(PapertrialError, match="no recall or precision"):
         pt.fit("linear", table, out=tmp_path / "wrong", threshold="most", **options)
     assert not (tmp_path / "wrong").exists()

@@ -423,3 +423,12 @@ def test_labelled_texts_are_classified_unless_asked_otherwise():
 def test_the_battery_on_running_text(name, check):
     """The battery of all papers takes their first task, which is another one."""
     checks_for(name)[check](Bench(registry.method(name), TASK, prepare(TASK, open_data("python-lines"))))
+
+
+def test_groups_are_refused_and_not_forgotten():
+    words = [f"words of the {place}th text, which are about as long as others are" for place in range(60)]
+    data = open_data(words)
+    registry.task("language_modeling").prepare(data)
+    data.group, data.together = "author", np.repeat(np.arange(20), 3)
+    with pytest.raises(DataError, match="rows of one 'author' cannot be kept together; leave --group out"):
+        registry.task("language_modeling").prepare(data)

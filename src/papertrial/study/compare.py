@@ -91,7 +91,7 @@ class _Study:
         if not self.folds:
             assert self.prepared is not None
             return self.prepared.test.get("group")
-        groups = self.data.groups[assigned(self.strata, self.data.groups, self.folds, 0) >= 0]
+        groups = self.data.groups[self.rows]
         return None if len(np.unique(groups)) == len(groups) else groups
 
     @property
@@ -561,8 +561,10 @@ def _protocol(study: _Study, seeds: int) -> str:
     groups = study.groups
     among = "" if groups is None else f" in {counted(len(np.unique(groups)), 'group')}"
     if study.folds:
-        rows = int((assigned(study.strata, study.data.groups, study.folds, 0) >= 0).sum())
-        tested, about = f"{rows} examples{among}, each a test example once in {study.folds} folds", "about "
+        tested, about = (
+            f"{0 if study.rows is None else len(study.rows)} examples{among}, each a test example once in {study.folds} folds",
+            "about ",
+        )
     else:
         tested, about = f"{prepared.test.examples} test examples{among}, the same for every seed", ""
     return (

@@ -74,9 +74,14 @@ class LanguageModeling(Common):
     def prepare(self, data: Any, seed: int = 0, fraction: float = 1.0) -> Prepared:
         """fraction: share of the training text that is used.
 
-        Raises DataError for less text than LEAST bytes, PapertrialError for a fraction out of range.
+        Raises DataError for less text than LEAST bytes, and where groups are named; PapertrialError for a fraction out of range.
         """
         require_fraction(fraction)
+        if data.group:
+            raise DataError(
+                f"running text is parted by documents, so rows of one {data.group!r} cannot be kept together",
+                "leave --group out, or add --group none where it was guessed",
+            )
         self.require(data, fix="give more text")
         units, document = _units(data.documents)
         part, notes = _parts(data, units, document, seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from papertrial.core.facts import Facts
 from papertrial.core.files import read_json
 from papertrial.core.offers import offers, task_offers
 from papertrial.core.task import Estimator, Prepared, Split, Task
-from papertrial.tasks._calibration import answered
+from papertrial.tasks._calibration import answered, on_test
 from papertrial.use.account import (
     Encoded,
     Evaluation,
@@ -179,6 +180,9 @@ class Artifact:
             split = split.take(np.flatnonzero(~bare)) if bare.any() else split
             outputs = self.task.outputs(model, self.head, split)
         scores = self.task.score(outputs, split, state)
+        if threshold := self.card.get("threshold"):
+            at = on_test(outputs, np.asarray(split["label"]), state["class_names"], threshold)
+            scores = replace(scores, metrics=scores.metrics | at)
         left_out = {**given.left_out, **left_out}
         notes = tuple(dict.fromkeys([*given.notes, *lines]))
         return Evaluation(**vars(scores), rows=given.rows, left_out=left_out, notes=notes)

@@ -170,7 +170,11 @@ def sample(artifact: Artifact, data: Any = None) -> tuple[Split, str, list[str]]
     split = None if given is None else given.split
     if given is not None and not given.split.examples:
         raise DataError(f"{given.opened.name} has no rows", "give data with at least one")
-    notes = [] if given is None or data is None else given.notes
+    notes = [] if given is None or data is None else list(given.notes)
+    if held := artifact.card.get("threshold"):
+        notes.append(
+            f"the copy gives probabilities: answer {held['class']!r} from {held['at']:.4g} on, which was chosen for {held['asked']}"
+        )
     if text_export.is_text(artifact):
         texts = text_export.rows_to_try(artifact, split, ROWS)
         return texts, f"{texts.examples} texts of " + ("random letters" if given is None else given.opened.name), notes
