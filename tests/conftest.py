@@ -44,6 +44,13 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _claims_find_the_shared_data(request, monkeypatch):
+    """A test that asked for the real data has them where claims look for them, however the tests were started."""
+    if "shared_data" in request.fixturenames:
+        monkeypatch.setenv("PAPERTRIAL_DATA", str(request.getfixturevalue("shared_data")))
+
+
 @pytest.fixture
 def papertrial(capsys, monkeypatch, tmp_path):
     """Run a command in an empty folder, with what is typed into it; returns (exit code, stdout, stderr)."""

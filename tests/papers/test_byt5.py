@@ -313,7 +313,6 @@ def test_adafactor_goes_on_where_it_stopped(tmp_path):
 
 
 def test_the_study_of_noise_runs_on_real_snippets(shared_data, monkeypatch):
-    monkeypatch.setenv("PAPERTRIAL_DATA", str(shared_data))
     claims.language_accuracy.cache_clear()
     monkeypatch.setitem(claims._SCALES, "tiny", replace(claims._SCALES["tiny"], parts=()))
     _, found = claims.noise_costs_bytes_less("tiny", 0)

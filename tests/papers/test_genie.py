@@ -155,7 +155,6 @@ def test_the_interval_is_the_percentile_bootstrap():
 
 @pytest.mark.parametrize("claim", claims_of(claims), ids=lambda claim: claim.name)
 def test_claims_run_small(claim, monkeypatch, shared_data):
-    monkeypatch.setenv("PAPERTRIAL_DATA", str(shared_data))
     held, measured = claim("tiny", 0)
     assert isinstance(held, bool | np.bool_) and all(np.isfinite(value) for value in measured.values())
     if claim.plot:
