@@ -224,7 +224,11 @@ def compare(
                 chosen = choose_task(opened, key)
                 break
     without_labels = task_offers(chosen).judged_without_labels
-    if opened.look().numbers.get("labelled") == 0 and not without_labels:
+    strata = task_offers(
+        chosen
+    ).strata  # the task knows what it can judge: pairs of texts are answers without being labels
+    judged = (strata(opened) >= 0).any() if strata else opened.look().numbers.get("labelled") != 0
+    if not judged and not without_labels:
         raise DataError(
             f"{opened.name} has no labels, so nothing can be compared on it", "papertrial fit learns without them"
         )
