@@ -59,7 +59,7 @@ def test_nothing_is_followed_through_a_link(tmp_path: Path) -> None:
     (folder / "scratch").symlink_to(theirs)
     (folder / "stages").symlink_to(theirs)
     (folder / "model.bin").symlink_to(theirs / "model.bin")
-    with pytest.raises(PapertrialError, match="stages is not papertrial's"):
+    with pytest.raises(PapertrialError, match="stages/other is not papertrial's"):
         mine.add("stages/other")
     mine.clear()
     assert everything(theirs) == before

@@ -25,7 +25,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from papertrial.core.errors import PapertrialError
-from papertrial.core.files import disk_errors, write_json
+from papertrial.core.files import disk_errors, sweep, write_json
 
 MARKER, LOCK, VERSION = ".papertrial.json", ".lock", 1
 
@@ -53,13 +53,9 @@ class Marked:
         if not new and now is not None:
             return
         for name in new:
-            place = self.folder
-            for part in PurePosixPath(name).parts:
-                if place.is_symlink() and place != self.folder:
-                    raise _not_ours(place)
-                place /= part
-            if os.path.lexists(place):
-                raise _not_ours(place)
+            way = _way(self.folder, name)
+            if way is None or os.path.lexists(way[-1]):
+                raise not_ours(self.folder / name)
         self.entries |= set(new)
         self._write()
 
@@ -78,6 +74,12 @@ class Marked:
         if gone := self.entries & set(names):
             self.entries -= gone
             self._write()
+
+    def sweep(self) -> None:
+        """Remove what a process that was killed left half-written of what is listed."""
+        for name in self.entries:
+            if (way := _way(self.folder, name)) is not None:
+                sweep(way[-1])
 
     def clear(self) -> list[str]:
         """Delete all that is listed; the folder stays ours. Returns what is left, which is the user's."""
@@ -156,7 +158,7 @@ def examine(folder: Path | str, kind: str, recognise: Recognise = lambda folder:
             )
         lock = folder / LOCK
         if os.path.lexists(lock) and (lock.is_symlink() or not lock.is_file() or lock.stat().st_size):
-            raise _not_ours(lock)
+            raise not_ours(lock)
     return None
 
 
@@ -193,7 +195,7 @@ def held(
     with disk_errors(folder):
         made = _make(folder)
         if (folder / LOCK).is_symlink():
-            raise _not_ours(folder / LOCK)
+            raise not_ours(folder / LOCK)
         lock = FileLock(folder / LOCK)
         try:
             lock.acquire(timeout=0)
@@ -221,23 +223,31 @@ def _make(folder: Path) -> tuple[Path, ...]:
     return tuple(reversed(missing))
 
 
+def _way(folder: Path, name: str) -> list[Path] | None:
+    """From a folder to what is listed in it, each place on the way; None where a link or a file stands between."""
+    way = [folder]
+    for part in PurePosixPath(name).parts:
+        if way[1:] and (way[-1].is_symlink() or (way[-1].exists() and not way[-1].is_dir())):
+            return None
+        way.append(way[-1] / part)
+    return way
+
+
 def _remove(folder: Path, name: str) -> None:
     """A file that is listed, or with a `/` behind its name a folder; then the folders on the way to it, where they are empty."""
-    *above, last = PurePosixPath(name).parts
-    way = [folder]
-    for part in above:
-        way.append(way[-1] / part)
-        if way[-1].is_symlink() or not way[-1].is_dir():
-            return
-    place = way[-1] / last
+    way = _way(folder, name)
+    if way is None:
+        return
+    place = way[-1]
     with disk_errors(place):
         if place.is_dir() and not place.is_symlink():
             if name.endswith("/"):
                 shutil.rmtree(place)
         elif os.path.lexists(place):
             place.unlink()  # of a link, the link alone
+        sweep(place)
     with contextlib.suppress(OSError):  # something lies there
-        for inner in reversed(way[1:]):
+        for inner in reversed(way[1:-1]):
             inner.rmdir()
 
 
@@ -251,7 +261,8 @@ def _sum(content: dict[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def _not_ours(place: Path) -> PapertrialError:
+def not_ours(place: Path) -> PapertrialError:
+    """The error for something in the way that papertrial did not write."""
     return PapertrialError(f"{place} is not papertrial's", "move it away, or choose another --out")
 
 
