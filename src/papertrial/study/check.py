@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from papertrial.core import registry
+from papertrial.core import ours, registry
 from papertrial.core.errors import Declined, PapertrialError, did_you_mean
 from papertrial.core.files import disk_errors, read_json, to_json, write_json, write_text
 from papertrial.core.paper import CLAIM_KINDS, Claim
@@ -138,9 +138,11 @@ def check(
     ]
     results = []
     place = Path(folder)
+    marked = ours.claim(place, "folder of evidence", recognise=_recognised)
     rows = [[_Job(paper, claim, scale, seed, place) for seed in range(count)] for paper, claim, count in asked]
     # the tiny figures that are kept beside base evidence, by the same code
     tiny = [_Job(paper, claim, "tiny", 0, place) for paper, claim, _ in asked]
+    marked.add(*(f"{job.paper}.jsonl" for job in tiny), *(job.file.name for row in [*rows, tiny] for job in row))
     with _runner(jobs, [job for row in rows for job in row] + (tiny if scale == "base" else [])) as promise:
         for (paper, claim, _), row, small in zip(asked, rows, tiny, strict=True):
             evidence = _gather(paper, claim, scale, [promise(job) for job in row], say)
@@ -152,10 +154,21 @@ def check(
             elif "held" in figures:
                 remark = code_marks.compare(place, paper, claim, figures, evidence.environment["date"])
                 say(f"{'':<12}{paper}: {claim.name}: {remark}") if remark else None
-            for job in [*row, small]:
-                job.file.unlink(missing_ok=True)
+            marked.drop(*(job.file.name for job in [*row, small]))
             results.append(evidence)
     return results
+
+
+def _recognised(folder: Path) -> list[str]:
+    """What an earlier version wrote without a marker: evidence, and the rows of a check that was interrupted."""
+    names = []
+    for file in sorted(folder.glob("*.jsonl")):
+        with suppress(PapertrialError):
+            names += [file.name] if history(folder, file.stem) else []
+    for file in sorted(folder.glob(".*-*-*-*.json")):
+        with suppress(PapertrialError, AttributeError):
+            names += [file.name] if read_json(file).keys() == {"held", "measured", "seconds", "files", "mark"} else []
+    return names
 
 
 def _asked(paper: str, names: Sequence[str], kinds: Sequence[str]) -> list[Claim]:

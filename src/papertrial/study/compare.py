@@ -23,11 +23,12 @@ from papertrial.core.budget import Budget, duration
 from papertrial.core.errors import DataError, Declined, PapertrialError, TrainingStopped
 from papertrial.core.files import read_json, to_json, write_json
 from papertrial.core.offers import task_offers
+from papertrial.core.ours import examine, held
 from papertrial.core.request import Request
 from papertrial.core.stats import Verdict
 from papertrial.core.wording import counted, several
 from papertrial.study import sentences
-from papertrial.study.comparison import Comparison, Row
+from papertrial.study.comparison import FILES, KIND, Comparison, Row, before_in, recognised, said_before
 from papertrial.study.engine import Engine, Job, content, started
 from papertrial.study.entrants import Entrant, entrants_of, idle, pooled, reasons, require_methods
 from papertrial.study.judging import BLIND, Judge, judge_of, row_of, words_of
@@ -236,7 +237,8 @@ def compare(
     parts, why = choice(chosen, opened, folds)
     seeds = seeds or (REPEATS if parts else SEEDS)
     folder = Path(out) if out is not None else default_folder("compare", opened.name)
-    before = {} if fresh else _before(folder)
+    examine(folder, KIND, recognised)
+    before = {} if fresh else before_in(folder)
     methods = [*(name for name in before.get("stays", ()) if name not in methods), *methods]
     if methods != asked_now:
         echo(f"{', '.join(methods[: -len(asked_now)])}: compared here before, and part of this comparison too")
@@ -258,13 +260,14 @@ def compare(
             echo=echo,
             declined=declined,
             folds=parts,
-            earlier=_said_before(before, methods, against, baselines),
+            earlier=said_before(before, methods, against, baselines),
             asked={
                 "methods": list(methods),
                 "against": against,
                 "baselines": baselines,
                 "worth": worth,
                 "folds": folds,
+                "stays": list(before.get("stays", ())),
             },
         )
         curve_runs = len(FRACTIONS) * min(seeds, CURVE_SEEDS) if worth else 0
@@ -275,7 +278,8 @@ def compare(
         study.plan = _plan(study, entrants, runs, curve_runs)
         if why:
             study.plan += f"\nfolds: {why}"
-        return _carried_out(study, entrants, worth)
+        with held(folder, KIND, FILES, recognised):
+            return _carried_out(study, entrants, worth)
 
 
 def _carried_out(study: _Study, entrants: list[Entrant], worth: bool) -> Comparison:
@@ -358,26 +362,6 @@ def _config(study: _Study) -> dict[str, Any]:
     }
 
 
-def _before(folder: Path) -> dict[str, Any]:
-    """Of a comparison that was finished in the folder, the methods that stay in it, and what was said of them; nothing where
-    there is none. So papers that are asked about one after the other end in one table."""
-    file = folder / "comparison.json"
-    held = read_json(file) if file.exists() else {}
-    if not held.get("complete"):
-        return {}
-    methods = held.get("asked", {}).get("methods", ())
-    return held | {"stays": [name for name in methods if name not in held.get("declined", ())]}
-
-
-def _said_before(before: dict[str, Any], methods: list[str], against: str | None, baselines: Any) -> tuple[str, ...]:
-    """What was said by earlier comparisons in the folder that asked something else."""
-    asked = before.get("asked", {})
-    again = (set(asked.get("methods", ())), asked.get("against"), asked.get("baselines")) == (
-        set(methods), against, baselines
-    )  # fmt: skip
-    return (*before.get("earlier", ()), *(() if again else before.get("sentences", ())))
-
-
 def _earlier_looks(study: _Study, config: dict[str, Any]) -> tuple[int, ...]:
     """Numbers of seeds, fewer than now, at which verdicts were given before; raises PapertrialError for another study."""
     file = study.out / "comparison.json"
@@ -400,7 +384,10 @@ def _plain(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _save(result: Comparison, config: dict[str, Any], study: _Study) -> None:
-    write_json(study.out / "comparison.json", {"config": config, "asked": study.asked, **result.to_json()})
+    write_json(
+        study.out / "comparison.json",
+        {"config": config, "asked": {**study.asked, "earlier": study.earlier}, **result.to_json()},
+    )
 
 
 def _round(study: _Study, entrants: list[Entrant], seed: int) -> None:

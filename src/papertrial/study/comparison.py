@@ -11,9 +11,11 @@ from typing import Any
 from papertrial.core.budget import ESTIMATED, UNKNOWN, Energy, duration, size_in_words
 from papertrial.core.errors import PapertrialError
 from papertrial.core.files import read_json
+from papertrial.core.ours import visible
 from papertrial.core.stats import Verdict
 from papertrial.study.worth import Worth
 
+KIND, FILES = "comparison", ("comparison.json",)
 FAILED = "failed"
 #: what stands beside a metric in the table
 BESIDE = {"average_precision": "auc"}
@@ -235,3 +237,42 @@ def _cut(text: str, width: int) -> str:
 
 def _wrap(text: str, head: str) -> list[str]:
     return textwrap.wrap(text, WIDTH, initial_indent=head, subsequent_indent=" " * len(head))
+
+
+# -------------------------------------------------------------------------------- in a folder
+
+
+def recognised(folder: Path) -> list[str]:
+    """What an earlier version wrote without a marker: the comparison, whole, or no more yet than runs of methods."""
+    file = folder / "comparison.json"
+    try:
+        whole = (
+            file.exists() and {"config", "protocol", "rows", "verdicts", "seeds", "reference"} <= read_json(file).keys()
+        )
+    except (PapertrialError, AttributeError):
+        return []
+    runs = [next((folder / name).glob("seed*/config.json"), None) for name in visible(folder)]
+    begun = bool(runs) and not file.exists() and all(runs)
+    return [*FILES] if whole or begun else []
+
+
+def before_in(folder: Path) -> dict[str, Any]:
+    """Of comparisons that were finished in the folder, the methods that stay in it, and what was said of them; nothing where
+    there is none. So papers that are asked about one after the other end in one table, also where adding one was interrupted."""
+    file = folder / "comparison.json"
+    held = read_json(file) if file.exists() else {}
+    asked = held.get("asked", {})
+    if not held.get("complete"):
+        return (
+            held | {"stays": asked["stays"], "earlier": asked["earlier"], "sentences": ()} if asked.get("stays") else {}
+        )
+    return held | {"stays": [name for name in asked.get("methods", ()) if name not in held.get("declined", ())]}
+
+
+def said_before(before: dict[str, Any], methods: list[str], against: str | None, baselines: Any) -> tuple[str, ...]:
+    """What was said by earlier comparisons in the folder that asked something else."""
+    asked = before.get("asked", {})
+    again = (set(asked.get("methods", ())), asked.get("against"), asked.get("baselines")) == (
+        set(methods), against, baselines
+    )  # fmt: skip
+    return (*before.get("earlier", ()), *(() if again else before.get("sentences", ())))
