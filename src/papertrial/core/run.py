@@ -9,6 +9,7 @@ runs/a/
   stages/1-a/          of a system of several stages: plan, metrics and checkpoint of each
   model.safetensors  card.json   the artifact
   result.json          metrics and cost; its presence means the run is done
+  .papertrial.json     the marker that makes the folder a run, and lists what is the run's (`core.ours`)
 """
 
 from __future__ import annotations
@@ -18,18 +19,19 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from papertrial.core import ours
 from papertrial.core.errors import PapertrialError
-from papertrial.core.files import disk_errors, read_json, sweep, to_json, write_json
+from papertrial.core.files import disk_errors, read_json, to_json, write_json
 
 _PACKAGES = (
     "papertrial",
@@ -46,6 +48,43 @@ _PACKAGES = (
     "catboost",
     "optuna",
 )
+#: what training writes, of a run and of each stage
+_TRAINED = (
+    "plan.json", "memory.json", "frozen.json", "metrics.jsonl", "checkpoint.safetensors", "tensorboard/",
+)  # fmt: skip
+_NAMES = (
+    "config.json", "environment.json", *_TRAINED, "trials.jsonl", "scratch/", "model.safetensors", "estimator/",
+    ".estimator.tmp/", "rows.npy", "measures.safetensors", "per_example.npy", "card.json", "result.json",
+)  # fmt: skip
+#: pictures that earlier versions wrote beside them
+_SHEETS = ("drawn.png", "test.png")
+#: by what a folder of an earlier version is told to be a run
+_CONFIG, _ENVIRONMENT = {"method", "data", "seed"}, {"date", "python", "versions", "commit"}
+
+
+def _recognised(folder: Path) -> list[str]:
+    """Names of a run that an earlier version left without a marker; none where the folder is not plainly one."""
+    config, begun = _object(folder / "config.json"), _object(folder / "environment.json")
+    held = ours.visible(folder)
+    if not (config.keys() >= _CONFIG and isinstance(config["data"], dict) and isinstance(config["seed"], int)):
+        return []
+    if not begun.keys() >= _ENVIRONMENT and held != ["config.json"]:  # killed between the first file and the second
+        return []
+    names = [*_NAMES, *(name for name in held if name in _SHEETS or fnmatch(name, "per_example-*.npy"))]
+    return [*names, *(name for stage in Run(folder).stages.values() for name in _of_stage(stage.folder.name))]
+
+
+def _of_stage(folder: str) -> list[str]:
+    return [f"stages/{folder}/{name}" for name in _TRAINED]
+
+
+def _object(file: Path) -> dict[str, Any]:
+    """What a JSON file holds; empty where it is missing, no JSON or no object."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        if file.is_file():
+            held = json.loads(file.read_text(encoding="utf-8"))
+            return held if isinstance(held, dict) else {}
+    return {}
 
 
 class Run:
@@ -53,6 +92,8 @@ class Run:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
+        self._marked: ours.Marked | None = None
+        self._opened = False
         self._tensorboard: Any = None
 
     def path(self, name: str) -> Path:
@@ -61,11 +102,26 @@ class Run:
     @property
     def scratch(self) -> Path:
         """A folder for what only the running method needs; removed when the run is done."""
-        return self.path("scratch")
+        place = self.path("scratch")
+        if place.is_symlink():
+            raise ours.not_ours(place)
+        return place
 
     def stage(self, place: int, name: str) -> Path:
         """The folder of a stage of the run, which counts from 1."""
         return self.folder / "stages" / f"{place}-{name}"
+
+    def make_stage(self, place: int, name: str) -> None:
+        """Make the folder of a stage, after what training writes there is listed."""
+        folder = self.stage(place, name)
+        self.will_write(*_of_stage(folder.name))
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def will_write(self, *names: str) -> None:
+        """List files beside the usual ones as the run's, before they are written. Does nothing in a folder that is no run."""
+        if (marked := ours.read(self.folder)) is not None:
+            marked.add(*names)
 
     @property
     def stages(self) -> dict[str, Run]:
@@ -79,23 +135,15 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[Run]:
-        """Own the folder; a second process is refused with PapertrialError. The lock dies with the process."""
-        from filelock import FileLock, Timeout
+        """Own the folder; a second process is refused with PapertrialError. The lock dies with the process.
 
-        with disk_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path(".lock"))
+        Raises PapertrialError, before anything is changed, for a folder that holds other files than a run's.
+        """
+        with ours.held(self.folder, "run", _NAMES, _recognised) as self._marked:
             try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                raise PapertrialError(
-                    f"another process is using {self.folder}", "wait for it, or choose another folder with --out"
-                ) from None
-        try:
-            yield self
-        finally:
-            self.close()
-            lock.release()
+                yield self
+            finally:
+                self.close()
 
     def begin(self, config: dict[str, Any]) -> bool:
         """Open the run for `config`: True when the same run was begun here before and goes on.
@@ -103,6 +151,7 @@ class Run:
         What a killed process left half-written is removed.
         Raises PapertrialError when the folder holds a different run or other files.
         """
+        self._marked = ours.claim(self.folder, "run", _NAMES, _recognised)
         held = self.path("config.json")
         wanted = json.loads(to_json(config))
         known = held.exists()
@@ -114,62 +163,39 @@ class Run:
                     f"{self.folder} holds another run (it differs in {', '.join(differing)})",
                     "choose another --out, or add --fresh to start it over",
                 )
-        else:
-            others = (
-                [entry.name for entry in self.folder.iterdir() if not entry.name.startswith(".")]
-                if self.folder.exists()
-                else []
+        elif any(self.path(name).exists() for name in self._marked.entries - {"environment.json"}):
+            raise PapertrialError(
+                f"{held} is missing, so what was run here is not known", "choose another --out, or add --fresh"
             )
-            if others:
-                raise PapertrialError(
-                    f"{self.folder} is not empty and not a run (it holds {others[0]})",
-                    "choose another folder with --out",
-                )
-            write_json(held, config)  # first, since it makes the folder a run
+        else:
+            write_json(held, config)
+        self._opened = True
         if not self.path("environment.json").exists():
             write_json(self.path("environment.json"), environment())
-        for run in (self, *self.stages.values()):
-            sweep(run.folder)
+        self._marked.sweep()
         if self.done:
             self._forget_the_way()
         return known
 
     @contextmanager
     def leaving_nothing_unless_begun(self) -> Iterator[None]:
-        """A run that is refused before its first checkpoint (a setting, a full disk) leaves no folder behind."""
+        """A run that is refused before its first checkpoint (a setting, a full disk) leaves none of its files behind."""
         try:
             yield
         except PapertrialError:
             checkpoints = [run.path("checkpoint.safetensors") for run in (self, *self.stages.values())]
             begun = any(map(Path.exists, checkpoints)) or self.path("trials.jsonl").exists() or self.done
-            others = {entry.name for entry in self.folder.iterdir()} - {
-                ".lock",
-                "config.json",
-                "environment.json",
-                "plan.json",
-                "frozen.json",
-                "stages",
-            }
-            if not begun and not others:
-                shutil.rmtree(self.folder, ignore_errors=True)
-                with contextlib.suppress(OSError):  # `runs/`, if this was to be the first
-                    self.folder.parent.rmdir()
+            if self._marked is not None and self._opened and not begun and not self.scratch.exists():
+                self._marked.delete()
             raise
 
     def clear(self) -> None:
-        """Remove what an earlier run left here, and only that."""
-        if (
-            self.folder.exists()
-            and not self.path("config.json").exists()
-            and any(not entry.name.startswith(".") for entry in self.folder.iterdir())
-        ):
-            raise PapertrialError(
-                f"{self.folder} is not a run, so nothing in it is removed", "choose another folder with --out"
-            )
-        entries = list(self.folder.iterdir()) if self.folder.exists() else []
-        for entry in sorted(entries, key=lambda entry: entry.name == "config.json"):  # last: it makes the folder a run
-            if entry.name != ".lock":
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        """Remove what an earlier run left here, and only that. Raises PapertrialError for a folder that is no run."""
+        marked = ours.claim(self.folder, "run", _NAMES, _recognised)
+        order = {"result.json": 0, "config.json": 2}  # killed on the way, it is the same run, and not done
+        marked.remove(*sorted(marked.entries, key=lambda name: order.get(name, 1)))
+        if left := ours.visible(self.folder):
+            print(f"{self.folder}: {', '.join(left)} stays, which is not the run's", file=sys.stderr, flush=True)
 
     def log(self, step: int, **values: Any) -> None:
         """Append one line to metrics.jsonl, and the numbers to TensorBoard where `tensorboard` was called."""
@@ -216,7 +242,8 @@ class Run:
     def _forget_the_way(self) -> None:
         for run in (self, *self.stages.values()):
             run.path("checkpoint.safetensors").unlink(missing_ok=True)
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        if (marked := ours.read(self.folder)) is not None:
+            marked.remove("scratch/")
 
 
 def environment() -> dict[str, Any]:

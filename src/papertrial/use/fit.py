@@ -159,6 +159,7 @@ def fit_prepared(
             keep_hashes(run.folder, task, prepared)
             if keep := task_offers(task).keep:
                 keep(prepared.state, run.folder)
+            run.will_write(*sheets, *(f"per_example{name}.npy" for name in arrays))
             for name, sheet in sheets.items():
                 write_picture(run.path(name), sheet)
             for name, values in arrays.items():
