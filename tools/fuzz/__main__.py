@@ -26,10 +26,10 @@ from tools.fuzz.trial import Ended, Started
 
 #: what is in memory before the first fork; the processes begin with it
 _IMPORTS = (
-    "torch", "torch._dynamo", "torch.utils.tensorboard", "pandas", "pyarrow.parquet", "sklearn.linear_model", "sklearn.datasets", "scipy.stats", "lightgbm", "xgboost",
-    "catboost", "starlette.testclient", "papertrial.app.cli", "papertrial.app.web", "papertrial.app.judge.store", "papertrial.train.loop",
-    "papertrial.use.artifact", "papertrial.study.compare", "papertrial.study.report", "papertrial.data.tables", "papertrial.discover.index",
-    "pydantic.type_adapter",
+    "torch", "torch._dynamo", "torch.utils.tensorboard", "pandas", "pyarrow.parquet", "sklearn.linear_model", "sklearn.datasets",
+    "scipy.stats", "lightgbm", "xgboost", "catboost", "starlette.testclient", "papertrial.app.cli", "papertrial.app.web",
+    "papertrial.app.judge.store", "papertrial.train.loop", "papertrial.use.artifact", "papertrial.study.compare",
+    "papertrial.study.report", "papertrial.data.tables", "papertrial.discover.index", "pydantic.type_adapter",
 )  # fmt: skip
 
 
@@ -106,10 +106,7 @@ def main() -> int:
 def _all(given: argparse.Namespace, place: Path) -> int:
     begun = time.monotonic()
     samples = [sample for sample in (*DATA, *OWN) if given.match in sample.name]
-    if given.case is not None:
-        samples_made = [samples[given.case % len(samples)]]
-    else:
-        samples_made = samples
+    samples_made = samples if given.case is None else [samples[given.case % len(samples)]]
     for sample in samples_made:
         made(sample, place / "whole" / sample.name)
     print(f"{len(samples_made)} samples made in {time.monotonic() - begun:.0f} s", flush=True)
@@ -125,10 +122,15 @@ def _all(given: argparse.Namespace, place: Path) -> int:
         findings += bool(wrong)
         for ended in wrong:
             last = ended.said.strip().splitlines()[-1:] or [""]
-            print(f"\ncase {case.number}, {case.sample.name}: {ascii(case.damage)}\n  papertrial {' '.join(ended.words)}\n  {ended.finding}: {ascii(last[0])[:300]}", flush=True)
+            print(
+                f"\ncase {case.number}, {case.sample.name}: {case.damage!a}\n  papertrial {' '.join(ended.words)}\n  {ended.finding}: {ascii(last[0])[:300]}",
+                flush=True,
+            )
         if given.case is not None:
             for ended in case.ended:
-                print(f"{ascii(case.damage)}\n$ papertrial {' '.join(ended.words)}   (exit {ended.code}, {ended.seconds:.1f} s)\n{ascii(ended.said)[:3000]}")
+                print(
+                    f"{case.damage!a}\n$ papertrial {' '.join(ended.words)}   (exit {ended.code}, {ended.seconds:.1f} s)\n{ascii(ended.said)[:3000]}"
+                )
         if wrong and given.keep:
             shutil.copytree(case.folder, given.keep / case.folder.name, dirs_exist_ok=True)
         shutil.rmtree(case.folder)

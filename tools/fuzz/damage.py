@@ -101,7 +101,9 @@ def cell_changed(content: bytes, draw: random.Random) -> tuple[bytes, str]:
     if how == "column":
         lines = [mark.join([what, *line.split(mark)[1:]]) for line in lines]
     else:
-        cells = {"cell": [*cells[:place], what, *cells[place + 1 :]], "more": [*cells, what], "less": cells[:place]}[how]
+        cells = {"cell": [*cells[:place], what, *cells[place + 1 :]], "more": [*cells, what], "less": cells[:place]}[
+            how
+        ]
         lines[at] = mark.join(cells)
     return "\n".join(lines).encode("utf-8", "surrogatepass"), f"{how} {place} of line {at + 1} became {what[:12]!r}"
 

@@ -9,7 +9,7 @@ import random
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,9 @@ class Sample:
     def files(self, folder: Path) -> list[Path]:
         """Those that may be damaged, in order."""
         found = {file for pattern in self.damaged for file in folder.rglob(pattern) if file.is_file()}
-        return sorted(file for file in found if not {".lock", "tmp", "tensorboard"} & set(file.relative_to(folder).parts))
+        return sorted(
+            file for file in found if not {".lock", "tmp", "tensorboard"} & set(file.relative_to(folder).parts)
+        )
 
 
 def made(sample: Sample, folder: Path) -> None:
@@ -43,7 +45,7 @@ def made(sample: Sample, folder: Path) -> None:
             pass
         if ended.code:
             raise RuntimeError(f"{sample.name}: papertrial {line}: {ended.said[-400:]}")
-    for name in ("tmp", "cache"):
+    for name in ("tmp",) if "cache/*" in sample.damaged else ("tmp", "cache"):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
@@ -55,7 +57,14 @@ def _rows(count: int = 60) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for place in range(count):
         size = round(draw.gauss(0, 1), 3)
-        rows.append({"size": size, "sort": draw.choice("abc"), "day": f"2024-01-{place % 28 + 1:02}", "y": "yes" if size > 0 else "no"})
+        rows.append(
+            {
+                "size": size,
+                "sort": draw.choice("abc"),
+                "day": f"2024-01-{place % 28 + 1:02}",
+                "y": "yes" if size > 0 else "no",
+            }
+        )
     return rows
 
 
@@ -64,7 +73,7 @@ def _delimited(mark: str, rows: Sequence[dict[str, object]]) -> bytes:
     return "".join(mark.join(line) + "\n" for line in lines).encode()
 
 
-def _lines(rows: Sequence[dict[str, object]]) -> bytes:
+def _lines(rows: Iterable[Mapping[str, object]]) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
@@ -118,9 +127,14 @@ def _packed(folder: Path, ending: str) -> None:
 def _captioned(folder: Path, coco: bool = False) -> None:
     _pictures(folder, 12)
     files = sorted((folder / "photos").rglob("*.*"))
-    captions = [{"image": file.relative_to(folder / "photos").as_posix(), "caption": f"a {file.parent.name} {file.stem}"} for file in files]
+    captions = [
+        {"image": file.relative_to(folder / "photos").as_posix(), "caption": f"a {file.parent.name} {file.stem}"}
+        for file in files
+    ]
     if coco:
-        images = [{"id": place, "file_name": row["image"], "width": 8, "height": 8} for place, row in enumerate(captions)]
+        images = [
+            {"id": place, "file_name": row["image"], "width": 8, "height": 8} for place, row in enumerate(captions)
+        ]
         notes = [{"id": place, "image_id": place, "caption": row["caption"]} for place, row in enumerate(captions)]
         (folder / "photos" / "captions.json").write_text(json.dumps({"images": images, "annotations": notes}))
     else:
@@ -135,7 +149,9 @@ def _idx(folder: Path) -> None:
         (folder / "d" / f"{part}-images-idx3-ubyte").write_bytes(
             b"\x00\x00\x08\x03" + b"".join(n.to_bytes(4, "big") for n in (count, 8, 8)) + pixels
         )
-        (folder / "d" / f"{part}-labels-idx1-ubyte").write_bytes(b"\x00\x00\x08\x01" + count.to_bytes(4, "big") + labels)
+        (folder / "d" / f"{part}-labels-idx1-ubyte").write_bytes(
+            b"\x00\x00\x08\x01" + count.to_bytes(4, "big") + labels
+        )
 
 
 def _cifar(folder: Path) -> None:
@@ -149,7 +165,13 @@ _WORDS = ("attention", "contrast", "diffusion", "trees", "negatives", "tokens", 
 
 
 def _reviews(count: int = 60) -> list[dict[str, object]]:
-    return [{"text": f"a {'fine' if n % 2 else 'dull'} film about {_WORDS[n % 8]} number {n}", "label": "good" if n % 2 else "bad"} for n in range(count)]
+    return [
+        {
+            "text": f"a {'fine' if n % 2 else 'dull'} film about {_WORDS[n % 8]} number {n}",
+            "label": "good" if n % 2 else "bad",
+        }
+        for n in range(count)
+    ]
 
 
 def _prose(folder: Path) -> None:
@@ -160,13 +182,22 @@ def _prose(folder: Path) -> None:
 
 
 def _documents() -> list[dict[str, object]]:
-    return [{"id": f"2101.{n:05}", "title": f"On {_WORDS[n % 8]}", "abstract": f"We study {_WORDS[n % 8]} with {_WORDS[(n + 1) % 8]}, {n}."} for n in range(40)]
+    return [
+        {
+            "id": f"2101.{n:05}",
+            "title": f"On {_WORDS[n % 8]}",
+            "abstract": f"We study {_WORDS[n % 8]} with {_WORDS[(n + 1) % 8]}, {n}.",
+        }
+        for n in range(40)
+    ]
 
 
 def _beir(folder: Path) -> None:
     beir = folder / "d"
     (beir / "qrels").mkdir(parents=True)
-    (beir / "corpus.jsonl").write_bytes(_lines([{"_id": d["id"], "title": d["title"], "text": d["abstract"]} for d in _documents()]))
+    (beir / "corpus.jsonl").write_bytes(
+        _lines([{"_id": d["id"], "title": d["title"], "text": d["abstract"]} for d in _documents()])
+    )
     (beir / "queries.jsonl").write_bytes(_lines([{"_id": f"q{n}", "text": f"{_WORDS[n % 8]} {n}"} for n in range(30)]))
     for split, part in (("train", range(20)), ("test", range(20, 30))):
         rows = "".join(f"q{n}\t2101.{n:05}\t1\n" for n in part)
@@ -174,15 +205,17 @@ def _beir(folder: Path) -> None:
 
 
 def _squad(folder: Path) -> None:
+    answers = [{"text": "We", "answer_start": 0}]
     paragraphs = [
-        {"context": f"{d['title']}. {d['abstract']}", "qas": [{"id": f"q{n}", "question": f"What of {_WORDS[n % 8]} {n}?", "answers": [{"text": "We", "answer_start": 0}]}]}
+        {"context": f"{d['title']}. {d['abstract']}", "qas": [{"id": f"q{n}", "question": f"What of {_WORDS[n % 8]} {n}?", "answers": answers}]}
         for n, d in enumerate(_documents())
     ]  # fmt: skip
     (folder / "d.json").write_text(json.dumps({"version": "1.1", "data": [{"title": "all", "paragraphs": paragraphs}]}))
 
 
 _BIB = "".join(
-    f"@article{{k{n}, title={{On {_WORDS[n % 8]}}}, author={{Ada {n} and Bo}}, year={{2021}}, abstract={{We study \\'e {n}}}}}\n" for n in range(20)
+    f"@article{{k{n}, title={{On {_WORDS[n % 8]}}}, author={{Ada {n} and Bo}}, year={{2021}}, abstract={{We study \\'e {n}}}}}\n"
+    for n in range(20)
 ).encode()
 
 
@@ -204,6 +237,26 @@ def _outputs(folder: Path) -> None:
     for name in ("ours", "theirs"):
         rows = [{"item": n, "source": f"a text, number {n}", "output": f"{name} says {n}"} for n in range(6)]
         (folder / f"{name}.jsonl").write_bytes(_lines(rows))
+
+
+_TEMPLATE = """
+kind = "rating"
+instructions = "How good is it?"
+[[questions]]
+name = "quality"
+text = "How good?"
+options = ["bad", "fair", "good"]
+"""
+_PROGRAM = b"""opp = length - indices - 1;
+reverse(s) { flip = select(indices, opp, ==); return aggregate(flip, s); }
+r = reverse(tokens);
+"""
+_JUDGE = "judge new study ours.jsonl theirs.jsonl --db judge.sqlite"
+
+
+def _template(folder: Path) -> None:
+    _outputs(folder)
+    (folder / "t.toml").write_text(_TEMPLATE)
 
 
 _FIT = "fit {m} --data {d} --budget 3trials --quiet --out run"
@@ -242,26 +295,18 @@ DATA = (
     _data("bibtex", _file("d.bib", _BIB), "d.bib", "majority", "index d.bib --out idx"),
     _data("judged", _file("d.csv", _delimited(",", _judged())), "d.csv", "length", "compare bleu --data d.csv --out study"),
     Sample("answers", _file("d.jsonl", _lines(_answers())), ("judge results d.jsonl",)),
-    Sample("outputs", _outputs, ("judge new study ours.jsonl theirs.jsonl --db judge.sqlite",)),
-    Sample("template", lambda folder: (_outputs(folder), (folder / "t.toml").write_text(_TEMPLATE)),
-           ("judge new study ours.jsonl theirs.jsonl --db judge.sqlite --template t.toml",), damaged=("*.toml",)),
-    Sample("rasp", _file("d.rasp", b"opp = length - indices - 1;\nreverse(s) { flip = select(indices, opp, ==); return aggregate(flip, s); }\nr = reverse(tokens);\n"), ("rasp d.rasp --example hello",)),
+    Sample("outputs", _outputs, (_JUDGE,)),
+    Sample("template", _template, (f"{_JUDGE} --template t.toml",), damaged=("*.toml",)),
+    Sample("rasp", _file("d.rasp", _PROGRAM), ("rasp d.rasp --example hello",)),
 )  # fmt: skip
-
-_TEMPLATE = """
-kind = "rating"
-instructions = "How good is it?"
-[[questions]]
-name = "quality"
-text = "How good?"
-options = ["bad", "fair", "good"]
-"""
 
 
 # ------------------------------------------------------------------------------------------------------------ own files
 
 
-def _run(name: str, make: Callable[[Path], object], d: str, method: str, more: str = "", uses: Sequence[str] = ()) -> Sample:
+def _run(
+    name: str, make: Callable[[Path], object], d: str, method: str, more: str = "", uses: Sequence[str] = ()
+) -> Sample:
     """A finished run, and all that reads one."""
     fit = f"fit {method} --data {d} --quiet --out runs/run {more}".strip()
     uses = uses or (f"predict runs/run {d}", f"evaluate runs/run {d}")
@@ -272,39 +317,72 @@ def _run(name: str, make: Callable[[Path], object], d: str, method: str, more: s
 _TABLE, _TEXTS, _JUDGED = (_file("d.csv", _delimited(",", rows)) for rows in (_rows(), _reviews(), _judged()))
 _STEPS, _TRIALS = "--recipe tiny --budget 4steps", "--budget 2trials"
 
-OWN = (
-    _run("mlp_mixer", _pictures, "photos", "mlp_mixer", _STEPS, ("predict runs/run photos", "export runs/run --out m.pt --to torch", "eject runs/run --out plain")),
-    _run("rtdl", _TABLE, "d.csv", "rtdl:mlp", _STEPS),
-    _run("text_transformer", _TEXTS, "d.csv", "text_transformer", f"{_STEPS} --set tokeniser=bpe --set vocabulary=300"),
-    _run("barlow_twins", _pictures, "photos", "barlow_twins", f"{_STEPS} --backbone resnet --set backbone.width=8 --set backbone.depths=1,1", ("embed runs/run photos --out e.npy",)),
-    _run("byt5", _TEXTS, "d.csv", "byt5", f"{_STEPS} --task text_to_text --set width=16 --set encoder_depth=1 --set decoder_depth=1 --set heads=2 --set head_width=8 --set hidden=16 --set longest=48", ("generate runs/run a --length 4",)),
-    _run("ngram", _prose, "d", "ngram", "", ("generate runs/run a --length 4", "evaluate runs/run d")),
-    _run("random_picture", _pictures, "photos", "random_picture", "", ("generate runs/run --n 2 --out pictures",)),
-    _run("pixel_gaussian", _pictures, "photos", "pixel_gaussian", "", ("generate runs/run --n 2 --out pictures",)),
-    *(_run(name, _TABLE, "d.csv", name, _TRIALS) for name in ("linear", "majority", "xgboost", "lightgbm", "catboost", "nearest")),
-    _run("tfidf", _TEXTS, "d.csv", "tfidf", _TRIALS),
-    _run("bm25", _beir, "d", "bm25", "", ("evaluate runs/run d",)),
-    _run("rouge", _JUDGED, "d.csv", "rouge", "", ("evaluate runs/run d.csv",)),
-    Sample("comparison", _TABLE,
-           ("report runs/study", "compare rtdl:mlp --data d.csv --budget 4steps --seeds 2 --recipe tiny --folds none --baselines linear --no-worth --out runs/study",
-            "fit rtdl:mlp --data d.csv --final --from runs/study --out final --quiet", "web /runs /runs/study /reports/study"),
-           ("compare rtdl:mlp --data d.csv --budget 4steps --seeds 2 --recipe tiny --folds none --baselines linear --no-worth --out runs/study",),
-           ("runs/study/*.json", "runs/study/*/*/*.json*", "runs/study/*/*/*.npy")),
-    Sample("index", _file("d.jsonl", _lines(_documents())),
-           ("search runs/idx trees", "index d.jsonl --out runs/idx", "search runs/idx trees --mode bm25", "web / /search?q=trees&index=idx /search?q=trees&index=list", "index d.jsonl --out runs/idx --fresh"),
-           ("index d.jsonl --out runs/idx",), ("runs/idx/*",)),
-    Sample("cache", _TABLE, ("look d.csv", "look photos", "fit linear --data photos --budget 1trials --quiet --out run"),
-           damaged=("cache/*",)),
-    Sample("evidence", lambda folder: _evidence(folder), ("report evidence", "report evidence/rtdl.jsonl", "web / /papers/rtdl", "check rtdl --kind identity --seeds 1")),
-    Sample("pictures", _pictures, ("generate runs/run --n 2 --out pictures --replace", "generate runs/run --n 2 --out pictures"),
-           ("fit random_picture --data photos --quiet --out runs/run", "generate runs/run --n 2 --out pictures"), ("pictures/*",)),
-    Sample("judge", _outputs, ("judge status --db judge.sqlite", "judge export study answers.jsonl --db judge.sqlite", "judge results study --db judge.sqlite", "judge invite study --db judge.sqlite"),
-           ("judge new study ours.jsonl theirs.jsonl --db judge.sqlite",), ("judge.sqlite*",)),
-)  # fmt: skip
-
 
 def _evidence(folder: Path) -> None:
     here = Path(__file__).parents[2] / "evidence"
     (folder / "evidence" / "tiny").mkdir(parents=True)
     for name in ("rtdl.jsonl", "tiny/rtdl.jsonl"):
         shutil.copy(here / name, folder / "evidence" / name)
+
+
+def _cached(folder: Path) -> None:
+    _TABLE(folder)
+    _pictures(folder)
+
+
+_RESNET = "--backbone resnet --set backbone.width=8 --set backbone.depths=1,1"
+_BPE = "--set tokeniser=bpe --set vocabulary=300"
+_BYT5 = "--task text_to_text " + " ".join(
+    f"--set {name}={value}"
+    for name, value in {
+        "width": 16,
+        "encoder_depth": 1,
+        "decoder_depth": 1,
+        "heads": 2,
+        "head_width": 8,
+        "hidden": 16,
+        "longest": 48,
+    }.items()
+)
+_AWAY = ("predict runs/run photos", "export runs/run --out m.pt --to torch", "eject runs/run --out plain")
+_COMPARE = "compare rtdl:mlp --data d.csv --budget 4steps --seeds 2 --recipe tiny --folds none --baselines linear --no-worth --out runs/study"
+_FINAL = "fit rtdl:mlp --data d.csv --final --from runs/study --out final --quiet"
+_DRAW = "generate runs/run --n 2 --out pictures"
+
+OWN = (
+    _run("mlp_mixer", _pictures, "photos", "mlp_mixer", _STEPS, _AWAY),
+    _run("rtdl", _TABLE, "d.csv", "rtdl:mlp", _STEPS),
+    _run("text_transformer", _TEXTS, "d.csv", "text_transformer", f"{_STEPS} {_BPE}"),
+    _run("barlow_twins", _pictures, "photos", "barlow_twins", f"{_STEPS} {_RESNET}", ("embed runs/run photos --out e.npy",)),
+    _run("byt5", _TEXTS, "d.csv", "byt5", f"{_STEPS} {_BYT5}", ("generate runs/run a --length 4",)),
+    _run("ngram", _prose, "d", "ngram", "", ("generate runs/run a --length 4", "evaluate runs/run d")),
+    _run("random_picture", _pictures, "photos", "random_picture", "", (_DRAW,)),
+    _run("pixel_gaussian", _pictures, "photos", "pixel_gaussian", "", (_DRAW,)),
+    *(_run(name, _TABLE, "d.csv", name, _TRIALS) for name in ("linear", "majority", "xgboost", "lightgbm", "catboost")),
+    _run("nearest", _pictures, "photos", "nearest", ""),
+    _run("tfidf", _TEXTS, "d.csv", "tfidf", _TRIALS),
+    _run("bm25", _beir, "d", "bm25", "", ("evaluate runs/run d",)),
+    _run("rouge", _JUDGED, "d.csv", "rouge", "", ("evaluate runs/run d.csv",)),
+    Sample(
+        "comparison", _TABLE, ("report runs/study", _COMPARE, _FINAL, "web /runs /runs/study /reports/study"), (_COMPARE,),
+        ("runs/study/*.json", "runs/study/*/*/*.json*", "runs/study/*/*/*.npy"),
+    ),
+    Sample(
+        "index", _file("d.jsonl", _lines(_documents())),
+        ("search runs/idx trees", "index d.jsonl --out runs/idx", "search runs/idx trees --mode bm25",
+         "web / /search?q=trees&index=idx /search?q=trees&index=list", "index d.jsonl --out runs/idx --fresh"),
+        ("index d.jsonl --out runs/idx",), ("runs/idx/*",),
+    ),
+    Sample("cache", _cached, ("look d.csv", "look photos", "fit linear --data photos --budget 1trials --quiet --out run"), ("look d.csv", "look photos"), ("cache/*",)),
+    Sample(
+        "evidence", _evidence,
+        ("report evidence", "report evidence/rtdl.jsonl", "web / /papers/rtdl", "check rtdl --kind identity --scale tiny --seeds 1"),
+    ),
+    Sample("pictures", _pictures, (f"{_DRAW} --replace", _DRAW), ("fit random_picture --data photos --quiet --out runs/run", _DRAW), ("pictures/*",)),
+    Sample(
+        "judge", _outputs,
+        ("judge status --db judge.sqlite", "judge export study answers.jsonl --db judge.sqlite",
+         "judge results study --db judge.sqlite", "judge invite study --db judge.sqlite"),
+        (_JUDGE,), ("judge.sqlite*",),
+    ),
+)  # fmt: skip

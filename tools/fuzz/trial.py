@@ -121,7 +121,8 @@ def _pages(addresses: Sequence[str]) -> int:
 
     from papertrial.app.web import make_web
 
-    client = TestClient(make_web(Path("runs"), evidence=Path("evidence")).guard, base_url="http://127.0.0.1:8000")
+    site: Any = make_web(Path("runs"), evidence=Path("evidence")).guard
+    client = TestClient(site, base_url="http://127.0.0.1:8000")
     for address in addresses:
         answer = client.get(address)
         print(f"{answer.status_code} {address}")

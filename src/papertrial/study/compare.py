@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -20,8 +21,9 @@ import numpy as np
 
 from papertrial.core import registry
 from papertrial.core.budget import Budget, duration
+from papertrial.core.doors import Damaged
 from papertrial.core.errors import DataError, Declined, PapertrialError, TrainingStopped
-from papertrial.core.files import read_json, to_json, write_json
+from papertrial.core.files import disk_errors, to_json
 from papertrial.core.offers import task_offers
 from papertrial.core.request import Request
 from papertrial.core.stats import Verdict
@@ -35,6 +37,7 @@ from papertrial.study.naming import called, renamed
 from papertrial.study.origins import origins
 from papertrial.study.worth import Worth
 from papertrial.study.worth import worth as worth_in_labels
+from papertrial.use.final import COMPARISON
 from papertrial.use.folds import REPEATS, SEEDS, Fold, assigned, choice, rounds, shared
 
 if TYPE_CHECKING:
@@ -358,7 +361,7 @@ def _before(folder: Path) -> dict[str, Any]:
     """Of a comparison that was finished in the folder, the methods that stay in it, and what was said of them; nothing where
     there is none. So papers that are asked about one after the other end in one table."""
     file = folder / "comparison.json"
-    held = read_json(file) if file.exists() else {}
+    held = _kept(file)
     if not held.get("complete"):
         return {}
     methods = held.get("asked", {}).get("methods", ())
@@ -377,9 +380,9 @@ def _said_before(before: dict[str, Any], methods: list[str], against: str | None
 def _earlier_looks(study: _Study, config: dict[str, Any]) -> tuple[int, ...]:
     """Numbers of seeds, fewer than now, at which verdicts were given before; raises PapertrialError for another study."""
     file = study.out / "comparison.json"
-    if not file.exists():
+    held = _kept(file)
+    if not held:
         return ()
-    held = read_json(file)
     before, now = held.get("config", {}), _plain(config)
     differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if differing:
@@ -391,12 +394,27 @@ def _earlier_looks(study: _Study, config: dict[str, Any]) -> tuple[int, ...]:
     return tuple(sorted(count for count in told if count < study.seeds))
 
 
+def _kept(file: Path) -> dict[str, Any]:
+    """What an earlier comparison found; nothing where there is none. A file that is damaged is set aside: the runs it speaks of
+    are kept, and it is written again from them."""
+    if not file.exists():
+        return {}
+    try:
+        return dict(COMPARISON.read(file))
+    except Damaged as damage:
+        aside = file.with_name(f"{file.name}.damaged")
+        with disk_errors(aside):
+            file.replace(aside)
+        print(f"{damage.problem}: kept as {aside}; what it said before is not known any more", file=sys.stderr)
+        return {}
+
+
 def _plain(content: dict[str, Any]) -> dict[str, Any]:
     return dict(json.loads(to_json(content)))
 
 
 def _save(result: Comparison, config: dict[str, Any], study: _Study) -> None:
-    write_json(study.out / "comparison.json", {"config": config, "asked": study.asked, **result.to_json()})
+    COMPARISON.write(study.out / "comparison.json", {"config": config, "asked": study.asked, **result.to_json()})
 
 
 def _round(study: _Study, entrants: list[Entrant], seed: int) -> None:

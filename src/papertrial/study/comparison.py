@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 import textwrap
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from papertrial.core.budget import ESTIMATED, UNKNOWN, Energy, duration, size_in_words
-from papertrial.core.errors import PapertrialError
-from papertrial.core.files import read_json
 from papertrial.core.stats import Verdict
 from papertrial.study.worth import Worth
+from papertrial.use.final import COMPARISON
 
 FAILED = "failed"
 #: what stands beside a metric in the table
@@ -104,15 +103,12 @@ class Comparison:
     @classmethod
     def read(cls, folder: Path | str) -> Comparison:
         """As kept in a comparison's folder; raises PapertrialError where there is none."""
-        held = read_json(Path(folder) / "comparison.json")
-        names = [entry.name for entry in fields(cls) if entry.name in held]
-        unknown = [e.name for e in fields(cls) if e.name not in held and e.default is MISSING]
-        if unknown:
-            raise PapertrialError(
-                f"{folder} holds a comparison of another version of papertrial (it lacks {unknown[0]})",
-                "run the comparison again",
+        file = Path(folder) / "comparison.json"
+        held = COMPARISON.read(file)
+        with COMPARISON.answers_for(file, held):
+            return cls(
+                **{entry.name: _again(entry.name, held[entry.name]) for entry in fields(cls) if entry.name in held}
             )
-        return cls(**{name: _again(name, held[name]) for name in names})
 
     def lines(self) -> list[str]:
         """The table and the verdicts as plain text, at most 100 columns wide."""
