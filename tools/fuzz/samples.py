@@ -347,6 +347,8 @@ _BYT5 = "--task text_to_text " + " ".join(
 _AWAY = ("predict runs/run photos", "export runs/run --out m.pt --to torch", "eject runs/run --out plain")
 _COMPARE = "compare rtdl:mlp --data d.csv --budget 4steps --seeds 2 --recipe tiny --folds none --baselines linear --no-worth --out runs/study"
 _FINAL = "fit rtdl:mlp --data d.csv --final --from runs/study --out final --quiet"
+_LOOKS = ("look d.csv", "look photos")
+_MADE = "--task image_generation"
 _DRAW = "generate runs/run --n 2 --out pictures"
 
 OWN = (
@@ -355,9 +357,9 @@ OWN = (
     _run("text_transformer", _TEXTS, "d.csv", "text_transformer", f"{_STEPS} {_BPE}"),
     _run("barlow_twins", _pictures, "photos", "barlow_twins", f"{_STEPS} {_RESNET}", ("embed runs/run photos --out e.npy",)),
     _run("byt5", _TEXTS, "d.csv", "byt5", f"{_STEPS} {_BYT5}", ("generate runs/run a --length 4",)),
-    _run("ngram", _prose, "d", "ngram", "", ("generate runs/run a --length 4", "evaluate runs/run d")),
-    _run("random_picture", _pictures, "photos", "random_picture", "", (_DRAW,)),
-    _run("pixel_gaussian", _pictures, "photos", "pixel_gaussian", "", (_DRAW,)),
+    _run("ngram", _prose, "d", "ngram", "", ("evaluate runs/run d",)),
+    _run("random_picture", _pictures, "photos", "random_picture", _MADE, (_DRAW,)),
+    _run("pixel_gaussian", _pictures, "photos", "pixel_gaussian", _MADE, (_DRAW,)),
     *(_run(name, _TABLE, "d.csv", name, _TRIALS) for name in ("linear", "majority", "xgboost", "lightgbm", "catboost")),
     _run("nearest", _pictures, "photos", "nearest", ""),
     _run("tfidf", _TEXTS, "d.csv", "tfidf", _TRIALS),
@@ -373,12 +375,12 @@ OWN = (
          "web / /search?q=trees&index=idx /search?q=trees&index=list", "index d.jsonl --out runs/idx --fresh"),
         ("index d.jsonl --out runs/idx",), ("runs/idx/*",),
     ),
-    Sample("cache", _cached, ("look d.csv", "look photos", "fit linear --data photos --budget 1trials --quiet --out run"), ("look d.csv", "look photos"), ("cache/*",)),
+    Sample("cache", _cached, (*_LOOKS, "fit linear --data photos --budget 1trials --quiet --out run"), _LOOKS, ("cache/*",)),
     Sample(
         "evidence", _evidence,
         ("report evidence", "report evidence/rtdl.jsonl", "web / /papers/rtdl", "check rtdl --kind identity --scale tiny --seeds 1"),
     ),
-    Sample("pictures", _pictures, (f"{_DRAW} --replace", _DRAW), ("fit random_picture --data photos --quiet --out runs/run", _DRAW), ("pictures/*",)),
+    Sample("pictures", _pictures, (f"{_DRAW} --replace", _DRAW), (f"fit random_picture --data photos --quiet --out runs/run {_MADE}", _DRAW), ("pictures/*",)),
     Sample(
         "judge", _outputs,
         ("judge status --db judge.sqlite", "judge export study answers.jsonl --db judge.sqlite",

@@ -356,5 +356,4 @@ def results(
 
 
 def _say(*lines: str) -> None:
-    for line in lines:
-        print(line)
+    printing.say(*lines)
