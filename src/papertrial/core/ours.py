@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -131,11 +132,7 @@ def examine(folder: Path | str, kind: str, recognise: Recognise = lambda folder:
     Raises PapertrialError when what stands there is a file, the user's own, or of another kind.
     """
     folder = Path(folder)
-    file = next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
-    if file is not None:
-        raise PapertrialError(f"{file} is a file", "name a folder with --out")
-    if folder.is_symlink() and not folder.exists():
-        raise PapertrialError(f"{folder} is a link to nothing", "name a folder with --out")
+    _require_folder(folder)
     with disk_errors(folder):
         found = read(folder)
         if found is not None:
@@ -148,11 +145,9 @@ def examine(folder: Path | str, kind: str, recognise: Recognise = lambda folder:
                     f"{folder} holds {_a(found.kind)}, not {_a(kind)}", "choose another folder with --out"
                 )
             return found
-        names = visible(folder)
-        if names:
-            known = set(recognise(folder))
-            if known:
-                return Marked(folder, kind, entries=known)
+        if known := set(recognise(folder)) if folder.exists() else set():
+            return Marked(folder, kind, entries=known)
+        if names := visible(folder):
             raise PapertrialError(
                 f"{folder} is not empty and not {_a(kind)} (it holds {names[0]})", "choose another folder with --out"
             )
@@ -209,6 +204,47 @@ def held(
         yield found
     finally:
         lock.release()
+
+
+def require_new(folder: Path | str) -> None:
+    """Raise PapertrialError where a folder could not be made: there is one that is not empty, or something else."""
+    folder = Path(folder)
+    _require_folder(folder)
+    with disk_errors(folder):
+        if folder.is_symlink() or (folder.exists() and any(folder.iterdir())):
+            raise PapertrialError(f"{folder} is there already", "choose another --out")
+
+
+def _require_folder(folder: Path) -> None:
+    """Raise PapertrialError where a file, or a link to nothing, stands in the place of a folder or above it."""
+    file = next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
+    if file is not None:
+        raise PapertrialError(f"{file} is a file", "name a folder with --out")
+    if folder.is_symlink() and not folder.exists():
+        raise PapertrialError(f"{folder} is a link to nothing", "name a folder with --out")
+
+
+def require_free(file: Path | str, replace: bool = False) -> None:
+    """Raise PapertrialError where a file could not be written: one is there that is not ours, or the place takes none.
+
+    replace: the user said that what is there may go. A file is ours where its folder's marker lists it.
+    """
+    file = Path(file)
+    if file.is_dir():
+        raise PapertrialError(f"{file} is a folder", "name a file with --out")
+    marked = read(file.parent)
+    if os.path.lexists(file) and not replace and not (marked is not None and marked.holds(file.name)):
+        raise PapertrialError(f"{file} is there already", "choose another --out, or add --replace")
+    with disk_errors(file):  # tried now, so that an hour of work is not lost to a missing right
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+
+
+def will_write(folder: Path | str, *names: str) -> None:
+    """List what is about to be written into a folder, where that is ours; any other is left as it is."""
+    if (marked := read(folder)) is not None:
+        marked.add(*names)
 
 
 def visible(folder: Path) -> list[str]:

@@ -151,8 +151,7 @@ class Run:
 
     def will_write(self, *names: str) -> None:
         """List files beside the usual ones as the run's, before they are written. Does nothing in a folder that is no run."""
-        if (marked := ours.read(self.folder)) is not None:
-            marked.add(*names)
+        ours.will_write(self.folder, *names)
 
     @property
     def stages(self) -> dict[str, Run]:

@@ -26,7 +26,7 @@ from typing import Any, Literal
 import numpy as np
 from typing_extensions import NotRequired, TypedDict
 
-from papertrial.core import registry
+from papertrial.core import ours, registry
 from papertrial.core.doors import Damaged, Door
 from papertrial.core.errors import Declined, PapertrialError, did_you_mean
 from papertrial.core.files import to_json, write_text
@@ -171,9 +171,11 @@ def check(
     ]
     results = []
     place = Path(folder)
+    marked = ours.claim(place, "folder of evidence", recognise=_recognised)
     rows = [[_Job(paper, claim, scale, seed, place) for seed in range(count)] for paper, claim, count in asked]
     # the tiny figures that are kept beside base evidence, by the same code
     tiny = [_Job(paper, claim, "tiny", 0, place) for paper, claim, _ in asked]
+    marked.add(*(f"{job.paper}.jsonl" for job in tiny), *(job.file.name for row in [*rows, tiny] for job in row))
     with _runner(jobs, [job for row in rows for job in row] + (tiny if scale == "base" else [])) as promise:
         for (paper, claim, _), row, small in zip(asked, rows, tiny, strict=True):
             evidence = _gather(paper, claim, scale, [promise(job) for job in row], say)
@@ -185,10 +187,21 @@ def check(
             elif "held" in figures:
                 remark = code_marks.compare(place, paper, claim, figures, evidence.environment["date"])
                 say(f"{'':<12}{paper}: {claim.name}: {remark}") if remark else None
-            for job in [*row, small]:
-                job.file.unlink(missing_ok=True)
+            marked.drop(*(job.file.name for job in [*row, small]))
             results.append(evidence)
     return results
+
+
+def _recognised(folder: Path) -> list[str]:
+    """What an earlier version wrote without a marker: evidence, and the rows of a check that was interrupted."""
+    names = []
+    for file in sorted(folder.glob("*.jsonl")):
+        with suppress(PapertrialError):
+            names += [file.name] if history(folder, file.stem) else []
+    for file in sorted(folder.glob(".*-*-*-*.json")):
+        with suppress(PapertrialError):
+            names += [file.name] if _KEPT.read(file) else []
+    return names
 
 
 def _asked(paper: str, names: Sequence[str], kinds: Sequence[str]) -> list[Claim]:

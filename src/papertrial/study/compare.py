@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,15 +20,15 @@ import numpy as np
 
 from papertrial.core import registry
 from papertrial.core.budget import Budget, duration
-from papertrial.core.doors import Damaged
 from papertrial.core.errors import DataError, Declined, PapertrialError, TrainingStopped
-from papertrial.core.files import disk_errors, to_json
+from papertrial.core.files import to_json
 from papertrial.core.offers import task_offers
+from papertrial.core.ours import examine, held
 from papertrial.core.request import Request
 from papertrial.core.stats import Verdict
 from papertrial.core.wording import counted, several
 from papertrial.study import sentences
-from papertrial.study.comparison import Comparison, Row
+from papertrial.study.comparison import FILES, KIND, Comparison, Row, before_in, kept, recognised, said_before
 from papertrial.study.engine import Engine, Job, content, started
 from papertrial.study.entrants import Entrant, entrants_of, idle, pooled, reasons, require_methods
 from papertrial.study.judging import BLIND, Judge, judge_of, row_of, words_of
@@ -235,7 +234,8 @@ def compare(
     parts, why = choice(chosen, opened, folds)
     seeds = seeds or (REPEATS if parts else SEEDS)
     folder = Path(out) if out is not None else default_folder("compare", opened.name)
-    before = {} if fresh else _before(folder)
+    examine(folder, KIND, recognised)
+    before = {} if fresh else before_in(folder)
     methods = [*(name for name in before.get("stays", ()) if name not in methods), *methods]
     if methods != asked_now:
         echo(f"{', '.join(methods[: -len(asked_now)])}: compared here before, and part of this comparison too")
@@ -257,13 +257,14 @@ def compare(
             echo=echo,
             declined=declined,
             folds=parts,
-            earlier=_said_before(before, methods, against, baselines),
+            earlier=said_before(before, methods, against, baselines),
             asked={
                 "methods": list(methods),
                 "against": against,
                 "baselines": baselines,
                 "worth": worth,
                 "folds": folds,
+                "stays": list(before.get("stays", ())),
             },
         )
         curve_runs = len(FRACTIONS) * min(seeds, CURVE_SEEDS) if worth else 0
@@ -274,7 +275,8 @@ def compare(
         study.plan = _plan(study, entrants, runs, curve_runs)
         if why:
             study.plan += f"\nfolds: {why}"
-        return _carried_out(study, entrants, worth)
+        with held(folder, KIND, FILES, recognised):
+            return _carried_out(study, entrants, worth)
 
 
 def _carried_out(study: _Study, entrants: list[Entrant], worth: bool) -> Comparison:
@@ -357,30 +359,10 @@ def _config(study: _Study) -> dict[str, Any]:
     }
 
 
-def _before(folder: Path) -> dict[str, Any]:
-    """Of a comparison that was finished in the folder, the methods that stay in it, and what was said of them; nothing where
-    there is none. So papers that are asked about one after the other end in one table."""
-    file = folder / "comparison.json"
-    held = _kept(file)
-    if not held.get("complete"):
-        return {}
-    methods = held.get("asked", {}).get("methods", ())
-    return held | {"stays": [name for name in methods if name not in held.get("declined", ())]}
-
-
-def _said_before(before: dict[str, Any], methods: list[str], against: str | None, baselines: Any) -> tuple[str, ...]:
-    """What was said by earlier comparisons in the folder that asked something else."""
-    asked = before.get("asked", {})
-    again = (set(asked.get("methods", ())), asked.get("against"), asked.get("baselines")) == (
-        set(methods), against, baselines
-    )  # fmt: skip
-    return (*before.get("earlier", ()), *(() if again else before.get("sentences", ())))
-
-
 def _earlier_looks(study: _Study, config: dict[str, Any]) -> tuple[int, ...]:
     """Numbers of seeds, fewer than now, at which verdicts were given before; raises PapertrialError for another study."""
     file = study.out / "comparison.json"
-    held = _kept(file)
+    held = kept(file)
     if not held:
         return ()
     before, now = held.get("config", {}), _plain(config)
@@ -394,27 +376,15 @@ def _earlier_looks(study: _Study, config: dict[str, Any]) -> tuple[int, ...]:
     return tuple(sorted(count for count in told if count < study.seeds))
 
 
-def _kept(file: Path) -> dict[str, Any]:
-    """What an earlier comparison found; nothing where there is none. A file that is damaged is set aside: the runs it speaks of
-    are kept, and it is written again from them."""
-    if not file.exists():
-        return {}
-    try:
-        return dict(COMPARISON.read(file))
-    except Damaged as damage:
-        aside = file.with_name(f"{file.name}.damaged")
-        with disk_errors(aside):
-            file.replace(aside)
-        print(f"{damage.problem}: kept as {aside}; what it said before is not known any more", file=sys.stderr)
-        return {}
-
-
 def _plain(content: dict[str, Any]) -> dict[str, Any]:
     return dict(json.loads(to_json(content)))
 
 
 def _save(result: Comparison, config: dict[str, Any], study: _Study) -> None:
-    COMPARISON.write(study.out / "comparison.json", {"config": config, "asked": study.asked, **result.to_json()})
+    COMPARISON.write(
+        study.out / "comparison.json",
+        {"config": config, "asked": {**study.asked, "earlier": study.earlier}, **result.to_json()},
+    )
 
 
 def _round(study: _Study, entrants: list[Entrant], seed: int) -> None:

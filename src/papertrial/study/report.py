@@ -21,6 +21,7 @@ from papertrial.core.budget import ESTIMATED, Energy, duration, size_in_words
 from papertrial.core.curves import fit_power_law
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import write_text
+from papertrial.core.ours import require_free, will_write
 from papertrial.core.stats import CANNOT_TELL, HELPS, HURTS
 from papertrial.study import evidence, examples, figures, report_blocks
 from papertrial.study.comparison import Comparison, Row
@@ -67,20 +68,24 @@ class Report:
     size: int
 
 
-def report(folder: Path | str, out: Path | str | None = None, *, data: bool = True) -> Report:
+def report(folder: Path | str, out: Path | str | None = None, *, data: bool = True, replace: bool = False) -> Report:
     """Write the page of a run's or a comparison's folder, or of evidence: a folder of it or one .jsonl file.
 
     out: by default report.html in the folder, or beside a file, under its name.
-    data: open the training data again, for pictures and distributions.
-    Raises PapertrialError when there is none of them, or when the package plotly is missing.
+    data: open the training data again, for pictures and distributions.  replace: a file that is there already and was not
+    written into the folder by an earlier call.
+    Raises PapertrialError when there is none of them, for such a file, or when the package plotly is missing.
     """
     folder = Path(folder)
     beside = folder.with_suffix(".html") if folder.suffix == ".jsonl" else folder / "report.html"
     file = Path(out) if out is not None else beside
     if file.suffix.lower() not in (".html", ".htm"):
         raise PapertrialError(f"a report is a web page, not {file.name}", "give --out a name that ends in .html")
+    require_free(file, replace)
     kind, page = page_of(folder, data=data)
     text = render(page)
+    if out is None and not replace:
+        will_write(file.parent, file.name)
     write_text(file, text)
     return Report(
         file,

@@ -26,6 +26,7 @@ from papertrial.app.commands.options import (
     Out,
     Quiet,
     RecipeName,
+    Replace,
     Settings,
     Size,
     Target,
@@ -138,12 +139,13 @@ def report(
     data: Annotated[
         bool, typer.Option("--data/--no-data", help="Open the training data again and show some of them.")
     ] = True,
+    replace: Replace = False,
     json: Json = False,
 ) -> None:
     """One HTML page that needs no network: the verdict, what it rests on, what it cost, how to reproduce it."""
     from papertrial.study.report import report as write_report
 
-    written = write_report(folder, out, data=data)
+    written = write_report(folder, out, data=data, replace=replace)
     if json:
         printing.document(asdict(written))
         return
