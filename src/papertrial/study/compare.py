@@ -21,14 +21,14 @@ import numpy as np
 from papertrial.core import registry
 from papertrial.core.budget import Budget, duration
 from papertrial.core.errors import DataError, Declined, PapertrialError, TrainingStopped
-from papertrial.core.files import read_json, to_json, write_json
+from papertrial.core.files import to_json
 from papertrial.core.offers import task_offers
 from papertrial.core.ours import examine, held
 from papertrial.core.request import Request
 from papertrial.core.stats import Verdict
 from papertrial.core.wording import counted, several
 from papertrial.study import sentences
-from papertrial.study.comparison import FILES, KIND, Comparison, Row, before_in, recognised, said_before
+from papertrial.study.comparison import FILES, KIND, Comparison, Row, before_in, kept, recognised, said_before
 from papertrial.study.engine import Engine, Job, content, started
 from papertrial.study.entrants import Entrant, entrants_of, idle, pooled, reasons, require_methods
 from papertrial.study.judging import BLIND, Judge, judge_of, row_of, words_of
@@ -36,6 +36,7 @@ from papertrial.study.naming import called, renamed
 from papertrial.study.origins import origins
 from papertrial.study.worth import Worth
 from papertrial.study.worth import worth as worth_in_labels
+from papertrial.use.final import COMPARISON
 from papertrial.use.folds import REPEATS, SEEDS, Fold, assigned, choice, rounds, shared
 
 if TYPE_CHECKING:
@@ -365,9 +366,9 @@ def _config(study: _Study) -> dict[str, Any]:
 def _earlier_looks(study: _Study, config: dict[str, Any]) -> tuple[int, ...]:
     """Numbers of seeds, fewer than now, at which verdicts were given before; raises PapertrialError for another study."""
     file = study.out / "comparison.json"
-    if not file.exists():
+    held = kept(file)
+    if not held:
         return ()
-    held = read_json(file)
     before, now = held.get("config", {}), _plain(config)
     differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if differing:
@@ -384,7 +385,7 @@ def _plain(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _save(result: Comparison, config: dict[str, Any], study: _Study) -> None:
-    write_json(
+    COMPARISON.write(
         study.out / "comparison.json",
         {"config": config, "asked": {**study.asked, "earlier": study.earlier}, **result.to_json()},
     )

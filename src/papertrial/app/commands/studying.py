@@ -110,7 +110,7 @@ def compare(
     from papertrial.study.compare import compare as run_compare
 
     def echo(line: str) -> None:
-        print(line, file=sys.stderr if json else sys.stdout, flush=True)
+        print(printing.shown(line), file=sys.stderr if json else sys.stdout, flush=True)
 
     result = run_compare(
         papers, data, task=task, target=target, group=group, time=time, dates=dates, missing=missing, metric=metric, folds=folds,
@@ -192,7 +192,7 @@ def check(
         seeds=seeds,
         folder=evidence,
         jobs=jobs,
-        echo=None if json else lambda line: print(line, flush=True),
+        echo=None if json else lambda line: print(printing.shown(line), flush=True),
     )
     lost = [
         f"{paper}: {name}"

@@ -247,7 +247,7 @@ def generate(
     notes = unread(artifact, prompts, length)
     if not json:
         for line in _said_first(artifact):
-            print(line, file=sys.stderr)
+            print(printing.shown(line), file=sys.stderr)
         printing.notes(notes)
     heads = [
         (f"--- {place * samples + sample + 1} of {len(prompts) * samples}\n" if len(prompts) * samples > 1 else "")
