@@ -43,6 +43,7 @@ def _found() -> dict[str, list[Block]]:
 
 
 PAGES = _found()
+_COMMANDS = typer.main.get_command(cli.app)
 
 
 @pytest.fixture(scope="session")
@@ -145,7 +146,7 @@ def _exists(command: str, where: str) -> None:
     words = shlex.split(command)
     if "papertrial" in words and words[0] in ("papertrial", "torchrun", "python"):
         words = words[words.index("papertrial") + 1 :]
-        at = typer.main.get_command(cli.app)
+        at = _COMMANDS
         while hasattr(at, "commands") and words and not words[0].startswith("-"):
             assert words[0] in at.commands, f"{where}: there is no command {words[0]}"
             at, words = at.commands[words[0]], words[1:]
