@@ -55,11 +55,12 @@ def furnished(tmp_path_factory):
 
 @pytest.fixture
 def workplace(furnished, tmp_path, monkeypatch):
-    """A folder to type commands in: the data, and nothing that another page left."""
+    """A folder to type commands in: the data, and nothing that another page left. Steps are measured for less than seconds."""
     folder = tmp_path / "work"
     shutil.copytree(furnished, folder)
     shutil.copytree(ROOT / "evidence", folder / "evidence", ignore=shutil.ignore_patterns("*.html", ".*"))
     monkeypatch.chdir(folder)
+    monkeypatch.setattr("papertrial.study.estimate._WINDOW", 0.1)
     return folder
 
 
