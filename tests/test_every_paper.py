@@ -15,7 +15,7 @@ CASES = [(name, check) for name in registry.entries() for check in checks_for(na
 def _encoders_read_beginnings():
     """What is checked of a method that asks MiniLM for the vectors of all built-in texts shows on the first words of each."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_sentences, "LONGEST", 32)
+        patch.setattr(_sentences, "LONGEST", 8)
         _sentences._reader.cache_clear()
         yield
         _sentences._reader.cache_clear()
