@@ -46,7 +46,7 @@ from papertrial.core.budget import Budget, Meter
 from papertrial.core.facts import Facts
 from papertrial.core.files import read_json, write_json
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.core.run import Run
 from papertrial.data.collections import Queries, texts_of
 from papertrial.data.collections.analyse import USUAL, Analyser
@@ -66,14 +66,20 @@ PAPER = Paper(
 )
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
     words: tuple[str, ...] = sourced(
         (USUAL, "stop stem fold", "", "stop"),
         "papertrial default; parts of `data.collections.analyse`, tried in this order",
+        "1 to 32 of any",
     )
-    k1s: tuple[float, ...] = sourced((1.5, 0.6, 0.9, 1.2, 2.0, 3.0), "papertrial default; the first is that of bm25s")
-    bs: tuple[float, ...] = sourced((0.75, 0.3, 0.5, 0.9, 1.0), "papertrial default; the first is that of Lucene")
+    k1s: tuple[float, ...] = sourced(
+        (1.5, 0.6, 0.9, 1.2, 2.0, 3.0), "papertrial default; the first is that of bm25s", "1 to 32 of [0, 100]"
+    )
+    bs: tuple[float, ...] = sourced(
+        (0.75, 0.3, 0.5, 0.9, 1.0), "papertrial default; the first is that of Lucene", "1 to 32 of [0, 1]"
+    )
 
 
 class Ranker:

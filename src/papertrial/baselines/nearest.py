@@ -45,7 +45,7 @@ from papertrial.core.errors import DataError
 from papertrial.core.facts import Facts
 from papertrial.core.files import write_with
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.core.run import Run
 from papertrial.core.task import Ragged, Split
 from papertrial.tasks._metrics import text_scores
@@ -65,13 +65,16 @@ COPY = "copy"
 _AT_A_TIME = 256
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
     terms: tuple[str, ...] = sourced(
-        ("word:1-1", "char:2-5", COPY), "papertrial default; tried in this order: sorts of terms, or copy"
+        ("word:1-1", "char:2-5", COPY),
+        "papertrial default; tried in this order: sorts of terms, or copy",
+        "1 to 32 of any",
     )
-    features: int = sourced(200_000, "papertrial default; the most frequent terms that are kept")
-    longest: int = sourced(10_000, "papertrial default; characters read of a source")
+    features: int = sourced(200_000, "papertrial default; the most frequent terms that are kept", "[1, 100000000]")
+    longest: int = sourced(10_000, "papertrial default; characters read of a source", "[1, 100000000]")
 
 
 class Nearest:

@@ -48,7 +48,7 @@ from papertrial.core.errors import missing_extra
 from papertrial.core.facts import Facts
 from papertrial.core.files import write_with
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.core.run import Run
 from papertrial.core.task import Ragged, Split
 from papertrial.nn.tokenise import Pretrained, longer
@@ -67,10 +67,13 @@ PAPER = Paper(
 )
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    rarities: tuple[float, ...] = sourced((1e-3, 1e-4, 1e-2), "ICLR 2017, sec. 4.1.1: 1e-3, and around it; values of a")
-    longest: int = sourced(512, "papertrial default; tokens read of a text")
+    rarities: tuple[float, ...] = sourced(
+        (1e-3, 1e-4, 1e-2), "ICLR 2017, sec. 4.1.1: 1e-3, and around it; values of a", "1 to 32 of [1e-9, 1000]"
+    )
+    longest: int = sourced(512, "papertrial default; tokens read of a text", "[1, 1000000]")
 
 
 @cache

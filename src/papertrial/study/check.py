@@ -31,6 +31,7 @@ from papertrial.core.doors import Damaged, Door
 from papertrial.core.errors import Declined, PapertrialError, did_you_mean
 from papertrial.core.files import to_json, write_text
 from papertrial.core.paper import CLAIM_KINDS, Claim
+from papertrial.core.ranges import require_numbers
 from papertrial.core.run import commit, environment
 from papertrial.core.stats import LEVEL
 from papertrial.study import code_marks
@@ -164,6 +165,7 @@ def check(
     say = echo or (lambda line: None)
     if scale not in SCALES:
         raise PapertrialError(f"there is no scale {scale!r}", did_you_mean(scale, SCALES))
+    require_numbers(seeds=seeds, jobs=jobs)
     asked = [
         (paper, claim, seeds or SEEDS[claim.kind])
         for paper in ([papers] if isinstance(papers, str) else papers)

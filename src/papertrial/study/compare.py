@@ -24,13 +24,14 @@ from papertrial.core.errors import DataError, Declined, PapertrialError, Trainin
 from papertrial.core.files import to_json
 from papertrial.core.offers import task_offers
 from papertrial.core.ours import examine, held
+from papertrial.core.ranges import require_numbers
 from papertrial.core.request import Request
 from papertrial.core.stats import Verdict
 from papertrial.core.wording import counted, several
 from papertrial.study import sentences
 from papertrial.study.comparison import FILES, KIND, Comparison, Row, before_in, kept, recognised, said_before
 from papertrial.study.engine import Engine, Job, content, started
-from papertrial.study.entrants import Entrant, entrants_of, idle, pooled, reasons, require_methods
+from papertrial.study.entrants import Entrant, entrants_of, idle, pooled, reasons, require_methods, require_settings
 from papertrial.study.judging import BLIND, Judge, judge_of, row_of, words_of
 from papertrial.study.naming import called, renamed
 from papertrial.study.origins import origins
@@ -213,10 +214,10 @@ def compare(
     )  # fmt: skip
     echo, methods = echo or (lambda line: None), several(methods)
     asked_now = methods
-    if seeds is not None and seeds < 1:
-        raise PapertrialError(f"{seeds} seeds are too few", "give 3 or more, 5 are better")
+    require_numbers(seeds=seeds, cores=cores)
     if not set(methods) - {against}:
         raise PapertrialError("no method was named to compare", "type: papertrial list")
+    require_settings(methods, request)
     opened = content(data, request)
     chosen = choose_task(opened, task)
     made_for = [key for name in methods for key in registry.paper(name).tasks]

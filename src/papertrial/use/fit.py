@@ -36,8 +36,9 @@ from papertrial.use.account import keep_hashes
 from papertrial.use.answer_files import write_picture
 from papertrial.use.artifact import Artifact
 from papertrial.use.card import CARD, RESULT, Resolved, build_model, card_of, save_weights
-from papertrial.use.choose import budget_of, prepare, resolve_method, task_for
+from papertrial.use.choose import budget_of, check_request, prepare, resolve_method, task_for
 from papertrial.use.final import Found, found_of
+from papertrial.use.room import require_room
 from papertrial.use.uses import uses
 
 #: classes up to which a confusion matrix is kept, and predicted values kept otherwise
@@ -117,6 +118,7 @@ def fit_prepared(
         prepared = replace(prepared, notes=(*prepared.notes, *found.notes(prepared.train.examples)))
     resolved = resolve_method(method, prepared, request, task=task)
     budget = budget_of(resolved, task, request.budget)
+    require_room(task, resolved, prepared)
     processes.join()
     run = Run(out)
     with ExitStack() as held:
@@ -230,6 +232,7 @@ def fit(
     chosen = registry.method(method)
     if chosen.paper.refusal:
         raise Declined(f"{chosen.id} cannot be trained: {chosen.paper.refusal}")
+    check_request(chosen, request)
 
     def read() -> tuple[Any, Task, Prepared, Request, Found | None]:
         opened = open_data(data, **request.reading)
