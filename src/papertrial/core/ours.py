@@ -78,7 +78,7 @@ class Marked:
 
     def sweep(self) -> None:
         """Remove what a process that was killed left half-written of what is listed."""
-        for name in self.entries:
+        for name in (MARKER, *self.entries):
             if (way := _way(self.folder, name)) is not None:
                 sweep(way[-1])
 
@@ -201,6 +201,7 @@ def held(
     try:
         found = claim(folder, kind, names, recognise)
         found.made = found.made or made
+        found.sweep()
         yield found
     finally:
         lock.release()
