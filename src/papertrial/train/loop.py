@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from papertrial.core import stopping
 from papertrial.core.budget import Budget, Energy, Meter, duration, size_in_words
 from papertrial.core.errors import PapertrialError, TrainingStopped
 from papertrial.core.files import read_json, write_json
@@ -285,7 +286,7 @@ class _Training:
         if self.main:
             self.run.tensorboard()
         mark, marked_step, waited, saved = time.monotonic(), self.state.step, 0.0, time.monotonic()
-        with Display(total, self.state.step, progress and self.main, name) as display:
+        with Display(total, self.state.step, progress and self.main, name) as display, stopping.between_steps():
             while self.state.step < total and not self.state.complete:
                 self._collect(self.state.step)
                 outcome = self.updates.take(self.state.step, total)
@@ -311,9 +312,11 @@ class _Training:
                     if self.main:
                         self.run.log(step, **row)
                 display.show(step)
-                if self._due(time.monotonic() - saved >= checkpoint_seconds, log):
+                if self._due(stopping.asked() or time.monotonic() - saved >= checkpoint_seconds, log):
                     self._save()
                     saved = time.monotonic()
+                if self.main and (log or not self.together):  # the others end when they meet it no more
+                    stopping.check()
         self.state.complete = True
         if self.main or self.together:
             self._save()
