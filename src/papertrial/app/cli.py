@@ -20,7 +20,7 @@ from papertrial.app.judge.commands import judge
 from papertrial.core import stopping
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import disk_full
-from papertrial.core.memory import out_of_memory
+from papertrial.core.memory import out_of_memory, within_the_machine
 from papertrial.core.stopping import Stopped
 from papertrial.train import processes
 
@@ -130,7 +130,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 def main() -> None:
     """Run a command; whatever the user can mend ends in one line and the exit code that goes with it."""
-    with stopping.heard():
+    with stopping.heard(), within_the_machine():
         try:
             try:
                 _run()

@@ -18,7 +18,9 @@ from papertrial.core.errors import PapertrialError
 _DIGITS = 4000  # fewer than Python's limit for reading a number
 _NUMBER = re.compile(r"\bos error (\d+)\b")
 #: what libraries write that tell no number: NumPy, SQLite, C++
-_FULL = re.compile(r"no space left on device|disk quota exceeded|\bdisk is full\b|\d+ requested and \d+ written", re.IGNORECASE)
+_FULL = re.compile(
+    r"no space left on device|disk quota exceeded|\bdisk is full\b|\d+ requested and \d+ written", re.IGNORECASE
+)
 
 
 @contextmanager

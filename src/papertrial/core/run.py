@@ -46,6 +46,9 @@ _PACKAGES = (
     "catboost",
     "optuna",
 )
+#: of an environment, what changes the last digits of a sum, beside versions
+_WHERE = ("cpu", "gpus", "threads", "processes", "commit")
+_DIGITS = "the last digits may differ from those of a run in one go"
 
 
 class Run:
@@ -53,6 +56,8 @@ class Run:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
+        #: under which other conditions than before it goes on, in words; empty where they are the same, and until `begin`
+        self.moved = ""
         self._tensorboard: Any = None
 
     def path(self, name: str) -> Path:
@@ -76,6 +81,12 @@ class Run:
     @property
     def done(self) -> bool:
         return self.path("result.json").exists()
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is something to go on from."""
+        checkpoints = [run.path("checkpoint.safetensors") for run in (self, *self.stages.values())]
+        return any(map(Path.exists, checkpoints)) or self.path("trials.jsonl").exists() or self.done
 
     @contextmanager
     def locked(self) -> Iterator[Run]:
@@ -126,7 +137,7 @@ class Run:
                     "choose another folder with --out",
                 )
             write_json(held, config)  # first, since it makes the folder a run
-        if not self.path("environment.json").exists():
+        if not self.done and not (known and self.begun and self._sits_on()):
             write_json(self.path("environment.json"), environment())
         for run in (self, *self.stages.values()):
             sweep(run.folder)
@@ -134,14 +145,32 @@ class Run:
             self._forget_the_way()
         return known
 
+    def _sits_on(self) -> bool:
+        """Note what has changed since the last sitting that changes the last digits of a sum; False without a record of it."""
+        try:
+            held = read_json(self.path("environment.json"))
+            later = held.setdefault("later", [])
+            changed = _changed({**held, **(later[-1] if later else {})}, now := environment())
+        except (PapertrialError, AttributeError, TypeError, LookupError):
+            return False
+        if changed:
+            self.moved = f"with other {', '.join(changed)}: {_DIGITS}"
+            write_json(self.path("environment.json"), {**held, "later": [*later, {**now, "changed": self.moved}]})
+        return True
+
+    @property
+    def sittings(self) -> list[str]:
+        """A line for each time that the run went on under other conditions."""
+        file = self.path("environment.json")
+        later = read_json(file).get("later", []) if file.exists() else []
+        return [f"on {entry['date'][:10]} it went on {entry['changed']}" for entry in later]
+
     @contextmanager
     def leaving_nothing_unless_begun(self) -> Iterator[None]:
         """A run that is refused before its first checkpoint (a setting, a full disk) leaves no folder behind."""
         try:
             yield
         except PapertrialError:
-            checkpoints = [run.path("checkpoint.safetensors") for run in (self, *self.stages.values())]
-            begun = any(map(Path.exists, checkpoints)) or self.path("trials.jsonl").exists() or self.done
             others = {entry.name for entry in self.folder.iterdir()} - {
                 ".lock",
                 "config.json",
@@ -150,7 +179,7 @@ class Run:
                 "frozen.json",
                 "stages",
             }
-            if not begun and not others:
+            if not self.begun and not others:
                 shutil.rmtree(self.folder, ignore_errors=True)
                 with contextlib.suppress(OSError):  # `runs/`, if this was to be the first
                     self.folder.parent.rmdir()
@@ -240,6 +269,18 @@ def environment() -> dict[str, Any]:
         found["threads"] = torch.get_num_threads()
         found["gpus"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return found
+
+
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """`threads (1, now 2)`: of what changes the last digits of a sum, what was known then and is other now."""
+    flat = [{**environment.get("versions", {}), **environment} for environment in (before, now)]
+    names = [name for name in (*_WHERE, *_PACKAGES) if name in flat[0] and name in flat[1]]
+    pairs = [(name, *(_short(held[name]) for held in flat)) for name in names]
+    return [f"{name} ({was}, now {found})" for name, was, found in pairs if was != found]
+
+
+def _short(value: Any) -> str:
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
 
 
 @cache

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from papertrial.core.budget import duration
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import write_with
+from papertrial.core.memory import require
 from papertrial.core.run import Run
 from papertrial.core.task import Ragged
 from papertrial.core.wording import counted
@@ -276,6 +277,8 @@ class _Build:
     def _vectors(self, coder: dense.TextEncoder) -> tuple[np.ndarray, int]:
         """float32 (documents, width): taken over where the text is the same, else encoded, batch by batch kept on disk."""
         held = self.held
+        what = f"{self.documents:,} vectors of {coder.width} numbers"
+        require(4 * self.documents * coder.width, what, "index the folders one by one, or leave --encoder out")
         vectors = np.empty((self.documents, coder.width), dtype=np.float32)
         dense_before = (held.manifest["dense"] or {}) if held else {}
         known = (dense_before.get("encoder"), dense_before.get("version")) == (coder.name, coder.version)

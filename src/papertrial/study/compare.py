@@ -35,6 +35,7 @@ from papertrial.study.naming import called, renamed
 from papertrial.study.origins import origins
 from papertrial.study.worth import Worth
 from papertrial.study.worth import worth as worth_in_labels
+from papertrial.train.randomness import own_randomness
 from papertrial.use.folds import REPEATS, SEEDS, Fold, assigned, choice, rounds, shared
 
 if TYPE_CHECKING:
@@ -146,6 +147,7 @@ class _Study:
         return pooled([(entrant.runs[seed, fold], self.tested(fold)) for fold in units if fold is not None])
 
 
+@own_randomness()
 def compare(
     methods: Sequence[str] | str,
     data: Any,

@@ -15,8 +15,10 @@ from papertrial.core.paper import Report
 from papertrial.core.recipe import resolve, unknown_settings
 from papertrial.core.registry import Method
 from papertrial.study.model_source import Wanted, find_subject, slug
+from papertrial.train.randomness import own_randomness
 
 
+@own_randomness()
 def measure(
     analysis: str,
     what: Any,

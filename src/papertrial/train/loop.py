@@ -24,7 +24,7 @@ from papertrial.core import stopping
 from papertrial.core.budget import Budget, Energy, Meter, duration, size_in_words
 from papertrial.core.errors import PapertrialError, TrainingStopped
 from papertrial.core.files import read_json, write_json
-from papertrial.core.memory import OutOfMemory, ran_out
+from papertrial.core.memory import OutOfMemory, free_memory, ran_out
 from papertrial.core.offers import offers
 from papertrial.core.recipe import Optim
 from papertrial.core.run import Run
@@ -237,7 +237,7 @@ class _Training:
         except (RuntimeError, MemoryError) as error:
             if ran_out(error) is None:
                 raise
-            free = size_in_words(memory.free_memory(self.device))
+            free = size_in_words(free_memory(self.device))
             raise OutOfMemory(
                 f"memory ran out in step {self.state.step + 1}, with {free} of it free",
                 f"use --set batch={max(1, updates.batches.total // 2)}, or close what else takes memory",

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from papertrial.core import registry
+from papertrial.core.doors import check_sums
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.files import read_json
 from papertrial.core.offers import offers, task_offers
 from papertrial.core.task import Estimator, Prepared, Split, Task
 from papertrial.tasks._calibration import answered, on_test
+from papertrial.train.randomness import drawn_apart
 from papertrial.use.account import (
     Encoded,
     Evaluation,
@@ -27,6 +29,9 @@ from papertrial.use.account import (
     without_label,
 )
 from papertrial.use.card import CARD_VERSION, ESTIMATOR, WEIGHTS, load_weights, rebuilt
+
+#: what helps where a file of a run is damaged
+AGAIN = "copy it here again, or train it again: the same command with --fresh"
 
 
 class Artifact:
@@ -46,7 +51,8 @@ class Artifact:
     def load(cls, folder: Path | str) -> Artifact:
         """Rebuild the model from the card and read its weights; nothing is unpickled.
 
-        Raises PapertrialError when the folder holds no finished run, or one of a newer format.
+        Raises PapertrialError when the folder holds no finished run, one of a newer format, or weights that are not those that
+        were written.
         """
         folder = Path(folder)
         if not (folder / "card.json").exists():
@@ -69,8 +75,10 @@ class Artifact:
                 f"{folder} was made for version {card['task']['version']} of the task {task.name}, here it is {task.version}",
                 "train it again",
             )
+        check_sums(folder, card.get("sums", {}), AGAIN)  # earlier versions kept none
         prepared = Prepared(Split({}), Split({}), Split({}), Facts.from_json(card["facts"]), card["state"])
-        model = rebuilt(task, card, prepared)
+        with drawn_apart():
+            model = rebuilt(task, card, prepared)
         head: dict[str, np.ndarray] = {}
         if isinstance(model, Estimator):
             model = model.load(folder / ESTIMATOR) or model
