@@ -130,6 +130,47 @@ def test_a_run_killed_at_a_checkpoint_ends_as_one_that_was_not(where, commands, 
     assert_same(folder, whole("mixer")[0])
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_run_that_is_told_to_end_writes_a_checkpoint_first(number, commands, whole, tmp_path):
+    """None was due for half a minute."""
+    folder = tmp_path / "run"
+    commands.start(*words("mixer", folder), at=("log", 3, "halt"), every_step=False)
+    commands.halted()
+    _, before = checkpoint.load(folder / "checkpoint.safetensors")
+    os.kill(commands.pid, number)
+    commands.go_on()
+    said = f"papertrial: stopped by {number.name}; the same command goes on from there"
+    assert commands.wait() == (128 + number, [said])
+    _, after = checkpoint.load(folder / "checkpoint.safetensors")
+    assert before["step"] == 0 < after["step"] < 40
+    assert commands.run(*words("mixer", folder)) == (0, [])
+    assert_same(folder, whole("mixer")[0])
+
+
+#: commands, where they are halted, and whether to let them go on later
+OTHERS = {
+    "compare": ("compare rtdl:mlp --data wine --recipe tiny --budget 20steps --seeds 1 --quiet --out OUT", "log", False),
+    "index": ("index DOCUMENTS --out OUT", "replace", True),
+    "check": ("check rtdl --kind identity --scale tiny --seeds 1 --evidence OUT", "replace", True),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_commands_that_are_told_to_end_say_so_and_go_on(name, commands, tmp_path):
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents" / "one.txt").write_text("The first of all documents.")
+    line, where, goes_on = OTHERS[name]
+    line = line.replace("OUT", str(tmp_path / "out")).replace("DOCUMENTS", str(tmp_path / "documents")).split()
+    commands.start(*line, at=(where, 0, "halt"))
+    commands.halted()
+    os.kill(commands.pid, signal.SIGTERM)
+    commands.go_on()
+    code, said = commands.wait()
+    assert code == 143 and said[-1].startswith("papertrial: stopped by SIGTERM"), said
+    assert "defect" not in said[-1] and not list((tmp_path / "out").rglob("*.tmp"))
+    assert not goes_on or commands.run(*line)[0] == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_killed_runs_end_as_one_that_was_not(name, commands, whole, tmp_path):

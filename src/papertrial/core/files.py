@@ -16,7 +16,7 @@ from typing import Any
 from papertrial.core.errors import PapertrialError
 
 _DIGITS = 4000  # fewer than Python's limit for reading a number
-_NUMBER = re.compile(r"\bos error (\d+)\b")
+_NUMBER = re.compile(r"(?:\bos error |\(Error )(\d+)\b")  # of safetensors and CatBoost
 #: what libraries write that tell no number: NumPy, SQLite, C++
 _FULL = re.compile(
     r"no space left on device|disk quota exceeded|\bdisk is full\b|\d+ requested and \d+ written", re.IGNORECASE
@@ -53,7 +53,7 @@ def _number(error: BaseException) -> int | None:
     """The system's number of an error, 0 where it has none; None for one that is not the system's."""
     if isinstance(error, OSError):
         return error.errno or 0
-    found = _NUMBER.search(str(error))  # of libraries in Rust, which have exceptions of their own
+    found = _NUMBER.search(str(error))  # of libraries that have exceptions of their own
     return int(found[1]) if found else None
 
 

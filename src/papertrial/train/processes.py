@@ -19,8 +19,8 @@ from datetime import timedelta
 from types import FrameType
 from typing import Any, TypeVar
 
-from papertrial.core import errors, stopping
-from papertrial.core.errors import PapertrialError
+from papertrial.core import stopping
+from papertrial.core.errors import PapertrialError, told_elsewhere
 
 #: how long a process waits for the others in the middle of a training; one that dies is noticed at once
 TIMEOUT = timedelta(minutes=30)
@@ -109,7 +109,7 @@ def _first(work: Callable[[], Any], key: str, lead: bool) -> Any:
         return answer
     found = _notes.wait(key)
     if "error" in found:
-        raise getattr(errors, found["error"], PapertrialError)(found["problem"], found["fix"])
+        raise told_elsewhere(found["error"], found["problem"], found["fix"])
     return found["answer"]
 
 
