@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 import sys
+from pathlib import Path
 
 IMPORTS = (
     "papertrial.app.cli",
@@ -55,7 +56,7 @@ def trip(where, after, how):
     from papertrial.train import checkpoint
 
     if where.isupper():
-        held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() if where == "AS" else 0
+        held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() if where == "AS" else 0
         resource.setrlimit(getattr(resource, f"RLIMIT_{where}"), (held + after,) * 2)
         return
     owner = {"save_file": checkpoint, "log": Run}.get(where, os)

@@ -20,7 +20,7 @@ from papertrial.app.judge.commands import judge
 from papertrial.core import stopping
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import disk_full
-from papertrial.core.memory import out_of_memory, within_the_machine
+from papertrial.core.memory import OutOfMemory, out_of_memory, within_the_machine
 from papertrial.core.stopping import Stopped
 from papertrial.train import processes
 
@@ -151,11 +151,12 @@ def _run() -> None:
         command = typer.main.get_command(app)
         sys.exit(command.main(sys.argv[1:], prog_name="papertrial", standalone_mode=False) or 0)
     except PapertrialError as error:
-        _stop(str(error), error.exit_code)
+        named = None if isinstance(error, OutOfMemory) else out_of_memory(error, "", _less())
+        _stop(str(named or error), (named or error).exit_code)
     except _NobodyReads:
         sys.exit(0)
     except Exception as error:
-        if named := out_of_memory(error, "", _LESS.get(sys.argv[1] if sys.argv[1:] else "", "give it less at a time")):
+        if named := out_of_memory(error, "", _less()):
             _stop(str(named), named.exit_code)
         if hasattr(error, "format_message"):  # a usage error of the command-line parser
             _stop(_usage(error), 2)
@@ -176,6 +177,10 @@ def _run() -> None:
             f"a defect of papertrial: {type(error).__name__}: {error}; PAPERTRIAL_DEBUG=1 shows where; please report it",
             1,
         )
+
+
+def _less() -> str:
+    return _LESS.get(sys.argv[1] if sys.argv[1:] else "", "give it less at a time")
 
 
 def _flush() -> None:

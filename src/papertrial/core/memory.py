@@ -41,7 +41,7 @@ class OutOfMemory(TrainingStopped):
 def ran_out(error: BaseException | None) -> str | None:
     """How much was asked for, in words; empty where that is not said, None where the error is another one.
 
-    Errors behind the error count: many libraries put one of their own around it.
+    Errors behind the error count: many libraries put one of their own around it, and so do we where we name the cause.
     """
     seen = 0
     while error is not None and seen < 10:
@@ -56,7 +56,8 @@ def ran_out(error: BaseException | None) -> str | None:
             return (
                 f"{size_in_words(float(asked[1]) * _UNITS[unit if unit == 'BYTES' else unit[:1]])} more were asked for"
             )
-        error, seen = error.__cause__ or error.__context__, seen + 1
+        ours = isinstance(error, PapertrialError)
+        error, seen = error.__cause__ or (None if ours else error.__context__), seen + 1
     return None
 
 
@@ -82,7 +83,7 @@ def naming(what: str, fix: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if named := None if isinstance(error, PapertrialError) else out_of_memory(error, what, fix):
+        if named := None if isinstance(error, OutOfMemory) else out_of_memory(error, what, fix):
             raise named from error
         raise
 
