@@ -300,7 +300,11 @@ def test_whatever_is_written_is_written_whole_or_not_at_all(name, commands, whol
 
 #: what takes memory, with as much of it as is there, and what the line speaks of
 HUNGRY = {
-    "weights": ("fit rtdl:mlp --data wine --set width=20000 --quiet --out OUT", 300, "the weights of rtdl:mlp take"),
+    "weights": (
+        "fit rtdl:mlp --data wine --set width=20000 --quiet --out OUT",
+        300,
+        "the weights of rtdl:mlp would take about",
+    ),
     "training": ("fit rtdl:mlp --data wine --set width=3000 --quiet --out OUT", 200, "of memory"),
     "predict": ("predict RUN wine", 2, "memory"),
     "export": ("export RUN --to torch --out OUT.pt2", 10, "memory"),

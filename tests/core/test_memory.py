@@ -17,7 +17,6 @@ from papertrial.core.memory import OutOfMemory, naming, ran_out, require, within
 from papertrial.core.task import Split
 from papertrial.nn.batches import forward_batches
 from papertrial.nn.cache import Cache
-from papertrial.train.memory import Asking
 
 
 def numpy_wants():
@@ -157,7 +156,6 @@ def test_errors_of_other_processes_keep_what_they_are(error):
 def little(monkeypatch):
     """A machine with 1 GB that is free."""
     monkeypatch.setattr(memory, "free_memory", lambda device="cpu": 10**9)
-    monkeypatch.setattr("papertrial.train.memory.free_memory", lambda device="cpu": 10**9)
 
 
 def test_what_does_not_fit_is_refused_with_both_figures(little):
@@ -183,27 +181,6 @@ def test_answers_for_more_rows_than_memory_holds_are_refused_after_the_first(lit
 def test_a_memory_of_tokens_that_does_not_fit_is_refused(little):
     with pytest.raises(OutOfMemory, match=r"12 layers remember of 64 texts of 4,096 tokens .* --length"):
         Cache(12, 64, 4096, 12, 64, torch.float32, "cpu")
-
-
-def test_weights_that_do_not_fit_are_refused_before_they_are_made(little):
-    made = []
-    with pytest.raises(OutOfMemory) as refused, Asking("rtdl", "smaller"):
-        made += [torch.nn.Linear(width, width) for width in (10, 20_000)]
-    assert str(refused.value) == "the weights of rtdl take 1.6 GB or more, and 1 GB of memory are free; smaller"
-    assert not made
-    with Asking("rtdl", "smaller"), torch.device("meta"):  # which takes no memory
-        torch.nn.Linear(20_000, 20_000)
-
-
-def test_asking_changes_no_weights():
-    def drawn():
-        torch.manual_seed(0)
-        return [torch.randn(3), torch.rand(2, 2), torch.empty(size=(4,)).normal_(), torch.full((2,), 3), torch.nn.Linear(3, 2).weight]  # fmt: skip
-
-    before = drawn()
-    with Asking("a", "b"):
-        for ours, theirs in zip(drawn(), before, strict=True):
-            assert torch.equal(ours, theirs)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit is Linux's")

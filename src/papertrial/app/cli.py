@@ -22,6 +22,7 @@ from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import disk_full
 from papertrial.core.memory import OutOfMemory, out_of_memory, within_the_machine
 from papertrial.core.stopping import Stopped
+from papertrial.core.wording import printable
 from papertrial.train import processes
 
 #: commands that go on where an earlier call of theirs was stopped
@@ -221,5 +222,5 @@ def _usage(error: Any) -> str:
 def _stop(message: str, code: int) -> None:
     if processes.may_speak():
         with contextlib.suppress(BrokenPipeError):
-            print(f"papertrial: {' '.join(message.split())}", file=sys.stderr)
+            print(f"papertrial: {printable(' '.join(message.split()))}", file=sys.stderr)
     processes.leave(code)

@@ -22,6 +22,7 @@ from papertrial.core.files import to_json, write_text
 #: the key of the checksum, in the file itself
 SUM = "checksum"
 _MOST = 1 << 30  # bytes of a file that is read whole
+_HEADER = 1 << 12  # bytes of an array without values
 
 
 class Damaged(PapertrialError):
@@ -83,11 +84,11 @@ class Door:
         plain = json.loads(to_json(content))
         return write_text(path, to_json({**plain, SUM: _sum(plain)}, indent=2) + "\n")
 
-    def rows(self, path: Path | str) -> tuple[list[Any], list[str]]:
+    def rows(self, path: Path | str, grows: bool = False) -> tuple[list[Any], list[str]]:
         """The lines of a JSON Lines file that are whole, and for each other one a sentence with its number.
 
-        The last line may have been cut short by a kill: without a line break behind it, it is left out in silence. A file that is
-        not there has no lines. Raises PapertrialError for one that cannot be read.
+        grows: lines are appended, and a kill may cut the last one short, which is then left out in silence.  A file that is not
+        there has no lines. Raises PapertrialError for one that cannot be read.
         """
         path = Path(path)
         try:
@@ -104,7 +105,7 @@ class Door:
                 row = parsed(line)
                 why = wrong(self.schema, row)
             except ValueError as error:
-                if number == len(lines):
+                if grows and number == len(lines):
                     continue
                 why = str(error)
             if why:
@@ -151,6 +152,45 @@ def wrong(schema: Any, content: Any) -> str:
         words = first["msg"][:1].lower() + first["msg"][1:]
         return f"{_short(where)}: {words}" if where else words
     return ""
+
+
+def read_array(path: Path | str, fix: str, kinds: str = "", axes: int | None = None) -> Any:
+    """An .npy file, mapped and read-only. kinds: of its dtype, such as "if"; all but objects where left out.
+
+    Raises Damaged, with the fix, for a file that is missing or is no such array; nothing is unpickled.
+    """
+    import numpy as np
+
+    try:
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except ValueError:  # an empty array cannot be mapped
+            if Path(path).stat().st_size > _HEADER:
+                raise
+            array = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise Damaged(path, "it is missing", fix) from None
+    except OSError as error:
+        raise PapertrialError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}", fix) from None
+    except Exception as error:  # the header is Python, which fails in many ways
+        raise Damaged(path, error, fix) from None
+    if not isinstance(array, np.ndarray):
+        raise Damaged(path, "it holds several arrays", fix)
+    if (kinds and array.dtype.kind not in kinds) or (axes is not None and array.ndim != axes):
+        raise Damaged(path, f"an array of {array.dtype} with {array.ndim} axes does not belong there", fix)
+    return array
+
+
+def read_tensors(path: Path | str, fix: str) -> dict[str, Any]:
+    """The tensors of a safetensors file. Raises Damaged, with the fix, for a file that is missing or is none."""
+    from safetensors.torch import load_file
+
+    try:
+        return dict(load_file(str(path)))
+    except FileNotFoundError:
+        raise Damaged(path, "it is missing", fix) from None
+    except Exception as error:  # safetensors raises its own error type
+        raise Damaged(path, error, fix) from None
 
 
 def sums(folder: Path, names: Iterable[str]) -> dict[str, str]:

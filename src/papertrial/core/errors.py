@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from papertrial.core.wording import printable
+from papertrial.core.wording import printable, shortened
 
 
 class PapertrialError(Exception):
@@ -18,7 +18,7 @@ class PapertrialError(Exception):
     exit_code = 2
 
     def __init__(self, problem: str, fix: str = "") -> None:
-        self.problem = printable(" ".join(str(problem).split()))
+        self.problem = printable(" ".join(shortened(str(problem)).split()))
         self.fix = printable(" ".join(str(fix).split()))
         super().__init__(f"{self.problem}; {self.fix}" if self.fix else self.problem)
 

@@ -15,6 +15,11 @@ def printable(text: str, keep: str = "\n\t") -> str:
     return "".join(letter if letter in keep or not controls(letter) else escaped(letter) for letter in text)
 
 
+def shortened(text: str, most: int = 2000) -> str:
+    """Text from data as a person can read it: of more characters the beginning, and how many there are."""
+    return text if len(text) <= most else f"{text[: most - 40]}... ({len(text):,} characters)"
+
+
 def controls(letter: str) -> bool:
     """Whether a character does something in place of being shown; half a character of UTF-16 cannot be sent at all."""
     return unicodedata.category(letter) in ("Cc", "Cs") or letter in _TURNS

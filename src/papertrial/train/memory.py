@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,12 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from papertrial.core.budget import size_in_words
 from papertrial.core.errors import Declined
-from papertrial.core.memory import OutOfMemory, free_memory, ran_out
+from papertrial.core.memory import free_memory, ran_out
 from papertrial.core.offers import offers
 from papertrial.core.task import Ragged
 from papertrial.nn.batches import to_tensors
@@ -39,8 +37,6 @@ _ROWS = (8, 2, 1)
 _BESIDE, _COPIES = 1.25, 3
 #: share of the free memory that a step may take, and a piece of one: small pieces cost next to no time, and heaps have holes
 _SHARE, _PIECE = 0.85, 0.4
-_MAKERS = frozenset((torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn))
-_UNASKED = 1 << 28  # bytes that may be taken without asking
 _RESERVE = 256_000_000  # for what is no step: logs, checkpoints, threads
 
 
@@ -111,35 +107,6 @@ def weigh(updates: Any, most: int) -> Weight:
     raise Declined(
         f"{free} of memory are free, in which not even one row fits", "take a smaller model, or shorter rows"
     )
-
-
-class Asking(TorchFunctionMode):
-    """Within it tensors that are made are counted first: OutOfMemory, with both figures, in place of weights that do not fit.
-
-    what: whose weights they are, and fix what asks for less, in words.
-    """
-
-    def __init__(self, what: str, fix: str) -> None:
-        super().__init__()
-        self.what, self.fix, self.made, self.unasked = what, fix, 0, 0
-
-    def __torch_function__(
-        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), named: dict[str, Any] | None = None
-    ) -> Any:
-        named = named or {}
-        if function in _MAKERS and str(named.get("device")) != "meta":
-            numbers = named.get("size", arguments[:1] if function is torch.full else arguments)
-            numbers = numbers[0] if len(numbers) == 1 and not isinstance(numbers[0], int) else numbers
-            size = math.prod(numbers) * (named.get("dtype") or torch.get_default_dtype()).itemsize
-            self.made, self.unasked = self.made + size, self.unasked + size
-            if self.unasked > _UNASKED:
-                self.unasked = 0
-                if size > (free := free_memory()):  # without what was made before
-                    made, left = size_in_words(self.made), size_in_words(free + self.made - size)
-                    raise OutOfMemory(
-                        f"the weights of {self.what} take {made} or more, and {left} of memory are free", self.fix
-                    )
-        return function(*arguments, **named)
 
 
 class _DoesNotFit(Exception):
