@@ -129,7 +129,7 @@ def test_progress_goes_up_to_all():
         ({"seed": -1}, "at least 0"),
         ({"guidance": float("nan")}, "guidance is nan; give a number"),
         ({"guidance": float("inf")}, "guidance is inf"),
-        ({"samples": 10**12}, "1,000,000,000,000 pictures need 1120000 GB of memory"),
+        ({"samples": 10**12}, "1,000,000,000,000 pictures would take about 1120000 GB"),
         ({"strength": 0.5}, "goes with an image to start from"),
         ({"start": "digits", "strength": 0.0}, "above 0 and at most 1"),
     ],
