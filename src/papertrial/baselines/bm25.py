@@ -31,7 +31,10 @@ Notation
 
 from __future__ import annotations
 
+import json
 import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -120,6 +123,13 @@ class Ranker:
         asked = train.examples + valid.examples
         return Meter(samples=asked * trials, seconds=time.perf_counter() - started, trials=trials)
 
+    def again(self, rows: Queries, seed: int, found: Sequence[Path]) -> Meter:
+        """Take the words, k1 and b that most of the earlier runs in these folders chose."""
+        started = time.perf_counter()
+        chosen = Counter(json.dumps(read_json(folder / "estimator" / "bm25.json"), sort_keys=True) for folder in found)
+        self._take(json.loads(chosen.most_common(1)[0][0]))
+        return Meter(samples=rows.examples, seconds=time.perf_counter() - started, trials=1)
+
     def _unusual(self, setting: tuple[float, float]) -> int:
         return self.config.k1s.index(setting[0]) + self.config.bs.index(setting[1])
 
@@ -161,10 +171,12 @@ class Ranker:
         write_json(Path(folder) / "bm25.json", {"k1": self.k1, "b": self.b, "words": words})
 
     def load(self, folder: Path | str) -> Ranker:
-        held = read_json(Path(folder) / "bm25.json")
+        self._take(read_json(Path(folder) / "bm25.json"))
+        return self
+
+    def _take(self, held: dict[str, Any]) -> None:
         self.k1, self.b = float(held["k1"]), float(held["b"])
         self.analyser = Analyser(**held["words"]) if held["words"] else None
-        return self
 
 
 def ndcg(found: np.ndarray, queries: Queries) -> float:

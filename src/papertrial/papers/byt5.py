@@ -43,10 +43,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from papertrial.core.budget import Budget
+from papertrial.core.doors import read_tensors
 from papertrial.core.errors import PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
@@ -230,9 +230,10 @@ def start_from(model: ByT5 | ByT5Encoder, source: str) -> None:
     if not source.startswith("hf:") and not folder.is_dir():
         raise PapertrialError(f"there is no folder {source} to start from", "name a run, or hf:<id or folder>")
     if (folder / "card.json").exists():
+        weights = read_tensors(folder / "model.safetensors", "name another run, or train it again")
         held = {
             name.removeprefix("model.encoder."): value
-            for name, value in load_file(str(folder / "model.safetensors")).items()
+            for name, value in weights.items()
             if name.startswith("model.encoder.")
         }
     else:

@@ -324,9 +324,10 @@ def gradients(b: Bench) -> None:
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.SGD(parameters.values(), lr=1e-2)
     moved: set[str] = set()
+    batch = b.batch(model)
     for _ in range(4):  # zero-initialised layers pass no gradient below them at the first step
         optimizer.zero_grad()
-        loss_of(model, b.batch(model)).backward()
+        loss_of(model, batch).backward()
         for name, parameter in parameters.items():
             assert parameter.grad is None or bool(torch.isfinite(parameter.grad).all()), (
                 f"{name} has a non-finite gradient"

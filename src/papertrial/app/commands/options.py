@@ -185,6 +185,7 @@ Size = Annotated[
     number_option("size", "Side of the images in pixels; chosen from the data when left out.", show_default=False),
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over when the folder holds an earlier run.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Replace what is in the place of --out.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 RunFolder = Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)]
 Host = Annotated[

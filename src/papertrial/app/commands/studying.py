@@ -26,6 +26,7 @@ from papertrial.app.commands.options import (
     Out,
     Quiet,
     RecipeName,
+    Replace,
     Settings,
     Size,
     Target,
@@ -110,7 +111,7 @@ def compare(
     from papertrial.study.compare import compare as run_compare
 
     def echo(line: str) -> None:
-        print(line, file=sys.stderr if json else sys.stdout, flush=True)
+        print(printing.shown(line), file=sys.stderr if json else sys.stdout, flush=True)
 
     result = run_compare(
         papers, data, task=task, target=target, group=group, time=time, dates=dates, missing=missing, metric=metric, folds=folds,
@@ -139,12 +140,13 @@ def report(
     data: Annotated[
         bool, typer.Option("--data/--no-data", help="Open the training data again and show some of them.")
     ] = True,
+    replace: Replace = False,
     json: Json = False,
 ) -> None:
     """One HTML page that needs no network: the verdict, what it rests on, what it cost, how to reproduce it."""
     from papertrial.study.report import report as write_report
 
-    written = write_report(folder, out, data=data)
+    written = write_report(folder, out, data=data, replace=replace)
     if json:
         printing.document(asdict(written))
         return
@@ -191,7 +193,7 @@ def check(
         seeds=seeds,
         folder=evidence,
         jobs=jobs,
-        echo=None if json else lambda line: print(line, flush=True),
+        echo=None if json else lambda line: print(printing.shown(line), flush=True),
     )
     lost = [
         f"{paper}: {name}"

@@ -16,6 +16,7 @@ from papertrial.app.commands.options import (
     Metric,
     Missing,
     Quiet,
+    Replace,
     RunFolder,
     number_option,
     out_option,
@@ -73,6 +74,7 @@ def predict(
     run: RunFolder,
     data: Annotated[str, typer.Argument(help="Data to answer for: a file, a folder, one image.", show_default=False)],
     out: Annotated[Path, out_option("File to write: .csv, .jsonl or .parquet.")] = Path("predictions.csv"),
+    replace: Replace = False,
     dates: Dates = None,
     missing: Missing = None,
     json: Json = False,
@@ -81,7 +83,7 @@ def predict(
     from papertrial.use.answer_files import check_table_name, write_table
     from papertrial.use.artifact import Artifact
 
-    check_table_name(out)
+    check_table_name(out, replace)
     artifact = Artifact.load(run)
     given = artifact.encode(_read(artifact, data, dates, missing))
     answers = artifact.predict(given)
@@ -113,6 +115,7 @@ def embed(
     run: RunFolder,
     data: Annotated[str, typer.Argument(help="Data to embed.", show_default=False)],
     out: Annotated[Path, out_option("File to write: .npy or .parquet.")] = Path("embeddings.npy"),
+    replace: Replace = False,
     dates: Dates = None,
     missing: Missing = None,
     json: Json = False,
@@ -121,7 +124,7 @@ def embed(
     from papertrial.use.answer_files import check_array_name, write_array
     from papertrial.use.artifact import Artifact
 
-    check_array_name(out)
+    check_array_name(out, replace)
     artifact = Artifact.load(run)
     given = artifact.encode(_read(artifact, data, dates, missing))
     features = artifact.embed(given)
@@ -221,9 +224,7 @@ def generate(
         Path | None,
         out_option("Pictures: new folder to write; pictures in the run's folder when left out.", show_default=False),
     ] = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Pictures: replace those of an earlier call in --out.")
-    ] = False,
+    replace: Replace = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -247,7 +248,7 @@ def generate(
     notes = unread(artifact, prompts, length)
     if not json:
         for line in _said_first(artifact):
-            print(line, file=sys.stderr)
+            print(printing.shown(line), file=sys.stderr)
         printing.notes(notes)
     heads = [
         (f"--- {place * samples + sample + 1} of {len(prompts) * samples}\n" if len(prompts) * samples > 1 else "")

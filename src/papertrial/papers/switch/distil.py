@@ -18,13 +18,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import TypedDict
 
 from papertrial.core import registry
+from papertrial.core.doors import Door
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.facts import Facts
-from papertrial.core.files import read_json
 from papertrial.core.offers import offers
 from papertrial.core.recipe import checked, sourced
+from papertrial.core.run import AGAIN
 from papertrial.nn.heads import NextToken, Supervised
 from papertrial.nn.transformer import auxiliary
 from papertrial.papers.switch.experts import Experts
@@ -98,13 +100,23 @@ def distilled(teacher: Any, student: Any, batch: Mapping[str, Tensor], soft: flo
     return {"loss": loss, "label_loss": hard.detach(), "teacher_loss": from_teacher.detach(), **added}
 
 
+class _Card(TypedDict):
+    method: dict[str, str]
+    task: dict[str, Any]
+    config: dict[str, Any]
+    facts: dict[str, Any]
+
+
+_TEACHER = Door(_Card, AGAIN)
+
+
 def teacher_of(folder: Path) -> NextToken | Supervised:
     """The model of a finished run of `switch`, in `eval()`. Raises PapertrialError where there is none, Declined for a run
     whose model gives no probabilities."""
     file = folder / "card.json"
     if not file.is_file():
         raise PapertrialError(f"the teacher {folder} holds no trained model", "type: papertrial fit switch --data DATA")
-    card = read_json(file)
+    card = _TEACHER.read(file)
     method = registry.method(card["method"]["name"])
     if method.id != "switch":
         raise PapertrialError(
