@@ -328,7 +328,7 @@ def _dataclass(cls: type, values: dict[str, Any]) -> Any:
     """JSON has no tuples: lists become tuples again. Weights to start from are not fetched: the artifact has its own."""
     plain = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     try:
-        return cls(**plain | {name: False for name in ("pretrained",) if name in plain})
+        return cls(**plain | {name: type(plain[name])() for name in ("pretrained",) if name in plain})
     except TypeError as error:
         raise PapertrialError(
             f"the card's settings are not those of this version of papertrial ({error})",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import shutil
 import sys
 import tempfile
@@ -84,9 +83,6 @@ def generate(
     wanted = [labels] if isinstance(labels, str) else list(labels)
     asked = {"labels": wanted, "captions": captions, "start": start is not None}
     require(artifact, [*given, *(name for name, value in asked.items() if value)])
-    for name, value in given.items():
-        if not math.isfinite(value):
-            raise PapertrialError(f"{name} is {value}", "give a number")
     require_numbers(samples=samples, seed=seed, steps=steps, guidance=guidance, strength=strength)
     if strength is not None and start is None:
         raise PapertrialError("strength goes with an image to start from", "add --start")
