@@ -20,7 +20,7 @@ from papertrial.data.collections.bm25 import Bm25
 from papertrial.data.collections.files import Document
 from papertrial.discover import dense
 from papertrial.discover.index import _Kept, index
-from papertrial.discover.index_folder import in_memory, read
+from papertrial.discover.index_folder import DOOR, in_memory, read
 from papertrial.discover.search import Searcher, fused, marked, reading_list, search, snippet_of
 
 FRUIT = ["apple pie", "banana bread", "cherry cake", "apple juice", "plum jam", "pear tart"]
@@ -150,7 +150,7 @@ def test_words_are_made_anew_where_the_stemmer_is_another(tmp_path, monkeypatch)
     index(corpus(d0="apples"), tmp_path / "x")
     manifest = json.loads((tmp_path / "x" / "manifest.json").read_text())
     manifest["words"]["key"] = manifest["words"]["key"].replace("snowball", "snowball 0")
-    (tmp_path / "x" / "manifest.json").write_text(json.dumps(manifest))
+    DOOR.write(tmp_path / "x" / "manifest.json", manifest)
     index(corpus(d0="apples"), tmp_path / "x")
     again = json.loads((tmp_path / "x" / "manifest.json").read_text())
     assert again["generation"] != manifest["generation"] and "snowball 0" not in again["words"]["key"]
@@ -185,7 +185,7 @@ def test_what_was_encoded_before_a_kill_is_used(tmp_path, monkeypatch):
 KILLED = """
 import os, sys
 sys.path.insert(0, {here!r})
-import papertrial.core.files as files
+import papertrial.core.doors as doors
 import papertrial.discover.index, papertrial.discover.index_folder as store
 from test_index_data import corpus
 left = [int(sys.argv[2])]
@@ -196,7 +196,7 @@ def dying(write):
             os.kill(os.getpid(), 9)
         return write(path, *rest)
     return replacement
-store.write_with, store.write_json = dying(store.write_with), dying(store.write_json)
+store.write_with, doors.write_text = dying(store.write_with), dying(doors.write_text)
 papertrial.discover.index.index(corpus(), sys.argv[1])
 """
 

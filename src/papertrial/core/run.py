@@ -29,9 +29,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import NotRequired, TypedDict
+
 from papertrial.core import ours
+from papertrial.core.doors import SUM, Door
 from papertrial.core.errors import PapertrialError
-from papertrial.core.files import disk_errors, read_json, to_json, write_json
+from papertrial.core.files import disk_errors, to_json, write_text
 
 _PACKAGES = (
     "papertrial",
@@ -48,6 +51,34 @@ _PACKAGES = (
     "catboost",
     "optuna",
 )
+#: what repairs a run
+AGAIN = "remove {folder}, and the same fit or compare trains it again"
+CONFIG = RESULT = Door(dict[str, Any], AGAIN)
+ENVIRONMENT = Door(dict[str, Any], "remove it: nothing but reports reads it")
+
+
+class Logged(TypedDict):
+    """A line of metrics.jsonl; what else a method logs stands beside."""
+
+    step: int
+    loss: NotRequired[float | None]
+    validation: NotRequired[float | None]
+    seconds: NotRequired[float | None]
+
+
+class Tried(TypedDict):
+    """A line of trials.jsonl: a configuration that a method tried while it tuned itself."""
+
+    number: int
+    params: dict[str, Any]
+    error: float
+    log_loss: float | None
+    seconds: float
+    energy: dict[str, Any]
+
+
+LOG = Door(Logged, "remove the line")
+TRIED = Door(Tried, AGAIN)
 #: what training writes, of a run and of each stage
 _TRAINED = (
     "plan.json", "memory.json", "frozen.json", "metrics.jsonl", "checkpoint.safetensors", "tensorboard/",
@@ -155,8 +186,9 @@ class Run:
         wanted = json.loads(to_json(config))
         known = held.exists()
         if known:
-            before = read_json(held)
-            differing = sorted(key for key in before.keys() | wanted.keys() if before.get(key) != wanted.get(key))
+            before = CONFIG.read(held)
+            keys = (before.keys() | wanted.keys()) - {SUM}
+            differing = sorted(key for key in keys if before.get(key) != wanted.get(key))
             if differing:
                 raise PapertrialError(
                     f"{self.folder} holds another run (it differs in {', '.join(differing)})",
@@ -167,10 +199,10 @@ class Run:
                 f"{held} is missing, so what was run here is not known", "choose another --out, or add --fresh"
             )
         else:
-            write_json(held, config)
+            CONFIG.write(held, config)
         self._opened = True
         if not self.path("environment.json").exists():
-            write_json(self.path("environment.json"), environment())
+            ENVIRONMENT.write(self.path("environment.json"), environment())
         self._marked.sweep()
         if self.done:
             self._forget_the_way()
@@ -206,18 +238,11 @@ class Run:
                     self._tensorboard.add_scalar(name, value, step)
 
     def history(self) -> list[dict[str, Any]]:
-        """The logged lines; a last line cut short by a kill is left out."""
-        rows = []
-        if self.path("metrics.jsonl").exists():
-            for line in self.path("metrics.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
-                with contextlib.suppress(ValueError):
-                    rows.append(json.loads(line))
-        return rows
+        """The logged lines; those that cannot be read are left out, as is a last line cut short by a kill."""
+        return LOG.rows(self.path("metrics.jsonl"), grows=True)[0]
 
     def rewind(self, step: int) -> None:
         """Drop logged lines after `step`, which a resumed run will write again."""
-        from papertrial.core.files import write_text
-
         if self.path("metrics.jsonl").exists():
             kept = [row for row in self.history() if row["step"] <= step]
             write_text(self.path("metrics.jsonl"), "".join(to_json(row) + "\n" for row in kept))
@@ -235,7 +260,7 @@ class Run:
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write the result, which marks the run as done, and remove what only a resume would need."""
-        write_json(self.path("result.json"), result)
+        RESULT.write(self.path("result.json"), result)
         self._forget_the_way()
 
     def _forget_the_way(self) -> None:
@@ -247,10 +272,6 @@ class Run:
 
 def environment() -> dict[str, Any]:
     """Versions, hardware and date of this process, for the run folder and the evidence."""
-    versions = {}
-    for package in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
     found: dict[str, Any] = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "python": platform.python_version(),
@@ -258,13 +279,22 @@ def environment() -> dict[str, Any]:
         "cpu": _cpu(),
         "processes": int(os.environ.get("WORLD_SIZE", 1)),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "versions": versions,
+        "versions": dict(_versions()),
         "commit": commit(),
     }
     torch = sys.modules.get("torch")
     if torch is not None:
         found["threads"] = torch.get_num_threads()
         found["gpus"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return found
+
+
+@cache
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
     return found
 
 
@@ -285,6 +315,7 @@ def commit() -> str:
         return ""
 
 
+@cache
 def _cpu() -> str:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():

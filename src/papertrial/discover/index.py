@@ -121,7 +121,7 @@ def _held(folder: Path, echo: Callable[[str], None]) -> Store | None:
     """The index that is there, if any. A manifest that was damaged is written again from the copy beside the arrays."""
     if not (folder / MANIFEST).exists() and not any(folder.glob(f"generation-*/{MANIFEST}")):
         return None
-    store = read(folder)
+    store = read(folder, whole=True)
     try:
         whole = read_json(folder / MANIFEST) == store.manifest
     except PapertrialError:

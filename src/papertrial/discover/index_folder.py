@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import NotRequired, TypedDict
 
 from papertrial.core import ours
+from papertrial.core.doors import Damaged, Door, check_sums, read_array, sums
 from papertrial.core.errors import PapertrialError, did_you_mean
-from papertrial.core.files import read_json, write_json, write_with
+from papertrial.core.files import read_json, write_with
 from papertrial.core.ours import Marked
 from papertrial.core.task import Ragged
 from papertrial.data.collections import Collection
@@ -34,11 +36,43 @@ from papertrial.data.collections.files import Document
 
 FORMAT = 2
 MANIFEST, ENCODED = "manifest.json", "encoded"
-_DOCUMENTS = ("text", "offsets", "title_bytes", "ids", "id_offsets", "place", "hashes")
 _WORDS = ("words", "word_offsets", "starts", "documents", "counts", "lengths")
-_FILES = (MANIFEST, *(f"{name}.npy" for name in (*_DOCUMENTS, *_WORDS, "vectors")), "vectors.faiss")
+#: the arrays, with the kinds of their numbers and how many axes they have
+_KINDS = {
+    "text": ("u", 1), "offsets": ("i", 1), "title_bytes": ("i", 1), "ids": ("u", 1), "id_offsets": ("i", 1), "place": ("i", 1),
+    "hashes": ("u", 2), "words": ("u", 1), "word_offsets": ("i", 1), "starts": ("i", 1), "documents": ("i", 1),
+    "counts": ("u", 1), "lengths": ("i", 1), "vectors": ("f", 2),
+}  # fmt: skip
+_FILES = (MANIFEST, *(f"{name}.npy" for name in _KINDS), "vectors.faiss")
 _TEMPORARY = re.compile(r"\..+\..{8}\.tmp|\.tmp.{6}")
 _BLOCK = 4096  # rows copied at a time
+_CHECKED = 64 << 20  # bytes of files that are compared with their checksums each time
+
+
+class _Words(TypedDict):
+    made: dict[str, Any]
+    key: str
+
+
+class _Dense(TypedDict):
+    encoder: str
+    version: str
+    kind: str
+
+
+class Manifest(TypedDict):
+    """manifest.json. sums: SHA-256 of the files of the generation, by name."""
+
+    format: int
+    generation: str
+    documents: int
+    words: _Words
+    dense: _Dense | None
+    corpus: NotRequired[dict[str, Any] | None]
+    sums: NotRequired[dict[str, str]]
+
+
+DOOR = Door(Manifest, "type: papertrial index CORPUS --out {folder} --fresh", FORMAT)
 
 
 class Store:
@@ -103,8 +137,10 @@ def hashes_of(data: Collection) -> np.ndarray:
     return found
 
 
-def read(folder: Path | str) -> Store:
+def read(folder: Path | str, whole: bool = False) -> Store:
     """The index in a folder; where its manifest is damaged, by the copy of it that each generation holds.
+
+    whole: compare all files with their checksums; else those of an index so small that it takes no time.
 
     Raises PapertrialError when there is none, or it is damaged or of another format.
     """
@@ -114,28 +150,28 @@ def read(folder: Path | str) -> Store:
     for file in (folder / MANIFEST, *copies):
         try:
             if file.is_file():
-                return _read(folder, file)
+                return _read(folder, file, whole)
         except PapertrialError as error:
             first = first or error
     raise first or _no_index(folder)
 
 
-def _read(folder: Path, file: Path) -> Store:
+def _read(folder: Path, file: Path, whole: bool) -> Store:
     for attempt in (0, 1):
-        manifest = read_json(file)
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            raise PapertrialError(
-                f"{file} is of no format that this papertrial reads ({FORMAT})",
-                "type: papertrial index CORPUS --out INDEX --fresh",
-            )
+        manifest = DOOR.read(file)
+        inside = folder / Path(manifest["generation"]).name
+        kinds = _KINDS if manifest["dense"] else {name: kind for name, kind in _KINDS.items() if name != "vectors"}
         try:
-            wanted = (*_DOCUMENTS, *_WORDS, *(["vectors"] if manifest["dense"] else []))
-            arrays = {name: _load(folder / Path(manifest["generation"]).name / f"{name}.npy") for name in wanted}
+            arrays = {
+                name: read_array(inside / f"{name}.npy", DOOR.repair(file), *kind) for name, kind in kinds.items()
+            }
+            if whole or sum(array.nbytes for array in arrays.values()) <= _CHECKED:
+                check_sums(inside, manifest.get("sums", {}), DOOR.repair(file))
             return Store(folder, manifest, arrays)
-        except FileNotFoundError as error:
-            if attempt:  # the first time another process may have put a new generation in its place
-                raise damaged(folder, f"{Path(error.filename).name} is missing") from None
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        except Damaged:
+            if attempt or all((inside / f"{name}.npy").exists() for name in kinds):
+                raise
+        except (LookupError, TypeError, ValueError) as error:
             raise damaged(folder, str(error)) from None
     raise AssertionError
 
@@ -160,16 +196,7 @@ def _no_index(folder: Path) -> PapertrialError:
 
 def damaged(folder: Path, why: str) -> PapertrialError:
     """The error for files that are not what was written."""
-    return PapertrialError(
-        f"the index {folder} is damaged ({why})", "type: papertrial index CORPUS --out INDEX --fresh"
-    )
-
-
-def _load(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError:  # an empty array cannot be mapped
-        return np.load(path, allow_pickle=False)
+    return DOOR.damaged(folder / MANIFEST, why)
 
 
 @contextmanager
@@ -222,8 +249,9 @@ def save(mine: Marked, manifest: Mapping[str, Any], arrays: Mapping[str, Any]) -
     for name, array in arrays.items():
         chunks = array if isinstance(array, Chunks) else Chunks(array.shape, array.dtype, [array])
         write_with(inside / f"{name}.npy", chunks.write)
+    content = {**manifest, "sums": sums(inside, [f"{name}.npy" for name in arrays])}
     for place in (inside, mine.folder):
-        write_json(place / MANIFEST, manifest)
+        DOOR.write(place / MANIFEST, content)
 
 
 def tidy(mine: Marked, store: Store, encoded: bool) -> None:

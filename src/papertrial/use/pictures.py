@@ -24,6 +24,7 @@ from papertrial.core.budget import duration, size_in_words
 from papertrial.core.errors import DataError, Declined, PapertrialError, did_you_mean
 from papertrial.core.files import disk_errors, to_json, write_text
 from papertrial.core.offers import offers
+from papertrial.core.ranges import require_numbers
 from papertrial.core.task import Ragged
 from papertrial.core.wording import counted
 from papertrial.nn.modes import evaluating
@@ -87,10 +88,9 @@ def generate(
     for name, value in given.items():
         if not math.isfinite(value):
             raise PapertrialError(f"{name} is {value}", "give a number")
-    if samples < 1 or seed < 0 or (steps is not None and steps < 1):
-        raise PapertrialError("samples and steps are at least 1, and a seed at least 0", "choose others")
-    if strength is not None and (start is None or not 0 < strength <= 1):
-        raise PapertrialError("strength is above 0 and at most 1, and goes with an image to start from", "add --start")
+    require_numbers(samples=samples, seed=seed, steps=steps, guidance=guidance, strength=strength)
+    if strength is not None and start is None:
+        raise PapertrialError("strength goes with an image to start from", "add --start")
     if wanted and captions:
         raise PapertrialError("a picture is of a class or from a caption", "ask for one of them")
     codes = _codes(artifact, wanted)

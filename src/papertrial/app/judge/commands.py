@@ -359,5 +359,4 @@ def results(
 
 
 def _say(*lines: str) -> None:
-    for line in lines:
-        print(line)
+    printing.say(*lines)
