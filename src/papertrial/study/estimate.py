@@ -35,9 +35,8 @@ if TYPE_CHECKING:
     from papertrial.train.pace import Pace
     from papertrial.use.card import Resolved
 
-_PILOT = (
-    8  # rows of the first steps tried; four times as many until a whole batch is reached or is known to be too much
-)
+#: rows of the first steps tried; four times as many until a whole batch is reached or is known to be too much
+_PILOT = 8
 #: what a run loads, beyond the method's own
 _PACKAGES = (
     "papertrial.train.loop",
@@ -200,13 +199,14 @@ def estimate(
     Raises PapertrialError when a batch needs clearly more memory than there is, and whatever `fit` would refuse.
     """
     from papertrial.data import open as open_data
-    from papertrial.use.choose import prepare, task_for
+    from papertrial.use.choose import check_request, prepare, task_for
 
     request = Request(
         task=task, target=target, group=group, time=time, dates=dates, missing=missing, host=host, backbone=backbone, recipe=recipe,
         settings=settings or {}, techniques=techniques, budget=Budget.of(budget), labels=labels, size=size, seed=seed,
     )  # fmt: skip
     chosen = registry.method(method)
+    check_request(chosen, request, seeds=seeds)
     starting, _ = _timed(lambda: _load(chosen))
 
     def read() -> tuple[Any, Task, Prepared]:
