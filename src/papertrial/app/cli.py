@@ -10,6 +10,7 @@ import os
 import select
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -129,6 +130,12 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
+@cache
+def _commands() -> Any:
+    """All of them, read from the signatures above once in a process."""
+    return typer.main.get_command(app)
+
+
 def main() -> None:
     """Run a command; whatever the user can mend ends in one line and the exit code that goes with it."""
     with stopping.heard(), within_the_machine():
@@ -149,8 +156,7 @@ def _run() -> None:
                 raise PapertrialError("only fit runs in several processes", "start this command without torchrun")
             # DDP warns, below Python, of models that use all of their parameters; torch reads this when it is loaded
             os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-        command = typer.main.get_command(app)
-        sys.exit(command.main(sys.argv[1:], prog_name="papertrial", standalone_mode=False) or 0)
+        sys.exit(_commands().main(sys.argv[1:], prog_name="papertrial", standalone_mode=False) or 0)
     except PapertrialError as error:
         named = None if isinstance(error, OutOfMemory) else out_of_memory(error, "", _less())
         _stop(str(named or error), (named or error).exit_code)
@@ -214,7 +220,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _usage(error: Any) -> str:
     message = " ".join(str(error.format_message()).split())
     if "No such command" in message and sys.argv[1:]:
-        return f"there is no command {sys.argv[1]!r}; {did_you_mean(sys.argv[1], list(typer.main.get_command(app).commands))}"  # type: ignore[attr-defined]
+        return f"there is no command {sys.argv[1]!r}; {did_you_mean(sys.argv[1], list(_commands().commands))}"  # type: ignore[attr-defined]
     where = f"papertrial {sys.argv[1]} --help" if sys.argv[1:] else "papertrial --help"
     return f"{message.rstrip('.')}; type: {where}"
 
