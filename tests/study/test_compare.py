@@ -148,6 +148,12 @@ PAPERS = {
 }
 
 
+@dataclass(frozen=True)
+class Config:
+    width: int = 8
+    depth: int = 2
+
+
 @pytest.fixture
 def world(monkeypatch):
     world = World()
@@ -159,7 +165,9 @@ def world(monkeypatch):
     entries = {name: Entry(paper, f"fake.{name}", Path(f"{name}.py"), "papers") for name, paper in PAPERS.items()}
     monkeypatch.setattr(registry, "entries", lambda: entries)
     monkeypatch.setattr(
-        registry, "method", lambda name: Method(name, "", SimpleNamespace(recipes=own.get(name, recipes)), PAPERS[name])
+        registry,
+        "method",
+        lambda name: Method(name, "", SimpleNamespace(recipes=own.get(name, recipes), Config=Config), PAPERS[name]),
     )
     monkeypatch.setattr(choose, "choose_task", lambda data, name=None: world.task)
     monkeypatch.setattr(choose, "prepare", world.prepare)
@@ -586,7 +594,7 @@ def test_a_total_is_shared_out(run, world):
     [
         ({"budget": "1m", "total": "5m"}, "both given"),
         ({"total": "500steps"}, "not a time"),
-        ({"seeds": 0}, "too few"),
+        ({"seeds": 0}, "from 1 to 200"),
         ({"methods": []}, "no method"),
     ],
 )
