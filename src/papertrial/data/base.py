@@ -8,9 +8,10 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -72,7 +73,7 @@ class Data:
     which may be "none".  together: int64 (N,), equal for rows that the user puts together, -1 for rows of no such group; None
     for no groups.  times: float64 (N,), when each row is from (days since 1970 where `dates`), NaN where that is not known;
     None where no time was named.  part: int8 (N,), 0 = train or free, 1 = valid, 2 = test, -1 = left out, `WHOLE` = train,
-    with nothing held out.
+    with nothing held out.  own: see `own_labels`.
     """
 
     kind = ""
@@ -89,6 +90,7 @@ class Data:
     times: np.ndarray | None = None
     part: Any
     names: Any
+    own: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, name: str, fingerprint: str, notes: Iterable[str] = ()) -> None:
         self.name = name
@@ -114,6 +116,10 @@ class Data:
     def label_words(self) -> list[str]:
         """The label of each example as it stands in the data, "" for none; empty where that is not known."""
         return []
+
+    def own_labels(self) -> dict[str, Any]:
+        """Name of a class -> what it is in the labels of the user: a number or a boolean. Empty where it is the name."""
+        return dict(self.own)
 
     @property
     def copies(self) -> np.ndarray:

@@ -17,6 +17,7 @@ from papertrial.core.files import read_json
 from papertrial.core.offers import offers, task_offers
 from papertrial.core.task import Estimator, Prepared, Split, Task
 from papertrial.tasks._calibration import answered, on_test
+from papertrial.tasks._common import labels_of
 from papertrial.use.account import (
     Encoded,
     Evaluation,
@@ -129,8 +130,7 @@ class Artifact:
         outputs, state = self.task.outputs(self._answering(), self.head, given.split), self.card["state"]
         answers = self.task.answers(outputs, state)
         if held := self.card.get("threshold"):
-            names = np.asarray(state["class_names"])
-            answers["prediction"] = names[answered(outputs, state["class_names"], held)]
+            answers["prediction"] = labels_of(state)[answered(outputs, state["class_names"], held)]
         return {"example": given.names, **answers}
 
     def evaluate(

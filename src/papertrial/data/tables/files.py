@@ -327,6 +327,10 @@ class Frame:
         columns = {name: frame.iloc[:, index] for index, name in enumerate(self.names)}
         self._piece = _piece(columns, len(frame))
 
+    def holds_floats(self, name: str) -> bool:
+        """Whether a column is one of floating-point numbers."""
+        return name in self._piece.columns and pa.types.is_floating(self._piece.columns[name].type)
+
     def pieces(self, names: Sequence[str] | None = None) -> Iterator[Piece]:
         columns, rows, loose = self._piece
         wanted = set(columns if names is None else names)
