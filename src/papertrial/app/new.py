@@ -13,6 +13,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from papertrial.core import registry
+from papertrial.core.arguments import checked
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import disk_errors, write_text
 from papertrial.core.paper import Paper
@@ -60,7 +61,8 @@ A paper for papertrial: `src/papertrial_{name}/{name}.py`, its claims in `{name}
 """
 
 
-def new(name: str, kind: str = "architecture", out: Path | None = None) -> list[Path]:
+@checked
+def new(name: str, kind: str = "architecture", out: Path | str | None = None) -> list[Path]:
     """Write the files and return their paths.
 
     Inside of a checkout of papertrial they go to the two shelves, `papers` and `claims`, and the tests; elsewhere, or with `out`, into a package of
@@ -83,7 +85,7 @@ def new(name: str, kind: str = "architecture", out: Path | None = None) -> list[
                 raise PapertrialError(f"{place} is there already", "choose another name, or edit it")
         templates = (kind, f"{kind}_claims", f"{kind}_test")
         return [write_text(place, _filled(template, paper)) for place, template in zip(places, templates, strict=True)]
-    return _package(paper, out or Path(f"papertrial-{name.replace('_', '-')}"))
+    return _package(paper, Path(out or f"papertrial-{name.replace('_', '-')}"))
 
 
 def _check_name(name: str) -> None:

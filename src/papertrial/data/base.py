@@ -59,7 +59,11 @@ class Look:
 
     def __repr__(self) -> str:
         """As people read it, in a notebook too."""
-        return "\n".join([f"{self.name} ({self.kind})", *aligned(self.facts), *(f"- {note}" for note in self.notes)])
+        return "\n".join([f"{self.name} ({self.kind})", *aligned(self.table()), *(f"- {note}" for note in self.notes)])
+
+    def table(self) -> list[tuple[str, str]]:
+        """The facts as labels and words."""
+        return self.facts
 
 
 class Data:
@@ -73,7 +77,7 @@ class Data:
     which may be "none".  together: int64 (N,), equal for rows that the user puts together, -1 for rows of no such group; None
     for no groups.  times: float64 (N,), when each row is from (days since 1970 where `dates`), NaN where that is not known;
     None where no time was named.  part: int8 (N,), 0 = train or free, 1 = valid, 2 = test, -1 = left out, `WHOLE` = train,
-    with nothing held out.  own: see `own_labels`.
+    with no test.  own: see `own_labels`.
     """
 
     kind = ""
@@ -191,7 +195,7 @@ class Data:
             self.notes.append(line)
 
 
-#: in `part`: all rows are to learn from
+#: in `part`: rows to learn from where none are held out for a test
 WHOLE = 3
 
 

@@ -20,7 +20,7 @@ def own_labels(labels: Any, class_names: Sequence[str]) -> dict[str, Any]:
     """Name of a class -> what it is in `labels`, as people keep them (see `as_labels`): a whole number, a boolean or a
     fraction. Empty where it is the name."""
     held = np.asarray(labels)
-    kind = held.dtype.kind
+    kind: str = held.dtype.kind
     if kind == "O":
         kinds = {
             np.asarray(value).dtype.kind for value in held.ravel().tolist() if value is not None and value == value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from papertrial.core import registry
+from papertrial.core.arguments import Names, checked
 from papertrial.core.errors import DataError, did_you_mean
 from papertrial.core.kind import load
 from papertrial.data import foreign, members
@@ -18,16 +19,17 @@ from papertrial.data.belonging import NONE
 from papertrial.data.given import Given
 
 
+@checked
 def open(
     source: Any,
-    target: str | None = None,
+    target: str | int | None = None,
     *,
     name: str | None = None,
     like: Mapping[str, Any] | None = None,
     group: str | None = None,
     time: str | None = None,
     dates: str | None = None,
-    missing: str | Sequence[str] | None = None,
+    missing: Names | None = None,
 ) -> Data:
     """Images, a Table, Texts, Pairs, Judged outputs or a Collection from whatever `source` is, or data of another package's kind.
 
@@ -63,6 +65,7 @@ def open(
             source = copy(source)
             source.belong(group, time)
         return source
+    target = None if target is None else str(target)  # columns of frames may be called by numbers
     place, member, columns = _taken_apart(source)
     file = members.taken(Path(place).expanduser(), member) if member else place
     from papertrial.data.tables.reading import Reading  # pandas is not for those who only search
@@ -178,6 +181,8 @@ def _built_in(name: str, given: Given) -> Data:
 
 def _unknown(given: Given) -> DataError:
     """What no kind knows, in words."""
+    if given.arrays is not None and all(not x.ndim for x, _ in given.arrays.values()):
+        return DataError(f"data of the type {type(given.source).__name__} are not known", accepted())
     if given.arrays is not None:
         shapes = ", ".join(str(x.shape) for x, _ in given.arrays.values())
         return DataError(f"an array of shape {shapes} is neither a table (2 axes) nor images (3 or 4)", accepted())

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from papertrial.core.arguments import Names, checked
 from papertrial.core.budget import duration
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import write_with
 from papertrial.core.run import Run
 from papertrial.core.task import Ragged
-from papertrial.core.wording import counted
+from papertrial.core.wording import counted, several
 from papertrial.data.base import track
 from papertrial.data.collections import Collection, texts_of
 from papertrial.data.collections.analyse import USUAL, Analyser, main_language
@@ -69,15 +70,16 @@ class Indexed:
         return asdict(self)
 
 
+@checked
 def index(
-    corpus: Any = None,
+    corpus: Path | str | Collection | None = None,
     out: Path | str = "index",
     *,
     encoder: str | dense.TextEncoder | None = None,
     kind: str | None = None,
     stem: bool | None = None,
     add: bool = False,
-    delete: Sequence[str] = (),
+    delete: Names = (),
     fresh: bool = False,
     echo: Callable[[str], None] = lambda line: None,
 ) -> Indexed:
@@ -107,7 +109,7 @@ def index(
         held = read(folder) if (folder / MANIFEST).exists() and not fresh else None
         if data is None and held is None:
             raise PapertrialError(f"{folder} holds no index to delete from", "type: papertrial index CORPUS")
-        return _Build(folder, held, data, encoder, kind, stem, add, delete, echo).run()
+        return _Build(folder, held, data, encoder, kind, stem, add, several(delete), echo).run()
 
 
 def _foreign(folder: Path) -> str:

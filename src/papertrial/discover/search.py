@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from papertrial.core.arguments import Count, checked
 from papertrial.core.errors import Declined, PapertrialError, did_you_mean
 from papertrial.core.offers import offers
 from papertrial.core.wording import counted
@@ -244,10 +245,11 @@ def marked(snippet: str, marks: Sequence[tuple[int, int]], left: str = "*", righ
     return snippet
 
 
+@checked
 def search(
     index: Path | str,
     query: str,
-    most: int = 10,
+    most: Count = 10,
     *,
     mode: str | None = None,
     rerank: Path | str | Reranker | None = None,

@@ -27,11 +27,13 @@ from typing import Any
 import numpy as np
 
 from papertrial.core import registry
+from papertrial.core.arguments import Count, Names, checked, require_gradients
 from papertrial.core.errors import Declined, PapertrialError, did_you_mean
 from papertrial.core.files import disk_errors, read_json, to_json, write_json, write_text
 from papertrial.core.paper import CLAIM_KINDS, Claim
 from papertrial.core.run import commit, environment
 from papertrial.core.stats import LEVEL
+from papertrial.core.wording import several
 from papertrial.study import code_marks
 
 HOLDS, FAILS, CANNOT_TELL, NOT_RUN = "holds", "fails", "cannot tell", "not run"
@@ -111,15 +113,16 @@ def _interval(values: Sequence[float]) -> tuple[float, float] | None:
     return float(x.mean()) - half, float(x.mean()) + half
 
 
+@checked
 def check(
-    papers: str | Sequence[str],
+    papers: Names | None = None,
     *,
-    claims: Sequence[str] = (),
-    kinds: Sequence[str] = (),
+    claims: Names = (),
+    kinds: Names = (),
     scale: str = "tiny",
-    seeds: int | None = None,
+    seeds: Count | None = None,
     folder: Path | str = "evidence",
-    jobs: int = 1,
+    jobs: Count = 1,
     echo: Callable[[str], None] | None = None,
 ) -> list[Evidence]:
     """Run the claims of papers (all, those named, or those of some kinds) and append a line of evidence for each.
@@ -128,12 +131,14 @@ def check(
     A check that was interrupted goes on with the seeds that were not finished. Raises PapertrialError for an unknown
     paper, claim or scale.
     """
+    require_gradients("claims are checked")
     say = echo or (lambda line: None)
+    claims, kinds = several(claims), several(kinds)
     if scale not in SCALES:
         raise PapertrialError(f"there is no scale {scale!r}", did_you_mean(scale, SCALES))
     asked = [
         (paper, claim, seeds or SEEDS[claim.kind])
-        for paper in ([papers] if isinstance(papers, str) else papers)
+        for paper in several(registry.papers() if papers is None else papers)
         for claim in _asked(paper, claims, kinds)
     ]
     results = []

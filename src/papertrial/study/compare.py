@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from papertrial.core import registry
+from papertrial.core.arguments import Count, Names, checked, require_gradients
 from papertrial.core.budget import Budget, duration
 from papertrial.core.errors import DataError, Declined, PapertrialError, TrainingStopped
 from papertrial.core.files import read_json, to_json, write_json
@@ -146,37 +147,38 @@ class _Study:
         return pooled([(entrant.runs[seed, fold], self.tested(fold)) for fold in units if fold is not None])
 
 
+@checked
 def compare(
-    methods: Sequence[str] | str,
+    methods: Names,
     data: Any,
     *,
     task: str | None = None,
-    target: str | None = None,
+    target: str | int | None = None,
     group: str | None = None,
     time: str | None = None,
     dates: str | None = None,
-    missing: str | None = None,
+    missing: Names | None = None,
     metric: str | None = None,
     folds: int | str | None = None,
     budget: Budget | str | None = None,
     total: Budget | str | None = None,
     seeds: int | None = None,
     against: str | None = None,
-    baselines: Sequence[str] | str | None = None,
+    baselines: Names | None = None,
     host: str | None = None,
     backbone: str | None = None,
     settings: Mapping[str, Any] | None = None,
-    techniques: Sequence[str] | str = (),
+    techniques: Names = (),
     recipe: str = "base",
-    labels: int | None = None,
-    size: int | None = None,
+    labels: int | str | None = None,
+    size: int | Collection[int] | None = None,
     out: Path | str | None = None,
     worth: bool = True,
     fresh: bool = False,
     progress: bool = True,
     engine: str = "local",
     address: str | None = None,
-    cores: int = 1,
+    cores: Count = 1,
     echo: Callable[[str], None] | None = print,
 ) -> Comparison:
     """Compare `methods` with the task's baselines on the user's data, at an equal budget, over paired seeds.
@@ -204,6 +206,7 @@ def compare(
     from papertrial.use.choose import choose_task
     from papertrial.use.fit import default_folder
 
+    require_gradients("methods are compared")
     request = Request(
         task=task, target=target, group=group, time=time, dates=dates, missing=missing, metric=metric, folds=folds, host=host, backbone=backbone,
         recipe=recipe, settings=settings or {}, techniques=techniques, labels=labels, size=size, fresh=fresh,

@@ -11,7 +11,7 @@ import gc
 import importlib
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from papertrial.core import registry
+from papertrial.core.arguments import Count, Names, Seed, checked, require_gradients
 from papertrial.core.budget import Budget, Energy, duration, size_in_words
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.offers import offers, task_offers
@@ -172,27 +173,28 @@ class Estimate:
         return rows
 
 
+@checked
 def estimate(
     method: str,
     data: Any,
     *,
     task: str | None = None,
-    target: str | None = None,
+    target: str | int | None = None,
     group: str | None = None,
     time: str | None = None,
     dates: str | None = None,
-    missing: str | None = None,
+    missing: Names | None = None,
     host: str | None = None,
     backbone: str | None = None,
     recipe: str = "base",
     settings: Mapping[str, Any] | None = None,
-    techniques: Sequence[str] | str = (),
+    techniques: Names = (),
     budget: Budget | str | None = None,
-    labels: int | None = None,
-    size: int | None = None,
-    seeds: int | None = None,
+    labels: int | str | None = None,
+    size: int | Collection[int] | None = None,
+    seeds: Count | None = None,
     folds: int | str | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Estimate:
     """Estimate what `papertrial.fit` with the same arguments would cost here; with `seeds`, `papertrial.compare` too, in `folds` as it
     would choose them.
@@ -202,6 +204,7 @@ def estimate(
     from papertrial.data import open as open_data
     from papertrial.use.choose import prepare, task_for
 
+    require_gradients("the cost of training is measured")
     request = Request(
         task=task, target=target, group=group, time=time, dates=dates, missing=missing, host=host, backbone=backbone, recipe=recipe,
         settings=settings or {}, techniques=techniques, budget=Budget.of(budget), labels=labels, size=size, seed=seed,

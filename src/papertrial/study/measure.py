@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from papertrial.core import registry
+from papertrial.core.arguments import AtLeast, Count, Seed, checked
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import write_json, write_text
 from papertrial.core.paper import Report
@@ -17,6 +18,7 @@ from papertrial.core.registry import Method
 from papertrial.study.model_source import Wanted, find_subject, slug
 
 
+@checked
 def measure(
     analysis: str,
     what: Any,
@@ -25,9 +27,9 @@ def measure(
     out: Path | str | None = None,
     recipe: str = "base",
     settings: Mapping[str, Any] | None = None,
-    examples: int = 16,
-    tokens: int = 32,
-    seed: int = 0,
+    examples: Count = 16,
+    tokens: Annotated[int, AtLeast(2)] = 32,
+    seed: Seed = 0,
     progress: bool = True,
 ) -> Report:
     """Run the analysis on `what` (see `study.subject`) and write report.json and plot.html.

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from papertrial.core import registry
+from papertrial.core.arguments import checked
 from papertrial.core.budget import ESTIMATED, Energy, duration, size_in_words
 from papertrial.core.curves import fit_power_law
 from papertrial.core.errors import PapertrialError, did_you_mean
@@ -43,6 +44,7 @@ from papertrial.study.html_page import (
 )
 from papertrial.study.report_blocks import Record, listed, number, signed
 from papertrial.study.report_commands import fit_command
+from papertrial.use.artifact import Artifact
 from papertrial.use.folds import rounds
 
 TONES = {HELPS: "good", HURTS: "bad", CANNOT_TELL: "open", "failed": "bad"}
@@ -64,14 +66,15 @@ class Report:
     size: int
 
 
-def report(folder: Path | str, out: Path | str | None = None, *, data: bool = True) -> Report:
+@checked
+def report(folder: Path | str | Artifact | Comparison, out: Path | str | None = None, *, data: bool = True) -> Report:
     """Write the page of a run's or a comparison's folder, or of evidence: a folder of it or one .jsonl file.
 
     out: by default report.html in the folder, or beside a file, under its name.
     data: open the training data again, for pictures and distributions.
     Raises PapertrialError when there is none of them, or when the package plotly is missing.
     """
-    folder = Path(folder)
+    folder = Path(folder.folder if isinstance(folder, Artifact | Comparison) else folder)
     beside = folder.with_suffix(".html") if folder.suffix == ".jsonl" else folder / "report.html"
     file = Path(out) if out is not None else beside
     if file.suffix.lower() not in (".html", ".htm"):

@@ -20,11 +20,13 @@ import torch
 from torch import Tensor
 
 import papertrial
+from papertrial.core.arguments import checked
 from papertrial.core.errors import PapertrialError, did_you_mean, missing_extra
 from papertrial.core.files import to_json, write_json, write_text, write_with
 from papertrial.core.task import Split
 from papertrial.use import text_export
 from papertrial.use.artifact import Artifact
+from papertrial.use.asked import Run, loaded
 from papertrial.use.predictor import Predictor, expected, folded, input_meanings, inputs_of, predictor, sample, spread
 
 #: largest difference allowed: of a probability, or in standard deviations of values and features
@@ -36,7 +38,8 @@ OPSET = 20
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 
 
-def export(artifact: Artifact, to: str, out: Path | str | None = None, data: Any = None) -> dict[str, Any]:
+@checked
+def export(run: Run, to: str, out: Path | str | None = None, data: Any = None) -> dict[str, Any]:
     """Write the model as `out` (by default `model.onnx` or `model.pt2` in the run's folder) and `<out>.json` beside it, and
     `<out>.tokenizer.json` where its texts go through a tokeniser of the `tokenizers` library.
 
@@ -45,6 +48,7 @@ def export(artifact: Artifact, to: str, out: Path | str | None = None, data: Any
     Raises Declined for a method that is no network, PapertrialError when a package is missing, when the model cannot be
     traced, or when the file's answers differ by more than TOLERANCE.
     """
+    artifact = loaded(run)
     if to not in SUFFIXES:
         raise PapertrialError(f"there is no format {to!r}", did_you_mean(to, SUFFIXES))
     path = Path(out) if out is not None else artifact.folder / f"model{SUFFIXES[to]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
@@ -16,6 +16,7 @@ import numpy as np
 
 import papertrial
 from papertrial.core import registry
+from papertrial.core.arguments import Names, Seed, checked, require_gradients
 from papertrial.core.budget import Budget, Meter
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.files import read_json, to_json, write_json, write_with
@@ -110,6 +111,7 @@ def fit_prepared(
 
     from papertrial.train.technique import proofs
 
+    require_gradients(f"{method.name} is trained")
     request = (request or Request()).but(**asked)
     if found is not None:
         prepared = replace(prepared, notes=(*prepared.notes, *found.notes(prepared.train.examples)))
@@ -175,16 +177,17 @@ def fit_prepared(
     return Outcome.read(run.folder)
 
 
+@checked
 def fit(
     method: str,
     data: Any,
     *,
     task: str | None = None,
-    target: str | None = None,
+    target: str | int | None = None,
     group: str | None = None,
     time: str | None = None,
     dates: str | None = None,
-    missing: str | None = None,
+    missing: Names | None = None,
     metric: str | None = None,
     threshold: str | None = None,
     out: Path | str | None = None,
@@ -192,11 +195,11 @@ def fit(
     backbone: str | None = None,
     recipe: str = "base",
     settings: Mapping[str, Any] | None = None,
-    techniques: Sequence[str] | str = (),
+    techniques: Names = (),
     budget: Budget | str | None = None,
-    labels: int | None = None,
-    size: int | None = None,
-    seed: int = 0,
+    labels: int | str | None = None,
+    size: int | Collection[int] | None = None,
+    seed: Seed = 0,
     fresh: bool = False,
     progress: bool = True,
     shard: bool = False,

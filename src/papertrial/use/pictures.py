@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from PIL import Image
 
 from papertrial.core.budget import duration, size_in_words
 from papertrial.core.errors import DataError, Declined, PapertrialError, did_you_mean
@@ -233,6 +234,13 @@ def save(artifact: Artifact, out: Path | str | None = None, *, replace: bool = F
             shutil.rmtree(temporary, ignore_errors=True)
     notes = remarks(artifact, made, options)
     return {"folder": out, "grid": out / GRID, "pictures": lines, "notes": notes}
+
+
+def read(folder: Path, line: dict[str, Any]) -> Picture:
+    """A picture that `save` wrote, by its line in LIST."""
+    with Image.open(folder / line["file"]) as held:
+        pixels = np.asarray(held)
+    return Picture(pixels if pixels.ndim == 3 else pixels[..., None], line["seed"], line["label"], line["caption"])
 
 
 def _free(first: Path) -> Path:

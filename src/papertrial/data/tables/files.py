@@ -323,6 +323,11 @@ class Frame:
         import pandas as pd
 
         frame = frame if isinstance(frame, pd.DataFrame) else pd.DataFrame(frame)
+        if isinstance(frame.columns, pd.MultiIndex):
+            raise DataError(
+                f"the columns of the frame are a MultiIndex of {frame.columns.nlevels} levels",
+                "name each by one text: frame.columns = ['_'.join(map(str, names)) for names in frame.columns]",
+            )
         self.names, self.notes = unique_names(frame.columns)
         columns = {name: frame.iloc[:, index] for index, name in enumerate(self.names)}
         self._piece = _piece(columns, len(frame))
