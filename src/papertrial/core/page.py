@@ -9,6 +9,7 @@ from typing import Any
 
 from papertrial.core import registry
 from papertrial.core.arguments import checked
+from papertrial.core.html import page
 from papertrial.core.paper import Paper
 from papertrial.core.wording import aligned
 
@@ -49,6 +50,10 @@ class Page:
             "file": str(self.file) if self.file else None,
         }
         return self.paper.to_json() | held
+
+    def _repr_html_(self) -> str:
+        caveats = [f"caveat: {caveat}" for caveat in self.paper.caveats if self.file]
+        return page(self.paper.id, facts=self.facts(), lines=caveats)
 
     def __repr__(self) -> str:
         rows = [*self.facts(), *(("caveat", caveat) for caveat in self.paper.caveats if self.file)]

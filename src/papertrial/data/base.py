@@ -20,6 +20,7 @@ import psutil
 from papertrial.core import registry
 from papertrial.core.errors import DataError, PapertrialError
 from papertrial.core.files import write_with
+from papertrial.core.html import page
 from papertrial.core.wording import aligned, counted
 from papertrial.data.belonging import NONE, by_time, coded, found_in, is_pattern, joined, moments, when
 
@@ -60,6 +61,9 @@ class Look:
     def __repr__(self) -> str:
         """As people read it, in a notebook too."""
         return "\n".join([f"{self.name} ({self.kind})", *aligned(self.table()), *(f"- {note}" for note in self.notes)])
+
+    def _repr_html_(self) -> str:
+        return page(f"{self.name} ({self.kind})", facts=self.table(), lines=self.notes)
 
     def table(self) -> list[tuple[str, str]]:
         """The facts as labels and words."""

@@ -16,6 +16,7 @@ from papertrial.core.arguments import Names, checked
 from papertrial.core.errors import DataError, Declined, PapertrialError, did_you_mean
 from papertrial.core.facts import Facts
 from papertrial.core.files import read_json
+from papertrial.core.html import page
 from papertrial.core.kind import load
 from papertrial.core.offers import offers, task_offers
 from papertrial.core.task import Estimator, Prepared, Split, Task
@@ -49,6 +50,18 @@ class Artifact:
 
     def __repr__(self) -> str:
         return f"Artifact {str(self.folder)!r}: {self.card['method']['name']}, trained for {self.task.name}"
+
+    def _repr_html_(self) -> str:
+        card = self.card
+        ends = card.get("intervals", {})
+        facts = [("folder", str(self.folder)), ("task", self.task.name), ("data", str(card["data"]["name"]))]
+        rows = [
+            (name, f"{value:.3f}", "[{:.3f}, {:.3f}]".format(*ends[name]) if name in ends else "")
+            for name, value in card["metrics"].items()
+        ]
+        return page(
+            card["method"]["name"], facts=facts, rows=rows, lines=[*card.get("said_first", ()), *card.get("notes", ())]
+        )
 
     @classmethod
     def load(cls, folder: Path | str) -> Artifact:
