@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -146,7 +147,10 @@ class Artifact:
 
         `prediction` is of the type that the labels were of in training; a model with a threshold answers by that. The index is
         that of a pandas frame or series, the names of the files of a folder, and else counts the rows from 0; rows that are left
-        out are not in it. Raises DataError for data that the model cannot read or without examples, Declined for a model that
+        out are not in it. What is worth saying of the data, such as pixels of another range than in training, is in
+        `attrs["notes"]`, and is logged as warnings of the logger "papertrial".
+
+        Raises DataError for data that the model cannot read or without examples, Declined for a model that
         draws pictures.
 
             >>> import papertrial as pt
@@ -158,7 +162,9 @@ class Artifact:
         from papertrial.use.framed import framed
 
         given = self.encode(data, dates=dates, missing=missing)
-        return framed(self.answers(given), given.opened.kind, data)
+        frame = framed(self.answers(given), given.opened.kind, data)
+        frame.attrs["notes"] = _told(given, data)
+        return frame
 
     def answers(self, given: Encoded) -> dict[str, np.ndarray]:
         """The columns of `predict` by name, of data that were encoded."""
@@ -280,7 +286,9 @@ class Artifact:
             >>> len(model.embed("iris"))
             150
         """
-        return self.task.embed(self._answering(), self.encode(data, dates=dates, missing=missing).split)
+        given = self.encode(data, dates=dates, missing=missing)
+        _told(given, data)
+        return self.task.embed(self._answering(), given.split)
 
     @checked
     def generate(self, prompts: Names = (), **options: Any) -> list[Any]:
@@ -324,3 +332,11 @@ class Artifact:
     def report(self, out: Path | str | None = None, *, data: bool = True) -> Any:
         """The page of the run: see `papertrial.report`, which takes the same arguments."""
         return load("papertrial.study.report:report")(self.folder, out, data=data)
+
+
+def _told(given: Encoded, data: Any) -> list[str]:
+    """The notes on data that were encoded just now, said; those of what was encoded before are whoever's who did it."""
+    if given is not data:
+        for line in given.notes:
+            logging.getLogger("papertrial").warning("%s", line)
+    return given.notes
