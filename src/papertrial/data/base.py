@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 import psutil
 
-from papertrial.core import registry
+from papertrial.core import notebook, registry
 from papertrial.core.errors import DataError, PapertrialError
 from papertrial.core.files import write_with
 from papertrial.core.html import page
@@ -306,23 +306,30 @@ def _reserve(path: Path) -> None:
 
 
 def track(steps: Iterable[Any], total: int | None, what: str) -> Iterator[Any]:
-    """Pass `steps` on; after two seconds a bar on the error stream says how far it is (only on a terminal)."""
-    if not (show_progress and sys.stderr.isatty()):
+    """Pass `steps` on; after two seconds the error stream says how far it is: a bar on a terminal, a line in a notebook."""
+    terminal, line = sys.stderr.isatty(), notebook.Line() if notebook.inside() else None
+    if not (show_progress and (terminal or line)):
         yield from steps
         return
     started, bar = time.monotonic(), None
     try:
         for done, step in enumerate(steps, 1):
             yield step
-            if bar is None and time.monotonic() - started > 2:
+            if time.monotonic() - started <= 2:
+                continue
+            if line is not None:
+                line.show(f"{what}: {done:,}" + (f" of {total:,}" if total else ""))
+                continue
+            if bar is None:
                 from rich.console import Console
                 from rich.progress import Progress
 
                 bar = Progress(console=Console(stderr=True), transient=True)
                 bar.start()
                 bar.add_task(what, total=total)
-            if bar is not None:
-                bar.update(bar.task_ids[0], completed=done)
+            bar.update(bar.task_ids[0], completed=done)
     finally:
         if bar is not None:
             bar.stop()
+        if line is not None:
+            line.end()

@@ -19,6 +19,7 @@ import psutil
 import torch
 from PIL import Image
 
+from papertrial.core import notebook
 from papertrial.core.budget import duration, size_in_words
 from papertrial.core.errors import DataError, Declined, PapertrialError, did_you_mean
 from papertrial.core.files import disk_errors, to_json, write_text
@@ -292,6 +293,7 @@ class Bar:
         self.wanted, self.begun = wanted, time.monotonic()
         self.said = self.begun
         self.bar: Any = None
+        self.line = notebook.Line() if notebook.inside() else None
 
     def __enter__(self) -> Heard:
         return self._hear
@@ -299,6 +301,8 @@ class Bar:
     def __exit__(self, *what: Any) -> None:
         if self.bar is not None:
             self.bar.stop()
+        if self.line is not None:
+            self.line.end()
 
     def _hear(self, share: float) -> None:
         now = time.monotonic()
@@ -313,7 +317,11 @@ class Bar:
                 self.bar.start()
                 self.bar.add_task("drawing", total=1.0)
             self.bar.update(self.bar.task_ids[0], completed=share)
+            return
+        left = duration((now - self.begun) * (1 - share) / max(share, 1e-9))
+        text = f"drawing: {share:.0%}, {left} left"
+        if self.line is not None:
+            self.line.show(text)
         elif now - self.said >= _LINE:
             self.said = now
-            left = duration((now - self.begun) * (1 - share) / max(share, 1e-9))
-            print(f"drawing: {share:.0%}, {left} left", file=sys.stderr, flush=True)
+            print(text, file=sys.stderr, flush=True)
