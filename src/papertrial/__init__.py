@@ -45,7 +45,7 @@ _FACE = {
     "measure": "papertrial.study.measure:measure",
     "new": "papertrial.app.new:new",
     "open": "papertrial.data.open:open",
-    "papers": "papertrial.core.registry:papers",
+    "papers": "papertrial.papers",
     "predict": "papertrial.use.asked:predict",
     "read": "papertrial.core.page:read",
     "reading_list": "papertrial.core.registry:reading_list",

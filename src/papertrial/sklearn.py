@@ -11,11 +11,12 @@ write it, `clone` copies the parameters, and no folder is left behind.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, finalize
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -38,8 +39,7 @@ if TYPE_CHECKING:
 #: files of a run that its model is not read from
 _LOGS = (".lock", "metrics.jsonl", "trials.jsonl", "result.json", "per_example.npy", "environment.json", "config.json")
 
-#: by estimator, its `files_`, the model that was read from them, and the folder where they lie while it is there: no part of
-#: the estimator, which is plain state
+#: by estimator, its `files_` and the model that was read from them: no part of the estimator, which is plain state
 _READ: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
 
@@ -137,19 +137,23 @@ class _OfTable(BaseEstimator):
 
     @property
     def artifact_(self) -> Artifact:
-        """The trained model, which can be asked, exported and ejected; its folder goes with this object."""
+        """The trained model, which can be asked, exported and ejected; its folder goes with it."""
         from papertrial.use.artifact import Artifact
 
         check_is_fitted(self)
-        files, artifact, _ = _READ.get(self, (None, None, None))
+        files, artifact = _READ.get(self, (None, None))
         if files is not self.files_:
-            place = tempfile.TemporaryDirectory(prefix="papertrial-")
-            for name, content in self.files_.items():
-                file = Path(place.name) / name
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(content)
-            artifact = Artifact.load(place.name)
-            _READ[self] = self.files_, artifact, place
+            place = Path(tempfile.mkdtemp(prefix="papertrial-"))
+            try:
+                for name, content in self.files_.items():
+                    (place / name).parent.mkdir(parents=True, exist_ok=True)
+                    (place / name).write_bytes(content)
+                artifact = Artifact.load(place)
+            except BaseException:
+                shutil.rmtree(place, ignore_errors=True)
+                raise
+            finalize(artifact, shutil.rmtree, place, ignore_errors=True)
+            _READ[self] = self.files_, artifact
         return artifact
 
     def _outputs(self, X: Any) -> np.ndarray:

@@ -63,11 +63,17 @@ A paper for papertrial: `src/papertrial_{name}/{name}.py`, its claims in `{name}
 
 @checked
 def new(name: str, kind: str = "architecture", out: Path | str | None = None) -> list[Path]:
-    """Write the files and return their paths.
+    """Start a paper: its file, its claims and its test, which pass every check from the start. Returns their paths.
+
+    name: the paper's id.  kind: architecture, objective, technique or analysis.
 
     Inside of a checkout of papertrial they go to the two shelves, `papers` and `claims`, and the tests; elsewhere, or with `out`, into a package of
     their own in the folder `out` (by default `papertrial-<name>`) that offers the paper through an entry point.
     Raises PapertrialError for a name that is taken or cannot be one, an unknown kind, and files that are there already.
+
+        >>> import papertrial as pt
+        >>> sorted(file.name for file in pt.new("my_idea", out="my_idea") if file.suffix == ".py")
+        ['__init__.py', 'my_idea.py', 'my_idea_claims.py', 'test_my_idea.py']
     """
     _check_name(name)
     if kind not in KINDS:

@@ -50,7 +50,7 @@ def open(
       them, alone or with labels; a data frame; a torch Dataset of (image or vector, label) items; a Hugging Face data
       set; {"train": ..., "test": ...} of arrays, strings or frames; opened data itself
 
-    target: the column to predict (tables, and data sets of the hub).  name: what to call the data.  like: `columns` of
+    source: the data.  target: the column to predict (tables, and data sets of the hub).  name: what to call the data.  like: `columns` of
     the texts or `read_as` of the table that a model was trained on, so that a table is read in the same way.
     group: the column that says which rows belong together (a patient, a user, a document), of the table or of a table beside
     the images; or a regular expression with one group in brackets, for the paths of files or the ids of queries; "none" for
@@ -59,6 +59,11 @@ def open(
     dates: `dmy` or `mdy`, which comes first in dates such as 3/4/2024 where a column does not tell.  missing: the texts that
     stand for a missing value in a table beside empty cells, such as "NA,-999", or "none"; the usual ones where left out.
     Raises DataError that says what was found and what is accepted. Pickles are never loaded.
+
+        >>> import papertrial as pt
+        >>> data = pt.open("iris")
+        >>> len(data), data.target_kind
+        (150, 'multiclass')
     """
     if isinstance(source, Data):
         if group or time:

@@ -89,10 +89,21 @@ def index(
     ids: new ones are added, those with another text replaced, and those that the corpus has no longer removed, unless
     `add` keeps them.  delete: ids to remove.  encoder: see `dense.encoder`; an index that has vectors keeps its encoder,
     "none" drops them.  kind: one of `dense.KINDS` instead of that by size.  stem: words of one stem and with other
-    accents count as the same, by the language of most documents; True where it is left out.  fresh: make it anew.  echo: takes the lines said on the way.
+    accents count as the same, by the language of most documents; True where it is left out.
+    fresh: make it anew.  echo: takes the lines said on the way.
 
     Raises PapertrialError for an unknown kind, for an id to delete that is not there, when memory has no room, or while another process builds;
     DataError for a corpus that cannot be read.
+
+        >>> import papertrial as pt
+        >>> from pathlib import Path
+        >>> Path("notes").mkdir()
+        >>> Path("notes/sea.txt").write_text("The sea is deep.") > 0
+        True
+        >>> pt.index("notes", "notes.index").documents
+        1
+        >>> pt.search("notes.index", "deep").hits[0].id
+        'sea.txt'
     """
     if kind is not None and kind not in dense.KINDS:  # before anything is read or made
         raise PapertrialError(f"there is no kind of index {kind!r}", did_you_mean(kind, dense.KINDS))

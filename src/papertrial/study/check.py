@@ -125,11 +125,17 @@ def check(
     jobs: Count = 1,
     echo: Callable[[str], None] | None = None,
 ) -> list[Evidence]:
-    """Run the claims of papers (all, those named, or those of some kinds) and append a line of evidence for each.
+    """Run the claims of papers and append a line of evidence for each, which is returned too.
 
-    jobs: processes that run seeds side by side; with several, each takes its share of the cores.
-    A check that was interrupted goes on with the seeds that were not finished. Raises PapertrialError for an unknown
-    paper, claim or scale.
+    papers: ids, all on the shelf where left out.  claims: only those named.  kinds: only claims of these: identity,
+    property, trend, number.  scale: tiny (seconds, shows that it runs) or base (minutes, evidence).  seeds: of each claim,
+    by default as many as its kind needs.  folder: of the evidence.  jobs: processes that run seeds side by side; with
+    several, each takes its share of the cores.  echo: takes the lines said on the way; None for silence. A check that was
+    interrupted goes on with the seeds that were not finished. Raises PapertrialError for an unknown paper, claim or scale.
+
+        >>> import papertrial as pt
+        >>> [found.verdict for found in pt.check("mlp_mixer", claims="sizes_are_as_published")]
+        ['holds']
     """
     require_gradients("claims are checked")
     say = echo or (lambda line: None)

@@ -77,10 +77,16 @@ def estimate(
     folds: int | str | None = None,
     seed: Seed = 0,
 ) -> Estimate:
-    """Estimate what `papertrial.fit` with the same arguments would cost here; with `seeds`, `papertrial.compare` too, in `folds` as it
-    would choose them.
+    """Minutes, memory and energy of `papertrial.fit` with the same arguments, before it starts.
+
+    method, data, task, target, group, time, dates, missing, host, backbone, recipe, settings, techniques, budget, labels, size,
+    seed: as `papertrial.fit` takes them.  seeds: estimate `papertrial.compare` with so many too, in `folds` as it takes them.
 
     Raises PapertrialError when a batch needs clearly more memory than there is, and whatever `fit` would refuse.
+
+        >>> import papertrial as pt
+        >>> pt.estimate("linear", "iris").cost.trials > 0
+        True
     """
     from papertrial.data import open as open_data
     from papertrial.use.choose import prepare, task_for

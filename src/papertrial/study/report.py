@@ -68,11 +68,17 @@ class Report:
 
 @checked
 def report(folder: Path | str | Artifact | Comparison, out: Path | str | None = None, *, data: bool = True) -> Report:
-    """Write the page of a run's or a comparison's folder, or of evidence: a folder of it or one .jsonl file.
+    """One HTML page that needs no network: the verdict, what it rests on, what it cost, how to reproduce it.
 
-    out: by default report.html in the folder, or beside a file, under its name.
-    data: open the training data again, for pictures and distributions.
-    Raises PapertrialError when there is none of them, or when the package plotly is missing.
+    folder: a run's or a comparison's, an `Artifact` or a `Comparison` itself, or evidence: a folder of it or one .jsonl
+    file.  out: by default report.html in the folder, or beside a file, under its name.  data: open the training data again,
+    for pictures and distributions. Raises PapertrialError when there is none of them, or when the package plotly is
+    missing.
+
+        >>> import papertrial as pt
+        >>> model = pt.fit("linear", "iris", out="runs/iris", progress=False)
+        >>> pt.report("runs/iris").file.name
+        'report.html'
     """
     folder = Path(folder.folder if isinstance(folder, Artifact | Comparison) else folder)
     beside = folder.with_suffix(".html") if folder.suffix == ".jsonl" else folder / "report.html"

@@ -52,11 +52,20 @@ _KEPT = ("The idea", "The equation", "What matters", "Notation")
 
 @checked
 def eject(run: Run, out: Path | str, data: Any = None) -> dict[str, Any]:
-    """Write `model.py`, `model.safetensors`, `config.json`, `load.py` and `README.md` into the new folder `out`.
+    """The model as a folder of plain PyTorch: source, weights and a loader that need no papertrial.
 
-    data: rows to compare the answers on, by default those of the run where they are at hand.
-    Returns the content of config.json. Raises Declined for a method that is no network of papertrial's or of a package
-    with its source, PapertrialError when `out` holds something, or when the folder's answers are not the model's.
+    run: its folder, or what `fit` or `load` returned. Writes `model.py`, `model.safetensors`, `config.json`, `load.py` and
+    `README.md` into the new folder `out`.
+
+    data: rows to compare the answers on, by default those of the run where they are at hand. Returns the content of
+    config.json. Raises Declined for a method that is no network of papertrial's or of a package with its source,
+    PapertrialError when `out` holds something, or when the folder's answers are not the model's.
+
+        >>> import papertrial as pt
+        >>> model = pt.fit("rtdl:mlp", "iris", budget="1steps", out="runs/mlp", progress=False)
+        >>> about = pt.eject("runs/mlp", "mlp")
+        >>> about["check"]["largest_difference"]
+        0.0
     """
     artifact, out = loaded(run), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

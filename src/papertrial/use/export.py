@@ -40,13 +40,22 @@ SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 
 @checked
 def export(run: Run, to: str, out: Path | str | None = None, data: Any = None) -> dict[str, Any]:
-    """Write the model as `out` (by default `model.onnx` or `model.pt2` in the run's folder) and `<out>.json` beside it, and
-    `<out>.tokenizer.json` where its texts go through a tokeniser of the `tokenizers` library.
+    """The model as one file, from raw inputs to answers, compared with the model before it is kept.
+
+    run: its folder, or what `fit` or `load` returned. Writes `out` (by default `model.onnx` or `model.pt2` in the run's
+    folder) and `<out>.json` beside it, and `<out>.tokenizer.json` where its texts go through a tokeniser of the
+    `tokenizers` library.
 
     to: `onnx` or `torch`.  data: rows to compare the answers on, by default those of the run where they are at hand.
-    Returns what the JSON file says: inputs, answers, classes, and the largest difference met.
-    Raises Declined for a method that is no network, PapertrialError when a package is missing, when the model cannot be
-    traced, or when the file's answers differ by more than TOLERANCE.
+    Returns what the JSON file says: inputs, answers, classes, and the largest difference met. Raises Declined for a method
+    that is no network, PapertrialError when a package is missing, when the model cannot be traced, or when the file's
+    answers differ by more than TOLERANCE.
+
+        >>> import papertrial as pt
+        >>> model = pt.fit("rtdl:mlp", "iris", budget="1steps", out="runs/mlp", progress=False)
+        >>> about = pt.export("runs/mlp", "torch")
+        >>> about["file"].name, about["check"]["largest_difference"] < 1e-4
+        ('model.pt2', True)
     """
     artifact = loaded(run)
     if to not in SUFFIXES:
