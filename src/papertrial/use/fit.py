@@ -230,6 +230,7 @@ def fit(
     """
     from papertrial.data import open as open_data
 
+    require_gradients(f"{method} is trained")
     request = Request(
         task=task, target=target, group=group, time=time, dates=dates, missing=missing, metric=metric,
         threshold=threshold, host=host, backbone=backbone, recipe=recipe,
