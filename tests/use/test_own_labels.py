@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +9,7 @@ import torch
 from PIL import Image
 
 import papertrial as pt
+from papertrial.use.card import CARD
 
 ROWS = 60
 CODES = np.arange(ROWS) % 2
@@ -130,7 +129,7 @@ def test_a_threshold_answers_so_too(tmp_path, monkeypatch):
 def test_a_model_of_before_answers_with_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made = pt.fit("linear", (X, CODES), progress=False)
-    card = json.loads((made.folder / "card.json").read_text())
+    card = CARD.read(made.folder / "card.json")
     assert card["state"].pop("labels") == [0, 1]
-    (made.folder / "card.json").write_text(json.dumps(card))
+    CARD.write(made.folder / "card.json", card)
     assert set(pt.load(made.folder).predict(X)["prediction"]) == {"0", "1"}

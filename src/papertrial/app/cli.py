@@ -17,6 +17,7 @@ from papertrial.app.commands import finding, making, reading, serving, studying,
 from papertrial.app.judge.commands import judge
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.memory import out_of_memory
+from papertrial.core.wording import printable
 from papertrial.train import processes
 
 #: commands that go on where an earlier call of theirs was stopped
@@ -160,5 +161,5 @@ def _usage(error: Any) -> str:
 
 def _stop(message: str, code: int) -> None:
     if processes.may_speak():
-        print(f"papertrial: {' '.join(message.split())}", file=sys.stderr)
+        print(f"papertrial: {printable(' '.join(message.split()))}", file=sys.stderr)
     processes.leave(code)

@@ -1,7 +1,7 @@
 """Arguments of public functions, checked against their annotations before anything is read or written.
 
-`@checked` refuses an argument of another type, one out of the range that `AtLeast` gives, and one that there is none of, each
-in one line with what would do. What is annotated with `Any` is left to the function.
+`@checked` refuses an argument of another type, a number out of the range that `ranges.NUMBERS` gives it, and an argument that there
+is none of, each in one line with what would do. What is annotated with `Any` is left to the function.
 """
 
 from __future__ import annotations
@@ -11,32 +11,17 @@ import inspect
 import sys
 import types
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar, Union, get_args, get_origin
+from typing import Any, ParamSpec, TypeVar, Union, get_args, get_origin
 
 from papertrial.core.budget import Budget
 from papertrial.core.errors import WrongType, WrongValue, did_you_mean
+from papertrial.core.ranges import NUMBERS, require_numbers
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: the largest whole number that libraries take, of 64 bits with a sign
-LARGEST = 2**63 - 1
-
-
-@dataclass(frozen=True)
-class AtLeast:
-    """In `Annotated[int, AtLeast(0)]`: a whole number has this value or more, and fits into 64 bits."""
-
-    least: int
-
-
-#: where random numbers begin
-Seed = Annotated[int, AtLeast(0)]
-#: how many
-Count = Annotated[int, AtLeast(1)]
 #: one or several
 Names = str | Sequence[str]
 
@@ -49,7 +34,6 @@ _WORDS: dict[Any, str] = {
     Budget: "a budget such as '90s', '10m' or '500steps'",
     Mapping: "a mapping such as {'lr': 0.01}",
     Sequence: "a list of texts",
-    Collection: "numbers",
     Callable: "a function",
 }
 
@@ -83,7 +67,7 @@ def check(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[s
 
 
 def require_gradients(what: str) -> None:
-    """Raise PapertrialError where torch keeps no gradients, since nothing could be learned."""
+    """Raise WrongValue where torch keeps no gradients, since nothing could be learned."""
     torch = sys.modules.get("torch")
     if torch is not None and not torch.is_grad_enabled():
         how = "inference_mode" if torch.is_inference_mode_enabled() else "no_grad"
@@ -106,17 +90,11 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _require(name: str, value: Any, hint: Any) -> None:
-    for choice in _choices(hint):
-        kind, *more = get_args(choice) if get_origin(choice) is Annotated else (choice,)
-        if not _is(value, kind):
-            continue
-        least = next((one.least for one in more if isinstance(one, AtLeast)), None)
-        if least is not None and not least <= value <= LARGEST:
-            raise WrongValue(
-                f"{name} is {value}", f"give {least} or more" if value < least else f"give {LARGEST} or less"
-            )
+    if any(_is(value, kind) for kind in _choices(hint)):
+        if name in NUMBERS and _is(value, float):
+            require_numbers(**{name: value})
         return
-    words = dict.fromkeys(_words(choice) for choice in _choices(hint) if choice is not type(None))
+    words = dict.fromkeys(_words(kind) for kind in _choices(hint) if kind is not type(None))
     if Budget in _choices(hint):
         words.pop(_WORDS[str], None)  # it is one that says a budget
     shown = " ".join(f"{value!r:.60}".split())
@@ -150,6 +128,5 @@ def _is(value: Any, kind: Any) -> bool:
 
 
 def _words(choice: Any) -> str:
-    kind = get_args(choice)[0] if get_origin(choice) is Annotated else choice
-    kind = get_origin(kind) or kind
+    kind = get_origin(choice) or choice
     return next((words for known, words in _WORDS.items() if known is kind), f"one of the type {kind.__name__}")

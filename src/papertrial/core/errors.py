@@ -8,15 +8,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from papertrial.core.wording import printable, shortened
+
 
 class PapertrialError(Exception):
-    """Something the user can mend. `problem` says what and where, `fix` what to type (both one line)."""
+    """Something the user can mend. `problem` says what and where, `fix` what to type (both one line, and nothing in them controls
+    a terminal)."""
 
     exit_code = 2
 
     def __init__(self, problem: str, fix: str = "") -> None:
-        self.problem = " ".join(str(problem).split())
-        self.fix = " ".join(str(fix).split())
+        self.problem = printable(" ".join(shortened(str(problem)).split()))
+        self.fix = printable(" ".join(str(fix).split()))
         super().__init__(f"{self.problem}; {self.fix}" if self.fix else self.problem)
 
 

@@ -6,9 +6,11 @@ import errno
 import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -32,37 +34,33 @@ def disk_errors(path: Path | str) -> Iterator[None]:
 
 
 def write_with(path: Path | str, write: Callable[[Path], None]) -> Path:
-    """Call `write(temporary)`, then move the temporary file or folder to `path` in one step.
+    """Call `write(temporary)` for a file that is there, empty, then move it to `path` in one step.
 
-    A failure leaves what stood at `path` before and removes the temporary. Raises PapertrialError when the disk is
-    full or the place cannot be written.
+    It lies in a folder of its own, which takes what a writer puts beside it.  A failure leaves what stood at `path` before
+    and removes the temporary. Raises PapertrialError when the disk is full or the place cannot be written.
     """
     path = Path(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        inside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        temporary = inside / path.name
         try:
+            temporary.touch()
             write(temporary)
             with open(temporary, "rb+") as stream:
                 os.fsync(stream.fileno())
             temporary.chmod(0o666 & ~_umask())
             os.replace(temporary, path)
         finally:
-            temporary.unlink(missing_ok=True)
+            shutil.rmtree(inside, ignore_errors=True)
     return path
 
 
-def sweep(folder: Path) -> None:
-    """Remove the temporary files that a process that was killed in `write_with` left in `folder`.
-
-    safetensors, which writes most of them, has temporary names of its own.
-    """
-    for pattern in (".*.????????.tmp", ".tmp??????"):
-        for leftover in folder.glob(pattern):
-            with suppress(OSError):
-                leftover.unlink()
+def sweep(path: Path) -> None:
+    """Remove the temporary folders that a process which was killed in `write_with` left of `path`; earlier versions left files."""
+    for leftover in path.parent.glob(f".{escape(path.name)}.????????.tmp"):
+        with suppress(OSError):
+            leftover.unlink() if leftover.is_symlink() or not leftover.is_dir() else shutil.rmtree(leftover)
 
 
 def _umask() -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from papertrial.core.arguments import Names
 from papertrial.core.budget import Budget
 from papertrial.core.errors import PapertrialError
+from papertrial.core.ranges import require_numbers
 from papertrial.core.wording import several
 
 
@@ -26,6 +27,8 @@ class Request:
     run, None for that of the recipe or the task.  labels: per class that may be seen.  size:
     side of the images in pixels.  fraction: of the labelled training rows.  fold: (repeat, which, of how many) is the test.
     fresh: start over.  progress: show a bar.  shard: split the weights over the processes.
+
+    Raises PapertrialError for a number out of its range (`core.ranges.NUMBERS`).
     """
 
     task: str | None = None
@@ -44,8 +47,8 @@ class Request:
     settings: Mapping[str, Any] = field(default_factory=dict)
     techniques: Names = ()
     budget: Budget | None = None
-    labels: int | str | None = None
-    size: int | Collection[int] | None = None
+    labels: int | None = None
+    size: int | None = None
     fraction: float | None = None
     fold: tuple[int, int, int] | None = None
     seed: int = 0
@@ -54,6 +57,7 @@ class Request:
     shard: bool = False
 
     def __post_init__(self) -> None:
+        require_numbers(labels=self.labels, size=self.size, fraction=self.fraction, seed=self.seed)
         plain: dict[str, Any] = {
             "settings": dict(self.settings or {}),
             "techniques": tuple(several(self.techniques or ())),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from papertrial.core.arguments import Count, checked
+from papertrial.core.arguments import checked
 from papertrial.core.errors import Declined, PapertrialError, did_you_mean
 from papertrial.core.offers import offers
 from papertrial.core.wording import counted
@@ -249,7 +249,7 @@ def marked(snippet: str, marks: Sequence[tuple[int, int]], left: str = "*", righ
 def search(
     index: Path | str,
     query: str,
-    most: Count = 10,
+    most: int = 10,
     *,
     mode: str | None = None,
     rerank: Path | str | Reranker | None = None,

@@ -11,7 +11,7 @@ import gc
 import importlib
 import tempfile
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from papertrial.core import registry
-from papertrial.core.arguments import Count, Names, Seed, checked, require_gradients
+from papertrial.core.arguments import Names, checked, require_gradients
 from papertrial.core.budget import Budget, Energy, duration, size_in_words
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.offers import offers, task_offers
@@ -36,9 +36,8 @@ if TYPE_CHECKING:
     from papertrial.train.pace import Pace
     from papertrial.use.card import Resolved
 
-_PILOT = (
-    8  # rows of the first steps tried; four times as many until a whole batch is reached or is known to be too much
-)
+#: rows of the first steps tried; four times as many until a whole batch is reached or is known to be too much
+_PILOT = 8
 #: what a run loads, beyond the method's own
 _PACKAGES = (
     "papertrial.train.loop",
@@ -71,11 +70,11 @@ def estimate(
     settings: Mapping[str, Any] | None = None,
     techniques: Names = (),
     budget: Budget | str | None = None,
-    labels: int | str | None = None,
-    size: int | Collection[int] | None = None,
-    seeds: Count | None = None,
+    labels: int | None = None,
+    size: int | None = None,
+    seeds: int | None = None,
     folds: int | str | None = None,
-    seed: Seed = 0,
+    seed: int = 0,
 ) -> Estimate:
     """Minutes, memory and energy of `papertrial.fit` with the same arguments, before it starts.
 
@@ -89,7 +88,7 @@ def estimate(
         True
     """
     from papertrial.data import open as open_data
-    from papertrial.use.choose import prepare, task_for
+    from papertrial.use.choose import check_request, prepare, task_for
 
     require_gradients("the cost of training is measured")
     request = Request(
@@ -97,6 +96,7 @@ def estimate(
         settings=settings or {}, techniques=techniques, budget=Budget.of(budget), labels=labels, size=size, seed=seed,
     )  # fmt: skip
     chosen = registry.method(method)
+    check_request(chosen, request, seeds=seeds)
     starting, _ = _timed(lambda: _load(chosen))
 
     def read() -> tuple[Any, Task, Prepared]:

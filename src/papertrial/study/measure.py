@@ -6,16 +6,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from papertrial.core import registry
-from papertrial.core.arguments import AtLeast, Count, Seed, checked
+from papertrial.core.arguments import checked
 from papertrial.core.errors import PapertrialError, did_you_mean
-from papertrial.core.files import write_json, write_text
+from papertrial.core.files import read_json, write_json, write_text
+from papertrial.core.ours import claim, examine, visible
 from papertrial.core.paper import Report
+from papertrial.core.ranges import require_numbers
 from papertrial.core.recipe import resolve, unknown_settings
 from papertrial.core.registry import Method
 from papertrial.study.model_source import Wanted, find_subject, slug
+
+KIND, _FILES = "measurement", ("report.json", "plot.html")
 
 
 @checked
@@ -27,9 +31,9 @@ def measure(
     out: Path | str | None = None,
     recipe: str = "base",
     settings: Mapping[str, Any] | None = None,
-    examples: Count = 16,
-    tokens: Annotated[int, AtLeast(2)] = 32,
-    seed: Seed = 0,
+    examples: int = 16,
+    tokens: int = 32,
+    seed: int = 0,
     progress: bool = True,
 ) -> Report:
     """What an analysis says of a model, or of data: a table, a sentence, and the files report.json and plot.html.
@@ -57,9 +61,12 @@ def measure(
         raise PapertrialError(
             f"{analysis} is of the kind {method.paper.kind}, not an analysis", did_you_mean(analysis, known)
         )
+    require_numbers(examples=examples, tokens=tokens, seed=seed)
     config = _config(method, recipe, dict(settings or {}))
     if method.paper.trains:
         return _trained(method, what, data, config, out, seed, progress)
+    if out is not None:
+        examine(out, KIND, _recognised)
     subject = find_subject(analysis, what, data, Wanted(examples, tokens, seed))
     report: Report = method.module.measure(subject.model, subject.inputs, config)
     report = replace(report, facts=(("model", subject.name), ("inputs", subject.on), *report.facts))
@@ -81,6 +88,7 @@ def _trained(
         )
     source, target = open_data(what), open_data(data)
     place = Path(out) if out is not None else Path("runs") / f"{method.id}-{slug(source.name)}-{slug(target.name)}"
+    claim(place, KIND, _FILES, _recognised)
     trainer = Trainer.of(method.paper)
     report: Report = method.module.measure(
         source, target, config, trainer=trainer, folder=place, seed=seed, progress=progress
@@ -95,6 +103,7 @@ def write(report: Report, folder: Path) -> Report:
     and a caveat says what to install."""
     from papertrial.study.plot import page
 
+    claim(folder, KIND, _FILES, _recognised)
     files = [folder / "report.json"]
     try:
         files.append(write_text(folder / "plot.html", page(report)))
@@ -105,6 +114,20 @@ def write(report: Report, folder: Path) -> Report:
     report = replace(report, files=tuple(str(file) for file in files))
     write_json(files[0], report)
     return report
+
+
+def _recognised(folder: Path) -> list[str]:
+    """What an earlier version wrote without a marker: a report, whole, or the models of an analysis that trains some."""
+    held = visible(folder)
+    try:
+        whole = (
+            "report.json" in held
+            and {"title", "facts", "head", "rows", "verdict"} <= read_json(folder / "report.json").keys()
+        )
+    except (PapertrialError, AttributeError):
+        return []
+    models = list((folder / "models").glob("*/config.json")) if held == ["models"] else []
+    return [*_FILES] if whole or models else []
 
 
 def _config(method: Method, recipe: str, settings: dict[str, Any]) -> Any:

@@ -19,14 +19,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from papertrial.core.budget import Budget, Energy, Meter, duration, size_in_words
+from papertrial.core.doors import Door
 from papertrial.core.errors import PapertrialError, TrainingStopped
-from papertrial.core.files import read_json, write_json
 from papertrial.core.memory import OutOfMemory, ran_out
 from papertrial.core.offers import offers
 from papertrial.core.recipe import Optim
-from papertrial.core.run import Run
+from papertrial.core.run import AGAIN, Run
 from papertrial.core.task import Split
 from papertrial.nn.modes import evaluating
 from papertrial.train import checkpoint, memory
@@ -41,6 +42,17 @@ from papertrial.train.sources import Rounds, is_source
 from papertrial.train.technique import Proof, finish, prepare
 from papertrial.train.updates import Update, Updates
 from papertrial.train.watch import CollapseWatch
+
+
+class _Planned(TypedDict):
+    steps: int
+
+
+class _Pieces(TypedDict):
+    piece: int
+
+
+PLAN, MEMORY = Door(_Planned, AGAIN), Door(_Pieces, AGAIN)
 
 
 def train(
@@ -221,14 +233,14 @@ class _Training:
         try:
             if self.plans_memory:
                 if self.path.exists():
-                    piece = int(read_json(file)["piece"]) if file.exists() else 0
+                    piece = int(MEMORY.read(file)["piece"]) if file.exists() else 0
                 else:
                     file.unlink(missing_ok=True)
                     piece, words = memory.plan(updates)
                     self.energy.close()  # asking is no more of the training than reading the data
                     self.energy, self.begun = EnergyMeter(self.device), time.monotonic()
                     if piece:
-                        write_json(file, {"piece": piece, "words": words})
+                        MEMORY.write(file, {"piece": piece, "words": words})
                         if progress:
                             print(f"memory: {words}", file=sys.stderr, flush=True)
             with memory.in_pieces(offers(self.model).encoder, piece):
@@ -346,14 +358,14 @@ class _Training:
         """Steps that fit, from timing some; written to plan.json once, so that a resumed run keeps the number."""
         file = self.run.path("plan.json")
         if from_main(self.accelerate, file.exists()):
-            return int(from_main(self.accelerate, read_json(file)["steps"] if self.main else 0))
+            return int(from_main(self.accelerate, PLAN.read(file)["steps"] if self.main else 0))
         each, check = self._time_steps(seconds)
         each += self.rounds.seconds / self.rounds.source.every if self.rounds else 0.0
         left = seconds - (time.monotonic() - self.begun)
         steps = int(from_main(self.accelerate, max(1, int(left / (each + check / self.per_epoch)))))
         if self.main:
             facts = {"steps": steps, "seconds": seconds, "seconds_per_step": each, "seconds_per_validation": check}
-            write_json(file, facts)
+            PLAN.write(file, facts)
             words = f"{duration(seconds)} on this machine are {steps} steps of {1000 * each:.3g} ms"
             self.run.log(0, planned_steps=steps, note=words)
         return steps

@@ -86,8 +86,6 @@ class Updates:
         self.path = path
         self.accelerate, self.device = accelerate, accelerate.device
         self.rank, self.world = self.accelerate.process_index, self.accelerate.num_processes
-        if optim.batch < 1 or optim.accumulate < 1:
-            raise PapertrialError("batch and accumulate must be at least 1", "type --set batch=... or accumulate=...")
         self.optim, self.seed, self.sharded = optim, seed, sharded
         self.techniques = Techniques(techniques)
         self.apart = self.world > 1 and bool(self.techniques.shares)

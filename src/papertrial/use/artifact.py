@@ -16,7 +16,6 @@ from papertrial.core import registry
 from papertrial.core.arguments import Names, checked
 from papertrial.core.errors import DataError, Declined, PapertrialError, did_you_mean
 from papertrial.core.facts import Facts
-from papertrial.core.files import read_json
 from papertrial.core.html import page
 from papertrial.core.kind import load
 from papertrial.core.offers import offers, task_offers
@@ -33,7 +32,7 @@ from papertrial.use.account import (
     said_of_met,
     without_label,
 )
-from papertrial.use.card import CARD_VERSION, ESTIMATOR, WEIGHTS, load_weights, rebuilt
+from papertrial.use.card import CARD, ESTIMATOR, WEIGHTS, load_weights, loaded_estimator, rebuilt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,23 +78,19 @@ class Artifact:
                 if inside
                 else "type: papertrial fit PAPER --data DATA",
             )
-        card = read_json(folder / "card.json")
-        if card.get("format") != CARD_VERSION:
-            raise PapertrialError(
-                f"{folder / 'card.json'} has format {card.get('format')}, this papertrial reads {CARD_VERSION}",
-                "type: pip install -U papertrial",
-            )
+        card = CARD.read(folder / "card.json")
         task = registry.task(card["task"]["name"])
         if task.version != card["task"]["version"]:
             raise PapertrialError(
                 f"{folder} was made for version {card['task']['version']} of the task {task.name}, here it is {task.version}",
                 "train it again",
             )
-        prepared = Prepared(Split({}), Split({}), Split({}), Facts.from_json(card["facts"]), card["state"])
-        model = rebuilt(task, card, prepared)
+        with CARD.answers_for(folder / "card.json", card):
+            prepared = Prepared(Split({}), Split({}), Split({}), Facts.from_json(card["facts"]), card["state"])
+            model = rebuilt(task, card, prepared)
         head: dict[str, np.ndarray] = {}
         if isinstance(model, Estimator):
-            model = model.load(folder / ESTIMATOR) or model
+            model = loaded_estimator(model, folder / ESTIMATOR)
         else:
             head = load_weights(model, folder / WEIGHTS)
             model.eval()
@@ -317,11 +312,13 @@ class Artifact:
             return make(self, captions=[*several(prompts), *options.pop("captions", ())], **options)
         return make(self, prompts or "", **options)
 
-    def export(self, to: str, out: Path | str | None = None, data: Any = None) -> dict[str, Any]:
+    def export(
+        self, to: str, out: Path | str | None = None, data: Any = None, *, replace: bool = False
+    ) -> dict[str, Any]:
         """The model as one file, from raw inputs to answers: see `papertrial.export`, which takes the same arguments."""
         from papertrial.use.export import export
 
-        return export(self, to, out, data)
+        return export(self, to, out, data, replace=replace)
 
     def eject(self, out: Path | str, data: Any = None) -> dict[str, Any]:
         """The model as a folder of plain PyTorch: see `papertrial.eject`, which takes the same arguments."""
@@ -329,9 +326,9 @@ class Artifact:
 
         return eject(self, out, data)
 
-    def report(self, out: Path | str | None = None, *, data: bool = True) -> Any:
+    def report(self, out: Path | str | None = None, *, data: bool = True, replace: bool = False) -> Any:
         """The page of the run: see `papertrial.report`, which takes the same arguments."""
-        return load("papertrial.study.report:report")(self.folder, out, data=data)
+        return load("papertrial.study.report:report")(self.folder, out, data=data, replace=replace)
 
 
 def _told(given: Encoded, data: Any) -> list[str]:

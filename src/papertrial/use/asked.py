@@ -42,13 +42,14 @@ def predict(
     data: Any,
     *,
     out: Path | str | None = None,
+    replace: bool = False,
     dates: str | None = None,
     missing: Names | None = None,
 ) -> pd.DataFrame:
     """What a trained model answers for new data: the columns `example`, `prediction`, and `p(class)` for each class.
 
     run: its folder, or what `fit` or `load` returned.  data, dates, missing: as `papertrial.open` takes them.  out: a file to
-    write the answers to as well, which ends in .csv, .jsonl or .parquet.
+    write the answers to as well, which ends in .csv, .jsonl or .parquet.  replace: a file that is there already.
 
     See `Artifact.predict` for the index and the types. Raises PapertrialError for a folder without a run and for an `out`
     that cannot be written, DataError for data that the model cannot read, Declined for a model that gives no answers.
@@ -59,7 +60,7 @@ def predict(
         'setosa'
     """
     if out is not None:
-        answer_files.check_table_name(Path(out))
+        answer_files.check_table_name(Path(out), replace)
     answers = loaded(run).predict(data, dates=dates, missing=missing)
     if out is not None:
         answer_files.write_table(Path(out), answers)
@@ -72,13 +73,14 @@ def embed(
     data: Any,
     *,
     out: Path | str | None = None,
+    replace: bool = False,
     dates: str | None = None,
     missing: Names | None = None,
 ) -> np.ndarray:
     """Features of a trained model for new data, float32 (N, width).
 
     run: its folder, or what `fit` or `load` returned.  data, dates, missing: as `papertrial.open` takes them.  out: a file to
-    write them to as well, which ends in .npy or .parquet.
+    write them to as well, which ends in .npy or .parquet.  replace: a file that is there already.
 
     Raises PapertrialError for a folder without a run and for an `out` that cannot be written, DataError for data that the model
     cannot read, Declined for a model without features.
@@ -89,7 +91,7 @@ def embed(
         150
     """
     if out is not None:
-        answer_files.check_array_name(Path(out))
+        answer_files.check_array_name(Path(out), replace)
     artifact = loaded(run)
     given = artifact.encode(data, dates=dates, missing=missing)
     features = artifact.embed(given)

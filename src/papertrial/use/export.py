@@ -23,6 +23,7 @@ import papertrial
 from papertrial.core.arguments import checked
 from papertrial.core.errors import PapertrialError, did_you_mean, missing_extra
 from papertrial.core.files import to_json, write_json, write_text, write_with
+from papertrial.core.ours import require_free, will_write
 from papertrial.core.task import Split
 from papertrial.use import text_export
 from papertrial.use.artifact import Artifact
@@ -39,7 +40,9 @@ SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 
 
 @checked
-def export(run: Run, to: str, out: Path | str | None = None, data: Any = None) -> dict[str, Any]:
+def export(
+    run: Run, to: str, out: Path | str | None = None, data: Any = None, *, replace: bool = False
+) -> dict[str, Any]:
     """The model as one file, from raw inputs to answers, compared with the model before it is kept.
 
     run: its folder, or what `fit` or `load` returned. Writes `out` (by default `model.onnx` or `model.pt2` in the run's
@@ -47,9 +50,10 @@ def export(run: Run, to: str, out: Path | str | None = None, data: Any = None) -
     `tokenizers` library.
 
     to: `onnx` or `torch`.  data: rows to compare the answers on, by default those of the run where they are at hand.
-    Returns what the JSON file says: inputs, answers, classes, and the largest difference met. Raises Declined for a method
-    that is no network, PapertrialError when a package is missing, when the model cannot be traced, or when the file's
-    answers differ by more than TOLERANCE.
+    replace: files that are there already and were not written into the run's folder by an earlier call. Returns what the
+    JSON file says: inputs, answers, classes, and the largest difference met. Raises Declined for a method that is no network,
+    PapertrialError when a package is missing, when the model cannot be traced, or when the file's answers differ by more
+    than TOLERANCE.
 
         >>> import papertrial as pt
         >>> model = pt.fit("rtdl:mlp", "iris", budget="1steps", out="runs/mlp", progress=False)
@@ -63,6 +67,9 @@ def export(run: Run, to: str, out: Path | str | None = None, data: Any = None) -
     path = Path(out) if out is not None else artifact.folder / f"model{SUFFIXES[to]}"
     if path.suffix != SUFFIXES[to] or path.is_dir():
         raise PapertrialError(f"{path} is not a file name for the format {to}", f"end it with {SUFFIXES[to]}")
+    files = [path, *(path.with_name(f"{path.name}.{more}") for more in ("json", "tokenizer.json"))]
+    for file in files:
+        require_free(file, replace)
     for package in ("onnx", "onnxscript", "onnxruntime") if to == "onnx" else ():
         if importlib.util.find_spec(package) is None:
             raise missing_extra("export --to onnx", package, "export")
@@ -79,6 +86,8 @@ def export(run: Run, to: str, out: Path | str | None = None, data: Any = None) -
             write(temporary, _traced(model, inputs_of(artifact, rows.take(slice(3))), about["inputs"]), about)
             about["check"] = {"rows": origin, **_compare(read(temporary), artifact, rows, about), "notes": notes}
 
+    if out is None and not replace:
+        will_write(artifact.folder, *(file.name for file in files))
     write_with(path, write_and_compare)
     if tokeniser is not None:
         write_text(path.with_name(f"{path.name}.tokenizer.json"), tokeniser)

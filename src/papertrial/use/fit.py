@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
@@ -16,10 +16,11 @@ import numpy as np
 
 import papertrial
 from papertrial.core import registry
-from papertrial.core.arguments import Names, Seed, checked, require_gradients
+from papertrial.core.arguments import Names, checked, require_gradients
 from papertrial.core.budget import Budget, Meter
+from papertrial.core.doors import read_array
 from papertrial.core.errors import DataError, Declined, PapertrialError
-from papertrial.core.files import read_json, to_json, write_json, write_with
+from papertrial.core.files import to_json, write_with
 from papertrial.core.memory import naming
 from papertrial.core.offers import offers, task_offers
 from papertrial.core.recipe import Optim
@@ -35,9 +36,10 @@ from papertrial.train import processes
 from papertrial.use.account import keep_hashes
 from papertrial.use.answer_files import write_picture
 from papertrial.use.artifact import Artifact
-from papertrial.use.card import Resolved, build_model, card_of, save_weights
-from papertrial.use.choose import budget_of, prepare, resolve_method, task_for
+from papertrial.use.card import CARD, RESULT, Resolved, build_model, card_of, save_weights
+from papertrial.use.choose import budget_of, check_request, prepare, resolve_method, task_for
 from papertrial.use.final import Found, found_of
+from papertrial.use.room import require_room
 from papertrial.use.uses import uses
 
 #: classes up to which a confusion matrix is kept, and predicted values kept otherwise
@@ -67,7 +69,8 @@ class Outcome:
     @classmethod
     def read(cls, folder: Path) -> Outcome:
         """Raises PapertrialError when the folder holds no finished run."""
-        result = read_json(folder / "result.json")
+        file = folder / "result.json"
+        result = RESULT.read(file)
         return cls(
             folder,
             result["method"],
@@ -75,11 +78,11 @@ class Outcome:
             {name: (low, high) for name, (low, high) in result["intervals"].items()},
             result["extra"],
             float("nan") if result["valid"] is None else result["valid"],
-            np.load(folder / "per_example.npy", allow_pickle=False),
+            read_array(folder / "per_example.npy", RESULT.repair(file), "f", 1),
             Meter(**result["cost"]),
             result.get("floors", {}),
             {
-                name: np.load(folder / f"per_example-{name}.npy", allow_pickle=False)
+                name: read_array(folder / f"per_example-{name}.npy", RESULT.repair(file), "f", 1)
                 for name in result.get("beside", ())
             },
         )
@@ -117,6 +120,7 @@ def fit_prepared(
         prepared = replace(prepared, notes=(*prepared.notes, *found.notes(prepared.train.examples)))
     resolved = resolve_method(method, prepared, request, task=task)
     budget = budget_of(resolved, task, request.budget)
+    require_room(task, resolved, prepared)
     processes.join()
     run = Run(out)
     with ExitStack() as held:
@@ -161,6 +165,7 @@ def fit_prepared(
             keep_hashes(run.folder, task, prepared)
             if keep := task_offers(task).keep:
                 keep(prepared.state, run.folder)
+            run.will_write(*sheets, *(f"per_example{name}.npy" for name in arrays))
             for name, sheet in sheets.items():
                 write_picture(run.path(name), sheet)
             for name, values in arrays.items():
@@ -170,7 +175,7 @@ def fit_prepared(
             card = card_of(task, resolved, told, model, budget, seed, licence, result, frozen)
             card |= {"final": found.to_json()} if found else {}
             card["uses"] = uses(Artifact(run.folder, _as_read(card), task, model, head))
-            write_json(run.path("card.json"), card)
+            CARD.write(run.path("card.json"), card)
             run.finish(result)
 
         processes.once(conclude)
@@ -197,9 +202,9 @@ def fit(
     settings: Mapping[str, Any] | None = None,
     techniques: Names = (),
     budget: Budget | str | None = None,
-    labels: int | str | None = None,
-    size: int | Collection[int] | None = None,
-    seed: Seed = 0,
+    labels: int | None = None,
+    size: int | None = None,
+    seed: int = 0,
     fresh: bool = False,
     progress: bool = True,
     shard: bool = False,
@@ -242,6 +247,7 @@ def fit(
     chosen = registry.method(method)
     if chosen.paper.refusal:
         raise Declined(f"{chosen.id} cannot be trained: {chosen.paper.refusal}")
+    check_request(chosen, request)
 
     def read() -> tuple[Any, Task, Prepared, Request, Found | None]:
         opened = open_data(data, **request.reading)

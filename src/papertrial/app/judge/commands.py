@@ -11,6 +11,7 @@ import typer
 from papertrial.app import printing
 from papertrial.app.commands.options import Host, Json, Port, Proxy
 from papertrial.core.errors import DataError, PapertrialError, did_you_mean, missing_extra
+from papertrial.core.ours import require_free
 from papertrial.core.wording import counted
 
 if TYPE_CHECKING:
@@ -283,9 +284,11 @@ def export(
     study: Name,
     out: Annotated[Path, typer.Argument(help="FILE.jsonl or FILE.csv.", show_default=False)],
     db: Database = _FILE,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a file that is there.")] = False,
     json: Json = False,
 ) -> None:
     """Write every judgement, one row an answer. Answers that were taken back are left out; the database keeps them."""
+    require_free(out, replace)
     store = _store(db)
     own = store.study(study).id or 0
     judgements = store.judgements(own)
@@ -356,5 +359,4 @@ def results(
 
 
 def _say(*lines: str) -> None:
-    for line in lines:
-        print(line)
+    printing.say(*lines)

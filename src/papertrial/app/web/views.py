@@ -24,13 +24,15 @@ from papertrial.app.web.runs import (
     records,
 )
 from papertrial.core.budget import Budget, duration
-from papertrial.core.files import read_json
+from papertrial.core.run import ENVIRONMENT
 from papertrial.core.wording import counted
 from papertrial.study import report_blocks
 from papertrial.study.figures import REFERENCE, colour
 from papertrial.study.html_page import Answer, Bars, Code, Facts, Fold, Page, Section, Table, Tag, Text, render
 from papertrial.study.report import page_of, standing
 from papertrial.study.report_blocks import number, typed
+from papertrial.use.card import ASKED, CARD
+from papertrial.use.final import COMPARISON
 from papertrial.use.uses import commands, of_card
 
 TONES = {RUNNING: "busy", DONE: "good", STOPPED: "open", UNKNOWN: "open", UNREADABLE: "bad"}
@@ -76,7 +78,7 @@ def _done(entry: Entry, folder: Path) -> Page:
 
 
 def _use(folder: Path) -> list[Any]:
-    return [Code("\n".join(commands(of_card(read_json(folder / "card.json")), folder)))]
+    return [Code("\n".join(commands(of_card(CARD.read(folder / "card.json")), folder)))]
 
 
 def _may_have_stopped(entry: Entry) -> Answer:
@@ -87,7 +89,7 @@ def _may_have_stopped(entry: Entry) -> Answer:
 
 
 def _run(entry: Entry, folder: Path) -> Page:
-    config = read_json(folder / "config.json")
+    config = ASKED.read(folder / "config.json")
     (record,) = records(folder) or (None,)
     words = {
         RUNNING: Answer("It is running", f", and last wrote something {ago(entry.changed)}."),
@@ -137,7 +139,7 @@ def _facts(entry: Entry, folder: Path, config: dict[str, Any]) -> list[tuple[str
     budget = Budget(**{name: value for name, value in config["budget"].items() if value is not None})
     place: dict[str, Any] = {}
     with suppress(*DAMAGE):
-        place = read_json(folder / "environment.json")
+        place = ENVIRONMENT.read(folder / "environment.json")
     rows = [
         ("method", entry.method + (f" on {config['backbone']}" if config.get("backbone") else "")),
         ("data", entry.data),
@@ -197,7 +199,7 @@ def _comparison(entry: Entry, folder: Path) -> Page:
     done = [run for run in held if run.card is not None]
     metric, higher, reference = "", True, ""
     with suppress(*DAMAGE):
-        reference = read_json(folder / "comparison.json")["reference"] if blocks else ""
+        reference = COMPARISON.read(folder / "comparison.json")["reference"] if blocks else ""
         metric, higher = metric_of(done[0].card or {})
 
     def shade(name: str) -> str:
