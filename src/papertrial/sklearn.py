@@ -72,6 +72,7 @@ class _OfTable(BaseEstimator):
         """target: (N,) texts, which are classes, or numbers."""
         from papertrial.data.base import WHOLE
         from papertrial.tasks.tabular import drawn
+        from papertrial.train.randomness import own_randomness
         from papertrial.use.choose import prepare
         from papertrial.use.fit import fit_prepared
 
@@ -92,7 +93,7 @@ class _OfTable(BaseEstimator):
             techniques=self.techniques, host=self.host, seed=int(seed), progress=self.progress,
         )  # fmt: skip
         prepared = prepare(task, table.parted(np.where(held, 1, WHOLE)), request.seed, **request.options)
-        with tempfile.TemporaryDirectory(prefix="papertrial-") as folder:
+        with own_randomness(), tempfile.TemporaryDirectory(prefix="papertrial-") as folder:
             run = Path(folder) / "run"
             fit_prepared(method, task, prepared, out=run, request=request)
             self.files_ = {

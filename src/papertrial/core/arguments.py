@@ -83,10 +83,10 @@ def _shown(signature: inspect.Signature) -> str:
 @functools.cache
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     """The annotations of the arguments; those of a rest (`**options`) and of a return value say nothing here."""
-    held = inspect.get_annotations(function)
+    held, space = inspect.get_annotations(function), inspect.unwrap(function).__globals__
     rest = {entry.name for entry in inspect.signature(function).parameters.values() if entry.kind is entry.VAR_KEYWORD}
     named = {name: hint for name, hint in held.items() if name != "return" and name not in rest}
-    return {name: eval(hint, function.__globals__) if isinstance(hint, str) else hint for name, hint in named.items()}
+    return {name: eval(hint, space) if isinstance(hint, str) else hint for name, hint in named.items()}
 
 
 def _require(name: str, value: Any, hint: Any) -> None:

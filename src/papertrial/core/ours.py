@@ -236,10 +236,9 @@ def require_free(file: Path | str, replace: bool = False) -> None:
     marked = read(file.parent)
     if os.path.lexists(file) and not replace and not (marked is not None and marked.holds(file.name)):
         raise PapertrialError(f"{file} is there already", "choose another --out, or add --replace")
-    with disk_errors(file):  # tried now, so that an hour of work is not lost to a missing right
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=file.parent):
-            pass
+    above = next(folder for folder in file.absolute().parents if folder.exists())
+    with disk_errors(file), tempfile.TemporaryFile(dir=above):  # tried now, not after an hour of work
+        pass
 
 
 def will_write(folder: Path | str, *names: str) -> None:

@@ -38,6 +38,7 @@ from papertrial.study.naming import called, renamed
 from papertrial.study.origins import origins
 from papertrial.study.worth import Worth
 from papertrial.study.worth import worth as worth_in_labels
+from papertrial.train.randomness import own_randomness
 from papertrial.use.final import COMPARISON
 from papertrial.use.folds import REPEATS, SEEDS, Fold, assigned, choice, rounds, shared
 
@@ -151,6 +152,7 @@ class _Study:
 
 
 @checked
+@own_randomness()
 def compare(
     methods: Names,
     data: Any,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from papertrial.core import registry
+from papertrial.core import memory, registry
 from papertrial.core.arguments import Names, checked, require_gradients
 from papertrial.core.budget import Budget, Energy, duration, size_in_words
 from papertrial.core.errors import Declined, PapertrialError
@@ -30,6 +30,7 @@ from papertrial.core.task import Estimator, Prepared, Split, Task
 from papertrial.study.compare import CURVE_SEEDS, FRACTIONS
 from papertrial.study.cost import Cost, Estimate, Plan
 from papertrial.study.entrants import plan
+from papertrial.train.randomness import drawing, own_randomness
 from papertrial.use.folds import choice, shared
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ _FEW, _SOME, _SOME_SECONDS = 64, 2000, 2.0  # rows first tried, most rows, and a
 
 
 @checked
+@own_randomness()
 def estimate(
     method: str,
     data: Any,
@@ -133,15 +135,18 @@ def run_cost(
     from papertrial.use.card import build_model
     from papertrial.use.choose import budget_of, resolve_method
     from papertrial.use.fit import validation
+    from papertrial.use.room import require_room
 
     request = (request or Request()).but(**asked)
     seed = request.seed
     resolved = resolve_method(method, prepared, request, task=task)
     spending = budget_of(resolved, task, request.budget)
-    torch.manual_seed(seed)
-    model = build_model(task, resolved, prepared)
-    rows = task.training(model, prepared)
+    require_room(task, resolved, prepared)
     with tempfile.TemporaryDirectory(prefix="papertrial-estimate-") as folder:
+        with drawing:
+            torch.manual_seed(seed)
+            model = build_model(task, resolved, prepared)
+            rows = task.training(model, prepared)
         run = Run(Path(folder) / "run")
         if isinstance(model, Estimator):
             found = _trial(model, rows, prepared, spending, run, seed)
@@ -283,19 +288,11 @@ def affordable(measure: Callable[..., Pace], batch: int, first: int) -> tuple[Pa
 
 def machine_memory() -> int:
     """Bytes a run may come to use: of the GPU where there is one, else what the machine, its container or a limit gives."""
-    import torch
-
-    from papertrial.train import memory
-
-    return memory.machine_memory("cuda" if torch.cuda.is_available() else "cpu")
+    return memory.machine_memory(memory.where())
 
 
 def free_memory() -> int:
-    import torch
-
-    from papertrial.train import memory
-
-    return memory.free_memory("cuda" if torch.cuda.is_available() else "cpu")
+    return memory.free_memory(memory.where())
 
 
 def _memory(seen: list[Pace], rows: int) -> int:

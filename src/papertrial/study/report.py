@@ -44,7 +44,7 @@ from papertrial.study.html_page import (
     typeset,
 )
 from papertrial.study.report_blocks import Record, listed, number, signed
-from papertrial.study.report_commands import fit_command
+from papertrial.study.report_commands import compare_command, fit_command
 from papertrial.use.artifact import Artifact
 from papertrial.use.final import COMPARISON
 from papertrial.use.folds import rounds
@@ -251,7 +251,15 @@ def _of_comparison(folder: Path, data: bool) -> Page:
         ),
         Section("Cost", _cost(study)),
         Section("Protocol", _protocol(study)),
-        Section("How to reproduce", report_blocks.reproduce(folder, study.every, _compare_command(study), study.card)),
+        Section(
+            "How to reproduce",
+            report_blocks.reproduce(
+                folder,
+                study.every,
+                compare_command(study.found, study.config, study.asked, study.card, study.folder),
+                study.card,
+            ),
+        ),
     ]
     return Page(
         f"papertrial comparison · {found.metric} · {study.rounds} · {found.budget} per run",
@@ -482,29 +490,6 @@ def _protocol(study: _Compared) -> list[Any]:
     items += [f"Left out: {name}, {reason}." for name, reason in found.declined.items()]
     items += [f"Failed: {name}, {reason}." for name, reason in found.failed.items()]
     return [Items(items), *([Heading("Notes"), Items(found.notes)] if found.notes else [])]
-
-
-def _compare_command(study: _Compared) -> str:
-    config, asked, card = study.config, study.asked, study.card
-    methods = asked.get("methods") or [row.name for row in study.found.rows if row.role == "method"]
-    words = ["papertrial", "compare", *methods, *report_blocks.data_words(card), "--seeds", str(study.found.seeds)]
-    words += report_blocks.budget_words(config["budget"])
-    words += report_blocks.flags(
-        folds=asked.get("folds"),
-        against=asked.get("against"),
-        host=config.get("host"),
-        backbone=config["backbone"],
-        recipe=None if config["recipe"] == "base" else config["recipe"],
-        labels=config["labels"],
-        size=config["size"],
-    )
-    words += [word for text in config.get("techniques") or () for word in ("--technique", text)]
-    words += report_blocks.set_words(config["settings"])
-    words += [] if asked.get("worth", True) else ["--no-worth"]
-    command = shlex.join([*words, "--out", str(study.folder)])
-    if asked.get("baselines") is not None:
-        command += f"\n# asked from Python, with baselines={asked['baselines']!r}"
-    return command + report_blocks.given_from_python(card)
 
 
 # ----------------------------------------------------------------------------------------------------------------- run
