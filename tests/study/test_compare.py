@@ -543,6 +543,19 @@ def test_methods_can_be_added(run, world):
     assert len(world.calls) == 5 * 3
 
 
+def test_adding_a_method_that_is_interrupted_forgets_nothing(run, world):
+    """The one before stays in the table, and what was said of it stays said, whenever the addition comes to its end."""
+    first = run(["new"])
+    for after in (1, 0):  # the second is interrupted before its first round is kept
+        world.interrupt_at = len(world.calls) + after
+        with pytest.raises(KeyboardInterrupt):
+            run(["other"])
+    world.interrupt_at = -1
+    found = run(["other"])
+    assert found.complete and {"new", "other"} <= {row.name for row in found.rows}
+    assert set(first.sentences) <= {*found.earlier, *found.sentences}
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
