@@ -50,6 +50,11 @@ class FakeData:
         return SimpleNamespace(numbers={})
 
 
+@dataclass(frozen=True)
+class NoSettings:
+    """The Config of every method of this world."""
+
+
 @dataclass
 class World:
     """What the fake runs answer, and what was asked of them. `skill` is the mean score of a method at 400 labels."""
@@ -159,7 +164,9 @@ def world(monkeypatch):
     entries = {name: Entry(paper, f"fake.{name}", Path(f"{name}.py"), "papers") for name, paper in PAPERS.items()}
     monkeypatch.setattr(registry, "entries", lambda: entries)
     monkeypatch.setattr(
-        registry, "method", lambda name: Method(name, "", SimpleNamespace(recipes=own.get(name, recipes)), PAPERS[name])
+        registry,
+        "method",
+        lambda name: Method(name, "", SimpleNamespace(recipes=own.get(name, recipes), Config=NoSettings), PAPERS[name]),
     )
     monkeypatch.setattr(choose, "choose_task", lambda data, name=None: world.task)
     monkeypatch.setattr(choose, "prepare", world.prepare)
