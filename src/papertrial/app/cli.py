@@ -113,8 +113,8 @@ _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Web pages": (serving.web,),
     "This machine": (serving.doctor,),
 }
-for _panel, _commands in _GROUPS.items():
-    for _command in _commands:
+for _panel, _members in _GROUPS.items():
+    for _command in _members:
         # fit has a --help of its own, which shows the options of a paper
         _context: dict[str, Any] | None = {"help_option_names": []} if _command is training.fit else None
         app.command(_command.__name__.strip("_"), rich_help_panel=_panel, context_settings=_context)(_command)
@@ -220,7 +220,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _usage(error: Any) -> str:
     message = " ".join(str(error.format_message()).split())
     if "No such command" in message and sys.argv[1:]:
-        return f"there is no command {sys.argv[1]!r}; {did_you_mean(sys.argv[1], list(_commands().commands))}"  # type: ignore[attr-defined]
+        return f"there is no command {sys.argv[1]!r}; {did_you_mean(sys.argv[1], list(_commands().commands))}"
     where = f"papertrial {sys.argv[1]} --help" if sys.argv[1:] else "papertrial --help"
     return f"{message.rstrip('.')}; type: {where}"
 
