@@ -50,6 +50,11 @@ class FakeData:
         return SimpleNamespace(numbers={})
 
 
+@dataclass(frozen=True)
+class NoSettings:
+    """The Config of every method of this world."""
+
+
 @dataclass
 class World:
     """What the fake runs answer, and what was asked of them. `skill` is the mean score of a method at 400 labels."""
@@ -148,12 +153,6 @@ PAPERS = {
 }
 
 
-@dataclass(frozen=True)
-class Config:
-    width: int = 8
-    depth: int = 2
-
-
 @pytest.fixture
 def world(monkeypatch):
     world = World()
@@ -167,7 +166,7 @@ def world(monkeypatch):
     monkeypatch.setattr(
         registry,
         "method",
-        lambda name: Method(name, "", SimpleNamespace(recipes=own.get(name, recipes), Config=Config), PAPERS[name]),
+        lambda name: Method(name, "", SimpleNamespace(recipes=own.get(name, recipes), Config=NoSettings), PAPERS[name]),
     )
     monkeypatch.setattr(choose, "choose_task", lambda data, name=None: world.task)
     monkeypatch.setattr(choose, "prepare", world.prepare)
@@ -549,6 +548,19 @@ def test_methods_can_be_added(run, world):
     run(["new"])
     run(["new", "other"])
     assert len(world.calls) == 5 * 3
+
+
+def test_adding_a_method_that_is_interrupted_forgets_nothing(run, world):
+    """The one before stays in the table, and what was said of it stays said, whenever the addition comes to its end."""
+    first = run(["new"])
+    for after in (1, 0):  # the second is interrupted before its first round is kept
+        world.interrupt_at = len(world.calls) + after
+        with pytest.raises(KeyboardInterrupt):
+            run(["other"])
+    world.interrupt_at = -1
+    found = run(["other"])
+    assert found.complete and {"new", "other"} <= {row.name for row in found.rows}
+    assert set(first.sentences) <= {*found.earlier, *found.sentences}
 
 
 @pytest.mark.parametrize(
