@@ -7,7 +7,11 @@ The commands are those of the command line itself: a new one fails here until it
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -18,8 +22,9 @@ from safetensors.numpy import save_file
 from small_runs import run as small_run
 from test_pictures import run as drawing_run
 
-from papertrial.app.cli import app
+from papertrial.app.cli import app, main
 from papertrial.core import ours
+from papertrial.core.files import read_json
 
 
 def options() -> dict[str, list[str]]:
@@ -163,6 +168,22 @@ HOSTILE = (
 )  # fmt: skip
 
 
+def _judged() -> str:
+    """Outputs of two systems with a reference and a person's score: the more of the reference they keep, the higher."""
+    draw, words = (
+        np.random.default_rng(0),
+        ["the", "cat", "sat", "on", "a", "mat", "and", "the", "dog", "ran", "to", "sea"],
+    )
+    lines = ["item,system,reference,output,score"]
+    for item in range(24):
+        reference = draw.choice(words, 8)
+        for system, kept in (("good", 0.8), ("poor", 0.3)):
+            output = np.where(draw.random(8) < kept, reference, draw.choice(words, 8))
+            score = (output == reference).mean()
+            lines.append(f"i{item},{system},{' '.join(reference)},{' '.join(output)},{score + draw.normal(0, 0.1):.3f}")
+    return "\n".join(lines) + "\n"
+
+
 @pytest.fixture
 def call(papertrial, tmp_path):
     """Run a command of the tables on a place; returns (exit code, output, the one line of the error)."""
@@ -170,6 +191,7 @@ def call(papertrial, tmp_path):
         tmp_path,
         **{
             "corpus.jsonl": '{"_id": "a", "text": "apple pie"}\n', "rows.csv": "price\n1\n",
+            "judged.csv": _judged(),
             "outputs.jsonl": "".join(f'{{"item": "{item}", "output": "words"}}\n' for item in "ab"),
         },
     )  # fmt: skip
@@ -256,14 +278,15 @@ GOING_ON = {
     "fit linear --data wine --recipe tiny --out PLACE": "result.json",
     "fit rtdl:mlp --data wine --recipe tiny --budget 3steps --out PLACE": "result.json",
     "fit lightgbm --data wine --recipe tiny --budget 2trials --out PLACE": "result.json",
-    "compare linear --data wine --against majority --baselines none --seeds 1 --no-worth --out PLACE": "comparison.json",
+    "compare bleu --data judged.csv --against length --seeds 1 --folds none --no-worth --out PLACE": "comparison.json",
     "index corpus.jsonl --out PLACE": "manifest.json",
 }
 
 
 def left(place: Path) -> set[str]:
-    """Names of what is in a folder, but for those of TensorBoard, which are of the moment."""
-    return {name for name in seen(place) if not name.startswith("tensorboard/")}
+    """Names of what is in a folder, but for what TensorBoard names by the moment, and an index by how often it was built."""
+    names = (re.sub("generation-[0-9]+", "generation", name) for name in seen(place))
+    return {name for name in names if not name.startswith("tensorboard/")}
 
 
 @pytest.mark.parametrize("words", [words for words in GOING_ON if words.startswith("fit")])

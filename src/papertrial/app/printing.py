@@ -7,10 +7,11 @@ import shutil
 import sys
 import textwrap
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from papertrial.core.files import to_json
+from papertrial.core.ranges import Range
 from papertrial.core.recipe import Setting
 from papertrial.core.wording import aligned, controls, printable, shortened
 
@@ -76,12 +77,17 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], last_cut: bool = F
     return aligned(cells)
 
 
-def settings(rows: Iterable[Setting]) -> list[str]:
-    """`name = value   source`, one line each."""
+def settings(rows: Iterable[Setting], within: Mapping[str, Range] | None = None) -> list[str]:
+    """`name  value  source`, one line each. within: ranges by name, which then stand between value and source."""
     rows = list(rows)
-    names = max((len(row.name) for row in rows), default=0)
-    values = min(24, max((len(as_typed(row.value)) for row in rows), default=0))
-    return [f"  {row.name:<{names}}  {_cut(as_typed(row.value)):<{values}}  {row.source}" for row in rows]
+    columns = [[row.name for row in rows], [_cut(as_typed(row.value)) for row in rows]]
+    if within is not None:
+        columns.append([str(within.get(row.name, "")) for row in rows])
+    widths = [min(most, max(map(len, column), default=0)) for most, column in zip((60, 24, 28), columns, strict=False)]
+    return [
+        "  " + "  ".join([*map(str.ljust, cells, widths), row.source])
+        for row, *cells in zip(rows, *columns, strict=True)
+    ]
 
 
 def _cut(text: str, most: int = 60) -> str:

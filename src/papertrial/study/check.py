@@ -31,9 +31,11 @@ from papertrial.core.doors import Damaged, Door
 from papertrial.core.errors import Declined, PapertrialError, did_you_mean
 from papertrial.core.files import to_json, write_text
 from papertrial.core.paper import CLAIM_KINDS, Claim
+from papertrial.core.ranges import require_numbers
 from papertrial.core.run import commit, environment
 from papertrial.core.stats import LEVEL
 from papertrial.study import code_marks
+from papertrial.train.randomness import own_randomness
 
 HOLDS, FAILS, CANNOT_TELL, NOT_RUN = "holds", "fails", "cannot tell", "not run"
 VERDICTS = (HOLDS, FAILS, CANNOT_TELL, NOT_RUN)
@@ -164,6 +166,7 @@ def check(
     say = echo or (lambda line: None)
     if scale not in SCALES:
         raise PapertrialError(f"there is no scale {scale!r}", did_you_mean(scale, SCALES))
+    require_numbers(seeds=seeds, jobs=jobs)
     asked = [
         (paper, claim, seeds or SEEDS[claim.kind])
         for paper in ([papers] if isinstance(papers, str) else papers)
@@ -241,12 +244,13 @@ class _Job:
                     return kept
         begun = time.monotonic()
         try:
-            if (self.scale, self.seed) == ("tiny", 0):
-                with code_marks.watched(self.paper) as files:
+            with own_randomness():
+                if (self.scale, self.seed) == ("tiny", 0):
+                    with code_marks.watched(self.paper) as files:
+                        held, measured = self.claim(self.scale, self.seed)
+                else:  # hours are not to be slowed down
                     held, measured = self.claim(self.scale, self.seed)
-            else:  # hours are not to be slowed down
-                held, measured = self.claim(self.scale, self.seed)
-                files = code_marks.loaded(folders)
+                    files = code_marks.loaded(folders)
         except Declined as refusal:
             return {"reason": str(refusal)}
         seconds = time.monotonic() - begun
@@ -274,6 +278,7 @@ def _runner(jobs: int, work: Sequence[_Job]) -> Iterator[Callable[[_Job], Callab
         yield lambda job: job.run
         return
     threads = max(1, (os.cpu_count() or 1) // jobs)
+    others = set(multiprocessing.active_children())
     shared: dict[tuple[str, int, str], list[_Job]] = {}
     for job in work:
         shared.setdefault((job.paper, job.seed, job.scale), []).append(job)
@@ -291,6 +296,10 @@ def _runner(jobs: int, work: Sequence[_Job]) -> Iterator[Callable[[_Job], Callab
             "a process that ran a claim was killed, perhaps for memory",
             "type the same command again: finished seeds are kept, and fewer --jobs need less memory",
         ) from None
+    except KeyboardInterrupt:
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -24,18 +24,20 @@ from papertrial.core.errors import DataError, Declined, PapertrialError, Trainin
 from papertrial.core.files import to_json
 from papertrial.core.offers import task_offers
 from papertrial.core.ours import examine, held
+from papertrial.core.ranges import require_numbers
 from papertrial.core.request import Request
 from papertrial.core.stats import Verdict
 from papertrial.core.wording import counted, several
 from papertrial.study import sentences
 from papertrial.study.comparison import FILES, KIND, Comparison, Row, before_in, kept, recognised, said_before
 from papertrial.study.engine import Engine, Job, content, started
-from papertrial.study.entrants import Entrant, entrants_of, idle, pooled, reasons, require_methods
+from papertrial.study.entrants import Entrant, entrants_of, idle, pooled, reasons, require_methods, require_settings
 from papertrial.study.judging import BLIND, Judge, judge_of, row_of, words_of
 from papertrial.study.naming import called, renamed
 from papertrial.study.origins import origins
 from papertrial.study.worth import Worth
 from papertrial.study.worth import worth as worth_in_labels
+from papertrial.train.randomness import own_randomness
 from papertrial.use.final import COMPARISON
 from papertrial.use.folds import REPEATS, SEEDS, Fold, assigned, choice, rounds, shared
 
@@ -148,6 +150,7 @@ class _Study:
         return pooled([(entrant.runs[seed, fold], self.tested(fold)) for fold in units if fold is not None])
 
 
+@own_randomness()
 def compare(
     methods: Sequence[str] | str,
     data: Any,
@@ -213,10 +216,10 @@ def compare(
     )  # fmt: skip
     echo, methods = echo or (lambda line: None), several(methods)
     asked_now = methods
-    if seeds is not None and seeds < 1:
-        raise PapertrialError(f"{seeds} seeds are too few", "give 3 or more, 5 are better")
+    require_numbers(seeds=seeds, cores=cores)
     if not set(methods) - {against}:
         raise PapertrialError("no method was named to compare", "type: papertrial list")
+    require_settings(methods, request)
     opened = content(data, request)
     chosen = choose_task(opened, task)
     made_for = [key for name in methods for key in registry.paper(name).tasks]
@@ -226,7 +229,11 @@ def compare(
                 chosen = choose_task(opened, key)
                 break
     without_labels = task_offers(chosen).judged_without_labels
-    if opened.look().numbers.get("labelled") == 0 and not without_labels:
+    strata = task_offers(
+        chosen
+    ).strata  # the task knows what it can judge: pairs of texts are answers without being labels
+    judged = (strata(opened) >= 0).any() if strata else opened.look().numbers.get("labelled") != 0
+    if not judged and not without_labels:
         raise DataError(
             f"{opened.name} has no labels, so nothing can be compared on it", "papertrial fit learns without them"
         )

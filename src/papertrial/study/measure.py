@@ -13,13 +13,16 @@ from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import read_json, write_json, write_text
 from papertrial.core.ours import claim, examine, visible
 from papertrial.core.paper import Report
+from papertrial.core.ranges import require_numbers
 from papertrial.core.recipe import resolve, unknown_settings
 from papertrial.core.registry import Method
 from papertrial.study.model_source import Wanted, find_subject, slug
+from papertrial.train.randomness import own_randomness
 
 KIND, _FILES = "measurement", ("report.json", "plot.html")
 
 
+@own_randomness()
 def measure(
     analysis: str,
     what: Any,
@@ -51,6 +54,7 @@ def measure(
         raise PapertrialError(
             f"{analysis} is of the kind {method.paper.kind}, not an analysis", did_you_mean(analysis, known)
         )
+    require_numbers(examples=examples, tokens=tokens, seed=seed)
     config = _config(method, recipe, dict(settings or {}))
     if method.paper.trains:
         return _trained(method, what, data, config, out, seed, progress)

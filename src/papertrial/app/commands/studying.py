@@ -37,6 +37,7 @@ from papertrial.app.commands.options import (
     complete_analysis,
     complete_method,
     data_option,
+    number_option,
     out_option,
     seed_option,
     seeds_option,
@@ -76,7 +77,7 @@ def compare(
     ] = None,
     folds: Folds = None,
     seeds: Annotated[
-        int | None, seeds_option("Paired seeds: 5, or 3 of folds, when left out.", max=200, show_default=False)
+        int | None, seeds_option("Paired seeds: 5, or 3 of folds, when left out.", show_default=False)
     ] = None,
     against: Annotated[
         str | None,
@@ -99,7 +100,7 @@ def compare(
         str | None,
         typer.Option(help="Ray cluster, such as auto; one is started here when left out.", show_default=False),
     ] = None,
-    cores: Annotated[int, typer.Option(help="Cores per run on Ray.", min=1)] = 1,
+    cores: Annotated[int, number_option("cores", "Cores per run on Ray.")] = 1,
     out: Out = None,
     fresh: Fresh = False,
     quiet: Quiet = False,
@@ -173,7 +174,7 @@ def check(
     ] = "tiny",
     seeds: Annotated[int | None, seeds_option("Seeds per claim.", show_default=False)] = None,
     evidence: Annotated[Path, typer.Option(help="Folder of the evidence.")] = Path("evidence"),
-    jobs: Annotated[int, typer.Option(help="Processes that run seeds side by side.", min=1)] = 1,
+    jobs: Annotated[int, number_option("jobs", "Processes that run seeds side by side.")] = 1,
     readme: Annotated[
         Path | None, typer.Option(help="Also write the table of papers into this file.", show_default=False)
     ] = None,
@@ -239,8 +240,8 @@ def measure(
             "What the model looks at: data as for fit, or a text file; by default what it was trained on, or random."
         ),
     ] = None,
-    examples: Annotated[int, typer.Option(help="Examples to look at.", min=1)] = 16,
-    tokens: Annotated[int, typer.Option(help="Tokens of each random or text example.", min=2)] = 32,
+    examples: Annotated[int, number_option("examples", "Examples to look at.")] = 16,
+    tokens: Annotated[int, number_option("tokens", "Tokens of each random or text example.")] = 32,
     recipe: RecipeName = "base",
     set_: Settings = None,
     seed: Annotated[int, seed_option("Seed of fresh weights and random inputs.")] = 0,

@@ -25,7 +25,7 @@ from papertrial.core.doors import Door
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.offers import offers
-from papertrial.core.recipe import sourced
+from papertrial.core.recipe import checked, sourced
 from papertrial.core.run import AGAIN
 from papertrial.nn.heads import NextToken, Supervised
 from papertrial.nn.transformer import auxiliary
@@ -34,16 +34,17 @@ from papertrial.papers.switch.experts import Experts
 _TASKS = ("language_modeling", "text_classification")
 
 
+@checked
 @dataclass(frozen=True)
 class Distil:
-    """The technique. Raises PapertrialError without a teacher, for one that is no finished run of `switch`, and for a weight
-    outside 0 to 1; Declined, before training, for a student whose answers or tokens are not the teacher's.
+    """The technique. Raises PapertrialError without a teacher, and for one that is no finished run of `switch`; Declined, before
+    training, for a student whose answers or tokens are not the teacher's.
 
     Classes are told apart by their order, so teacher and student learn from data with the same ones.
     """
 
-    teacher: str = sourced("", "yours: the folder of a finished run of switch")
-    soft: float = sourced(0.25, "sec. 4.2; weight of the teacher's probabilities, the label has the rest")
+    teacher: str = sourced("", "yours: the folder of a finished run of switch", "any")
+    soft: float = sourced(0.25, "sec. 4.2; weight of the teacher's probabilities, the label has the rest", "[0, 1]")
     start: bool = sourced(True, "sec. 4.2; from the teacher's weights, experts and routers left out")
 
     def __post_init__(self) -> None:
@@ -51,8 +52,6 @@ class Distil:
             raise PapertrialError(
                 "distil has no teacher", "type: --technique distil:teacher=RUN, a finished run of switch"
             )
-        if not 0 <= self.soft <= 1:
-            raise PapertrialError(f"soft is {self.soft}", "give a share from 0 to 1; the paper has 0.25")
 
     def caution(self, optim: Any) -> str:
         """What the card says of it."""

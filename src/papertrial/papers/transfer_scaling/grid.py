@@ -111,8 +111,6 @@ def sizes(config: Config) -> dict[str, Size]:
         if width < 16 or width % 16 or depth < 1:
             raise PapertrialError(f"cannot read the size {text!r}", "write sizes=32x2,64x2; widths are multiples of 16")
         found[text] = Size(width, depth, config.longest)
-    if not found or not config.amounts:
-        raise PapertrialError("there is nothing to train", "give sizes=32x2,64x2 and amounts=1e4,3e4")
     return found
 
 
