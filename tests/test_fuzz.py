@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tools.fuzz.damage import damages
-from tools.fuzz.samples import DATA, OWN
+from tools.fuzz.samples import DATA, OWN, SETTINGS, setting
 from tools.fuzz.trial import BYTES, SECONDS, Ended
 
 TEXTS = {
@@ -65,5 +65,11 @@ def test_what_is_a_finding(code, said, seconds, peak, finding):
 
 
 def test_samples_have_names_of_their_own():
-    names = [sample.name for sample in (*DATA, *OWN)]
-    assert len(set(names)) == len(names) > 40
+    names = [sample.name for sample in (*DATA, *OWN, *SETTINGS)]
+    assert len(set(names)) == len(names) > 50
+
+
+def test_settings_are_drawn_from_the_ranges_that_methods_state():
+    drawn = {setting("rtdl", random.Random(seed)) for seed in range(40)}
+    assert drawn == {setting("rtdl", random.Random(seed)) for seed in range(40)} and len(drawn) > 20
+    assert {"width", "lr"} & {words.partition("=")[0] for words in drawn}

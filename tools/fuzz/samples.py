@@ -22,7 +22,8 @@ from tools.fuzz.trial import Started
 @dataclass(frozen=True)
 class Sample:
     """make: fills the folder.  before: commands that fill it further.  after: what reads it once it is damaged.  damaged: patterns
-    of the files that may be.  killed: the last of the commands before is killed at its first checkpoint."""
+    of the files that may be.  killed: the last of the commands before is killed at its first checkpoint.  method: of which a setting
+    beyond its range, or of the training at its end, is asked for in place of damage; it stands for `{set}` in a command."""
 
     name: str
     make: Callable[[Path], object]
@@ -30,6 +31,7 @@ class Sample:
     before: tuple[str, ...] = ()
     damaged: tuple[str, ...] = ("*",)
     killed: bool = False
+    method: str = ""
 
     def files(self, folder: Path) -> list[Path]:
         """Those that may be damaged, in order."""
@@ -37,6 +39,21 @@ class Sample:
         return sorted(
             file for file in found if not {".lock", "tmp", "tensorboard"} & set(file.relative_to(folder).parts)
         )
+
+
+def setting(method: str, draw: random.Random) -> str:
+    """`name=value` of a method or of its training, from the ranges that they state."""
+    from papertrial.core import registry
+    from papertrial.core.recipe import Optim, ranges
+    from papertrial.testing.settings import beyond, ends
+
+    config = registry.method(method).module.Config
+    cls = draw.choice((config, config, Optim))
+    name, within = draw.choice(sorted(ranges(cls).items()))
+    values = beyond(within) + (ends(within) if cls is Optim else [])
+    value = draw.choice(values) if values else "x"
+    words = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return f"{name}={words.replace(' ', '-')}"
 
 
 def made(sample: Sample, folder: Path) -> None:
@@ -363,6 +380,23 @@ _COMPARE = "compare bleu --data d.csv --seeds 2 --no-worth --out runs/study"
 _LOOKS = ("look d.csv", "look photos")
 _MADE = "--task image_generation"
 _DRAW = "generate runs/run --n 2 --out pictures"
+
+_SET = "--recipe tiny --budget 2steps --set {set} --quiet --out run"
+
+SETTINGS = (
+    *(
+        Sample(f"settings of {name}", _TABLE, (f"fit {name} --data d.csv {_SET}",), method=name)
+        for name in ("rtdl", "rtdl:mlp", "linear", "xgboost", "lightgbm")
+    ),
+    *(
+        Sample(f"settings of {name}", _pictures, (f"fit {name} --data photos {_SET}",), method=name)
+        for name in ("mlp_mixer", "nfnet", "resnet", "vit", "guided_diffusion")
+    ),
+    *(
+        Sample(f"settings of {name}", _TEXTS, (f"fit {name} --data d.csv {_SET}",), method=name)
+        for name in ("text_transformer", "byt5", "switch")
+    ),
+)
 
 OWN = (
     _run("mlp_mixer", _pictures, "photos", "mlp_mixer", _STEPS, _AWAY),
