@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from papertrial.core.budget import size_in_words
 from papertrial.core.errors import PapertrialError
 from papertrial.core.task import Prepared, Task
@@ -44,3 +46,9 @@ def require_room(task: Task, resolved: Resolved, prepared: Prepared) -> None:
             f"the weights of {network.name} need {size_in_words(needed)} of memory, and {size_in_words(free)} are free",
             "choose smaller sizes with --set",
         )
+
+
+def built(task: Task, resolved: Resolved, prepared: Prepared) -> Any:
+    """The model, where there is room for it. Raises as `require_room` and `build_model` do."""
+    require_room(task, resolved, prepared)
+    return build_model(task, resolved, prepared)
