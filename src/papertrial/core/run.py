@@ -192,7 +192,9 @@ class Run:
         What a killed process left half-written is removed.
         Raises PapertrialError when the folder holds a different run or other files.
         """
+        made = self._marked.made if self._marked is not None else ()
         self._marked = ours.claim(self.folder, "run", _NAMES, _recognised)
+        self._marked.made = self._marked.made or made
         held = self.path("config.json")
         wanted = json.loads(to_json(config))
         known = held.exists()
@@ -209,9 +211,9 @@ class Run:
             raise PapertrialError(
                 f"{held} is missing, so what was run here is not known", "choose another --out, or add --fresh"
             )
-        else:
-            CONFIG.write(held, config)
         self._opened = True
+        if not known:
+            CONFIG.write(held, config)
         if not self.done and not (known and self.begun and self._sits_on()):
             ENVIRONMENT.write(self.path("environment.json"), environment())
         self._marked.sweep()
