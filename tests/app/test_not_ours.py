@@ -170,7 +170,10 @@ HOSTILE = (
 
 def _judged() -> str:
     """Outputs of two systems with a reference and a person's score: the more of the reference they keep, the higher."""
-    draw, words = np.random.default_rng(0), "the cat sat on a mat and the dog ran to sea".split()
+    draw, words = (
+        np.random.default_rng(0),
+        ["the", "cat", "sat", "on", "a", "mat", "and", "the", "dog", "ran", "to", "sea"],
+    )
     lines = ["item,system,reference,output,score"]
     for item in range(24):
         reference = draw.choice(words, 8)

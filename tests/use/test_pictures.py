@@ -125,13 +125,13 @@ def test_progress_goes_up_to_all():
     [
         ({"labels": "dog"}, "there is no class 'dog'; did you mean 'tall dog'"),
         ({"labels": "cat", "captions": ["a"]}, "of a class or from a caption"),
-        ({"samples": 0}, "at least 1"),
-        ({"seed": -1}, "at least 0"),
-        ({"guidance": float("nan")}, "guidance is nan; give a number"),
+        ({"samples": 0}, "samples is 0, but it takes a whole number from 1"),
+        ({"seed": -1}, "seed is -1, but it takes"),
+        ({"guidance": float("nan")}, "guidance is nan, but it takes a number from 0"),
         ({"guidance": float("inf")}, "guidance is inf"),
-        ({"samples": 10**12}, "1,000,000,000,000 pictures need 1120000 GB of memory"),
+        ({"samples": 10**12}, "1,000,000,000,000 pictures would take about 1120000 GB"),
         ({"strength": 0.5}, "goes with an image to start from"),
-        ({"start": "digits", "strength": 0.0}, "above 0 and at most 1"),
+        ({"start": "digits", "strength": 0.0}, "strength is 0, but it takes a number above 0"),
     ],
 )
 def test_options_that_cannot_be(options, said):

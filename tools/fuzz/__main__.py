@@ -106,11 +106,16 @@ def main() -> int:
 def _all(given: argparse.Namespace, place: Path) -> int:
     begun = time.monotonic()
     samples = [sample for sample in (*DATA, *OWN) if given.match in sample.name]
-    samples_made = samples if given.case is None else [samples[given.case % len(samples)]]
-    for sample in samples_made:
-        made(sample, place / "whole" / sample.name)
-    print(f"{len(samples_made)} samples made in {time.monotonic() - begun:.0f} s", flush=True)
+    samples_made = list(samples) if given.case is None else [samples[given.case % len(samples)]]
     findings = commands = inputs = 0
+    for sample in samples_made:
+        try:
+            made(sample, place / "whole" / sample.name)
+        except RuntimeError as error:
+            findings += 1
+            samples.remove(sample)
+            print(error, flush=True)
+    print(f"samples made in {time.monotonic() - begun:.0f} s", flush=True)
     slowest = peak = 0.0
     (place / "cases").mkdir()
     waiting = cases(given.number, given.seed, samples, place / "whole", place / "cases", given.case)

@@ -251,7 +251,7 @@ _PROGRAM = b"""opp = length - indices - 1;
 reverse(s) { flip = select(indices, opp, ==); return aggregate(flip, s); }
 r = reverse(tokens);
 """
-_JUDGE = "judge new study ours.jsonl theirs.jsonl --db judge.sqlite"
+_JUDGE = "judge new study ours=ours.jsonl theirs=theirs.jsonl --db judge.sqlite"
 
 
 def _template(folder: Path) -> None:
@@ -279,7 +279,7 @@ DATA = (
     _data("csv.gz", _file("d.csv.gz", gzip.compress(_delimited(",", _rows()), mtime=0)), "d.csv.gz", "majority"),
     _data("csv.zip", _zipped, "d.zip", "majority"),
     _data("npz", _arrays, "d.npz", "linear"),
-    _data("npy", lambda folder: _arrays(folder, ".npy"), "d.npy", "random_picture"),
+    _data("npy", lambda folder: _arrays(folder, ".npy"), "d.npy", "pixel_gaussian"),
     _data("photos", _pictures, "photos", "linear"),
     _data("photos.zip", lambda folder: _packed(folder, ".zip"), "d.zip", "majority"),
     _data("photos.tar", lambda folder: _packed(folder, ".tar"), "d.tar", "majority"),
@@ -345,8 +345,7 @@ _BYT5 = "--task text_to_text " + " ".join(
     }.items()
 )
 _AWAY = ("predict runs/run photos", "export runs/run --out m.pt --to torch", "eject runs/run --out plain")
-_COMPARE = "compare rtdl:mlp --data d.csv --budget 4steps --seeds 2 --recipe tiny --folds none --baselines linear --no-worth --out runs/study"
-_FINAL = "fit rtdl:mlp --data d.csv --final --from runs/study --out final --quiet"
+_COMPARE = "compare bleu --data d.csv --seeds 2 --no-worth --out runs/study"
 _LOOKS = ("look d.csv", "look photos")
 _MADE = "--task image_generation"
 _DRAW = "generate runs/run --n 2 --out pictures"
@@ -358,15 +357,14 @@ OWN = (
     _run("barlow_twins", _pictures, "photos", "barlow_twins", f"{_STEPS} {_RESNET}", ("embed runs/run photos --out e.npy",)),
     _run("byt5", _TEXTS, "d.csv", "byt5", f"{_STEPS} {_BYT5}", ("generate runs/run a --length 4",)),
     _run("ngram", _prose, "d", "ngram", "", ("evaluate runs/run d",)),
-    _run("random_picture", _pictures, "photos", "random_picture", _MADE, (_DRAW,)),
     _run("pixel_gaussian", _pictures, "photos", "pixel_gaussian", _MADE, (_DRAW,)),
     *(_run(name, _TABLE, "d.csv", name, _TRIALS) for name in ("linear", "majority", "xgboost", "lightgbm", "catboost")),
-    _run("nearest", _pictures, "photos", "nearest", ""),
+    _run("nearest", _TEXTS, "d.csv", "nearest", "--task text_to_text", ("generate runs/run a", "evaluate runs/run d.csv")),
     _run("tfidf", _TEXTS, "d.csv", "tfidf", _TRIALS),
     _run("bm25", _beir, "d", "bm25", "", ("evaluate runs/run d",)),
     _run("rouge", _JUDGED, "d.csv", "rouge", "", ("evaluate runs/run d.csv",)),
     Sample(
-        "comparison", _TABLE, ("report runs/study", _COMPARE, _FINAL, "web /runs /runs/study /reports/study"), (_COMPARE,),
+        "comparison", _JUDGED, ("report runs/study", _COMPARE, "web /runs /runs/study /reports/study"), (_COMPARE,),
         ("runs/study/*.json", "runs/study/*/*/*.json*", "runs/study/*/*/*.npy"),
     ),
     Sample(
@@ -380,7 +378,7 @@ OWN = (
         "evidence", _evidence,
         ("report evidence", "report evidence/rtdl.jsonl", "web / /papers/rtdl", "check rtdl --kind identity --scale tiny --seeds 1"),
     ),
-    Sample("pictures", _pictures, (f"{_DRAW} --replace", _DRAW), (f"fit random_picture --data photos --quiet --out runs/run {_MADE}", _DRAW), ("pictures/*",)),
+    Sample("pictures", _pictures, (f"{_DRAW} --replace", _DRAW), (f"fit pixel_gaussian --data photos --quiet --out runs/run {_MADE}", _DRAW), ("pictures/*",)),
     Sample(
         "judge", _outputs,
         ("judge status --db judge.sqlite", "judge export study answers.jsonl --db judge.sqlite",

@@ -37,6 +37,16 @@ class TrainingStopped(PapertrialError):
     exit_code = 3
 
 
+def told_elsewhere(kind: str, problem: str, fix: str) -> PapertrialError:
+    """The error of another process, of which only words came over: the class `kind` where it is known here."""
+    classes = [PapertrialError]
+    for known in classes:  # which grows on the way
+        classes += known.__subclasses__()
+    error = Exception.__new__(next((known for known in classes if known.__name__ == kind), PapertrialError))
+    PapertrialError.__init__(error, problem, fix)  # whatever the class itself is made from
+    return error
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`did you mean 'mlp_mixer'?`, or the known names when nothing is close."""
     names = sorted(known)

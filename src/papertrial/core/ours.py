@@ -78,7 +78,7 @@ class Marked:
 
     def sweep(self) -> None:
         """Remove what a process that was killed left half-written of what is listed."""
-        for name in self.entries:
+        for name in (MARKER, *self.entries):
             if (way := _way(self.folder, name)) is not None:
                 sweep(way[-1])
 
@@ -201,6 +201,7 @@ def held(
     try:
         found = claim(folder, kind, names, recognise)
         found.made = found.made or made
+        found.sweep()
         yield found
     finally:
         lock.release()
@@ -235,10 +236,9 @@ def require_free(file: Path | str, replace: bool = False) -> None:
     marked = read(file.parent)
     if os.path.lexists(file) and not replace and not (marked is not None and marked.holds(file.name)):
         raise PapertrialError(f"{file} is there already", "choose another --out, or add --replace")
-    with disk_errors(file):  # tried now, so that an hour of work is not lost to a missing right
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=file.parent):
-            pass
+    above = next(folder for folder in file.absolute().parents if folder.exists())
+    with disk_errors(file), tempfile.TemporaryFile(dir=above):  # tried now, not after an hour of work
+        pass
 
 
 def will_write(folder: Path | str, *names: str) -> None:

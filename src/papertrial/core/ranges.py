@@ -271,7 +271,7 @@ NUMBERS = {
         ("top_p", "(0, 1]", float),
         ("beams", "[1, 1024]", int),
         ("length_penalty", "[-100, 100]", float),
-        ("samples", "[1, 1000000]", int),
+        ("samples", "[1, 1000000000000]", int),
         ("guidance", "[0, 1000]", float),
         ("steps", "[1, 100000]", int),
         ("strength", "(0, 1]", float),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from papertrial.core import ours
+from papertrial.core import memory, ours
 from papertrial.core.budget import duration
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import read_json, write_json, write_with
@@ -294,6 +294,8 @@ class _Build:
     def _vectors(self, coder: dense.TextEncoder) -> tuple[np.ndarray, int]:
         """float32 (documents, width): taken over where the text is the same, else encoded, batch by batch kept on disk."""
         held = self.held
+        what = f"{self.documents:,} vectors of {coder.width} numbers"
+        memory.require(4 * self.documents * coder.width, what, "index the folders one by one, or leave --encoder out")
         vectors = np.empty((self.documents, coder.width), dtype=np.float32)
         dense_before = (held.manifest["dense"] or {}) if held else {}
         known = (dense_before.get("encoder"), dense_before.get("version")) == (coder.name, coder.version)

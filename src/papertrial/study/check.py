@@ -35,6 +35,7 @@ from papertrial.core.ranges import require_numbers
 from papertrial.core.run import commit, environment
 from papertrial.core.stats import LEVEL
 from papertrial.study import code_marks
+from papertrial.train.randomness import own_randomness
 
 HOLDS, FAILS, CANNOT_TELL, NOT_RUN = "holds", "fails", "cannot tell", "not run"
 VERDICTS = (HOLDS, FAILS, CANNOT_TELL, NOT_RUN)
@@ -243,12 +244,13 @@ class _Job:
                     return kept
         begun = time.monotonic()
         try:
-            if (self.scale, self.seed) == ("tiny", 0):
-                with code_marks.watched(self.paper) as files:
+            with own_randomness():
+                if (self.scale, self.seed) == ("tiny", 0):
+                    with code_marks.watched(self.paper) as files:
+                        held, measured = self.claim(self.scale, self.seed)
+                else:  # hours are not to be slowed down
                     held, measured = self.claim(self.scale, self.seed)
-            else:  # hours are not to be slowed down
-                held, measured = self.claim(self.scale, self.seed)
-                files = code_marks.loaded(folders)
+                    files = code_marks.loaded(folders)
         except Declined as refusal:
             return {"reason": str(refusal)}
         seconds = time.monotonic() - begun
@@ -276,6 +278,7 @@ def _runner(jobs: int, work: Sequence[_Job]) -> Iterator[Callable[[_Job], Callab
         yield lambda job: job.run
         return
     threads = max(1, (os.cpu_count() or 1) // jobs)
+    others = set(multiprocessing.active_children())
     shared: dict[tuple[str, int, str], list[_Job]] = {}
     for job in work:
         shared.setdefault((job.paper, job.seed, job.scale), []).append(job)
@@ -293,6 +296,10 @@ def _runner(jobs: int, work: Sequence[_Job]) -> Iterator[Callable[[_Job], Callab
             "a process that ran a claim was killed, perhaps for memory",
             "type the same command again: finished seeds are kept, and fewer --jobs need less memory",
         ) from None
+    except KeyboardInterrupt:
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 

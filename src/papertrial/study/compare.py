@@ -37,6 +37,7 @@ from papertrial.study.naming import called, renamed
 from papertrial.study.origins import origins
 from papertrial.study.worth import Worth
 from papertrial.study.worth import worth as worth_in_labels
+from papertrial.train.randomness import own_randomness
 from papertrial.use.final import COMPARISON
 from papertrial.use.folds import REPEATS, SEEDS, Fold, assigned, choice, rounds, shared
 
@@ -149,6 +150,7 @@ class _Study:
         return pooled([(entrant.runs[seed, fold], self.tested(fold)) for fold in units if fold is not None])
 
 
+@own_randomness()
 def compare(
     methods: Sequence[str] | str,
     data: Any,

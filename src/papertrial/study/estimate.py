@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from papertrial.core import registry
+from papertrial.core import memory, registry
 from papertrial.core.budget import Budget, Energy, duration, size_in_words
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.offers import offers, task_offers
@@ -29,6 +29,7 @@ from papertrial.core.task import Estimator, Prepared, Split, Task
 from papertrial.core.wording import aligned
 from papertrial.study.compare import CURVE_SEEDS, FRACTIONS
 from papertrial.study.entrants import plan
+from papertrial.train.randomness import drawing, own_randomness
 from papertrial.use.folds import choice, rounds, shared
 
 if TYPE_CHECKING:
@@ -171,6 +172,7 @@ class Estimate:
         return rows
 
 
+@own_randomness()
 def estimate(
     method: str,
     data: Any,
@@ -243,15 +245,18 @@ def run_cost(
     from papertrial.use.card import build_model
     from papertrial.use.choose import budget_of, resolve_method
     from papertrial.use.fit import validation
+    from papertrial.use.room import require_room
 
     request = (request or Request()).but(**asked)
     seed = request.seed
     resolved = resolve_method(method, prepared, request, task=task)
     spending = budget_of(resolved, task, request.budget)
-    torch.manual_seed(seed)
-    model = build_model(task, resolved, prepared)
-    rows = task.training(model, prepared)
+    require_room(task, resolved, prepared)
     with tempfile.TemporaryDirectory(prefix="papertrial-estimate-") as folder:
+        with drawing:
+            torch.manual_seed(seed)
+            model = build_model(task, resolved, prepared)
+            rows = task.training(model, prepared)
         run = Run(Path(folder) / "run")
         if isinstance(model, Estimator):
             found = _trial(model, rows, prepared, spending, run, seed)
@@ -393,19 +398,11 @@ def affordable(measure: Callable[..., Pace], batch: int, first: int) -> tuple[Pa
 
 def machine_memory() -> int:
     """Bytes a run may come to use: of the GPU where there is one, else what the machine, its container or a limit gives."""
-    import torch
-
-    from papertrial.train import memory
-
-    return memory.machine_memory("cuda" if torch.cuda.is_available() else "cpu")
+    return memory.machine_memory(memory.where())
 
 
 def free_memory() -> int:
-    import torch
-
-    from papertrial.train import memory
-
-    return memory.free_memory("cuda" if torch.cuda.is_available() else "cpu")
+    return memory.free_memory(memory.where())
 
 
 def _memory(seen: list[Pace], rows: int) -> int:

@@ -17,10 +17,12 @@ from papertrial.core.ranges import require_numbers
 from papertrial.core.recipe import resolve, unknown_settings
 from papertrial.core.registry import Method
 from papertrial.study.model_source import Wanted, find_subject, slug
+from papertrial.train.randomness import own_randomness
 
 KIND, _FILES = "measurement", ("report.json", "plot.html")
 
 
+@own_randomness()
 def measure(
     analysis: str,
     what: Any,

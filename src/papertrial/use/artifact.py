@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 
 from papertrial.core import registry
+from papertrial.core.doors import check_sums
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
+from papertrial.core.memory import require
 from papertrial.core.offers import offers, task_offers
 from papertrial.core.task import Estimator, Prepared, Split, Task
 from papertrial.tasks._calibration import answered, on_test
+from papertrial.train.randomness import drawn_apart
 from papertrial.use.account import (
     Encoded,
     Evaluation,
@@ -45,7 +48,8 @@ class Artifact:
     def load(cls, folder: Path | str) -> Artifact:
         """Rebuild the model from the card and read its weights; nothing is unpickled.
 
-        Raises PapertrialError when the folder holds no finished run, or one of a newer format.
+        Raises PapertrialError when the folder holds no finished run, one of a newer format, or weights that are not those that
+        were written.
         """
         folder = Path(folder)
         if not (folder / "card.json").exists():
@@ -63,7 +67,11 @@ class Artifact:
                 f"{folder} was made for version {card['task']['version']} of the task {task.name}, here it is {task.version}",
                 "train it again",
             )
-        with CARD.answers_for(folder / "card.json", card):
+        check_sums(folder, card.get("sums", {}), CARD.repair(folder / "card.json"))  # earlier versions kept none
+        if (folder / WEIGHTS).exists():
+            size = (folder / WEIGHTS).stat().st_size
+            require(2 * size, f"the weights in {folder}, read and put in their places,", "take a smaller model")
+        with drawn_apart(), CARD.answers_for(folder / "card.json", card):
             prepared = Prepared(Split({}), Split({}), Split({}), Facts.from_json(card["facts"]), card["state"])
             model = rebuilt(task, card, prepared)
         head: dict[str, np.ndarray] = {}

@@ -8,6 +8,7 @@ and compared with the model it came from before it gets its name: a file that an
 from __future__ import annotations
 
 import importlib.util
+import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,11 +18,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import papertrial
+from papertrial.core.budget import size_in_words
 from papertrial.core.errors import PapertrialError, did_you_mean, missing_extra
 from papertrial.core.files import to_json, write_json, write_text, write_with
+from papertrial.core.memory import require
 from papertrial.core.ours import require_free, will_write
 from papertrial.core.task import Split
 from papertrial.use import text_export
@@ -34,6 +37,8 @@ TOLERANCE = 1e-4
 BATCHES = (1, 2, 7)
 #: read by ONNX Runtime 1.17 (2024) and later
 OPSET = 20
+#: of the weights: folded, traced, written, and read back for the comparison
+_COPIES = 4
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 
 
@@ -60,6 +65,13 @@ def export(
     for package in ("onnx", "onnxscript", "onnxruntime") if to == "onnx" else ():
         if importlib.util.find_spec(package) is None:
             raise missing_extra("export --to onnx", package, "export")
+    size = (
+        sum(tensor.nbytes for tensor in artifact.model.state_dict().values())
+        if isinstance(artifact.model, nn.Module)
+        else 0
+    )
+    fix = "export it on a machine with more memory"
+    require(_COPIES * size, f"exporting {size_in_words(size)} of weights", fix)
     model = predictor(artifact)
     model.network = folded(model.network)
     rows, origin, notes = sample(artifact, data)
@@ -129,8 +141,9 @@ def _words(entry: dict[str, Any]) -> dict[int, str]:
 
 
 def _write_torch(path: Path, program: torch.export.ExportedProgram, about: dict[str, Any]) -> None:
-    with path.open("wb") as stream:
-        torch.export.save(program, stream, extra_files={"papertrial.json": to_json(about)})
+    held = io.BytesIO()  # torch's writer ends the process where the disk is full
+    torch.export.save(program, held, extra_files={"papertrial.json": to_json(about)})
+    path.write_bytes(held.getbuffer())
 
 
 def _read_torch(path: Path) -> Callable[..., np.ndarray]:

@@ -17,7 +17,7 @@ import numpy as np
 import papertrial
 from papertrial.core import registry
 from papertrial.core.budget import Budget, Meter
-from papertrial.core.doors import read_array
+from papertrial.core.doors import check_sums, read_array, sums
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.files import to_json, write_with
 from papertrial.core.memory import naming
@@ -32,6 +32,7 @@ from papertrial.tasks._calibration import asked as threshold_asked
 from papertrial.tasks._calibration import chosen, on_test, reliability
 from papertrial.tasks._metrics import far_from_ceiling
 from papertrial.train import processes
+from papertrial.train.randomness import drawing, own_randomness
 from papertrial.use.account import keep_hashes
 from papertrial.use.answer_files import write_picture
 from papertrial.use.artifact import Artifact
@@ -70,6 +71,7 @@ class Outcome:
         """Raises PapertrialError when the folder holds no finished run."""
         file = folder / "result.json"
         result = RESULT.read(file)
+        check_sums(folder, result.get("sums", {}), RESULT.repair(file))
         return cls(
             folder,
             result["method"],
@@ -87,6 +89,7 @@ class Outcome:
         )
 
 
+@own_randomness()
 def fit_prepared(
     method: Method,
     task: Task,
@@ -135,14 +138,17 @@ def fit_prepared(
         _require_sight(run)
         if done:
             return Outcome.read(run.folder)
+        if run.moved:
+            print(f"{run.folder} goes on {run.moved}", file=sys.stderr, flush=True)
         steps = (resolved.host or resolved).method.paper.kind != "estimator"
         less = f"type a smaller --set batch=... (it is {resolved.optim.batch})" if steps else "give it fewer rows"
         held.enter_context(naming(resolved.name, less))
         licence = _tell_licence(resolved)
         seed = request.seed
-        torch.manual_seed(seed)
-        model = build_model(task, resolved, prepared)
-        rows = task.training(model, prepared)
+        with drawing:
+            torch.manual_seed(seed)
+            model = build_model(task, resolved, prepared)
+            rows = task.training(model, prepared)
         meter, stages = Meter(), dict[str, Any]()
         if not isinstance(model, Estimator):
             meter, stages = _train(task, model, rows, prepared, resolved, budget, run, request)
@@ -150,6 +156,7 @@ def fit_prepared(
         def conclude() -> None:
             spent = meter
             if isinstance(model, Estimator):
+                held.enter_context(drawing)
                 spent = _fit_estimator(model, rows, prepared, budget, run, seed, found)
             head = task.finish(model, prepared, seed)
             result = _judge(task, model, head, prepared, seed, request.threshold)
@@ -159,7 +166,7 @@ def fit_prepared(
             per_example, sheets = result.pop("per_example"), result.pop("sheets")
             arrays = {"": per_example} | {f"-{name}": values for name, values in result.pop("beside").items()}
             result["beside"] = [name[1:] for name in arrays if name]
-            save_weights(run, model, head)
+            weights = save_weights(run, model, head)
             keep_hashes(run.folder, task, prepared)
             if keep := task_offers(task).keep:
                 keep(prepared.state, run.folder)
@@ -168,9 +175,10 @@ def fit_prepared(
                 write_picture(run.path(name), sheet)
             for name, values in arrays.items():
                 write_with(run.path(f"per_example{name}.npy"), partial(_save_array, array=values))
+            result["sums"] = sums(run.folder, [f"per_example{name}.npy" for name in arrays])
             frozen = proofs([run, *run.stages.values()]) if isinstance(model, torch.nn.Module) else None
-            told = replace(prepared, notes=(*prepared.notes, *_cut(task, model, prepared)))
-            card = card_of(task, resolved, told, model, budget, seed, licence, result, frozen)
+            told = replace(prepared, notes=(*prepared.notes, *run.sittings, *_cut(task, model, prepared)))
+            card = card_of(task, resolved, told, model, budget, seed, licence, result, weights, frozen)
             card |= {"final": found.to_json()} if found else {}
             card["uses"] = uses(Artifact(run.folder, _as_read(card), task, model, head))
             CARD.write(run.path("card.json"), card)
@@ -180,6 +188,7 @@ def fit_prepared(
     return Outcome.read(run.folder)
 
 
+@own_randomness()
 def fit(
     method: str,
     data: Any,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import shutil
 import sys
 import tempfile
@@ -16,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 
-from papertrial.core import ours
-from papertrial.core.budget import duration, size_in_words
+from papertrial.core import memory, ours
+from papertrial.core.budget import duration
 from papertrial.core.errors import DataError, Declined, PapertrialError, did_you_mean
 from papertrial.core.files import disk_errors, to_json, write_text
 from papertrial.core.offers import offers
@@ -85,9 +83,6 @@ def generate(
     wanted = [labels] if isinstance(labels, str) else list(labels)
     asked = {"labels": wanted, "captions": captions, "start": start is not None}
     require(artifact, [*given, *(name for name, value in asked.items() if value)])
-    for name, value in given.items():
-        if not math.isfinite(value):
-            raise PapertrialError(f"{name} is {value}", "give a number")
     require_numbers(samples=samples, seed=seed, steps=steps, guidance=guidance, strength=strength)
     if strength is not None and start is None:
         raise PapertrialError("strength goes with an image to start from", "add --start")
@@ -122,15 +117,11 @@ def generate(
 
 
 def _require_room(artifact: Artifact, count: int) -> None:
-    """Raise PapertrialError for more pictures than memory holds."""
+    """Raise OutOfMemory for more pictures than memory holds."""
     state = artifact.card["state"]
     needed = count * (state["height"] * state["width"] * state["channels"] + _BESIDE)
-    free = psutil.virtual_memory().available
-    if 2 * needed > free:  # the grid holds all of them again
-        raise PapertrialError(
-            f"{count:,} pictures need {size_in_words(2 * needed)} of memory, and {size_in_words(free)} are free",
-            "ask for fewer --samples at a time, with another --seed and --out each",
-        )
+    fix = "ask for fewer --samples at a time, with another --seed and --out each"
+    memory.require(2 * needed, f"{count:,} pictures", fix)  # the grid holds all of them again
 
 
 def remarks(artifact: Artifact, made: Sequence[Picture], options: dict[str, Any]) -> list[str]:
