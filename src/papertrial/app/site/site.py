@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, FileSystemLoader, PrefixLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from papertrial.app.site.guard import Guard, policy
 from papertrial.core.errors import PapertrialError
@@ -30,8 +32,9 @@ _FILES = {
     "htmx.min.js": (_HERE / "static" / "htmx.min.js",),
 }
 _MEDIA = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
-#: nothing from texts is run, no style element is added, and no page is kept in the browser's storage
-_HTMX = '{"allowEval": false, "includeIndicatorStyles": false, "historyCacheSize": 0}'
+#: nothing from texts is run, no style element is added, no page is kept in the browser's storage, and a connection that
+#: says nothing for so many milliseconds is lost
+_HTMX = '{"allowEval": false, "includeIndicatorStyles": false, "historyCacheSize": 0, "timeout": 20000}'
 _KEPT = "public, max-age=31536000, immutable"
 
 
@@ -74,6 +77,7 @@ class Site:
         self.app.add_api_route("/static/{name}", self._static, include_in_schema=False)
         self.app.add_exception_handler(HTTPException, self._refused)
         self.app.add_exception_handler(PapertrialError, self._mendable)
+        self.app.add_exception_handler(ClientDisconnect, self._dropped)
         self.app.add_exception_handler(Exception, self._defect)
 
     def templates(self, name: str, folder: Path) -> None:
@@ -130,6 +134,14 @@ class Site:
 
     async def _mendable(self, request: Request, error: Any) -> Response:
         return self.page(request, "site/error.html", 400, words=error.problem, fix=error.fix)
+
+    async def _dropped(self, request: Request, error: Exception) -> Response:
+        """Whoever sent it went away in the middle: nothing was kept, and nobody is there to be told."""
+        print(
+            f"{self.name}: {request.method} {request.url.path} was cut off on its way; nothing of it was kept",
+            file=sys.stderr,
+        )
+        return Response(status_code=400)
 
     async def _defect(self, request: Request, error: Exception) -> Response:
         words = "This page cannot be shown: a defect of papertrial."
