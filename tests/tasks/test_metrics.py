@@ -21,6 +21,7 @@ from papertrial.tasks._metrics import (
     regression_scores,
     spearman_scores,
     text_scores,
+    wilson,
     wilson_of,
 )
 
@@ -262,6 +263,31 @@ def test_a_rare_class_is_shown_by_itself():
     assert rarest(np.array([0, 0, 2, 1, 1, 2])) == 2
     turned = scores(probabilities, labels, "f1", positive=0)
     assert turned.metrics["f1"] == pytest.approx(sk.f1_score(labels, probabilities.argmax(1), pos_label=0))
+
+
+@pytest.mark.parametrize("rows, positives", [(6, 3), (40, 4), (400, 200)])
+def test_where_all_answers_are_right_no_metric_is_sure(rows, positives):
+    labels = (np.arange(rows) < positives).astype(int)
+    probabilities = np.where(np.eye(2)[labels] > 0, 0.99, 0.01)
+    found = classification_scores(probabilities, labels, ["no", "yes"], "f1")
+    for name, chances in (
+        ("macro_f1", rows),
+        ("accuracy", rows),
+        ("f1", positives),
+        ("auc", positives),
+        ("average_precision", positives),
+    ):
+        assert found.metrics[name] == 1
+        assert found.intervals[name] == pytest.approx(wilson(1.0, chances))
+    groups = np.arange(rows) // 2 if positives % 2 == 0 else np.arange(rows)
+    alike = classification_scores(probabilities, labels, ["no", "yes"], "f1", groups)
+    assert alike.intervals["f1"] == pytest.approx(wilson(1.0, len(np.unique(groups[labels == 1]))))
+
+
+def test_where_none_of_a_class_is_found_its_f1_may_still_be_more():
+    labels = np.array([0] * 9 + [1])
+    found = classification_scores(np.tile([0.9, 0.1], (10, 1)), labels, ["no", "yes"], "f1")
+    assert found.metrics["f1"] == 0 and found.intervals["f1"] == pytest.approx(wilson(0.0, 1))
 
 
 def test_rmse_keeps_the_absolute_errors_beside_it():

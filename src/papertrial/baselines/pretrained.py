@@ -93,6 +93,8 @@ OWN = efficientnet_lite.PAPER.id
 #: mean and deviation of the pixels of ImageNet by channel, with which networks from elsewhere were trained where they say nothing else
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _LOOKING = "looking at images"
+#: of a photograph of PHOTO pixels that is looked at
+_CENTRE = PHOTO * efficientnet_lite.SIDE // 256
 #: features that frozen networks found in this process, and the seconds each took, by network with side and image; at most so many
 _MEMORY: dict[tuple[str, str], tuple[np.ndarray, float]] = {}
 _MOST = 40_000
@@ -155,6 +157,17 @@ def elsewhere(name: str) -> registry.Method:
     return method
 
 
+class Answering(nn.Module):
+    """Images (B, C, H, W) in [0, 1] -> logits (B, classes)."""
+
+    def __init__(self, network: nn.Module, head: nn.Linear) -> None:
+        super().__init__()
+        self.network, self.head = network, head
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.network(image))
+
+
 class Pretrained:
     """An Estimator. probe: arrays of the linear model.  network: frozen, or trained further with `head` on top."""
 
@@ -168,6 +181,7 @@ class Pretrained:
         self.remarks: tuple[str, ...] = ()
         self.chosen: dict[str, float] = {"penalty": config.penalties[0], "epochs": 0}
         self._folded: Any = None
+        self.sees = (facts.height, facts.width)
         self._known: list[tuple[Split, np.ndarray]] = []
         self._remembers = False
         self._clock: _Clock | None = None
@@ -244,6 +258,7 @@ class Pretrained:
     def _size(self, split: Split) -> str:
         height, width = split["image"].shape[1:3]
         if "photo" in split:
+            self.sees = (_CENTRE, _CENTRE)
             return f"it reads the photographs at {self.side} pixels, methods from scratch at {height} x {width}"
         if min(height, width) >= self.side:
             return f"it reads the images at {self.side} pixels"
@@ -357,13 +372,17 @@ class Pretrained:
 
     def _pieces(self, split: Split, whole: bool = False) -> Iterator[Tensor]:
         """Images float (b, C, H, W) in [0, 1]. whole: photographs with their margins, which are cut off otherwise."""
-        rest = (PHOTO - PHOTO * efficientnet_lite.SIDE // 256) // 2
         for begin in range(0, split.examples, _CHUNK):
-            some = slice(begin, begin + _CHUNK)
-            pixels = split["photo"][some].read() if "photo" in split else np.asarray(split["image"][some])
-            if "photo" in split and not whole:
-                pixels = pixels[:, rest : PHOTO - rest, rest : PHOTO - rest]
+            some = split.take(slice(begin, begin + _CHUNK))
+            pixels = some["photo"].read() if whole and "photo" in some else self.shown(some)
             yield to_tensors({"image": pixels}, _device())["image"]
+
+    def shown(self, split: Split) -> np.ndarray:
+        """The images that the network is shown (N, H, W, C): the centres of photographs, others as they are."""
+        if "photo" not in split:
+            return np.asarray(split["image"])
+        rest = (PHOTO - _CENTRE) // 2
+        return split["photo"].read()[:, rest : PHOTO - rest, rest : PHOTO - rest]
 
     def _through(self, pieces: list[Tensor]) -> np.ndarray:
         if self._folded is None:
@@ -433,18 +452,30 @@ class Pretrained:
         """(N, width) float32."""
         return self._features(split)
 
+    def as_module(self) -> nn.Module:
+        """The network, its norms folded, and the linear model on top: images (B, C, H, W) in [0, 1] of the size `sees` ->
+        logits (B, classes)."""
+        folds = offers(self.network).fold
+        network = folds() if folds else copy.deepcopy(self.network)
+        network.side = self.side
+        return Answering(network, self.head or _head(self.probe)).cpu().eval()
+
     def save(self, folder: Path | str) -> None:
         tensors = {f"network.{name}": value.cpu() for name, value in self.network.state_dict().items()}
         tensors |= {f"probe.{name}": torch.from_numpy(value) for name, value in self.probe.items()}
         if self.head is not None:
             tensors |= {f"head.{name}": value.cpu() for name, value in self.head.state_dict().items()}
         contiguous = {name: value.contiguous() for name, value in tensors.items()}
-        write_json(Path(folder) / "read.json", {"side": self.side, "remarks": list(self.remarks), **self.chosen})
+        write_json(
+            Path(folder) / "read.json",
+            {"side": self.side, "sees": self.sees, "remarks": list(self.remarks), **self.chosen},
+        )
         write_with(Path(folder) / "model.safetensors", lambda path: save_file(contiguous, str(path)))
 
     def load(self, folder: Path | str) -> Pretrained:
         held = read_json(Path(folder) / "read.json")
         self.side, self.remarks = held["side"], tuple(held["remarks"])
+        self.sees = tuple(held.get("sees", self.sees))  # earlier versions were not exported
         self.chosen = {name: held[name] for name in self.chosen}
         tensors = load_file(str(Path(folder) / "model.safetensors"))
         parts: dict[str, dict[str, Tensor]] = {"network": {}, "probe": {}, "head": {}}

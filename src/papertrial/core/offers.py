@@ -94,6 +94,8 @@ class Offers:
     most_trials(budget) -> most configurations that `fit` would try, None where only time limits them.
     again(rows, seed, folders) -> Meter: learns from all rows, with what it chose in earlier runs, whose folders these are.
     as_module() -> torch module that answers alike.  represent(split) -> features float32 (N, width).
+    shown(split) -> uint8 or float32 (N, H, W, C): the images that this module takes, where they are not those of the working
+    size.  sees: their height and width.
     remarks: sentences on how it learned, for the card and the verdict.
     """
 
@@ -144,6 +146,8 @@ class Offers:
     again: Method | None = _member(_METHOD)
     as_module: Method | None = _member(_METHOD)
     represent: Method | None = _member(_METHOD)
+    shown: Method | None = _member(_METHOD)
+    sees: tuple[int, ...] = _member(_NUMBERS, ())
     remarks: tuple[str, ...] = _member(_NAMES, ())
 
     @property

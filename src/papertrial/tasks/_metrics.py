@@ -171,8 +171,11 @@ class _Found:
         floor: float | None = None,
         values: np.ndarray | None = None,
         interval: tuple[float, float] | None = None,
+        of: np.ndarray | None = None,
     ) -> None:
-        """values: what the metric is the mean of, where it is one.  interval: instead of the usual one."""
+        """values: what the metric is the mean of, where it is one.  interval: instead of the usual one.  of: bool (N,), the
+        examples that it is a share of. Where no example moves it, as where all answers are right, it is as uncertain as a
+        share of that value: nothing was seen of what is rare."""
         value, influence = found
         metric = metric_named(name)
         self.metrics[name] = value
@@ -185,6 +188,12 @@ class _Found:
         if interval is None and count > 1:
             half = float(stdtrit(count - 1, 0.975) * moves.std(ddof=1) / np.sqrt(count))
             interval = (max(value - half, metric.low), min(value + half, metric.high))
+            if not moves.any() and np.isfinite([metric.low, metric.high]).all():
+                rests = np.ones(len(influence), dtype=bool) if of is None else of
+                chances = int(rests.sum()) if self.groups is None else len(np.unique(self.groups[rests]))
+                span = metric.high - metric.low
+                share = wilson((value - metric.low) / span, max(1, chances))
+                interval = (metric.low + span * share[0], metric.low + span * share[1])
         if interval is not None:
             self.intervals[name] = interval
 
@@ -249,7 +258,8 @@ def classification_scores(
         for name, one in (("auc", _influence.auc), ("average_precision", _influence.average_precision)):
             floor = of_one if name == "average_precision" and len(class_names) == 2 else None
             floor = 1 / len(shares) if name == "average_precision" and floor is None else floor
-            found.add(name, _influence.over_classes(one, probabilities, labels, positive), floor)
+            rarer = labels == (positive if len(shares) == 2 else rarest(labels))
+            found.add(name, _influence.over_classes(one, probabilities, labels, positive), floor, of=rarer)
     wanted = metric_named(primary, "classes")
     scores, true = probabilities[:, positive], labels == positive
     for name in dict.fromkeys([*(_OF_ONE_CLASS if 0 < of_one < RARE else ()), wanted.name]):
@@ -257,11 +267,12 @@ def classification_scores(
         if name in found.metrics or not 0 < of_one < 1:
             continue
         if name == "f1":
-            found.add(name, _influence.f1(said == positive, true), 2 * of_one / (1 + of_one))
+            found.add(name, _influence.f1(said == positive, true), 2 * of_one / (1 + of_one), of=true)
         elif name.startswith("recall@"):
-            found.add(name, _influence.recall_at(metric.at or 0.0)(scores, true), float(of_one >= (metric.at or 0.0)))
+            least = float(of_one >= (metric.at or 0.0))
+            found.add(name, _influence.recall_at(metric.at or 0.0)(scores, true), least, of=true)
         elif name.startswith("precision@"):
-            found.add(name, _influence.precision_at(metric.at or 0.0)(scores, true), of_one)
+            found.add(name, _influence.precision_at(metric.at or 0.0)(scores, true), of_one, of=true)
     if wanted.name not in found.metrics:
         only = class_names[int(np.argmax(counts))]
         raise DataError(

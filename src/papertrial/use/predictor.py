@@ -155,8 +155,14 @@ def input_meanings(artifact: Artifact) -> list[dict[str, Any]]:
     meanings = registry.kind(artifact.task.kind).made("meanings")
     if meanings is None:
         raise Declined(f"what the inputs of the task {artifact.task.name} mean is not known here")
-    found: list[dict[str, Any]] = meanings(artifact.card["state"], artifact.card["facts"])
+    found: list[dict[str, Any]] = meanings(artifact.card["state"], _facts(artifact))
     return found
+
+
+def _facts(artifact: Artifact) -> dict[str, Any]:
+    """The facts on the data, with the size of the images that the model itself is shown."""
+    size = dict(zip(("height", "width"), offers(artifact.model).sees, strict=False))
+    return {**artifact.card["facts"], **size}
 
 
 def sample(artifact: Artifact, data: Any = None) -> tuple[Split, str, list[str]]:
@@ -181,8 +187,13 @@ def sample(artifact: Artifact, data: Any = None) -> tuple[Split, str, list[str]]
     if split is None or given is None:
         return _made_up(artifact), f"{ROWS} rows of random numbers", notes
     places = np.unique(np.linspace(0, split.examples - 1, ROWS).astype(np.int64))
-    rows = {name: _laid_out(np.asarray(split[name][places])) for name in artifact.task.inputs}
-    return Split(rows), f"{len(places)} rows of {given.opened.name}", notes
+    some, shown = split.take(places), offers(artifact.model).shown
+    rows = {"image": shown(some)} if shown else {name: np.asarray(some[name]) for name in artifact.task.inputs}
+    return (
+        Split({name: _laid_out(column) for name, column in rows.items()}),
+        f"{len(places)} rows of {given.opened.name}",
+        notes,
+    )
 
 
 def inputs_of(artifact: Artifact, rows: Split) -> tuple[Tensor, ...]:
@@ -221,5 +232,5 @@ def _made_up(artifact: Artifact) -> Split:
         raise Declined(
             f"rows of the kind {artifact.task.kind} cannot be made up", "name data to compare on with --data"
         )
-    columns = made_up(artifact.card["facts"], ROWS)
+    columns = made_up(_facts(artifact), ROWS)
     return Split({name: _laid_out(column) for name, column in columns.items()})

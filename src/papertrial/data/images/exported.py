@@ -13,6 +13,8 @@ def meanings(state: Mapping[str, Any], facts: Mapping[str, Any]) -> list[dict[st
     low, high = state["low"], state["high"]
     scale = "pixel / 255" if state["bytes"] else f"(pixel - {low:g}) / {high - low:g}, cut to [0, 1]"
     shape = [facts["channels"], facts["height"], facts["width"]]
+    if facts["height"] != state["height"]:  # a network that reads photographs from their files
+        scale += f", the centre of a photograph whose shorter side is scaled to {facts['height'] * 8 // 7} pixels"
     return [{"name": "image", "dtype": "float32", "shape": shape, "meaning": scale}]
 
 
