@@ -69,7 +69,7 @@ def report(folder: Path | str, out: Path | str | None = None, *, data: bool = Tr
 
     out: by default report.html in the folder, or beside a file, under its name.
     data: open the training data again, for pictures and distributions.
-    Raises PapertrialError when there is none of them, or when the package plotly is missing.
+    Raises PapertrialError when there is none of them.
     """
     folder = Path(folder)
     beside = folder.with_suffix(".html") if folder.suffix == ".jsonl" else folder / "report.html"

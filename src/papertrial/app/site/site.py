@@ -15,13 +15,12 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, FileSystemLoader, PrefixLoader, StrictUndefined
-from plotly.offline import get_plotlyjs
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from papertrial.app.site.guard import Guard, policy
 from papertrial.core.errors import PapertrialError
-from papertrial.study.html_page import typeset
+from papertrial.study.html_page import plotly, typeset
 
 _HERE = Path(__file__).parent
 _STUDY = Path(__file__).parents[2] / "study"
@@ -73,7 +72,7 @@ class Site:
         self.templates("study", _STUDY)
         for file, parts in _FILES.items():
             self.asset(file, b"\n".join(part.read_bytes() for part in parts))
-        self.asset("plotly.min.js", get_plotlyjs().encode())
+        self.asset("plotly.min.js", plotly().encode())
         self.app.add_api_route("/static/{name}", self._static, include_in_schema=False)
         self.app.add_exception_handler(HTTPException, self._refused)
         self.app.add_exception_handler(PapertrialError, self._mendable)
