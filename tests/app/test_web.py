@@ -445,11 +445,31 @@ def test_a_pipe_is_not_waited_for(copy):
 
 def test_sheets_of_pictures_come_first_and_small_ones_are_enlarged():
     found = [(f"run/pictures/{seed:05d}.png", (16, 8)) for seed in range(30)]
-    shown = _gallery([*found, ("run/drawn.png", (130, 66)), ("run/pictures/wide.png", (800, 200))])
+    shown = _gallery([*found, ("run/drawn.png", (130, 66)), ("run/pictures/wide.png", (800, 200))], str.upper)
     assert len(shown) == 24
-    assert shown[0] == ("/pictures/run/drawn.png", "run/drawn.png", 390, 198)
-    assert shown[1] == ("/pictures/run/pictures/00000.png", "run/pictures/00000.png", 144, 72)
-    assert _gallery([("a.png", (800, 200))])[0][2:] == (800, 200)
+    assert shown[0] == ("/pictures/run/drawn.png", "run/drawn.png", "RUN/DRAWN.PNG", 390, 198)
+    assert shown[1][3:] == (144, 72)
+    assert _gallery([("a.png", (800, 200))], str)[0][3:] == (800, 200)
+
+
+def test_a_picture_is_called_what_it_is(copy):
+    made = copy / "mixer" / "made"
+    made.mkdir()
+    for name in ("grid.png", "cat-00001.png", "dog-00001.png", "other.png"):
+        picture(made / name)
+    picture(copy / "mixer" / "test.png")
+    rows = [{"file": f"{label}-00001.png", "label": label, "caption": None} for label in ("cat", "dog")]
+    (made / "pictures.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = client_of(copy).get("/runs/mixer").text
+    for words in (
+        "2 pictures that the model drew, row by row: cat, dog",
+        "Drawn by the model: dog",
+        "The test examples themselves",
+        "A picture in the folder of the run",
+    ):
+        assert f'alt="{words}"' in page
+    (made / "pictures.jsonl").write_text("{\n3\n")
+    assert 'alt="A picture in the folder of the run"' in client_of(copy).get("/runs/mixer").text
 
 
 def test_pictures_are_png_files_of_runs_and_nothing_else(folder, client, copy):

@@ -250,7 +250,10 @@ def test_every_figure_is_one_that_plotly_knows(comparison, images, regression, t
     for folder in (comparison, images, regression):
         for plot in written(folder, tmp_path).plots.values():
             graph.Figure(plot)  # raises for a property or a value that it does not have
-            assert {trace["type"] for trace in plot["data"]} <= {"scatter", "heatmap"}  # the bundle holds these and few more
+            assert {trace["type"] for trace in plot["data"]} <= {
+                "scatter",
+                "heatmap",
+            }  # the bundle holds these and few more
 
 
 # ------------------------------------------------------------------------------------------------------- missing pieces

@@ -215,10 +215,11 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Many small pictures in one large one, under a title."""
+    """Many small pictures in one large one, under a title. rows: what each row of them shows, from the top, where that is known."""
 
     title: str
     picture: Picture
+    rows: Sequence[str] = ()
     kind: ClassVar[str] = "sheet"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -123,7 +123,7 @@ class _Web:
             last=path.rpartition("/")[2],
             trail=[("Runs", "/runs"), *((part, views.address("/".join(up[: at + 1]))) for at, part in enumerate(up))],
             state=(entry.state, views.TONES[entry.state]),
-            pictures=_gallery(self.folder.pictures(path)),
+            pictures=_gallery(self.folder.pictures(path), self.folder.shown_on),
             download=f"/reports/{quote(path)}" if entry.state == views.DONE else "",
             every=_EVERY if entry.state == RUNNING else 0,
         )
@@ -217,12 +217,15 @@ def _cut(snippet: str, marks: Sequence[tuple[int, int]]) -> list[tuple[str, bool
     return [piece for piece in [*pieces, (snippet[end:], False)] if piece[0]]
 
 
-def _gallery(found: Sequence[tuple[str, tuple[int, int]]]) -> list[tuple[str, str, int, int]]:
-    """(address, name, width, height) of the pictures to show, those of many pictures first; small ones as large as is seen."""
+def _gallery(
+    found: Sequence[tuple[str, tuple[int, int]]], words: Callable[[str], str]
+) -> list[tuple[str, str, str, int, int]]:
+    """(address, name, what is on it, width, height) of the pictures to show, those of many pictures first; small ones as
+    large as is seen."""
     shown = []
     sheets_first = sorted(found, key=lambda made: made[0].rpartition("/")[2] not in _SHEETS)
     for name, size in sheets_first[:_PICTURES]:
         wanted = _SHEET if name.rpartition("/")[2] in _SHEETS else _SINGLE
         times = max(1, wanted // max(*size, 1))
-        shown.append((f"/pictures/{quote(name)}", name, size[0] * times, size[1] * times))
+        shown.append((f"/pictures/{quote(name)}", name, words(name), size[0] * times, size[1] * times))
     return shown

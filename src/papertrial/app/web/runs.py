@@ -24,6 +24,7 @@ from papertrial.core.budget import Budget
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import read_json
 from papertrial.core.run import Run
+from papertrial.core.wording import counted
 from papertrial.study.report_blocks import Record
 
 #: the kind of a folder that the server may not look into
@@ -169,6 +170,23 @@ class Runs:
                 size = _size(stream)
                 found += [(name, size)] if size else []
         return found
+
+    def shown_on(self, path: str) -> str:
+        """What is on a picture of a run, as far as its name and the list of what was generated tell."""
+        *above, name = path.split("/")
+        known = {"drawn.png": "What the model drew for test examples", "test.png": "The test examples themselves"}
+        listed: list[dict[str, Any]] = []
+        with suppress(FileNotFoundError, *DAMAGE), _opened(self.root, [*above, "pictures.jsonl"]) as stream:
+            listed = [json.loads(line) for line in stream.read(_TAIL).splitlines()]
+        asked = {str(row["file"]): str(row.get("label") or row.get("caption") or "") for row in listed if "file" in row}
+        if name == "grid.png" and asked:
+            wishes = ", ".join(filter(None, dict.fromkeys(asked.values())))
+            return f"{counted(len(asked), 'picture')} that the model drew" + (
+                f", row by row: {wishes}" if wishes else ""
+            )
+        if name in asked:
+            return "Drawn by the model" + (f": {asked[name]}" if asked[name] else "")
+        return known.get(name, "A picture in the folder of the run")
 
     def _entry(self, folder: Path, kind: str, held: set[int] | None) -> Entry:
         path = folder.relative_to(self.root).as_posix()
