@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import threading
 import time
@@ -178,7 +179,7 @@ def test_the_list_tells_the_state_of_each(folder, client):
     assert found["nested/mixer"].metric[0] == "accuracy"
     text = client.get("/runs").text
     assert "nested/mixer" in text and "mlp_mixer on digits" in text and "notes" not in text
-    assert "hx-get" not in text  # nothing runs, so nothing is looked at again
+    assert "every 2s" not in text  # nothing runs, so nothing is looked at again
 
 
 def test_what_is_done_shows_its_report(folder, client):
@@ -434,6 +435,51 @@ def test_links_are_not_followed(folder, copy):
         assert "links or pipes, which are not followed" in client.get("/runs").text
         (copy / "mixer" / name).unlink()
         shutil.copy(folder / "stopped" / "config.json", copy / "mixer" / "config.json")
+
+
+def test_the_list_of_runs_is_narrowed_and_ordered(client):
+    def listed(**asked):
+        page = client.get("/runs", params=asked).text
+        return [path for path in re.findall(r'id="to-\d+" href="/runs/([^"]+)"', page) if not path.startswith("x")]
+
+    assert listed(q="wine") == ["wine"] and listed(q="mixer digits", state="done") == ["nested/mixer"]
+    assert listed(state="stopped", q="mlp") == ["stopped"] and listed(q="none") == []
+    assert listed(sort="path") == sorted(listed()) and set(listed(sort="result")) == set(listed(sort="time"))
+    page = client.get("/runs", params={"q": EVIL, "sort": EVIL}).text
+    assert EVIL not in page and "&lt;script&gt;" in page
+
+
+def test_two_runs_stand_side_by_side(client, folder, copy):
+    for name in ("one", "other"):
+        shutil.copytree(folder / "nested" / "mixer", copy / name)
+    card = read_json(copy / "other" / "card.json")
+    card["settings"][0]["value"] = 12345
+    write_json(copy / "other" / "card.json", card)
+    own = client_of(copy)
+    page = own.get("/side", params={"run": ["one", "other"]}).text
+    assert "12345" in page and "accuracy" in page and "no verdict" not in page and "not a verdict" in page
+    assert page.count('class="plot"') >= 2
+    assert own.get("/side", params={"run": ["one"]}).status_code == 400
+    assert own.get("/side", params={"run": ["one", "../one"]}).status_code == 404
+    refused = client.get("/side", params={"run": ["nested/mixer", "stopped"]})
+    assert refused.status_code == 400 and "no run that is done" in refused.text
+
+
+def test_a_comparison_says_how_far_it_is(folder, copy):
+    shutil.copytree(folder / "wine", copy / "wine")
+    held = read_json(copy / "wine" / "comparison.json")
+    assert held["asked"]["runs"] == 6  # three methods, two seeds
+    write_json(copy / "wine" / "comparison.json", {**held, "complete": False, "asked": {**held["asked"], "runs": 12}})
+    entry = Runs(copy).entry("wine")
+    (part,) = entry.parts
+    assert (part.step, part.total, part.unit) == (6, 12, "runs") and part.left == pytest.approx(entry.seconds)
+    page = client_of(copy).get("/runs/wine").text
+    assert "6 of 12 runs" in page and "left" in page
+
+
+def test_the_evidence_on_all_papers_is_one_page(client):
+    page = client.get("/evidence").text
+    assert "Do the claims of" in page and 'href="#overview"' in page and "answer bad" not in page
 
 
 def test_a_pipe_is_not_waited_for(copy):

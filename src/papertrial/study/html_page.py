@@ -331,7 +331,7 @@ def plots_of(blocks: Sequence[Any]) -> tuple[Callable[[Figure], str], Markup]:
     the script that draws them; empty where there are none."""
     names: dict[int, str] = {}
     plots: dict[str, Any] = {}
-    for figure in _figures(blocks):
+    for figure in figures_in(blocks):
         name = "figure-" + re.sub(r"\W+", "-", figure.title.lower()).strip("-")
         while name in plots:
             name += "-"
@@ -340,14 +340,14 @@ def plots_of(blocks: Sequence[Any]) -> tuple[Callable[[Figure], str], Markup]:
     return lambda figure: names[id(figure)], Markup(_json(plots) if plots else "")
 
 
-def _figures(blocks: Sequence[Any]) -> list[Figure]:
+def figures_in(blocks: Sequence[Any]) -> list[Figure]:
     """All figures, those within other blocks too, in their order."""
     found = []
     for block in blocks:
         if isinstance(block, Figure):
             found.append(block)
         elif isinstance(block, Grid | Fold):
-            found += _figures(block.blocks)
+            found += figures_in(block.blocks)
     return found
 
 

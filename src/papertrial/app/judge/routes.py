@@ -11,7 +11,6 @@ anything. htmx brings in the next item; without JavaScript the same forms lead t
 
 from __future__ import annotations
 
-import contextlib
 import re
 import tempfile
 import threading
@@ -19,7 +18,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs
 
 from fastapi import Request
 from fastapi.responses import RedirectResponse, Response
@@ -30,6 +28,7 @@ from papertrial.app.judge.outputs import clean
 from papertrial.app.judge.scheduling import Desk, Refused
 from papertrial.app.judge.store import Store
 from papertrial.app.judge.tables import LARGEST_ID, Rater, Study
+from papertrial.app.site.form import form_of
 from papertrial.core.errors import DataError
 from papertrial.core.judgement import Template
 
@@ -162,7 +161,7 @@ class _Pages:
 
     async def step(self, request: Request, study: str, step: str) -> Response:
         """What a rater does: begin, answer, undo, more."""
-        form = await _form(request)
+        form = await form_of(request)
         return await run_in_threadpool(self._step, request, study, step, form)
 
     def _step(self, request: Request, study: str, step: str, form: dict[str, str]) -> Response:
@@ -264,7 +263,7 @@ class _Pages:
             return self._boards[number][1:]
 
     async def invite(self, request: Request, study: str) -> Response:
-        form = await _form(request)
+        form = await form_of(request)
         return await run_in_threadpool(self._invite, request, study, form)
 
     def _invite(self, request: Request, study: str, form: dict[str, str]) -> Response:
@@ -386,14 +385,6 @@ def _numbers(words: Sequence[str]) -> list[str]:
     found = [re.match(r"\s*([-\u2212]?\d+)(?![\d.,]*\d)", word) for word in words]
     numbers = [match[1].replace("\u2212", "-") for match in found if match]
     return numbers if len(set(numbers)) == len(words) else []
-
-
-async def _form(request: Request) -> dict[str, str]:
-    """The first value of each field of a plain form, which the guard has kept small."""
-    body = (await request.body()).decode("utf-8", "replace")
-    with contextlib.suppress(ValueError):  # no form of ours has as many fields
-        return {name: values[0] for name, values in parse_qs(body, max_num_fields=1000).items()}
-    return {}
 
 
 def _number(text: str) -> int:

@@ -72,7 +72,7 @@ class Entry:
     """A run or a comparison as the list shows it.
 
     path: below the runs folder, with "/".  kind: run | comparison, or LOCKED.  changed: when something was last written, in seconds.
-    parts: of a run.  runs: of a comparison, by state.  metric: the primary one with its value.  reason: why it is
+    parts: of a run, or the runs of a comparison.  runs: of a comparison, by state.  metric: the primary one with its value.  reason: why it is
     unreadable.
     """
 
@@ -277,6 +277,8 @@ def _comparison(folder: Path, path: str, held: set[int] | None) -> Entry:
     busy = any(run.state == RUNNING for run in runs) or time.time() - changed < _SILENCE
     state = DONE if study.get("complete") else RUNNING if busy else _silent(held)
     asked = study.get("asked", {}).get("methods") or _asked(folder, runs)
+    total = study.get("asked", {}).get("runs")
+    seconds = sum(run.seconds or 0.0 for run in runs)
     verdicts = study.get("verdicts", {})
     return Entry(
         path,
@@ -285,10 +287,16 @@ def _comparison(folder: Path, path: str, held: set[int] | None) -> Entry:
         changed,
         ", ".join(map(str, asked)),
         next((run.data for run in runs if run.data), ""),
+        parts=(Part("", _finished(runs), float(total) if total else None, "runs", seconds),),
         runs=tuple(runs),
-        seconds=sum(run.seconds or 0.0 for run in runs),
+        seconds=seconds,
         words=", ".join(f"{name}: {verdict['word']}" for name, verdict in verdicts.items()),
     )
+
+
+def _finished(runs: Sequence[Entry]) -> float:
+    """Runs that are done, and what is done of the others."""
+    return sum(1.0 if run.state == DONE else (run.parts[0].share or 0.0) if run.parts else 0.0 for run in runs)
 
 
 def _asked(folder: Path, runs: Sequence[Entry]) -> list[str]:
