@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import math
 import subprocess
 import sys
 from functools import cache
@@ -13,7 +14,8 @@ import pytest
 
 import papertrial
 from papertrial.core import registry
-from papertrial.core.recipe import Optim
+from papertrial.core.errors import PapertrialError
+from papertrial.core.recipe import Optim, ranges
 
 ROOT = Path(papertrial.__file__).parent
 TESTS = Path(__file__).parent
@@ -240,6 +242,41 @@ def test_settings_share_one_namespace(name):
         assert not clash, f"{name}: Config and Optim both have {clash}"
     for field in dataclasses.fields(module.Config):
         assert field.metadata.get("where"), f"{name}: the default of {field.name} has no source"
+
+
+def settings_of(name):
+    """The dataclasses of a method: its `Config`, and the techniques that its file offers."""
+    return [
+        registry.load(name).Config,
+        *(registry.technique_class(one) for one in registry.find(name).paper.techniques),
+    ]
+
+
+@pytest.mark.parametrize("cls", [Optim, *(cls for name in sorted(registry.entries()) for cls in settings_of(name))])
+def test_settings_state_their_ranges(cls):
+    """Numbers their ends, words their choices or that any will do; and who makes one by hand is held to them."""
+    found = ranges(cls)
+    needed = {name: "given" for name, within in found.items() if within.free}
+    for field in dataclasses.fields(cls):
+        assert field.name in found, f"{cls.__module__}: {field.name} has no range"
+        within = found[field.name]
+        assert within.choices or within.free or within.low > -math.inf, f"{cls.__module__}: {field.name} has no end"
+        assert field.default in within, f"{cls.__module__}: the default of {field.name} is outside of {within}"
+        if not (within.free or within.entries):
+            with pytest.raises(PapertrialError, match=f"the setting {field.name} is"):
+                cls(**needed | {field.name: "no such value"})
+
+
+@pytest.mark.parametrize("name", sorted(registry.entries()))
+def test_published_sizes_and_recipes_lie_within_the_ranges(name):
+    module = registry.load(name)
+    for changes in getattr(module, "variants", {}).values():
+        module.Config(**changes)
+    for recipe in module.recipes.values():
+        module.Config(**recipe.config)
+        Optim(**recipe.optim)
+        for text in recipe.techniques:
+            registry.technique(text)
 
 
 @pytest.mark.parametrize("name", sorted(registry.papers()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -13,7 +14,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from papertrial.train.processes import ENDED, Stopped
+from papertrial.core.stopping import Stopped
+from papertrial.train.processes import ENDED
 
 
 @pytest.fixture
@@ -213,9 +215,20 @@ def test_learning_without_labels(papertrial, tmp_path):
     (tmp_path / "heap").mkdir()
     for index in range(40):
         Image.fromarray(draw.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(tmp_path / "heap" / f"{index}.png")
-    code, _, err = papertrial(
-        "fit", "barlow_twins", "--data", "heap", "--recipe", "tiny", "--backbone", "mlp_mixer", "--out", "run", "-q"
+    words = (
+        "--data",
+        "heap",
+        "--recipe",
+        "tiny",
+        "--backbone",
+        "mlp_mixer",
+        "--budget",
+        "8steps",
+        "--out",
+        "run",
+        "-q",
     )
+    code, _, err = papertrial("fit", "barlow_twins", *words)
     assert code == 0, err
     code, _, err = papertrial("embed", "run", "heap")
     assert code == 0, err
@@ -348,7 +361,7 @@ def test_output_that_cannot_be_written(papertrial, refused, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("keep me")
     assert "not a run" in refused("fit", "rtdl:mlp", "--data", "wine", "--recipe", "tiny", "--out", "mine")
-    assert "nothing in it is removed" in refused(
+    assert "not a run" in refused(
         "fit", "rtdl:mlp", "--data", "wine", "--recipe", "tiny", "--out", "mine", "--fresh"
     )
     assert (tmp_path / "mine" / "letter.txt").read_text() == "keep me"
@@ -371,7 +384,7 @@ def test_a_gzipped_table_through_the_real_command(tmp_path):
     assert json.loads(done.stdout)["numbers"]["examples"] == 120
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt(), Stopped(ENDED)])
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), Stopped(signal.SIGTERM), Stopped(signal.SIGTERM, ENDED)])
 @pytest.mark.parametrize("late", [False, True])
 def test_an_interrupt_is_said_whenever_it_comes(stop, late, papertrial, monkeypatch):
     """Also while another error is being told, as when the signal and the broken connection of a lost process race."""
@@ -385,11 +398,11 @@ def test_an_interrupt_is_said_whenever_it_comes(stop, late, papertrial, monkeypa
     monkeypatch.setattr("papertrial.use.fit.fit", interrupted)
     monkeypatch.setattr("papertrial.train.processes.lost", too_late)
     code, _, err = papertrial("fit", "rtdl", "--data", "iris")
-    words = str(stop) or "stopped; the same command goes on from there"
-    assert (code, err) == (130, f"papertrial: {words}\n")
+    words = ENDED if str(stop) == ENDED else f"{str(stop) or 'stopped'}; the same command goes on from there"
+    assert (code, err) == (143 if isinstance(stop, Stopped) else 130, f"papertrial: {words}\n")
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt(), Stopped(ENDED)])
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), Stopped(signal.SIGTERM), Stopped(signal.SIGTERM, ENDED)])
 def test_an_interrupt_is_said_though_tidying_up_after_it_fails(stop, papertrial, monkeypatch):
     """Closing a log that the signal has half closed is an error of its own."""
 
@@ -401,5 +414,5 @@ def test_an_interrupt_is_said_though_tidying_up_after_it_fails(stop, papertrial,
 
     monkeypatch.setattr("papertrial.use.fit.fit", interrupted)
     code, _, err = papertrial("fit", "rtdl", "--data", "iris")
-    words = str(stop) or "stopped; the same command goes on from there"
-    assert (code, err) == (130, f"papertrial: {words}\n")
+    words = ENDED if str(stop) == ENDED else f"{str(stop) or 'stopped'}; the same command goes on from there"
+    assert (code, err) == (143 if isinstance(stop, Stopped) else 130, f"papertrial: {words}\n")

@@ -26,11 +26,13 @@ from papertrial.app.web.routes import _gallery
 from papertrial.app.web.runs import DONE, RUNNING, STOPPED, UNKNOWN, UNREADABLE, Runs
 from papertrial.core import registry
 from papertrial.core.errors import PapertrialError
-from papertrial.core.files import read_json, write_json
+from papertrial.core.files import read_json
 from papertrial.core.run import Run
 from papertrial.discover.index import index
 from papertrial.study.check import history, latest
 from papertrial.study.compare import compare
+from papertrial.use.card import CARD
+from papertrial.use.final import COMPARISON
 from papertrial.use.fit import fit
 
 HOME = "http://127.0.0.1:8000"
@@ -153,7 +155,7 @@ def test_a_paper_not_on_the_shelf_and_one_nobody_knows(client):
 def test_without_evidence_or_with_damaged_lines_the_shelf_still_stands(tmp_path):
     (tmp_path / "rtdl.jsonl").write_text("{damaged\n")
     client = TestClient(make_web(None, evidence=tmp_path).guard, base_url=HOME)
-    assert "not JSON" in client.get("/").text and "not JSON" in client.get("/papers/rtdl").text
+    assert all("line 1 of" in client.get(page).text for page in ("/", "/papers/rtdl"))
     assert "1 not run" in client.get("/").text or "not run" in client.get("/").text
     assert "its claims were not run" in client.get("/papers/mlp_mixer").text
     assert "no folder of runs" in client.get("/runs").text and client.get("/runs/x").status_code == 404
@@ -250,7 +252,7 @@ def test_a_comparison_before_its_first_round(folder, copy):
     page = client.get("/runs/wine").text
     assert "No round is complete yet" in page and "rtdl:mlp on wine" in page and "hx-trigger" in page
     study = read_json(folder / "wine" / "comparison.json")
-    write_json(copy / "wine" / "comparison.json", study | {"complete": False})
+    COMPARISON.write(copy / "wine" / "comparison.json", study | {"complete": False})
     page = client.get("/runs/wine").text
     assert "From the rounds that are complete" in page and "linear" in page
     old(copy)
@@ -454,7 +456,7 @@ def test_two_runs_stand_side_by_side(client, folder, copy):
         shutil.copytree(folder / "nested" / "mixer", copy / name)
     card = read_json(copy / "other" / "card.json")
     card["settings"][0]["value"] = 12345
-    write_json(copy / "other" / "card.json", card)
+    CARD.write(copy / "other" / "card.json", card)
     own = client_of(copy)
     page = own.get("/side", params={"run": ["one", "other"]}).text
     assert "12345" in page and "accuracy" in page and "no verdict" not in page and "not a verdict" in page
@@ -469,7 +471,9 @@ def test_a_comparison_says_how_far_it_is(folder, copy):
     shutil.copytree(folder / "wine", copy / "wine")
     held = read_json(copy / "wine" / "comparison.json")
     assert held["asked"]["runs"] == 6  # three methods, two seeds
-    write_json(copy / "wine" / "comparison.json", {**held, "complete": False, "asked": {**held["asked"], "runs": 12}})
+    COMPARISON.write(
+        copy / "wine" / "comparison.json", {**held, "complete": False, "asked": {**held["asked"], "runs": 12}}
+    )
     entry = Runs(copy).entry("wine")
     (part,) = entry.parts
     assert (part.step, part.total, part.unit) == (6, 12, "runs") and part.left == pytest.approx(entry.seconds)

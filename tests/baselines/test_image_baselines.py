@@ -86,8 +86,10 @@ def test_resnet_features_are_the_mean_token():
 
 @pytest.mark.parametrize("wrong", [{"stem": "huge"}, {"block": "wide"}], ids=str)
 def test_unknown_parts_are_refused(wrong):
-    with pytest.raises(ValueError, match="stem is small or large"):
-        resnet.ResNet(resnet.Config(**wrong), 3)
+    with pytest.raises(
+        PapertrialError, match=r"stem is 'huge', but it takes large or small|block is 'wide', but it takes basic or"
+    ):
+        resnet.Config(**wrong)
 
 
 def test_vit_equals_timm():
@@ -152,7 +154,7 @@ def test_mimetic_attention_looks_at_what_is_near():
     own, beside, away = (maps["mimetic"][chosen].mean() for chosen in (far == 0, far == 1, far > 5))
     assert own > 1.3 * beside and beside > 1.3 * away
     assert maps["xavier"][far == 0].mean() < 1.3 * maps["xavier"][far > 5].mean()
-    with pytest.raises(PapertrialError, match="no init 'magic'"):
+    with pytest.raises(PapertrialError, match="init is 'magic', but it takes xavier or mimetic"):
         vit.VisionTransformer(vit.Config(patch=4, width=8, depth=1, heads=2, hidden=8, init="magic"), 3, 8, 8)
 
 

@@ -65,5 +65,5 @@ def test_an_artifact_needs_no_package(monkeypatch):
 
 @pytest.mark.parametrize("settings", [{"depth": 7}, {"depth": 0}, {"longest": 513}, {"longest": 2}], ids=str)
 def test_what_it_has_not(settings):
-    with pytest.raises(PapertrialError, match="minilm has"):
+    with pytest.raises(PapertrialError, match=r"depth is|longest is"):
         built(**settings)

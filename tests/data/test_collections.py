@@ -57,6 +57,17 @@ def test_a_beir_folder(tmp_path, end):
     assert look.numbers["documents"] == 4 and look.numbers["labelled"] == 3 and look.numbers["parts"] == [1, 1, 1]
 
 
+def test_judgements_beside_the_corpus(tmp_path):
+    qrels = {"train": [("q0", "d1", 2)], "test": [("q2", "d3", 1)]}
+    folder = beir(tmp_path / "mine", qrels)
+    (folder / "qrels" / "train.tsv").rename(folder / "qrels.tsv")
+    (folder / "qrels" / "test.tsv").rename(folder / "qrels.test.tsv")
+    (folder / "notes.tsv").write_text("my\tnotes\n")
+    data = open_data(folder)
+    assert data.part[[0, 2]].tolist() == [0, 2] and grades(data)[0] == {"d1": 2} and grades(data)[2] == {"d3": 1}
+    assert any(note.startswith("notes.tsv is neither") for note in data.notes)
+
+
 def test_judgements_that_name_what_is_not_there(tmp_path):
     qrels = {"test": [("q0", "d0", 1), ("q0", "ghost", 1), ("nobody", "d1", 1), ("q1", "phantom", 2)]}
     data = open_data(beir(tmp_path, qrels))

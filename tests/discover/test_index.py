@@ -13,13 +13,14 @@ import unicodedata
 import numpy as np
 import pytest
 
+from papertrial.core import ours
 from papertrial.core.errors import PapertrialError
 from papertrial.data.collections import Collection
 from papertrial.data.collections.bm25 import Bm25
 from papertrial.data.collections.files import Document
 from papertrial.discover import dense
-from papertrial.discover.index import index
-from papertrial.discover.index_folder import in_memory, read
+from papertrial.discover.index import _Kept, index
+from papertrial.discover.index_folder import DOOR, in_memory, read
 from papertrial.discover.search import Searcher, fused, marked, reading_list, search, snippet_of
 
 FRUIT = ["apple pie", "banana bread", "cherry cake", "apple juice", "plum jam", "pear tart"]
@@ -149,7 +150,7 @@ def test_words_are_made_anew_where_the_stemmer_is_another(tmp_path, monkeypatch)
     index(corpus(d0="apples"), tmp_path / "x")
     manifest = json.loads((tmp_path / "x" / "manifest.json").read_text())
     manifest["words"]["key"] = manifest["words"]["key"].replace("snowball", "snowball 0")
-    (tmp_path / "x" / "manifest.json").write_text(json.dumps(manifest))
+    DOOR.write(tmp_path / "x" / "manifest.json", manifest)
     index(corpus(d0="apples"), tmp_path / "x")
     again = json.loads((tmp_path / "x" / "manifest.json").read_text())
     assert again["generation"] != manifest["generation"] and "snowball 0" not in again["words"]["key"]
@@ -184,7 +185,7 @@ def test_what_was_encoded_before_a_kill_is_used(tmp_path, monkeypatch):
 KILLED = """
 import os, sys
 sys.path.insert(0, {here!r})
-import papertrial.core.files as files
+import papertrial.core.doors as doors
 import papertrial.discover.index, papertrial.discover.index_folder as store
 from test_index_data import corpus
 left = [int(sys.argv[2])]
@@ -195,7 +196,7 @@ def dying(write):
             os.kill(os.getpid(), 9)
         return write(path, *rest)
     return replacement
-store.write_with, store.write_json = dying(store.write_with), dying(store.write_json)
+store.write_with, doors.write_text = dying(store.write_with), dying(doors.write_text)
 papertrial.discover.index.index(corpus(), sys.argv[1])
 """
 
@@ -208,7 +209,7 @@ def test_killed_at_every_file_the_old_index_stays(tmp_path):
     )
     index(corpus(), tmp_path / "x")
     code = KILLED.format(here=str(tmp_path))
-    deaths = (0, 1, 6, 12, 13)  # 13 arrays and the manifest
+    deaths = (0, 1, 6, 12, 13, 14)  # 13 arrays and the manifest, beside them and then for all
     for after in deaths:
         done = subprocess.run(
             [sys.executable, "-c", code, str(tmp_path / "x"), str(after)], capture_output=True, timeout=120
@@ -216,7 +217,7 @@ def test_killed_at_every_file_the_old_index_stays(tmp_path):
         assert done.returncode == -signal.SIGKILL, done.stderr
         assert {hit.id for hit in search(tmp_path / "x", "apple").hits} == {"d0", "d3"}
         assert not search(tmp_path / "x", "pudding").hits
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "x"), "14"], capture_output=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "x"), "15"], capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert len(search(tmp_path / "x", "pudding").hits) == 6
     assert len(list((tmp_path / "x").glob("generation-*"))) == 1
@@ -224,8 +225,8 @@ def test_killed_at_every_file_the_old_index_stays(tmp_path):
 
 def test_one_process_at_a_time(tmp_path):
     code = (
-        "import sys, time\nfrom papertrial.core.run import Run\n"
-        "with Run(sys.argv[1]).locked():\n    print('held', flush=True)\n    time.sleep(60)"
+        "import sys, time\nfrom pathlib import Path\nfrom papertrial.discover.index_folder import held\n"
+        "with held(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "x")], stdout=subprocess.PIPE) as holder:
         assert holder.stdout.readline() == b"held\n"
@@ -272,20 +273,106 @@ def test_pickled_arrays_are_never_loaded(tmp_path):
         read(tmp_path / "x")
 
 
+def flipped(name, value):
+    """One digit of the manifest is another."""
+    return lambda text: json.dumps(json.loads(text) | {name: value})
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda text: "[]", lambda text: "{", lambda text: text[: len(text) // 2], lambda text: None, flipped("format", 99),
+        flipped("generation", "generation-2"), flipped("generation", "../../elsewhere"), flipped("documents", 16),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_damaged_manifest_costs_no_vectors(tmp_path, changed, fresh):
+    """Searching goes on by the copy beside the arrays, and the next build writes the manifest again and encodes nothing."""
+    counting = Counting()
+    index(corpus(), tmp_path / "x", encoder=counting.encoder)
+    manifest = tmp_path / "x" / "manifest.json"
+    before, content = manifest.read_text(), changed(manifest.read_text())
+    manifest.unlink() if content is None else manifest.write_text(content)
+    assert search(tmp_path / "x", "apple", mode="bm25").hits
+    lines = []
+    done = index(corpus(), tmp_path / "x", encoder=counting.encoder, fresh=fresh, echo=lines.append)
+    if fresh:  # as asked for
+        assert done.encoded == 6 and read(tmp_path / "x").generation.name == "generation-2"
+    else:
+        assert done.kept == 6 and len(counting.texts) == 6 and manifest.read_text() == before
+        assert any("was damaged, and is written again from that of generation-1" in line for line in lines)
+
+
 @pytest.mark.parametrize("manifest", ["[]", '{"format": 99}', '{"format": 1}', "{"])
-def test_a_manifest_that_is_none(tmp_path, manifest):
-    index(corpus(), tmp_path / "x")
-    (tmp_path / "x" / "manifest.json").write_text(manifest)
-    with pytest.raises(PapertrialError):
-        read(tmp_path / "x")
+def test_nothing_is_removed_where_no_manifest_can_be_read(tmp_path, manifest):
+    index(corpus(), tmp_path / "x", encoder=Counting().encoder)
+    for file in (tmp_path / "x").rglob("manifest.json"):
+        file.write_text(manifest)
+    before = {file: file.read_bytes() for file in (tmp_path / "x").rglob("*") if file.is_file()}
+    for attempt in (read, lambda folder: index(corpus(), folder)):
+        with pytest.raises(PapertrialError):
+            attempt(tmp_path / "x")
+    assert {file: file.read_bytes() for file in (tmp_path / "x").rglob("*") if file.is_file()} == before
+    assert index(corpus(), tmp_path / "x", fresh=True).added == 6
+    assert [entry.name for entry in (tmp_path / "x").glob("generation-*")] == ["generation-2"]
 
 
-def test_a_manifest_cannot_lead_out_of_the_folder(tmp_path):
+def test_folders_of_the_user_that_look_like_those_of_an_index_stay(tmp_path):
+    """Before there is an index they are refused; beside one they are passed over."""
+    for name in ("generation-1/photo.jpg", "encoded/video.mp4"):
+        place = tmp_path / name.partition("/")[0] / name
+        place.parent.mkdir(parents=True)
+        place.write_text("precious")
+        for fresh in (False, True):
+            with pytest.raises(PapertrialError, match="not empty and not an index"):
+                index(corpus(), place.parent.parent, fresh=fresh)
+        assert [file.read_text() for file in place.parent.parent.rglob("*") if file.is_file()] == ["precious"]
     index(corpus(), tmp_path / "x")
-    held = json.loads((tmp_path / "x" / "manifest.json").read_text())
-    (tmp_path / "x" / "manifest.json").write_text(json.dumps(held | {"generation": "../../elsewhere"}))
-    with pytest.raises(PapertrialError, match="damaged"):
-        read(tmp_path / "x")
+    theirs = [
+        tmp_path / "x" / name for name in ("generation-7/photo.jpg", "generation-1/notes.txt", "encoded/video.mp4")
+    ]
+    for file in theirs:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("precious")
+    index(corpus(d0="figs"), tmp_path / "x", encoder=Counting().encoder)
+    index(corpus(), tmp_path / "x", fresh=True)
+    assert [file.read_text() for file in theirs] == ["precious"] * 3
+    assert read(tmp_path / "x").generation.name == "generation-9"
+    left = sorted(str(file.relative_to(tmp_path / "x")) for file in (tmp_path / "x").rglob("*") if file.is_file())
+    assert [name for name in left if "generation-9/" not in name] == [
+        ".lock", ".papertrial.json", "encoded/video.mp4", "generation-1/notes.txt", "generation-7/photo.jpg", "manifest.json",
+    ]  # fmt: skip
+
+
+def as_before_markers(folder):
+    """What the version before wrote."""
+    (folder / ".papertrial.json").unlink()
+    for copy in folder.glob("generation-*/manifest.json"):
+        copy.unlink()
+
+
+def test_an_index_of_an_earlier_version_is_recognised(tmp_path, capsys):
+    counting = Counting()
+    index(corpus(), tmp_path / "x", encoder=counting.encoder)
+    as_before_markers(tmp_path / "x")
+    done = index(corpus(d0="figs"), tmp_path / "x", encoder=counting.encoder)
+    assert done.encoded == 1 and "marked as an index of an earlier papertrial" in capsys.readouterr().err
+    assert [entry.name for entry in (tmp_path / "x").glob("generation-*")] == ["generation-2"]
+    as_before_markers(tmp_path / "x")
+    (tmp_path / "x" / "generation-2" / "photo.jpg").write_text("precious")
+    with pytest.raises(PapertrialError, match="not empty and not an index"):
+        index(corpus(), tmp_path / "x")
+
+
+def test_a_first_build_of_an_earlier_version_that_was_killed_goes_on(tmp_path):
+    counting = Counting()
+    index(corpus(), tmp_path / "x", encoder=counting.encoder)
+    mine = ours.read(tmp_path / "x")
+    _Kept(mine, counting.encoder).keep(read(tmp_path / "x").hashes, read(tmp_path / "x").vectors)
+    as_before_markers(tmp_path / "x")
+    (tmp_path / "x" / "manifest.json").unlink()
+    assert index(corpus(), tmp_path / "x", encoder=counting.encoder).encoded == 0
+    assert sorted(ours.visible(tmp_path / "x")) == ["generation-2", "manifest.json"]
 
 
 def test_wrong_places(tmp_path):
@@ -471,7 +558,7 @@ def test_the_kind_follows_size_and_memory(monkeypatch):
     pytest.importorskip("faiss")
 
     def free(size):
-        monkeypatch.setattr("psutil.virtual_memory", lambda: type("M", (), {"available": size})())
+        monkeypatch.setattr(dense, "free_memory", lambda: size)
 
     free(2e10)
     assert [dense.choose(count, 384)[0] for count in (1000, 100_000, 100_001, 500_000, 500_001)] == [

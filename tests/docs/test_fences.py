@@ -43,6 +43,7 @@ def _found() -> dict[str, list[Block]]:
 
 
 PAGES = _found()
+_COMMANDS = typer.main.get_command(cli.app)
 
 
 @pytest.fixture(scope="session")
@@ -54,11 +55,12 @@ def furnished(tmp_path_factory):
 
 @pytest.fixture
 def workplace(furnished, tmp_path, monkeypatch):
-    """A folder to type commands in: the data, and nothing that another page left."""
+    """A folder to type commands in: the data, and nothing that another page left. Steps are measured for less than seconds."""
     folder = tmp_path / "work"
     shutil.copytree(furnished, folder)
     shutil.copytree(ROOT / "evidence", folder / "evidence", ignore=shutil.ignore_patterns("*.html", ".*"))
     monkeypatch.chdir(folder)
+    monkeypatch.setattr("papertrial.study.estimate._WINDOW", 0.1)
     return folder
 
 
@@ -145,7 +147,7 @@ def _exists(command: str, where: str) -> None:
     words = shlex.split(command)
     if "papertrial" in words and words[0] in ("papertrial", "torchrun", "python"):
         words = words[words.index("papertrial") + 1 :]
-        at = typer.main.get_command(cli.app)
+        at = _COMMANDS
         while hasattr(at, "commands") and words and not words[0].startswith("-"):
             assert words[0] in at.commands, f"{where}: there is no command {words[0]}"
             at, words = at.commands[words[0]], words[1:]

@@ -151,7 +151,7 @@ def test_a_path_that_leads_nowhere_is_one_line(own, name, message):
 
 
 def test_the_features_can_be_chosen_by_name_only(own):
-    with pytest.raises(PapertrialError, match="no features 'best'"):
+    with pytest.raises(PapertrialError, match=r"the setting backbone\.features is 'best', but it takes auto or"):
         fit(own, "barlow_twins", "own_networks:Net", settings={"backbone.features": "best"})
 
 

@@ -17,6 +17,7 @@ import papertrial
 from papertrial import testing
 from papertrial.baselines import t5
 from papertrial.claims import byt5 as claims
+from papertrial.core.budget import Budget
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.task import Ragged
 from papertrial.data.texts import Pairs, Texts
@@ -255,7 +256,14 @@ def test_labelled_data_starts_from_a_run_on_text_alone(tmp_path):
     start = {"pretrained": str(tmp_path / "first")}
     for task in ("text_to_text", "text_classification"):
         made = papertrial.fit(
-            "byt5", data, task=task, recipe="tiny", out=tmp_path / task, budget="0steps", settings=start, progress=False
+            "byt5",
+            data,
+            task=task,
+            recipe="tiny",
+            out=tmp_path / task,
+            budget=Budget(steps=0),
+            settings=start,
+            progress=False,
         )
         weights = made.model.encoder.state_dict()
         for name in ("embed.table.weight", "blocks.0.mlp.up.weight"):

@@ -707,7 +707,7 @@ def test_the_rules_fit_any_size(side, channels, recipe):
 def test_what_does_not_fit_is_declined():
     with pytest.raises(Declined, match="7 x 9"):
         tiny(facts(7, 9))
-    with pytest.raises(PapertrialError, match="no tokeniser"):
+    with pytest.raises(PapertrialError, match="tokeniser is 'wordpiece', but it takes bpe or bytes"):
         tiny(tokeniser="wordpiece")
 
 

@@ -80,7 +80,7 @@ def test_crowds_in_which_nothing_can_be_told(detector):
     assert noisy([]) == {}
     with pytest.raises(PapertrialError, match="nobody answered"):
         fit_mixture(np.empty(0), np.empty(0))
-    with pytest.raises(PapertrialError, match="no detector 'majority'"):
+    with pytest.raises(PapertrialError, match="detector is 'majority', but it takes threshold or component"):
         noisy([Check("a", "q", True)], Config(detector="majority"))
 
 

@@ -373,7 +373,7 @@ def test_the_size_suits_the_images(height, width, stem):
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"stem": "wide"}, "stem 'wide'.*deep, pool"), ({"activation": "tanh"}, "activation 'tanh'.*gelu"), ({"depths": (1,)}, "4 widths and 1 depths")],
+    [({"stem": "wide"}, "stem is 'wide'.*deep or pool"), ({"activation": "tanh"}, "activation is 'tanh'.*gelu"), ({"depths": (1,)}, "as many entries")],
 )  # fmt: skip
 def test_what_does_not_exist_is_refused_in_a_line(change, words):
     with pytest.raises(PapertrialError, match=words):
@@ -398,8 +398,8 @@ def test_a_technique_is_named_with_its_settings():
         ("agc:clp=1", "no setting 'clp'; did you mean 'clip'"),
         ("agc:clip=much", "clip is 'much', but it takes a number"),
         ("agc:clip", "cannot read the setting 'clip'"),
-        ("agc:clip=0", "positive clip"),
-        ("agc:eps=nan", "positive eps"),
+        ("agc:clip=0", "clip is 0, but it takes a number above 0"),
+        ("agc:eps=nan", "eps is nan, but it takes a number above 0"),
     ],
 )
 def test_a_technique_that_cannot_be_is_refused_in_a_line(text, words):

@@ -505,6 +505,91 @@ def test_layers_can_be_named():
     assert report.numbers["layers"] == ["layers.0", "layers.1"]
 
 
+# what the report says
+
+
+def numbers(alone=1e-9, skip=0.5, whole=0.4, rate=3.0, layers=4, attention=4, other=4, floor=1e-14, **more):
+    """Of a model whose skip connections keep what attention alone loses."""
+    curves = {"whole model": whole, "attention alone": alone, "attention + skip": skip, "no skips": 0.2}
+    residual = {name: [1.0] * layers + [last] for name, last in curves.items()}
+    skips = {"attention": attention, "other": other}
+    held = {"layers": ["a", "b"], "attention_layers": 4, "heads": 2, "masked": False, "skips": skips, "floor": floor}
+    return (
+        held
+        | {"residual": residual, "growth": {"attention alone": rate}, "tokens": 7, "width": 8, "examples": 3}
+        | more
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome", "words"),
+    [
+        ({}, "holds", "after 4 layers (residual 1.0e-09, its logarithm grows at least 3.0-fold with a layer); with its skip "
+         "connections it keeps 0.50, and the whole model 0.40. The claim holds here."),
+        ({"rate": None}, "holds", "faster than can be followed"),
+        ({"rate": 1.5}, "fails", "It collapses, but not doubly exponentially: the claim holds in part."),
+        ({"skip": 0.05}, "fails", "The claim does not hold here."),
+        ({"skip": 0.05, "rate": 1.5}, "fails", "The claim does not hold here."),
+        ({"alone": 0.3}, "cannot tell", "Attention alone leaves a residual of 0.30 after 4 layers"),
+        ({"alone": 0.3, "skip": 0.25}, "fails", "The claim does not hold here."),
+        ({"attention_layers": 0}, "not run", "after 4 layers its tokens keep a residual of 0.40, and 0.20 with every"),
+        ({"attention": 0}, "not run", "after 4 layers the tokens keep a residual of 0.40."),
+    ],
+)  # fmt: skip
+def test_the_verdict_follows_from_the_numbers(changes, outcome, words):
+    found, sentence = rank_collapse._verdict(numbers(**changes))
+    assert found == outcome and words in sentence
+
+
+def test_what_is_cut_and_what_stays_is_said():
+    stays = "Layer norms and biases stay"
+    assert [line[: len(stays)] for line in rank_collapse._caveats(numbers())] == [stays]
+    assert len(rank_collapse._caveats(numbers(other=0))) == 2
+    assert "No perceptron" in rank_collapse._caveats(numbers(other=0))[0]
+    assert rank_collapse._caveats(numbers(attention_layers=0, other=0)) == ()
+    assert any("could be recognised" in line for line in rank_collapse._caveats(numbers(attention=3)))
+    assert dict(rank_collapse._facts(numbers()))["layers"] == "4: a .. b"
+
+
+def test_the_figures_show_the_numbers():
+    model, x = network(5, heads=3, width=12, skip=True), draw(4, 7, 12)
+    report = measure(model, (x,))
+    layers, paths = report.figures
+    for curve in layers.curves:
+        each = torch.tensor([[float(v) for v in row] for row in _residuals(model, x, curve.name)])
+        assert curve.x == tuple(range(6)) and curve.y == pytest.approx(each.mean(1).tolist())
+        assert curve.low == pytest.approx(each.amin(1).tolist()) and curve.high == pytest.approx(each.amax(1).tolist())
+        assert report.numbers["residual"][curve.name] == pytest.approx(each.mean(1).tolist())
+    (one,) = paths.curves
+    assert one.x == (1, 2, 3, 4, 5) and one.y == report.numbers["paths"]["residual"]
+    assert all(low < mean < high for low, mean, high in zip(one.low, one.y, one.high, strict=True))
+    # shares of all paths with a layer on them: all but the one that skips every layer
+    assert sum(report.numbers["paths"]["share"]) == pytest.approx(1 - 4**-5)
+    assert report.numbers["paths"]["share"][0] == pytest.approx(5 * 3 / 4**5)
+
+
+def _residuals(model, x, version):
+    layers, shapes = find_layers(model, (x,), "")
+    cut = rank_collapse.VERSIONS[version]
+    return relative_residual(torch.stack(trace(model, (x,), layers, shapes, cut).tables))
+
+
+def test_the_last_masked_layer_is_enough_to_say_so():
+    model, x = network(3, skip=True), draw(3, 9, 16)
+    plain, calls = rank_collapse.trace, []
+
+    def masked_at_the_end(*given):
+        found = plain(*given)
+        if found.maps and not calls:
+            calls.append(1)
+            found.maps[-1][..., 0, 1] = 0.0
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rank_collapse, "trace", masked_at_the_end)
+        assert measure(model, (x,)).numbers["masked"]
+
+
 # claims and mutations of them
 
 

@@ -253,8 +253,8 @@ def test_an_unseen_category_adds_nothing_before_training():
     ("settings", "error", "words"),
     [
         ({"model": "resmet"}, PapertrialError, "did you mean 'resnet'"),
-        ({"heads": 7}, PapertrialError, "do not divide"),
-        ({"depth": 0}, PapertrialError, "no blocks"),
+        ({"heads": 7}, PapertrialError, "must be a multiple of heads, which is 7"),
+        ({"depth": 0}, PapertrialError, "depth is 0, but it takes a whole number from 1"),
     ],
 )
 def test_bad_settings_are_named(settings, error, words):

@@ -314,7 +314,7 @@ def test_the_auxiliary_objective_from_the_command_line(papertrial, tmp_path):
     code, out, _ = papertrial("evaluate", "run", "pairs.csv")
     assert code == 0 and "spearman" in out
     code, _, err = papertrial(*words, "--set", "mlm=-1", "--out", "wrong")
-    assert code == 2 and "mlm -1.0 must be at least 0" in err
+    assert code == 2 and "the setting mlm is -1, but it takes a number from 0 to 1000" in err
 
 
 def test_row_keys_are_blind_to_padding_alone():

@@ -15,6 +15,7 @@ import pytest
 
 from papertrial.core import registry
 from papertrial.core.errors import Declined, PapertrialError
+from papertrial.core.ours import MARKER, visible
 from papertrial.core.paper import claim, claims_of
 from papertrial.study import check as study
 
@@ -137,7 +138,7 @@ def test_an_interrupted_check_goes_on_after_the_last_finished_seed(paper, tmp_pa
     paper.answers = {}
     study.check("toy", folder=tmp_path)
     assert paper.calls == [0, 1, 2, 2]
-    assert [entry.name for entry in tmp_path.iterdir()] == ["toy.jsonl"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [MARKER, "toy.jsonl"]
 
 
 def test_what_cannot_be_run_is_not_run(paper, tmp_path):
@@ -191,7 +192,7 @@ def test_side_by_side_the_same_is_measured(tmp_path):
     for one, two in zip(alone, both, strict=True):
         for a, b in zip(one.measured, two.measured, strict=True):
             assert a == pytest.approx(b, rel=1e-6, abs=1e-9, nan_ok=True)
-    assert sorted(entry.name for entry in (tmp_path / "two").iterdir()) == ["barlow_twins.jsonl", "rank_collapse.jsonl"]
+    assert visible(tmp_path / "two") == ["barlow_twins.jsonl", "rank_collapse.jsonl"]
 
 
 def test_a_process_that_is_killed_is_one_line_and_loses_no_finished_seed(tmp_path, monkeypatch):

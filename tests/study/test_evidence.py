@@ -346,10 +346,10 @@ def test_what_is_no_evidence_is_one_line(outside, papertrial):
         assert code == 2 and wanted in err and len(err.splitlines()) == 1 and not out
     whole = file.read_text()
     for damage, wanted in [
-        (whole[:-20], "is not JSON"),
-        (whole + "3\n", "not evidence of a claim"),
-        (whole.replace('"verdict": "holds"', '"verdict": "maybe"'), "not evidence of a claim"),
-        (whole.replace('"scale"', '"size"'), "not evidence of a claim"),
+        (whole[:-20], "EOF while parsing"),
+        (whole + "3\n", "is damaged (input should be a valid dictionary)"),
+        (whole.replace('"verdict": "holds"', '"verdict": "maybe"'), "is damaged (verdict: "),
+        (whole.replace('"scale"', '"size"'), "(scale: field required)"),
     ]:
         file.write_text(damage)
         code, _, err = papertrial("report", "evidence")

@@ -305,7 +305,7 @@ def test_without_transformers_one_line(here, monkeypatch):
 
 def test_a_place_that_cannot_be_written(here):
     (here / "file").write_text("in the way")
-    with pytest.raises(PapertrialError, match="cannot write"):
+    with pytest.raises(PapertrialError, match="file is a file; name a folder with --out"):
         tiny("vit", "digits", out="file/here")
 
 

@@ -265,7 +265,7 @@ def test_a_rare_class_is_shown_by_itself():
     assert turned.metrics["f1"] == pytest.approx(sk.f1_score(labels, probabilities.argmax(1), pos_label=0))
 
 
-@pytest.mark.parametrize("rows, positives", [(6, 3), (40, 4), (400, 200)])
+@pytest.mark.parametrize(("rows", "positives"), [(6, 3), (40, 4), (400, 200)])
 def test_where_all_answers_are_right_no_metric_is_sure(rows, positives):
     labels = (np.arange(rows) < positives).astype(int)
     probabilities = np.where(np.eye(2)[labels] > 0, 0.99, 0.01)

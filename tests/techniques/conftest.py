@@ -13,9 +13,9 @@ PAPERS = Path(__file__).with_name("papers")
 NAMES = sorted(file.stem for file in PAPERS.glob("*.py"))
 
 
-@pytest.fixture
-def elsewhere(tmp_path_factory, monkeypatch):
-    """The papers beside this file can be found by the registry. Returns the folder they are imported from."""
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """The folder they are imported from, one for all tests: ranks that know it stay for the next test."""
     site = tmp_path_factory.mktemp("site")
     for name in NAMES:
         shutil.copy(PAPERS / f"{name}.py", site)
@@ -24,10 +24,16 @@ def elsewhere(tmp_path_factory, monkeypatch):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: papertrial-elsewhere\nVersion: 0.1.0\n")
     points = "".join(f"{name} = {name}\n" for name in NAMES)
     (info / "entry_points.txt").write_text(f"[papertrial.papers]\n{points}")
+    return site
+
+
+@pytest.fixture
+def elsewhere(site, tmp_path_factory, monkeypatch):
+    """The papers beside this file can be found by the registry."""
     monkeypatch.syspath_prepend(site)
     monkeypatch.chdir(tmp_path_factory.mktemp("here"))
     _forget()
-    yield site
+    yield
     monkeypatch.undo()
     _forget()
 

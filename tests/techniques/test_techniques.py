@@ -157,7 +157,8 @@ def test_against_what_the_user_names(elsewhere):
         compare(["clipped_rows"], "digits", baselines=["majority"], host="resnet", out="b", **options)
 
 
-def test_it_is_estimated(elsewhere):
+def test_it_is_estimated(elsewhere, monkeypatch):
+    monkeypatch.setattr("papertrial.study.estimate._WINDOW", 0.1)
     found = estimate("clipped_rows", "digits", recipe="tiny", budget="50steps")
     assert found.cost.method == "clipped_rows+mlp_mixer" and found.cost.steps == 50
     planned = plan(

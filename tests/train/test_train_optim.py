@@ -15,7 +15,7 @@ from papertrial.core.errors import DataError, PapertrialError
 from papertrial.core.recipe import Optim
 from papertrial.core.run import Run
 from papertrial.core.task import Split
-from papertrial.train.device import emulates_bf16
+from papertrial.train.device import accelerator, emulates_bf16
 from papertrial.train.loop import train
 from papertrial.train.optim import Ema, Lars, make_optimizer, parameter_groups, rate
 
@@ -224,9 +224,13 @@ def test_a_slow_validation_is_part_of_the_plan(clock, tmp_path):
     assert rows[-1]["step"] == rows[0]["planned_steps"]
 
 
-def test_float16_is_refused(tmp_path):
+def test_float16_is_refused():
     with pytest.raises(PapertrialError, match=r"float16.*precision=bf16"):
-        go(supervised(), Optim(batch=20, precision="fp16"), Budget(steps=1), tmp_path)
+        accelerator("fp16")
+    with pytest.raises(
+        PapertrialError, match=r"precision is 'fp16', but it takes auto or fp32 or bf16; did you mean 'bf16'"
+    ):
+        Optim(precision="fp16")
 
 
 @pytest.mark.parametrize(
@@ -255,12 +259,10 @@ def test_a_run_tells_that_bfloat16_is_slow_here(tmp_path, monkeypatch):
         assert any("bfloat16" in note for note in artifact.card["notes"]) is told
 
 
-def test_missing_gpu_and_bad_sizes(tmp_path):
+def test_missing_gpu_and_rows(tmp_path):
     if not torch.cuda.is_available():
         with pytest.raises(PapertrialError, match="no CUDA"):
             go(supervised(), Optim(), Budget(steps=1), tmp_path, device="cuda")
-    with pytest.raises(PapertrialError, match="at least 1"):
-        go(supervised(), Optim(batch=0), Budget(steps=1), tmp_path)
     with pytest.raises(DataError, match="0 training rows"):
         go(supervised(), Optim(), Budget(steps=1), tmp_path, split=table(rows=0))
 

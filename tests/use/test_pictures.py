@@ -16,6 +16,7 @@ from torch import nn
 
 import papertrial as pt
 from papertrial.core.errors import Declined, PapertrialError
+from papertrial.core.ours import visible
 from papertrial.data.images import Images
 from papertrial.tasks import _image_quality
 from papertrial.tasks.image_generation import TASK
@@ -124,13 +125,13 @@ def test_progress_goes_up_to_all():
     [
         ({"labels": "dog"}, "there is no class 'dog'; did you mean 'tall dog'"),
         ({"labels": "cat", "captions": ["a"]}, "of a class or from a caption"),
-        ({"samples": 0}, "at least 1"),
-        ({"seed": -1}, "at least 0"),
-        ({"guidance": float("nan")}, "guidance is nan; give a number"),
+        ({"samples": 0}, "samples is 0, but it takes a whole number from 1"),
+        ({"seed": -1}, "seed is -1, but it takes"),
+        ({"guidance": float("nan")}, "guidance is nan, but it takes a number from 0"),
         ({"guidance": float("inf")}, "guidance is inf"),
-        ({"samples": 10**12}, "1,000,000,000,000 pictures need 1120000 GB of memory"),
+        ({"samples": 10**12}, "1,000,000,000,000 pictures would take about 1120000 GB"),
         ({"strength": 0.5}, "goes with an image to start from"),
-        ({"start": "digits", "strength": 0.0}, "above 0 and at most 1"),
+        ({"start": "digits", "strength": 0.0}, "strength is 0, but it takes a number above 0"),
     ],
 )
 def test_options_that_cannot_be(options, said):
@@ -156,9 +157,7 @@ def test_options_that_a_model_does_not_take(draws, options, said):
 def test_a_folder_of_pictures(tmp_path):
     made = save(artifact(), tmp_path / "out", samples=3, labels=["cat", "tall dog"], guidance=2.0)
     names = ["cat-00000", "cat-00001", "cat-00002", "tall-dog-00000", "tall-dog-00001", "tall-dog-00002"]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
-        [f"{name}.png" for name in names] + ["grid.png", "pictures.jsonl"]
-    )
+    assert visible(tmp_path / "out") == sorted([f"{name}.png" for name in names] + ["grid.png", "pictures.jsonl"])
     lines = [json.loads(line) for line in (tmp_path / "out" / "pictures.jsonl").read_text().splitlines()]
     assert lines == made["pictures"]
     assert lines[4] == {"file": "tall-dog-00001.png", "seed": 1, "label": "tall dog", "caption": None, "guidance": 2.0}
@@ -173,7 +172,7 @@ def test_a_folder_of_pictures(tmp_path):
     ):
         save(artifact(), tmp_path / "out", samples=1)
     save(artifact(), tmp_path / "out", replace=True, samples=1, seed=2, labels="cat", guidance=2.0)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cat-00002.png", "grid.png", "pictures.jsonl"]
+    assert visible(tmp_path / "out") == ["cat-00002.png", "grid.png", "pictures.jsonl"]
     assert (tmp_path / "out" / "cat-00002.png").read_bytes() == held
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -195,6 +194,31 @@ def test_nothing_of_others_is_replaced_and_nothing_half_written(tmp_path, monkey
     with pytest.raises(PapertrialError, match="no space left"):
         save(artifact(), tmp_path / "new", samples=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "out"]
+
+
+def test_only_what_a_marker_or_an_earlier_version_lists_is_replaced(tmp_path):
+    """Photographs beside a list of them, which looks like ours, are no pictures of an earlier call; a file put among ours stays."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("grid.png", "a.png", "b.png"):
+        (photos / name).write_text("precious")
+    (photos / "pictures.jsonl").write_text('{"file": "a.png", "label": "cat"}\n{"file": "b.png", "label": "dog"}\n')
+    (tmp_path / "link").symlink_to(photos)
+    for out in (photos, tmp_path / "link"):
+        for replace in (False, True):
+            with pytest.raises(PapertrialError, match="not empty and not a folder of drawn pictures"):
+                save(artifact(), out, replace=replace, samples=1)
+    assert sorted(path.name for path in photos.iterdir()) == ["a.png", "b.png", "grid.png", "pictures.jsonl"]
+    save(artifact(), tmp_path / "out", samples=1)
+    (tmp_path / "out" / ".hidden").write_text("precious")
+    with pytest.raises(PapertrialError, match=r"holds other things \(\.hidden\)"):
+        save(artifact(), tmp_path / "out", samples=1, replace=True)
+    (tmp_path / "out" / ".hidden").unlink()
+    (tmp_path / "out" / ".papertrial.json").unlink()  # as before there were markers
+    with pytest.raises(PapertrialError, match="holds 1 picture of an earlier call"):
+        save(artifact(), tmp_path / "out", samples=1)
+    save(artifact(), tmp_path / "out", samples=1, seed=7, replace=True)
+    assert visible(tmp_path / "out") == ["00007.png", "grid.png", "pictures.jsonl"]
 
 
 def test_a_second_call_leaves_the_pictures_of_the_first(tmp_path):

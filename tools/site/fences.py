@@ -26,6 +26,7 @@ SMALLER = (
     (r"\bbudget=\"[^\"]+\"", 'budget="2steps"'),  # the same in Python
     (r"--total \S+", "--budget 0.3s"),  # of a comparison each run gets as much
     (r"--seeds \d+", "--seeds 2"),  # fewer seeds give no verdict
+    (r"(\bpt\.compare\((?!.*\b(?:seeds|folds)=).*)\)$", r'\1, seeds=2, folds="none")'),
     (r"^(papertrial (?:fit|compare) (?!.*(?:--budget|--total|--help)).*)", r"\1 --budget 2steps"),  # without a budget: minutes
     (r"^(papertrial compare (?!.*--seeds).*)", r"\1 --seeds 2"),
     (r"^(papertrial compare (?!.*--folds).*)", r"\1 --folds none"),

@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Callable
 
 from papertrial.core import registry
-from papertrial.core.recipe import Optim, resolve
+from papertrial.core.recipe import Optim, ranges, resolve
 from tools.site.markup import prose
 from tools.site.papers import settings_table
 
@@ -34,7 +34,7 @@ def extras() -> str:
 
 def training() -> str:
     """How every method is trained that is trained by gradient steps."""
-    return settings_table(resolve(Optim, None, {})[1])
+    return settings_table(resolve(Optim, None, {})[1], ranges(Optim))
 
 
 def tasks() -> str:

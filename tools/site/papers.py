@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -12,7 +12,8 @@ from typing import Any
 from papertrial.app.printing import as_typed
 from papertrial.core import registry
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Setting, resolve
+from papertrial.core.ranges import Range
+from papertrial.core.recipe import Setting, ranges, resolve
 from papertrial.study.evidence import Tried, of_paper
 from papertrial.study.shelf_table import tally, use
 from tools.site.markup import fence, inline, markdown, prose, table
@@ -135,13 +136,13 @@ def _options(paper: str, module: Any) -> Iterator[str]:
         _, settings = resolve(config, None, {})
         flag = f"papertrial {'fit' if trains else 'measure'} {paper} ... --set name=value"
         yield f"Each is set with `{flag}`."
-        yield settings_table(settings)
+        yield settings_table(settings, ranges(config))
     if trains and entry.paper.kind != "estimator":
         yield "How it is trained is set in the same way: [options of training](../options.md)."
     for name in entry.paper.techniques:
         yield f"### --technique {name}"
         yield f"`--technique {name}:setting=value`, with any model that is trained by gradient steps."
-        yield settings_table(registry.technique_defaults(name))
+        yield settings_table(registry.technique_defaults(name), registry.technique_ranges(name))
     variants = getattr(module, "variants", {})
     if variants:
         yield "### Variants"
@@ -171,13 +172,18 @@ def _changes(values: Any, techniques: Sequence[str] = ()) -> str:
     return ", ".join(told) or "nothing"
 
 
-def settings_table(settings: Sequence[Setting]) -> str:
-    """Name, default and source of each."""
+def settings_table(settings: Sequence[Setting], within: Mapping[str, Range]) -> str:
+    """Name, default, range and source of each."""
     rows = [
-        [f"<code>{row.name}</code>", f"<code>{inline(as_typed(row.value))}</code>", inline(row.source)]
+        [
+            f"<code>{row.name}</code>",
+            f"<code>{inline(as_typed(row.value))}</code>",
+            f"<code>{inline(str(within.get(row.name, 'any')))}</code>",
+            inline(row.source),
+        ]
         for row in settings
     ]
-    return table(["option", "default", "source"], rows)
+    return table(["option", "default", "range", "source"], rows)
 
 
 def tries(paper: str) -> str:

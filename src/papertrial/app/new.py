@@ -6,6 +6,7 @@ import ast
 import datetime
 import json
 import keyword
+import os
 import shutil
 import tempfile
 import textwrap
@@ -15,6 +16,7 @@ from pathlib import Path
 from papertrial.core import registry
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import disk_errors, write_text
+from papertrial.core.ours import require_new
 from papertrial.core.paper import Paper
 
 KINDS = ("architecture", "objective", "technique", "analysis")
@@ -79,7 +81,7 @@ def new(name: str, kind: str = "architecture", out: Path | None = None) -> list[
             checkout / "tests" / "papers" / f"test_{name}.py",
         ]
         for place in places:
-            if place.exists():
+            if os.path.lexists(place):
                 raise PapertrialError(f"{place} is there already", "choose another name, or edit it")
         templates = (kind, f"{kind}_claims", f"{kind}_test")
         return [write_text(place, _filled(template, paper)) for place, template in zip(places, templates, strict=True)]
@@ -176,8 +178,7 @@ def _quoted(words: str) -> str:
 
 def _package(paper: Paper, folder: Path) -> list[Path]:
     name, module = paper.id, f"papertrial_{paper.id}"
-    if folder.exists():
-        raise PapertrialError(f"{folder} is there already", "choose another --out")
+    require_new(folder)
     use = "measure {} MODEL" if paper.kind == "analysis" else "compare {} --data YOUR_DATA"
     words = {
         "command": f"papertrial {use.format(name)}",

@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import textwrap
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from papertrial.core.files import to_json
+from papertrial.core.ranges import Range
 from papertrial.core.recipe import Setting
-from papertrial.core.wording import aligned
+from papertrial.core.wording import aligned, controls, printable, shortened
+
+#: characters of a word, and of a fact or a note, that are shown
+_WORD, _WORDS = 300, 8000
+_LONG = re.compile(rf"\S{{{_WORD + 1},}}")
 
 
 def say(*lines: str) -> None:
     for line in lines:
-        print(line)
+        print(shown(line))
 
 
 def document(content: Any) -> None:
     """One JSON document."""
-    print(to_json(content, indent=2))
+    text = to_json(content, indent=2)
+    print(text if text.isascii() else "".join(_in_json(letter) if controls(letter) else letter for letter in text))
+
+
+def _in_json(letter: str) -> str:
+    """A character that does something to a terminal, as JSON escapes it; a line break is the document's own."""
+    return letter if letter == "\n" else f"\\u{ord(letter):04x}"
+
+
+def shown(line: str) -> str:
+    """A line as a terminal may be sent it, and as a person can read it: data may hold escape sequences, and words of any length."""
+    return printable(_LONG.sub(lambda word: shortened(word[0], _WORD), line))
 
 
 def notes(lines: Iterable[str]) -> None:
     """On the error stream, so that they spoil neither a document nor a table."""
     for line in labelled(("note", line) for line in lines):
-        print(line, file=sys.stderr)
+        print(shown(line), file=sys.stderr)
 
 
 def terminal_width() -> int:
@@ -41,7 +58,11 @@ def labelled(rows: Iterable[tuple[str, str]], width: int = 12) -> list[str]:
     for label, words in rows:
         lead = f"{label:<{width - 2}}  "
         lines += textwrap.wrap(
-            str(words), terminal_width(), initial_indent=lead, subsequent_indent=" " * len(lead), break_on_hyphens=False
+            shown(shortened(str(words), _WORDS)),
+            terminal_width(),
+            initial_indent=lead,
+            subsequent_indent=" " * len(lead),
+            break_on_hyphens=False,
         ) or [lead.rstrip()]
     return lines
 
@@ -56,12 +77,17 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], last_cut: bool = F
     return aligned(cells)
 
 
-def settings(rows: Iterable[Setting]) -> list[str]:
-    """`name = value   source`, one line each."""
+def settings(rows: Iterable[Setting], within: Mapping[str, Range] | None = None) -> list[str]:
+    """`name  value  source`, one line each. within: ranges by name, which then stand between value and source."""
     rows = list(rows)
-    names = max((len(row.name) for row in rows), default=0)
-    values = min(24, max((len(as_typed(row.value)) for row in rows), default=0))
-    return [f"  {row.name:<{names}}  {_cut(as_typed(row.value)):<{values}}  {row.source}" for row in rows]
+    columns = [[row.name for row in rows], [_cut(as_typed(row.value)) for row in rows]]
+    if within is not None:
+        columns.append([str(within.get(row.name, "")) for row in rows])
+    widths = [min(most, max(map(len, column), default=0)) for most, column in zip((60, 24, 28), columns, strict=False)]
+    return [
+        "  " + "  ".join([*map(str.ljust, cells, widths), row.source])
+        for row, *cells in zip(rows, *columns, strict=True)
+    ]
 
 
 def _cut(text: str, most: int = 60) -> str:
@@ -138,6 +164,6 @@ class InTurn:
 
     def _print(self, text: str) -> None:
         if sys.stdout.isatty():
-            text = "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text)
+            text = printable(text)
         sys.stdout.write(text)
         sys.stdout.flush()

@@ -7,7 +7,6 @@ equal ones.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,10 +21,10 @@ from optuna.distributions import BaseDistribution
 
 import papertrial
 from papertrial.core.budget import Budget, Energy, Meter
-from papertrial.core.errors import DataError
+from papertrial.core.errors import DataError, PapertrialError
 from papertrial.core.facts import Facts
-from papertrial.core.files import disk_errors, to_json, write_text
-from papertrial.core.run import Run
+from papertrial.core.files import disk_errors, to_json, write_bytes
+from papertrial.core.run import TRIED, Run
 from papertrial.core.task import Split
 from papertrial.tasks._choosing import loss_by
 from papertrial.train.energy import EnergyMeter
@@ -233,14 +232,16 @@ def _judge(outputs: np.ndarray, split: Split, metric: str = "") -> tuple[float, 
 
 
 def _read(path: Path) -> list[Trial]:
-    """Trials on record; a last line cut short by a kill is removed."""
+    """Trials on record; a last line cut short by a kill is removed. Raises PapertrialError for one that is damaged: what was tried
+    next depends on all of them."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        write_text(path, "".join(lines[:-1]))
-        lines = lines[:-1]
-    rows = [json.loads(line) for line in lines]
+    content = path.read_bytes()
+    if content and not content.endswith(b"\n"):
+        write_bytes(path, content[: content.rfind(b"\n") + 1])
+    rows, damaged = TRIED.rows(path)
+    if damaged:
+        raise PapertrialError(damaged[0], TRIED.repair(path))
     return [Trial(**{**row, "energy": Energy(**row["energy"])}) for row in rows]
 
 

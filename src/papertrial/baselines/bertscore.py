@@ -42,11 +42,10 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
 from papertrial.core.budget import Budget, Meter
-from papertrial.core.errors import PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.files import write_json, write_with
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.core.run import Run
 from papertrial.core.task import Ragged, Split
 from papertrial.nn.tokenise import longer
@@ -73,11 +72,12 @@ PAPER = Paper(
 _ROWS = 64
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
     idf: bool = sourced(False, "authors' repository, the default")
-    layers: int = sourced(6, "papertrial default: all of MiniLM; the paper chooses a layer on WMT16 (app. B)")
-    longest: int = sourced(512, "the encoder's places")
+    layers: int = sourced(6, "papertrial default: all of MiniLM; the paper chooses a layer on WMT16 (app. B)", "[1, 6]")
+    longest: int = sourced(512, "the encoder's places", "[3, 512]")
 
 
 class Side(NamedTuple):
@@ -172,9 +172,7 @@ class BertScore:
 
 
 def build(config: Config, facts: Facts, backbone: Any = None) -> BertScore:
-    """Raises PapertrialError for layers it has not, or without the extra `encoder`."""
-    if not 1 <= config.layers <= 6:
-        raise PapertrialError(f"minilm has 6 layers, not {config.layers}", "give 1 to 6")
+    """Raises PapertrialError without the extra `encoder`."""
     return BertScore(config)
 
 

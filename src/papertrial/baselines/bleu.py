@@ -41,7 +41,7 @@ from papertrial.core.errors import PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.files import read_json, write_json
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.core.run import Run
 from papertrial.core.task import Split
 
@@ -59,12 +59,17 @@ PAPER = Paper(
 )
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    tokenise: str = sourced("13a", "sacrebleu's default, that of WMT")
-    smoothing: str = sourced("exp", "sacrebleu's default")
+    tokenise: str = sourced(
+        "13a",
+        "sacrebleu's default, that of WMT",
+        "13a | intl | zh | ja-mecab | ko-mecab | char | none | flores101 | flores200",
+    )
+    smoothing: str = sourced("exp", "sacrebleu's default", "exp | floor | add-k | none")
     lowercase: bool = sourced(False, "sacrebleu's default")
-    longest: int = sourced(4, "ACL 2002, sec. 2.3: words of a run")
+    longest: int = sourced(4, "ACL 2002, sec. 2.3: words of a run", "[1, 16]")
 
 
 class Bleu:
@@ -101,10 +106,10 @@ class Bleu:
 
 
 def build(config: Config, facts: Facts, backbone: Any = None) -> Bleu:
-    """Raises PapertrialError for settings that sacrebleu does not know."""
+    """Raises PapertrialError for a tokeniser whose package is missing."""
     try:
         return Bleu(config)
-    except (AssertionError, KeyError, ValueError) as error:
+    except (AssertionError, ImportError, KeyError, RuntimeError, ValueError) as error:
         raise PapertrialError(
             f"sacrebleu does not take these settings ({error})", "type: papertrial read bleu"
         ) from None

@@ -31,7 +31,10 @@ Notation
 
 from __future__ import annotations
 
+import json
 import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -43,7 +46,7 @@ from papertrial.core.budget import Budget, Meter
 from papertrial.core.facts import Facts
 from papertrial.core.files import read_json, write_json
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.core.run import Run
 from papertrial.data.collections import Queries, texts_of
 from papertrial.data.collections.analyse import USUAL, Analyser
@@ -63,14 +66,20 @@ PAPER = Paper(
 )
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
     words: tuple[str, ...] = sourced(
         (USUAL, "stop stem fold", "", "stop"),
         "papertrial default; parts of `data.collections.analyse`, tried in this order",
+        "1 to 32 of any",
     )
-    k1s: tuple[float, ...] = sourced((1.5, 0.6, 0.9, 1.2, 2.0, 3.0), "papertrial default; the first is that of bm25s")
-    bs: tuple[float, ...] = sourced((0.75, 0.3, 0.5, 0.9, 1.0), "papertrial default; the first is that of Lucene")
+    k1s: tuple[float, ...] = sourced(
+        (1.5, 0.6, 0.9, 1.2, 2.0, 3.0), "papertrial default; the first is that of bm25s", "1 to 32 of [0, 100]"
+    )
+    bs: tuple[float, ...] = sourced(
+        (0.75, 0.3, 0.5, 0.9, 1.0), "papertrial default; the first is that of Lucene", "1 to 32 of [0, 1]"
+    )
 
 
 class Ranker:
@@ -114,6 +123,13 @@ class Ranker:
         asked = train.examples + valid.examples
         return Meter(samples=asked * trials, seconds=time.perf_counter() - started, trials=trials)
 
+    def again(self, rows: Queries, seed: int, found: Sequence[Path]) -> Meter:
+        """Take the words, k1 and b that most of the earlier runs in these folders chose."""
+        started = time.perf_counter()
+        chosen = Counter(json.dumps(read_json(folder / "estimator" / "bm25.json"), sort_keys=True) for folder in found)
+        self._take(json.loads(chosen.most_common(1)[0][0]))
+        return Meter(samples=rows.examples, seconds=time.perf_counter() - started, trials=1)
+
     def _unusual(self, setting: tuple[float, float]) -> int:
         return self.config.k1s.index(setting[0]) + self.config.bs.index(setting[1])
 
@@ -155,10 +171,12 @@ class Ranker:
         write_json(Path(folder) / "bm25.json", {"k1": self.k1, "b": self.b, "words": words})
 
     def load(self, folder: Path | str) -> Ranker:
-        held = read_json(Path(folder) / "bm25.json")
+        self._take(read_json(Path(folder) / "bm25.json"))
+        return self
+
+    def _take(self, held: dict[str, Any]) -> None:
         self.k1, self.b = float(held["k1"]), float(held["b"])
         self.analyser = Analyser(**held["words"]) if held["words"] else None
-        return self
 
 
 def ndcg(found: np.ndarray, queries: Queries) -> float:

@@ -49,7 +49,7 @@ from papertrial.core.budget import Budget
 from papertrial.core.errors import Declined, PapertrialError, missing_extra
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.nn.ranks import BatchNorm
 
 PAPER = Paper(
@@ -107,10 +107,15 @@ def suited_side(facts: Facts) -> int | None:
     return min(SIDE, max(64, 4 * shorter)) if shorter else None
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    side: int = sourced(SIDE, "what the weights were trained at; pixels of the shorter side", auto=suited_side)
-    stages: int = sourced(len(STAGES), "table 1; fewer leave out the last ones and the head, which is cheaper")
+    side: int = sourced(
+        SIDE, "what the weights were trained at; pixels of the shorter side", "[32, 1024]", auto=suited_side
+    )
+    stages: int = sourced(
+        len(STAGES), "table 1; fewer leave out the last ones and the head, which is cheaper", "[1, 7]"
+    )
     pretrained: bool = sourced(True, "what efficientnet_lite stands for")
 
 
@@ -252,13 +257,7 @@ def load(model: EfficientNetLite) -> EfficientNetLite:
 
 
 def build(config: Config, facts: Facts, backbone: nn.Module | None = None) -> EfficientNetLite:
-    """Raises PapertrialError without the extra `vision`, and for a side below 32 or stages it has not; Declined for images of other channels."""
-    if config.side < 32:
-        raise PapertrialError(f"a side of {config.side} pixels leaves nothing to see", "give 32 or more with side=")
-    if not 1 <= config.stages <= len(STAGES):
-        raise PapertrialError(
-            f"efficientnet_lite has {len(STAGES)} stages, not {config.stages}", f"give 1 to {len(STAGES)}"
-        )
+    """Raises PapertrialError without the extra `vision`; Declined for images of other channels."""
     model = EfficientNetLite(facts.channels, config.side, config.stages)
     return load(model) if config.pretrained else model
 

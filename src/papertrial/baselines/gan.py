@@ -47,7 +47,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from papertrial.core.budget import Budget
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Optim, Recipe, sourced
+from papertrial.core.recipe import Optim, Recipe, checked, sourced
 from papertrial.nn.ranks import BatchNorm
 from papertrial.nn.views import Draw
 
@@ -70,31 +70,38 @@ PAPER = Paper(
 )
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
     noise: int = sourced(
-        128, "1802.05957, appendix B.4, the CNN for CIFAR-10", auto=lambda facts: 32 if _small(facts) else None
+        128,
+        "1802.05957, appendix B.4, the CNN for CIFAR-10",
+        "[1, 65536]",
+        auto=lambda facts: 32 if _small(facts) else None,
     )
     width: int = sourced(
         64,
         "1802.05957, appendix B.4, the CNN for CIFAR-10: channels at full size, doubled where the side is halved",
+        "[1, 8192]",
         auto=lambda facts: 16 if _small(facts) else 32 if facts.height <= 40 else None,
     )
     widest: int = sourced(
         512,
         "1802.05957, appendix B.4, the CNN for CIFAR-10",
+        "[1, 8192]",
         auto=lambda facts: 64 if _small(facts) else 256 if facts.height <= 40 else None,
     )
     gain: float = sourced(
         2.0,
         "scaled spectral norm, Lin, Sekar and Fanti 2021 (2009.02773; their code tries 0.7 to 4 on CIFAR-10); 2 was chosen here: with "
         "1, as in 1802.05957, a discriminator of so few layers is too flat to see that the pictures of a class are all alike",
+        "(0, 100]",
     )
     beta1: float = sourced(
-        0.5, "1802.05957, as the settings that the code of 2009.02773 (fjxmlzn/BSN) takes over from it"
+        0.5, "1802.05957, as the settings that the code of 2009.02773 (fjxmlzn/BSN) takes over from it", "[0, 1)"
     )
     slower: float = sourced(
-        0.5, "rate of the generator, as a share of the discriminator's (lr); chosen on MNIST at 16 pixels"
+        0.5, "rate of the generator, as a share of the discriminator's (lr); chosen on MNIST at 16 pixels", "(0, 100]"
     )
 
 

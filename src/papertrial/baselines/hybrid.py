@@ -45,7 +45,7 @@ from papertrial.core.budget import Budget, Meter
 from papertrial.core.facts import Facts
 from papertrial.core.files import read_json, write_json
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.core.run import Run
 from papertrial.data.collections import Queries
 from papertrial.data.collections.bm25 import best
@@ -68,10 +68,11 @@ PAPER = Paper(
 _CONSTANT = 60
 
 
+@checked
 @dataclass(frozen=True)
 class Config(bm25.Config):
     weights: tuple[float, ...] = sourced(
-        (0.5, 0.3, 0.7, 0.1, 0.9), "papertrial default; of the vectors, tried in this order"
+        (0.5, 0.3, 0.7, 0.1, 0.9), "papertrial default; of the vectors, tried in this order", "1 to 32 of [0, 1]"
     )
     ranks: bool = sourced(True, "papertrial default; try joining the ranks too")
 

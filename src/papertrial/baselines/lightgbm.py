@@ -40,8 +40,9 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from papertrial.baselines._trees import TunedTrees, as_probabilities, nan_for_unseen, shared_threads, target_of
 from papertrial.core.budget import Budget
 from papertrial.core.facts import Facts
+from papertrial.core.files import write_text
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.core.task import Split
 
 PAPER = Paper(
@@ -60,11 +61,12 @@ PAPER = Paper(
 )
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    rounds: int = sourced(2000, "RTDL (arXiv 2106.11959), authors' repository")
-    stop_after: int = sourced(50, "RTDL, authors' repository; rounds without a better validation loss")
-    threads: int = sourced(0, "papertrial default; 0 is as many as the networks use")
+    rounds: int = sourced(2000, "RTDL (arXiv 2106.11959), authors' repository", "[1, 1000000]")
+    stop_after: int = sourced(50, "RTDL, authors' repository; rounds without a better validation loss", "[1, 1000000]")
+    threads: int = sourced(0, "papertrial default; 0 is as many as the networks use", "[0, 1024]")
 
 
 class LightGBM:
@@ -153,7 +155,7 @@ class LightGBM:
         return model.current_iteration()
 
     def save(self, model: lightgbm.Booster, folder: Path) -> None:
-        model.save_model(folder / "model.txt")
+        write_text(folder / "model.txt", model.model_to_string())
 
     def load(self, folder: Path) -> lightgbm.Booster:
         return lightgbm.Booster(model_file=folder / "model.txt")

@@ -48,7 +48,7 @@ from papertrial.core.errors import DataError
 from papertrial.core.facts import Facts
 from papertrial.core.files import write_with
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.core.run import Run
 from papertrial.core.task import Split
 from papertrial.tasks._choosing import loss_by
@@ -64,12 +64,13 @@ PAPER = Paper(
 )
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
     penalties: tuple[float, ...] = sourced(
-        (0.01, 1.0, 100.0), "papertrial default; values of C, strongest penalty first"
+        (0.01, 1.0, 100.0), "papertrial default; values of C, strongest penalty first", "1 to 32 of [1e-9, 1e9]"
     )
-    iterations: int = sourced(300, "papertrial default; most steps of the logistic solver")
+    iterations: int = sourced(300, "papertrial default; most steps of the logistic solver", "[1, 1000000]")
 
 
 class Linear:

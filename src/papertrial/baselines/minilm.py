@@ -37,10 +37,9 @@ from typing import Any
 from torch import nn
 
 from papertrial.core.budget import Budget
-from papertrial.core.errors import PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.nn import pretrained
 from papertrial.nn.tokenise import Pretrained
 from papertrial.nn.transformer import Encoder, bert_layout
@@ -69,23 +68,18 @@ WIDTH, HEADS, HIDDEN, PLACES, TOKENS, SEGMENTS = 384, 12, 1536, 512, 30_522, 2
 LAYERS = 6
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    depth: int = sourced(LAYERS, "sec. 4, the first layers of six")
-    dropout: float = sourced(0.1, "config.json of the weights")
+    depth: int = sourced(LAYERS, "sec. 4, the first layers of six", "[1, 6]")
+    dropout: float = sourced(0.1, "config.json of the weights", "[0, 1)")
     frozen: bool = sourced(True, "papertrial default; the embeddings stay as they are: few texts hold few words")
-    longest: int = sourced(256, "model card; tokens of a row")
+    longest: int = sourced(256, "model card; tokens of a row", "[3, 512]")
     pretrained: bool = sourced(True, "what minilm stands for")
 
 
 def build(config: Config, facts: Facts, backbone: nn.Module | None = None) -> nn.Module:
-    """Raises PapertrialError for a depth or length it has not, or without the extra `encoder`."""
-    if not 1 <= config.depth <= LAYERS:
-        raise PapertrialError(f"minilm has {LAYERS} layers, not {config.depth}", f"give 1 to {LAYERS}")
-    if not 2 < config.longest <= PLACES:
-        raise PapertrialError(
-            f"minilm has places for {PLACES} tokens, not {config.longest}", "give fewer with longest="
-        )
+    """Raises PapertrialError without the extra `encoder`."""
     model: Any
     if config.pretrained:
         found = pretrained.find("minilm", depth=config.depth)

@@ -29,6 +29,8 @@ Notation
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +45,7 @@ from papertrial.core.errors import DataError
 from papertrial.core.facts import Facts
 from papertrial.core.files import write_with
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.core.run import Run
 from papertrial.core.task import Ragged, Split
 from papertrial.tasks._metrics import text_scores
@@ -63,13 +65,16 @@ COPY = "copy"
 _AT_A_TIME = 256
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
     terms: tuple[str, ...] = sourced(
-        ("word:1-1", "char:2-5", COPY), "papertrial default; tried in this order: sorts of terms, or copy"
+        ("word:1-1", "char:2-5", COPY),
+        "papertrial default; tried in this order: sorts of terms, or copy",
+        "1 to 32 of any",
     )
-    features: int = sourced(200_000, "papertrial default; the most frequent terms that are kept")
-    longest: int = sourced(10_000, "papertrial default; characters read of a source")
+    features: int = sourced(200_000, "papertrial default; the most frequent terms that are kept", "[1, 100000000]")
+    longest: int = sourced(10_000, "papertrial default; characters read of a source", "[1, 100000000]")
 
 
 class Nearest:
@@ -85,8 +90,7 @@ class Nearest:
     def fit(self, train: Split, valid: Split, facts: Facts, budget: Budget, seed: int, run: Run) -> Meter:
         """Try the sorts that the budget allows, on the validation rows; without any the first sort is taken."""
         started = time.perf_counter()
-        every = np.arange(train.examples)
-        self.sources, self.targets = train["source"][every], train["target"][every]
+        self._keep(train)
         metric = facts.metric or ("chrf" if facts.kind == "pairs" else "exact_match")
         best, best_sort, trials = -1.0, COPY, 0
         for sort in self.config.terms:
@@ -105,6 +109,18 @@ class Nearest:
                 best, best_sort = found, sort
         self._learn(best_sort)
         return Meter(samples=train.examples * trials, seconds=time.perf_counter() - started, trials=trials)
+
+    def again(self, rows: Split, seed: int, found: Sequence[Path]) -> Meter:
+        """Keep all `rows`, with the sort of terms that most of the earlier runs in these folders chose."""
+        started = time.perf_counter()
+        earlier = Counter(_sort_of(load_file(str(folder / "estimator" / "model.safetensors"))) for folder in found)
+        self._keep(rows)
+        self._learn(earlier.most_common(1)[0][0])
+        return Meter(samples=rows.examples, seconds=time.perf_counter() - started, trials=1)
+
+    def _keep(self, rows: Split) -> None:
+        every = np.arange(rows.examples)
+        self.sources, self.targets = rows["source"][every], rows["target"][every]
 
     def most_trials(self, budget: Budget) -> int:
         return min(len(self.config.terms), budget.trials or len(self.config.terms))
@@ -145,8 +161,12 @@ class Nearest:
         self.sources, self.targets = (
             Ragged(held[f"{name}.values"], held[f"{name}.offsets"]) for name in ("source", "target")
         )
-        self._learn(held["sort"].tobytes().decode())
+        self._learn(_sort_of(held))
         return self
+
+
+def _sort_of(held: dict[str, np.ndarray]) -> str:
+    return held["sort"].tobytes().decode()
 
 
 def build(config: Config, facts: Facts, backbone: Any = None) -> Nearest:

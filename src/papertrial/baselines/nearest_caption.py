@@ -38,7 +38,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from papertrial.baselines._album import Album
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 
 PAPER = Paper(
     id="nearest_caption",
@@ -53,10 +53,13 @@ PAPER = Paper(
 _ALIKE = 1e-6  # difference of cosines within which captions are as near
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    shortest: int = sourced(2, "that of tfidf: letters in a row that are counted, within words")
-    longest: int = sourced(5, "that of tfidf")
+    shortest: int = sourced(
+        2, "that of tfidf: letters in a row that are counted, within words", "[1, 64], at most longest"
+    )
+    longest: int = sourced(5, "that of tfidf", "[1, 64]")
 
 
 class NearestCaption(Album):

@@ -40,11 +40,10 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from papertrial.core.budget import Budget, Meter
-from papertrial.core.errors import PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.files import write_with
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.core.run import Run
 from papertrial.core.task import Ragged, Split
 
@@ -67,10 +66,11 @@ _MOST_ORDER = 8  # bytes that fit into a whole number of 64 bits
 _LEAST = 0.01  # taken from any count
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    order: int = sourced(7, "papertrial default; longer ones gain little on megabytes of text, at most 8")
-    most: int = sourced(1 << 26, "papertrial default; bytes learned from, the first ones of more")
+    order: int = sourced(7, "papertrial default; longer ones gain little on megabytes of text", f"[1, {_MOST_ORDER}]")
+    most: int = sourced(1 << 26, "papertrial default; bytes learned from, the first ones of more", "[1, 1e12]")
 
 
 @dataclass(frozen=True)
@@ -118,14 +118,9 @@ def table(grams: np.ndarray, counts: np.ndarray) -> Table:
 
 
 class NGram:
-    """An Estimator that reads the bytes of the column "text"; its outputs are the bits of each row.
-
-    Raises PapertrialError for an order that is not from 1 to 8.
-    """
+    """An Estimator that reads the bytes of the column "text"; its outputs are the bits of each row."""
 
     def __init__(self, config: Config) -> None:
-        if not 1 <= config.order <= _MOST_ORDER:
-            raise PapertrialError(f"an order of {config.order} is not from 1 to {_MOST_ORDER}", "give --set order=6")
         self.config = config
         self.arrays: dict[str, np.ndarray] = {}
         self.tables: list[Table] = []

@@ -43,7 +43,7 @@ from papertrial.core.budget import Budget, Meter
 from papertrial.core.facts import Facts
 from papertrial.core.files import write_with
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.core.run import Run
 from papertrial.core.task import Split
 
@@ -58,10 +58,11 @@ PAPER = Paper(
 )
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    components: int = sourced(256, "papertrial default: most eigenvectors of a class that are kept")
-    most: int = sourced(4096, "papertrial default: most pictures of a class that are looked at")
+    components: int = sourced(256, "papertrial default: most eigenvectors of a class that are kept", "[1, 65536]")
+    most: int = sourced(4096, "papertrial default: most pictures of a class that are looked at", "[2, 100000000]")
 
 
 class PixelGaussian:

@@ -44,7 +44,7 @@ from torch.nn import functional as F
 from papertrial.core.budget import Budget
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.core.task import Ragged
 from papertrial.nn.attention import Attention
 from papertrial.nn.decode import Choice
@@ -76,28 +76,32 @@ _BYTES = 256
 _PLAIN = Choice()
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    width: int = sourced(64, "papertrial default, for minutes of a CPU; iGPT-S has 512")
+    width: int = sourced(64, "papertrial default, for minutes of a CPU; iGPT-S has 512", "[1, 65536]")
     depth: int = sourced(
-        2, "papertrial default: on minutes of a CPU more steps are worth more than layers; iGPT-S has 24"
+        2, "papertrial default: on minutes of a CPU more steps are worth more than layers; iGPT-S has 24", "[1, 256]"
     )
-    heads: int = sourced(2, "papertrial default; iGPT-S has 8 (README of openai/image-gpt)")
-    hidden: int = sourced(256, "four times the width, as in openai/image-gpt, src/model.py")
+    heads: int = sourced(2, "papertrial default; iGPT-S has 8 (README of openai/image-gpt)", "[1, 1024], divides width")
+    hidden: int = sourced(256, "four times the width, as in openai/image-gpt, src/model.py", "[1, 262144]")
     colours: int = sourced(
         512,
         "iGPT: a palette of 9 bits, by k-means over the colours of pixels",
+        "[2, 65536]",
         auto=lambda facts: 16 if facts.channels == 1 else 128 if facts.examples < 10_000 else None,
     )
     text: int = sourced(
         64,
         "papertrial default: bytes of a caption that are read",
+        "[0, 65536]",
         auto=lambda facts: min(facts.length, 256) if facts.captions else 0,
     )
     dropped: float = sourced(
         0.1,
         "2207.12598, which finds 0.1 and 0.2 alike and 0.5 worse: share of the pictures that are learned without what is asked for, "
         "so that they can be drawn so",
+        "[0, 1]",
     )
 
 

@@ -52,10 +52,10 @@ from papertrial.core import registry
 from papertrial.core.budget import Budget, Meter
 from papertrial.core.errors import DataError, PapertrialError
 from papertrial.core.facts import Facts
-from papertrial.core.files import read_json, write_json, write_with
+from papertrial.core.files import disk_errors, read_json, write_json, write_with
 from papertrial.core.offers import offers
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, resolve, sourced
+from papertrial.core.recipe import Recipe, checked, resolve, sourced
 from papertrial.core.run import Run
 from papertrial.core.task import Split
 from papertrial.core.wording import counted
@@ -104,24 +104,29 @@ _STEP = 3.5
 _LEAST_EPOCHS = 3
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
     side: int = sourced(
         efficientnet_lite.SIDE,
         "what the weights were trained at; pixels of the shorter side, fewer where seconds are",
+        "[32, 1024]",
         auto=efficientnet_lite.suited_side,
     )
     weights: str = sourced(
         OWN,
         "the network that the extra `vision` carries; others: timm:resnet18:pretrained, hf:microsoft/resnet-18, hf:folder/",
+        "any",
     )
     penalties: tuple[float, ...] = sourced(
-        (0.01, 0.001, 0.1, 1.0), "papertrial default; values of C, tried in this order"
+        (0.01, 0.001, 0.1, 1.0), "papertrial default; values of C, tried in this order", "1 to 32 of [1e-9, 1e9]"
     )
     epochs: int = sourced(
-        12, "papertrial default; most that the whole network is trained for, where seconds allow 3; 0 is none"
+        12,
+        "papertrial default; most that the whole network is trained for, where seconds allow 3; 0 is none",
+        "[0, 100000]",
     )
-    lr: float = sourced(3e-4, "papertrial default; of the whole network, AdamW with a cosine")
+    lr: float = sourced(3e-4, "papertrial default; of the whole network, AdamW with a cosine", "[1e-9, 1000]")
 
 
 class Elsewhere(nn.Module):
@@ -172,8 +177,6 @@ class Pretrained:
     """An Estimator. probe: arrays of the linear model.  network: frozen, or trained further with `head` on top."""
 
     def __init__(self, config: Config, facts: Facts) -> None:
-        if config.side < 32:
-            raise PapertrialError(f"a side of {config.side} pixels leaves nothing to see", "give 32 or more with side=")
         self.config, self.facts, self.side = config, facts, config.side
         self.network: Any = self._fresh()
         self.probe: dict[str, np.ndarray] = {}
@@ -433,8 +436,10 @@ class Pretrained:
             stream.seek(0, 2)
             starts = range(done, split.examples, _CHUNK)
             for first in track(starts, len(starts), _LOOKING):
-                stream.write(self._seen(split.take(slice(first, first + _CHUNK))).astype(np.float32).tobytes())
-                stream.flush()
+                seen = self._seen(split.take(slice(first, first + _CHUNK))).astype(np.float32).tobytes()
+                with disk_errors(file):
+                    stream.write(seen)
+                    stream.flush()
                 clock.keep()
         return np.fromfile(file, dtype=np.float32).reshape(split.examples, width)
 

@@ -39,7 +39,7 @@ from torch.nn import functional as F
 from papertrial.core.budget import Budget
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.nn.ranks import BatchNorm
 
 PAPER = Paper(
@@ -63,19 +63,26 @@ def _small(facts: Facts) -> bool:
     return 0 < max(facts.height, facts.width) <= 96
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
     stem: str = sourced(
         "large",
         "table 1: 7x7 and pooling; `small` is one 3x3 convolution",
+        "large | small",
         auto=lambda facts: "small" if _small(facts) else None,
     )
-    block: str = sourced("basic", "table 1, 18 layers; `bottleneck` from 50 layers on")
-    width: int = sourced(64, "table 1", auto=lambda facts: 32 if _small(facts) else None)
+    block: str = sourced("basic", "table 1, 18 layers; `bottleneck` from 50 layers on", "basic | bottleneck")
+    width: int = sourced(64, "table 1", "[1, 8192]", auto=lambda facts: 32 if _small(facts) else None)
     depths: tuple[int, ...] = sourced(
-        (2, 2, 2, 2), "table 1, 18 layers", auto=lambda facts: (1, 1, 1) if _small(facts) else None
+        (2, 2, 2, 2),
+        "table 1, 18 layers",
+        "1 to 8 of [1, 256]",
+        auto=lambda facts: (1, 1, 1) if _small(facts) else None,
     )
-    stem_stride: int = sourced(2, "table 1", auto=lambda facts: 1 + (facts.height > 24) if _small(facts) else None)
+    stem_stride: int = sourced(
+        2, "table 1", "[1, 8]", auto=lambda facts: 1 + (facts.height > 24) if _small(facts) else None
+    )
 
 
 def convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
@@ -110,14 +117,10 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """The backbone: images (B, C, H, W) -> (B, width), the mean over positions. Raises ValueError for an unknown stem or block."""
+    """The backbone: images (B, C, H, W) -> (B, width), the mean over positions."""
 
     def __init__(self, config: Config, channels: int) -> None:
         super().__init__()
-        if config.stem not in ("small", "large") or config.block not in ("basic", "bottleneck"):
-            raise ValueError(
-                f"stem is small or large and block basic or bottleneck, not {config.stem!r} and {config.block!r}"
-            )
         large = config.stem == "large"
         pool = [nn.MaxPool2d(3, 2, 1)] if large else []
         stem = convolution(channels, config.width, 7 if large else 3, config.stem_stride)

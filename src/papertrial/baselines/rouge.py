@@ -38,11 +38,10 @@ from typing import Any
 import numpy as np
 
 from papertrial.core.budget import Budget, Meter
-from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.facts import Facts
 from papertrial.core.files import read_json, write_json
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.core.run import Run
 from papertrial.core.task import Split
 
@@ -61,11 +60,10 @@ PAPER = Paper(
 _FORMS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    form: str = sourced(
-        "rougeL", "papertrial default: the one without a length to choose; rouge1, rouge2, rougeL or rougeLsum"
-    )
+    form: str = sourced("rougeL", "papertrial default: the one without a length to choose", " | ".join(_FORMS))
     stemming: bool = sourced(True, "google-research/rouge, as summarisation papers use it")
 
 
@@ -100,9 +98,6 @@ class Rouge:
 
 
 def build(config: Config, facts: Facts, backbone: Any = None) -> Rouge:
-    """Raises PapertrialError for another form."""
-    if config.form not in _FORMS:
-        raise PapertrialError(f"there is no form {config.form!r} of ROUGE", did_you_mean(config.form, _FORMS))
     return Rouge(config)
 
 

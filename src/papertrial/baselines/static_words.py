@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -47,7 +48,7 @@ from papertrial.core.errors import missing_extra
 from papertrial.core.facts import Facts
 from papertrial.core.files import write_with
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.core.run import Run
 from papertrial.core.task import Ragged, Split
 from papertrial.nn.tokenise import Pretrained, longer
@@ -66,10 +67,13 @@ PAPER = Paper(
 )
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    rarities: tuple[float, ...] = sourced((1e-3, 1e-4, 1e-2), "ICLR 2017, sec. 4.1.1: 1e-3, and around it; values of a")
-    longest: int = sourced(512, "papertrial default; tokens read of a text")
+    rarities: tuple[float, ...] = sourced(
+        (1e-3, 1e-4, 1e-2), "ICLR 2017, sec. 4.1.1: 1e-3, and around it; values of a", "1 to 32 of [1e-9, 1000]"
+    )
+    longest: int = sourced(512, "papertrial default; tokens read of a text", "[1, 1000000]")
 
 
 @cache
@@ -89,24 +93,37 @@ class StaticWords:
 
     def __init__(self, config: Config, facts: Facts) -> None:
         self.config, self.facts = config, facts
+        self.rarity = config.rarities[0]
         self.weight = np.zeros(0, np.float32)
 
     def fit(self, train: Split, valid: Split, facts: Facts, budget: Budget, seed: int, run: Run) -> Meter:
         """Count the tokens of the training texts and choose `a`."""
         started = time.perf_counter()
-        counts = np.bincount(self._ids(stacked([train["first"], train["second"]])).values, minlength=len(table()[1]))
-        share = counts / max(1, counts.sum())
+        share = self._shares(train)
         judge = valid if valid.examples else train
         best, trials = -np.inf, 0
         for rarity in self.config.rarities[: budget.trials]:
             trials += 1
-            weight = (rarity / (rarity + share)).astype(np.float32)
+            weight = _weight(rarity, share)
             cosine = self._cosine(weight, judge)
             known = np.isfinite(judge["target"])
             agreement = spearman_scores(cosine[known], judge["target"][known]).metrics["spearman"]
             if agreement > best:
-                best, self.weight = agreement, weight
+                best, self.rarity, self.weight = agreement, rarity, weight
         return Meter(samples=train.examples * trials, seconds=time.perf_counter() - started, trials=trials)
+
+    def again(self, rows: Split, seed: int, found: Sequence[Path]) -> Meter:
+        """Count the tokens of all `rows`, with the `a` that most of the earlier runs in these folders chose."""
+        started = time.perf_counter()
+        earlier = [float(load_file(str(folder / "estimator" / "model.safetensors"))["rarity"][0]) for folder in found]
+        self.rarity = max(self.config.rarities, key=lambda one: sum(np.isclose(one, earlier)))
+        self.weight = _weight(self.rarity, self._shares(rows))
+        return Meter(samples=rows.examples, seconds=time.perf_counter() - started, trials=1)
+
+    def _shares(self, rows: Split) -> np.ndarray:
+        """Of all tokens, float64 (tokens,)."""
+        ids = self._ids(stacked([rows["first"], rows["second"]])).values
+        return np.bincount(ids, minlength=len(table()[1])) / max(1, len(ids))
 
     def most_trials(self, budget: Budget) -> int:
         return min(len(self.config.rarities), budget.trials or len(self.config.rarities))
@@ -136,11 +153,16 @@ class StaticWords:
         return self._cosine(self.weight, split)
 
     def save(self, folder: Path | str) -> None:
-        write_with(Path(folder) / "model.safetensors", lambda path: save_file({"weight": self.weight}, str(path)))
+        held = {"weight": self.weight, "rarity": np.array([self.rarity])}
+        write_with(Path(folder) / "model.safetensors", lambda path: save_file(held, str(path)))
 
     def load(self, folder: Path | str) -> StaticWords:
         self.weight = load_file(str(Path(folder) / "model.safetensors"))["weight"]
         return self
+
+
+def _weight(rarity: float, share: np.ndarray) -> np.ndarray:
+    return (rarity / (rarity + share)).astype(np.float32)
 
 
 def build(config: Config, facts: Facts, backbone: Any = None) -> StaticWords:

@@ -36,7 +36,7 @@ from torch import nn
 from papertrial.core.budget import Budget
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.nn.trunks import T5, T5Encoder
 
 PAPER = Paper(
@@ -60,18 +60,19 @@ PAPER = Paper(
 )
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    width: int = sourced(512, "T5 1.1 small")
-    encoder_depth: int = sourced(8, "T5 1.1 small")
-    decoder_depth: int = sourced(8, "T5 1.1 small")
-    heads: int = sourced(6, "T5 1.1 small")
-    head_width: int = sourced(64, "T5 1.1 small")
-    hidden: int = sourced(1024, "T5 1.1 small")
-    vocabulary: int = sourced(32_128, "sec. 2.2; ids of a tokeniser learnt from the training texts")
-    longest: int = sourced(512, "sec. 3.1.2; tokens read of a source")
-    dropout: float = sourced(0.1, "sec. 3.1.2", auto=lambda facts: 0.0)
-    beams: int = sourced(1, "sec. 3.1.2; 1 writes the most probable token")
+    width: int = sourced(512, "T5 1.1 small", "[1, 65536]")
+    encoder_depth: int = sourced(8, "T5 1.1 small", "[1, 256]")
+    decoder_depth: int = sourced(8, "T5 1.1 small", "[1, 256]")
+    heads: int = sourced(6, "T5 1.1 small", "[1, 1024]")
+    head_width: int = sourced(64, "T5 1.1 small", "[1, 4096]")
+    hidden: int = sourced(1024, "T5 1.1 small", "[1, 262144]")
+    vocabulary: int = sourced(32_128, "sec. 2.2; ids of a tokeniser learnt from the training texts", "[258, 1000000]")
+    longest: int = sourced(512, "sec. 3.1.2; tokens read of a source", "[2, 1000000]")
+    dropout: float = sourced(0.1, "sec. 3.1.2", "[0, 1)", auto=lambda facts: 0.0)
+    beams: int = sourced(1, "sec. 3.1.2; 1 writes the most probable token", "[1, 1024]")
     writes: bool = sourced(True, "the task; else the encoder alone", auto=lambda facts: facts.writes)
 
 

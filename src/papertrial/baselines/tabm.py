@@ -49,7 +49,7 @@ from papertrial.core.errors import DataError
 from papertrial.core.facts import Facts
 from papertrial.core.files import write_with
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.core.run import Run
 from papertrial.core.task import Split
 from papertrial.tasks._choosing import loss_by
@@ -72,18 +72,21 @@ PAPER = Paper(
 _CHUNK = 2048
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    members: int = sourced(32, "authors' package, default of k")
-    depth: int = sourced(3, "authors' package, default without embeddings of numbers")
+    members: int = sourced(32, "authors' package, default of k", "[1, 1024]")
+    depth: int = sourced(3, "authors' package, default without embeddings of numbers", "[1, 256]")
     width: int = sourced(
-        512, "authors' package, default", auto=lambda facts: 128 if facts.examples < 100_000 else None
+        512, "authors' package, default", "[1, 65536]", auto=lambda facts: 128 if facts.examples < 100_000 else None
     )  # 512 takes a CPU several minutes on 10 000 rows
-    dropout: float = sourced(0.1, "authors' package, default")
-    lr: float = sourced(2e-3, "authors' package, its example")
-    weight_decay: float = sourced(3e-4, "authors' package, its example")
-    batch: int = sourced(256, "authors' package, its example")
-    patience: int = sourced(16, "sec. 4 and authors' repository; epochs without a better validation score")
+    dropout: float = sourced(0.1, "authors' package, default", "[0, 1)")
+    lr: float = sourced(2e-3, "authors' package, its example", "[1e-9, 1000]")
+    weight_decay: float = sourced(3e-4, "authors' package, its example", "[0, 100]")
+    batch: int = sourced(256, "authors' package, its example", "[1, 1000000]")
+    patience: int = sourced(
+        16, "sec. 4 and authors' repository; epochs without a better validation score", "[1, 1000000]"
+    )
 
 
 class QuantileNormal(nn.Module):

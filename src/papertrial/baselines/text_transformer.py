@@ -38,7 +38,7 @@ from torch import nn
 from papertrial.core.budget import Budget
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.nn.transformer import Decoder, Encoder
 from papertrial.nn.trunks import dense_layout, tokeniser
 
@@ -60,16 +60,23 @@ PAPER = Paper(
 )
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    width: int = sourced(128, "papertrial default, for minutes of a CPU; table 3 of the paper has 512")
-    depth: int = sourced(2, "papertrial default; table 3 has 6")
-    heads: int = sourced(4, "papertrial default; table 3 has 8")
-    hidden: int = sourced(512, "sec. 3.3, four times the width")
-    longest: int = sourced(512, "papertrial default; tokens of a row", auto=lambda facts: 128 if facts.causal else None)
-    dropout: float = sourced(0.0, "papertrial default; few texts are seen twice within minutes. Table 3 has 0.1")
-    tokeniser: str = sourced("bytes", "papertrial default; bytes or bpe")
-    vocabulary: int = sourced(4096, "papertrial default; ids of the tokeniser bpe")
+    width: int = sourced(
+        128, "papertrial default, for minutes of a CPU; table 3 of the paper has 512", "[1, 65536], multiple of 2 heads"
+    )
+    depth: int = sourced(2, "papertrial default; table 3 has 6", "[1, 256]")
+    heads: int = sourced(4, "papertrial default; table 3 has 8", "[1, 1024]")
+    hidden: int = sourced(512, "sec. 3.3, four times the width", "[1, 262144]")
+    longest: int = sourced(
+        512, "papertrial default; tokens of a row", "[2, 1000000]", auto=lambda facts: 128 if facts.causal else None
+    )
+    dropout: float = sourced(
+        0.0, "papertrial default; few texts are seen twice within minutes. Table 3 has 0.1", "[0, 1)"
+    )
+    tokeniser: str = sourced("bytes", "papertrial default", "bytes | bpe")
+    vocabulary: int = sourced(4096, "papertrial default; ids of the tokeniser bpe", "[258, 1000000]")
     causal: bool = sourced(False, "the task", auto=lambda facts: facts.causal)
 
 

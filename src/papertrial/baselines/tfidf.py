@@ -54,7 +54,7 @@ from papertrial.core.errors import DataError
 from papertrial.core.facts import Facts
 from papertrial.core.files import read_json, write_json, write_with
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.core.run import Run
 from papertrial.core.task import Ragged, Split
 from papertrial.tasks._choosing import loss_by
@@ -73,17 +73,20 @@ _TERMS = ("word:1-1", "word:1-2", "char:2-5", "word:1-2 char:2-5")
 _ALONE = r"(?u)\w+|[^\w\s]"  # words of one letter and marks count: they carry mood
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
     terms: tuple[str, ...] = sourced(
-        _TERMS, "papertrial default; tried in this order: words or letters within words, from so many to so many"
+        _TERMS,
+        "papertrial default; tried in this order: words or letters within words, from so many to so many",
+        "1 to 32 of any",
     )
     penalties: tuple[float, ...] = sourced(
-        (10.0, 1.0, 100.0, 0.1), "papertrial default; values of C, tried in this order"
+        (10.0, 1.0, 100.0, 0.1), "papertrial default; values of C, tried in this order", "1 to 32 of [1e-9, 1e9]"
     )
-    features: int = sourced(200_000, "papertrial default; the most frequent terms that are kept")
-    longest: int = sourced(100_000, "papertrial default; characters read of a text")
-    iterations: int = sourced(200, "papertrial default; most steps of the logistic solver")
+    features: int = sourced(200_000, "papertrial default; the most frequent terms that are kept", "[1, 100000000]")
+    longest: int = sourced(100_000, "papertrial default; characters read of a text", "[1, 100000000]")
+    iterations: int = sourced(200, "papertrial default; most steps of the logistic solver", "[1, 1000000]")
 
 
 class Terms:

@@ -43,7 +43,7 @@ from papertrial.core.budget import Budget, Meter
 from papertrial.core.facts import Facts
 from papertrial.core.files import read_json, write_json
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.core.run import Run
 from papertrial.core.task import Ragged, Split
 
@@ -62,11 +62,18 @@ PAPER = Paper(
 )
 
 
+@checked
 @dataclass(frozen=True)
 class Config(tfidf.Config):
-    terms: tuple[str, ...] = sourced(("word:1-2", "word:1-2 char:2-5"), "papertrial default; tried in this order")
-    penalties: tuple[float, ...] = sourced((10.0, 1.0, 30.0), "papertrial default; values of C, tried in this order")
-    scales: tuple[float, ...] = sourced((1.0, 0.5), "papertrial default; of the vector, tried in this order")
+    terms: tuple[str, ...] = sourced(
+        ("word:1-2", "word:1-2 char:2-5"), "papertrial default; tried in this order", "1 to 32 of any"
+    )
+    penalties: tuple[float, ...] = sourced(
+        (10.0, 1.0, 30.0), "papertrial default; values of C, tried in this order", "1 to 32 of [1e-9, 1e9]"
+    )
+    scales: tuple[float, ...] = sourced(
+        (1.0, 0.5), "papertrial default; of the vector, tried in this order", "1 to 32 of [0, 1000]"
+    )
 
 
 class Joined(tfidf.Tfidf):

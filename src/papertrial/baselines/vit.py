@@ -36,10 +36,9 @@ import torch
 from torch import Tensor, nn
 
 from papertrial.core.budget import Budget
-from papertrial.core.errors import PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.nn.attention import Attention
 from papertrial.nn.mlp import Mlp, StochasticDepth, depth_rates, lecun_
 from papertrial.nn.patch import Patches, suited_patch
@@ -66,18 +65,27 @@ def _small(facts: Facts) -> bool:
     return 0 < max(facts.height, facts.width) <= 96
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
     patch: int = sourced(
-        16, "table 1, B/16", auto=lambda facts: suited_patch(facts.height, facts.width) if facts.height else None
+        16,
+        "table 1, B/16",
+        "[1, 1024], divides image",
+        auto=lambda facts: suited_patch(facts.height, facts.width) if facts.height else None,
     )
-    width: int = sourced(768, "table 1, base", auto=lambda facts: 64 if _small(facts) else None)
-    depth: int = sourced(12, "table 1, base", auto=lambda facts: 4 if _small(facts) else None)
-    heads: int = sourced(12, "table 1, base", auto=lambda facts: 4 if _small(facts) else None)
-    hidden: int = sourced(3072, "table 1, base", auto=lambda facts: 256 if _small(facts) else None)
-    dropout: float = sourced(0.0, "papertrial default; table 3 has 0.1 on ImageNet")
-    stochastic_depth: float = sourced(0.0, "papertrial default")
-    init: str = sourced("xavier", "the authors' code; `mimetic` is 2305.09828, eq. 3 and 4")
+    width: int = sourced(
+        768,
+        "table 1, base",
+        "[4, 65536], multiple of heads, multiple of 4",
+        auto=lambda facts: 64 if _small(facts) else None,
+    )
+    depth: int = sourced(12, "table 1, base", "[1, 256]", auto=lambda facts: 4 if _small(facts) else None)
+    heads: int = sourced(12, "table 1, base", "[1, 1024]", auto=lambda facts: 4 if _small(facts) else None)
+    hidden: int = sourced(3072, "table 1, base", "[1, 262144]", auto=lambda facts: 256 if _small(facts) else None)
+    dropout: float = sourced(0.0, "papertrial default; table 3 has 0.1 on ImageNet", "[0, 1)")
+    stochastic_depth: float = sourced(0.0, "papertrial default", "[0, 1)")
+    init: str = sourced("xavier", "the authors' code; `mimetic` is 2305.09828, eq. 3 and 4", "xavier | mimetic")
 
 
 class Layer(nn.Module):
@@ -127,10 +135,7 @@ def mimetic_(attention: Attention, near: float = 0.7, turned: float = 0.4) -> No
 
 
 class VisionTransformer(nn.Module):
-    """The backbone: images (B, channels, height, width) -> (B, width), the mean of the normalised tokens.
-
-    Raises PapertrialError for an unknown `init`.
-    """
+    """The backbone: images (B, channels, height, width) -> (B, width), the mean of the normalised tokens."""
 
     positions: Tensor
 
@@ -150,8 +155,6 @@ class VisionTransformer(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        if config.init not in ("xavier", "mimetic"):
-            raise PapertrialError(f"there is no init {config.init!r}", "write it as init=xavier or init=mimetic")
         if config.init == "mimetic" and not self.positions.is_meta:
             for layer in self.layers:
                 mimetic_(layer.attention)

@@ -43,7 +43,7 @@ from papertrial.baselines.static_words import table
 from papertrial.core.budget import Budget
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.nn.tokenise import Pretrained
 
 PAPER = Paper(
@@ -62,9 +62,10 @@ PAPER = Paper(
 _TOKENS, _WIDTH = 30_522, 384
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    longest: int = sourced(512, "papertrial default; tokens read of a text")
+    longest: int = sourced(512, "papertrial default; tokens read of a text", "[1, 1000000]")
     pretrained: bool = sourced(True, "what word_vectors stands for")
 
 

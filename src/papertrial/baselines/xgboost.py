@@ -40,8 +40,9 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from papertrial.baselines._trees import TunedTrees, as_probabilities, nan_for_unseen, shared_threads, target_of
 from papertrial.core.budget import Budget
 from papertrial.core.facts import Facts
+from papertrial.core.files import write_bytes
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.core.task import Split
 
 PAPER = Paper(
@@ -61,11 +62,12 @@ PAPER = Paper(
 )
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    rounds: int = sourced(2000, "RTDL (arXiv 2106.11959), authors' repository")
-    stop_after: int = sourced(50, "RTDL, authors' repository; rounds without a better validation loss")
-    threads: int = sourced(0, "papertrial default; 0 is as many as the networks use")
+    rounds: int = sourced(2000, "RTDL (arXiv 2106.11959), authors' repository", "[1, 1000000]")
+    stop_after: int = sourced(50, "RTDL, authors' repository; rounds without a better validation loss", "[1, 1000000]")
+    threads: int = sourced(0, "papertrial default; 0 is as many as the networks use", "[0, 1024]")
 
 
 class XGBoost:
@@ -149,7 +151,7 @@ class XGBoost:
         return model.num_boosted_rounds()
 
     def save(self, model: xgboost.Booster, folder: Path) -> None:
-        model.save_model(folder / "model.ubj")
+        write_bytes(folder / "model.ubj", bytes(model.save_raw("ubj")))
 
     def load(self, folder: Path) -> xgboost.Booster:
         return xgboost.Booster({"nthread": self.config.threads}, model_file=folder / "model.ubj")

@@ -10,9 +10,17 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from papertrial.core.errors import PapertrialError
+from papertrial.core.ranges import Range, shown
 
 _SECONDS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _SCALE = {"": 1, "k": 1_000, "m": 1_000_000}
+#: of each sort, what a budget may be; none at all is a run with fresh weights
+_RANGES = {
+    "steps": Range.parse("[0, 1000000000000]", int),
+    "samples": Range.parse("[0, 1000000000000000]", int),
+    "seconds": Range.parse("[0, 1000000000]"),
+    "trials": Range.parse("[0, 1000000000]", int),
+}
 _HELP = "write it as 90s, 10m, 2h, 500steps, 200ksamples or 20trials, and join several with '+'"
 
 
@@ -32,8 +40,8 @@ class Budget:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if value is not None and value < 0:
-                raise PapertrialError(f"a budget of {value} {name} is negative", _HELP)
+            if value is not None and value not in _RANGES[name]:
+                raise PapertrialError(f"a budget of {shown(value)} {name} is not {_RANGES[name].words()}", _HELP)
 
     @classmethod
     def of(cls, given: Budget | str | None) -> Budget | None:
@@ -42,13 +50,15 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """`Budget.parse("10m")`; raises PapertrialError with the accepted forms."""
+        """`Budget.parse("10m")`; raises PapertrialError with the accepted forms, and for one that lets nothing be trained."""
         found: dict[str, Any] = {}
         for part in str(text).replace(" ", "").replace("_", "").lower().split("+"):
             match = re.fullmatch(r"(\d+(?:\.\d+)?)([a-z]*)", part)
             name, value = cls._unit(float(match[1]), match[2]) if match else ("", 0.0)
             if not name or name in found:
-                raise PapertrialError(f"cannot read the budget {text!r}", _HELP)
+                raise PapertrialError(f"cannot read the budget {shown(text)}", _HELP)
+            if not value:
+                raise PapertrialError(f"a budget of {part} trains nothing", _HELP)
             found[name] = value
         return cls(**found)
 
@@ -59,7 +69,8 @@ class Budget:
         counted = re.fullmatch(r"([km]?)(steps?|samples?|trials?)", unit)
         if counted is None:
             return "", 0.0
-        return counted[2].rstrip("s") + "s", int(number * _SCALE[counted[1]])
+        product = number * _SCALE[counted[1]]
+        return counted[2].rstrip("s") + "s", int(product) if math.isfinite(product) else product
 
     def between(self, first: float, last: float) -> Budget:
         """The part from one fraction of it to another; parts that join up add up to the whole. At least one of what is counted,

@@ -8,15 +8,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from papertrial.core.wording import printable, shortened
+
 
 class PapertrialError(Exception):
-    """Something the user can mend. `problem` says what and where, `fix` what to type (both one line)."""
+    """Something the user can mend. `problem` says what and where, `fix` what to type (both one line, and nothing in them controls
+    a terminal)."""
 
     exit_code = 2
 
     def __init__(self, problem: str, fix: str = "") -> None:
-        self.problem = " ".join(str(problem).split())
-        self.fix = " ".join(str(fix).split())
+        self.problem = printable(" ".join(shortened(str(problem)).split()))
+        self.fix = printable(" ".join(str(fix).split()))
         super().__init__(f"{self.problem}; {self.fix}" if self.fix else self.problem)
 
 
@@ -32,6 +35,16 @@ class TrainingStopped(PapertrialError):
     """Training collapsed or met non-finite values; the last good checkpoint is kept."""
 
     exit_code = 3
+
+
+def told_elsewhere(kind: str, problem: str, fix: str) -> PapertrialError:
+    """The error of another process, of which only words came over: the class `kind` where it is known here."""
+    classes = [PapertrialError]
+    for known in classes:  # which grows on the way
+        classes += known.__subclasses__()
+    error = Exception.__new__(next((known for known in classes if known.__name__ == kind), PapertrialError))
+    PapertrialError.__init__(error, problem, fix)  # whatever the class itself is made from
+    return error
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -6,15 +6,23 @@ import errno
 import json
 import math
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from papertrial.core.errors import PapertrialError
 
 _DIGITS = 4000  # fewer than Python's limit for reading a number
+_NUMBER = re.compile(r"(?:\bos error |\(Error )(\d+)\b")  # of safetensors and CatBoost
+#: what libraries write that tell no number: NumPy, SQLite, C++
+_FULL = re.compile(
+    r"no space left on device|disk quota exceeded|\bdisk is full\b|\d+ requested and \d+ written", re.IGNORECASE
+)
 
 
 @contextmanager
@@ -22,47 +30,63 @@ def disk_errors(path: Path | str) -> Iterator[None]:
     """Turn a full disk, a read-only folder, a missing right and the like into one clear line that names `path`."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except PapertrialError:
+        raise
+    except Exception as error:
+        if disk_full(error):
             raise PapertrialError(
                 f"no space left on the disk while writing {path}", "free some room and run the same command again"
             ) from error
-        why = (error.strerror or str(error)).lower()
+        number = _number(error)
+        if number is None:
+            raise
+        why = (os.strerror(number) if number else str(error)).lower()
         raise PapertrialError(f"cannot write {path}: {why}", "choose another place with --out") from error
 
 
-def write_with(path: Path | str, write: Callable[[Path], None]) -> Path:
-    """Call `write(temporary)`, then move the temporary file or folder to `path` in one step.
+def disk_full(error: BaseException) -> bool:
+    """Whether an error says, in the words of whichever library, that a disk or a quota is full."""
+    return not isinstance(error, PapertrialError) and (
+        _number(error) in (errno.ENOSPC, errno.EDQUOT) or bool(_FULL.search(str(error)))
+    )
 
-    A failure leaves what stood at `path` before and removes the temporary. Raises PapertrialError when the disk is
-    full or the place cannot be written.
+
+def _number(error: BaseException) -> int | None:
+    """The system's number of an error, 0 where it has none; None for one that is not the system's."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    found = _NUMBER.search(str(error))  # of libraries that have exceptions of their own
+    return int(found[1]) if found else None
+
+
+def write_with(path: Path | str, write: Callable[[Path], None]) -> Path:
+    """Call `write(temporary)` for a file that is there, empty, then move it to `path` in one step.
+
+    It lies in a folder of its own, which takes what a writer puts beside it.  A failure leaves what stood at `path` before
+    and removes the temporary. Raises PapertrialError when the disk is full or the place cannot be written.
     """
     path = Path(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        inside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        temporary = inside / path.name
         try:
+            temporary.touch()
             write(temporary)
             with open(temporary, "rb+") as stream:
                 os.fsync(stream.fileno())
             temporary.chmod(0o666 & ~_umask())
             os.replace(temporary, path)
         finally:
-            temporary.unlink(missing_ok=True)
+            shutil.rmtree(inside, ignore_errors=True)
     return path
 
 
-def sweep(folder: Path) -> None:
-    """Remove the temporary files that a process that was killed in `write_with` left in `folder`.
-
-    safetensors, which writes most of them, has temporary names of its own.
-    """
-    for pattern in (".*.????????.tmp", ".tmp??????"):
-        for leftover in folder.glob(pattern):
-            with suppress(OSError):
-                leftover.unlink()
+def sweep(path: Path) -> None:
+    """Remove the temporary folders that a process which was killed in `write_with` left of `path`; earlier versions left files."""
+    for leftover in path.parent.glob(f".{escape(path.name)}.????????.tmp"):
+        with suppress(OSError):
+            leftover.unlink() if leftover.is_symlink() or not leftover.is_dir() else shutil.rmtree(leftover)
 
 
 def _umask() -> int:

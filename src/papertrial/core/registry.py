@@ -24,7 +24,8 @@ from papertrial.core.declared import DECLARED, Declared
 from papertrial.core.errors import PapertrialError, did_you_mean, missing_extra
 from papertrial.core.kind import Kind
 from papertrial.core.paper import Claim, Paper, claims_of
-from papertrial.core.recipe import Setting, defaults, parse_settings, resolve, unknown_settings
+from papertrial.core.ranges import Range
+from papertrial.core.recipe import Setting, defaults, parse_settings, ranges, resolve, unknown_settings
 
 _ROOT = Path(__file__).resolve().parent.parent
 _ENTRY_POINTS = "papertrial.papers"
@@ -298,13 +299,18 @@ def technique(text: str, source: str = "you") -> Technique:
     kind = technique_class(name)
     given = parse_settings(values.split(",")) if values else {}
     unknown_settings(given, kind)
-    made, settings = resolve(kind, None, {source: given})
+    made, settings = resolve(kind, None, {source: given}, f"{name}.")
     return Technique(name, made, _of(name, settings))
 
 
 def technique_defaults(name: str) -> tuple[Setting, ...]:
     """The settings of a technique that is asked for nothing, also where it needs to be (a teacher). Raises as `technique`."""
     return _of(name, defaults(technique_class(name)))
+
+
+def technique_ranges(name: str) -> dict[str, Range]:
+    """Of the settings of a technique, by the names they have in `technique_defaults`. Raises as `technique`."""
+    return {f"{name}.{setting}": found for setting, found in ranges(technique_class(name)).items()}
 
 
 def _of(name: str, settings: Iterable[Setting]) -> tuple[Setting, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from papertrial.core.budget import Budget
 from papertrial.core.errors import PapertrialError
+from papertrial.core.ranges import require_numbers
 from papertrial.core.wording import several
 
 
@@ -25,6 +26,8 @@ class Request:
     run, None for that of the recipe or the task.  labels: per class that may be seen.  size:
     side of the images in pixels.  fraction: of the labelled training rows.  fold: (repeat, which, of how many) is the test.
     fresh: start over.  progress: show a bar.  shard: split the weights over the processes.
+
+    Raises PapertrialError for a number out of its range (`core.ranges.NUMBERS`).
     """
 
     task: str | None = None
@@ -53,6 +56,7 @@ class Request:
     shard: bool = False
 
     def __post_init__(self) -> None:
+        require_numbers(labels=self.labels, size=self.size, fraction=self.fraction, seed=self.seed)
         plain: dict[str, Any] = {
             "settings": dict(self.settings or {}),
             "techniques": tuple(several(self.techniques or ())),

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import psutil
 
 from papertrial.core import registry
 from papertrial.core.errors import DataError, PapertrialError
 from papertrial.core.files import write_with
+from papertrial.core.memory import free_memory
 from papertrial.core.wording import aligned, counted
 from papertrial.data.belonging import NONE, by_time, coded, found_in, is_pattern, joined, moments, when
 
@@ -273,7 +273,7 @@ def cached_array(
         if not isinstance(error.__cause__, OSError):
             raise
         note(f"not cached, kept in memory: {error.problem}")
-    available = psutil.virtual_memory().available
+    available = free_memory()
     if size > 0.8 * available:
         raise DataError(
             f"{size / 1e9:.1f} GB are needed, the cache {path.parent} cannot take them and memory has {available / 1e9:.1f} GB",

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from papertrial.core import memory, ours
 from papertrial.core.budget import duration
 from papertrial.core.errors import PapertrialError, did_you_mean
-from papertrial.core.files import write_with
-from papertrial.core.run import Run
+from papertrial.core.files import read_json, write_json, write_with
+from papertrial.core.ours import Marked
 from papertrial.core.task import Ragged
 from papertrial.core.wording import counted
 from papertrial.data.base import track
@@ -31,7 +32,10 @@ from papertrial.discover.index_folder import (
     Chunks,
     Store,
     hashes_of,
+    held,
+    next_generation,
     read,
+    require,
     rows_of,
     save,
     tidy,
@@ -95,37 +99,49 @@ def index(
     if kind is not None and kind not in dense.KINDS:  # before anything is read or made
         raise PapertrialError(f"there is no kind of index {kind!r}", did_you_mean(kind, dense.KINDS))
     folder = Path(out).expanduser()
-    if folder.exists() and not (folder / MANIFEST).exists() and _foreign(folder):
-        raise PapertrialError(
-            f"{folder} is not empty and not an index (it holds {_foreign(folder)})", "choose another --out"
-        )
+    require(folder)
     data = Collection.from_path(Path(corpus).expanduser()) if isinstance(corpus, str | Path) else corpus
     if data is None and not delete:
         raise PapertrialError("there is nothing to index", "name a corpus, or ids with --delete")
-    with Run(folder).locked():
-        tidy(folder)
-        held = read(folder) if (folder / MANIFEST).exists() and not fresh else None
-        if data is None and held is None:
+    with held(folder) as mine:
+        store = None if fresh else _held(folder, echo)
+        if data is None and store is None:
             raise PapertrialError(f"{folder} holds no index to delete from", "type: papertrial index CORPUS")
-        return _Build(folder, held, data, encoder, kind, stem, add, delete, echo).run()
+        if store is not None:
+            tidy(mine, store, encoded=False)
+        try:
+            return _Build(mine, store, data, encoder, kind, stem, add, delete, echo).run()
+        except PapertrialError:
+            if not ours.visible(folder):
+                mine.delete()
+            raise
 
 
-def _foreign(folder: Path) -> str:
-    """A file that is none of an index."""
-    ours = ("generation-", ENCODED, MANIFEST, ".")
-    return next((entry.name for entry in sorted(folder.iterdir()) if not entry.name.startswith(ours)), "")
+def _held(folder: Path, echo: Callable[[str], None]) -> Store | None:
+    """The index that is there, if any. A manifest that was damaged is written again from the copy beside the arrays."""
+    if not (folder / MANIFEST).exists() and not any(folder.glob(f"generation-*/{MANIFEST}")):
+        return None
+    store = read(folder, whole=True)
+    try:
+        whole = read_json(folder / MANIFEST) == store.manifest
+    except PapertrialError:
+        whole = False
+    if not whole:
+        echo(f"{folder / MANIFEST} was damaged, and is written again from that of {store.generation.name}")
+        write_json(folder / MANIFEST, store.manifest)
+    return store
 
 
 class _Build:
     """One build. rows: of the old index that stay; fresh: of the corpus that are new or have another text."""
 
     def __init__(
-        self, folder: Path, held: Store | None, data: Collection | None, encoder: Any, kind: str | None,
+        self, mine: Marked, held: Store | None, data: Collection | None, encoder: Any, kind: str | None,
         stem: bool | None, add: bool, delete: Sequence[str], echo: Callable[[str], None],
     ) -> None:  # fmt: skip
-        self.folder, self.held, self.data, self.echo = folder, held, data, echo
+        self.mine, self.folder, self.held, self.data, self.echo = mine, mine.folder, held, data, echo
         self.seconds: dict[str, float] = {}
-        before: dict[str, Any] = held.manifest if held else {"dense": None, "generation": "generation-0"}
+        before: dict[str, Any] = held.manifest if held else {"dense": None}
         self.analyser = self._analyser(stem)
         self.kind = kind or (before["dense"] or {}).get("asked")
         self.wanted = encoder or (before["dense"] or {}).get("encoder")
@@ -177,15 +193,16 @@ class _Build:
             self.echo("nothing has changed")
             assert self.held is not None
             return self._done(self.held, 0)
-        manifest, arrays, encoded = self._arrays(coder, chosen)
-        generation = self.folder / manifest["generation"]
+        generation = next_generation(self.mine)
+        manifest, arrays, encoded = self._arrays(coder, chosen, generation.name)
         if coder is not None:
             vectors = arrays.pop("vectors")
             manifest["dense"] |= self._timed("dense", lambda: dense.make(chosen or "flat", vectors, generation))
             arrays["vectors"] = vectors
-        self._timed("write", lambda: save(self.folder, manifest, arrays))
-        shutil.rmtree(self.folder / ENCODED, ignore_errors=True)
-        return self._done(read(self.folder), encoded)
+        self._timed("write", lambda: save(self.mine, manifest, arrays))
+        store = read(self.folder)
+        tidy(self.mine, store, encoded=True)
+        return self._done(store, encoded)
 
     def _plan(self, coder: dense.TextEncoder | None) -> str | None:
         """Say what will be kept and what it takes; returns how vectors are found."""
@@ -213,7 +230,9 @@ class _Build:
         now = {} if coder is None else {"encoder": coder.name, "version": coder.version, "kind": kind}
         return all(before.get(name) == now.get(name) for name in ("encoder", "version", "kind"))
 
-    def _arrays(self, coder: dense.TextEncoder | None, kind: str | None) -> tuple[dict[str, Any], dict[str, Any], int]:
+    def _arrays(
+        self, coder: dense.TextEncoder | None, kind: str | None, generation: str
+    ) -> tuple[dict[str, Any], dict[str, Any], int]:
         """The manifest and the arrays of the new generation, and how many documents were encoded."""
         held, data, rows, fresh = self.held, self.data, self.rows, self.fresh
         words = self._timed("words", self._count)
@@ -240,10 +259,9 @@ class _Build:
             "hashes": hashes,
             **words.arrays(),
         }
-        number = int(held.manifest["generation"].rpartition("-")[2]) + 1 if held else 1
         manifest: dict[str, Any] = {
             "format": FORMAT,
-            "generation": f"generation-{number}",
+            "generation": generation,
             "documents": self.documents,
             "corpus": {"name": data.name, "fingerprint": data.fingerprint}
             if data
@@ -276,6 +294,8 @@ class _Build:
     def _vectors(self, coder: dense.TextEncoder) -> tuple[np.ndarray, int]:
         """float32 (documents, width): taken over where the text is the same, else encoded, batch by batch kept on disk."""
         held = self.held
+        what = f"{self.documents:,} vectors of {coder.width} numbers"
+        memory.require(4 * self.documents * coder.width, what, "index the folders one by one, or leave --encoder out")
         vectors = np.empty((self.documents, coder.width), dtype=np.float32)
         dense_before = (held.manifest["dense"] or {}) if held else {}
         known = (dense_before.get("encoder"), dense_before.get("version")) == (coder.name, coder.version)
@@ -286,7 +306,7 @@ class _Build:
         else:
             todo = np.arange(self.documents)
         hashes = np.concatenate([held.hashes[self.rows] if held else self.hashes[:0], self.hashes[self.fresh]])
-        kept = _Kept(self.folder / ENCODED, coder)
+        kept = _Kept(self.mine, coder)
         todo = kept.fill(vectors, hashes, todo)
         if len(todo):
             self._encode(coder, kept, vectors, hashes, todo)
@@ -335,13 +355,16 @@ class _Build:
 class _Kept:
     """Vectors of a build that is not done, in files that a killed build leaves to the next."""
 
-    def __init__(self, folder: Path, coder: dense.TextEncoder) -> None:
-        self.folder, self.coder = folder, coder
+    def __init__(self, mine: Marked, coder: dense.TextEncoder) -> None:
+        self.mine, self.coder = mine, coder
         self.mark = hashlib.blake2b(f"{coder.name}|{coder.version}|{coder.width}".encode(), digest_size=6).hexdigest()
+        self.numbers = count()
 
     def fill(self, vectors: np.ndarray, hashes: np.ndarray, todo: np.ndarray) -> np.ndarray:
         """Fill in what an earlier build encoded; returns the rows that are left to do."""
-        files = sorted(self.folder.glob(f"{self.mark}-*.safetensors")) if len(todo) else []
+        names = sorted(name for name in self.mine.entries if name.startswith(f"{ENCODED}/{self.mark}-"))
+        self.numbers = count(len(names))
+        files = [self.mine.folder / name for name in names if len(todo) and (self.mine.folder / name).exists()]
         found: dict[bytes, np.ndarray] = {}
         for file in files:
             held = load_file(file)
@@ -356,6 +379,7 @@ class _Kept:
         return np.array(left, dtype=np.int64)
 
     def keep(self, hashes: np.ndarray, vectors: np.ndarray) -> None:
-        number = len(list(self.folder.glob(f"{self.mark}-*.safetensors"))) if self.folder.exists() else 0
+        name = f"{ENCODED}/{self.mark}-{next(self.numbers):06d}.safetensors"
+        self.mine.add(name)
         held = {"hashes": np.ascontiguousarray(hashes), "vectors": np.ascontiguousarray(vectors)}
-        write_with(self.folder / f"{self.mark}-{number:06d}.safetensors", lambda path: save_file(held, path))
+        write_with(self.mine.folder / name, lambda path: save_file(held, path))

@@ -4,24 +4,30 @@ index/
   manifest.json      what the index holds; written last, it names the generation that counts
   generation-3/      arrays, one .npy each, read by memory mapping; never changed once written
   encoded/           vectors of a build that is going on, batch by batch; removed when it is done
+  .papertrial.json   the marker that makes the folder an index, and lists all of the above (`core.ours`)
 
 A build writes the next generation beside the one that is in use, then the manifest, then removes what it replaced. Killed
 at any moment it leaves the old index as it was; what had been encoded until then is used by the next build. One process
-at a time builds; searching needs no lock.
+at a time builds; searching needs no lock. Nothing is removed while the manifest or what it names cannot be read.
 """
 
 from __future__ import annotations
 
 import hashlib
-import shutil
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import NotRequired, TypedDict
 
+from papertrial.core import ours
+from papertrial.core.doors import Damaged, Door, check_sums, read_array, sums
 from papertrial.core.errors import PapertrialError, did_you_mean
-from papertrial.core.files import disk_errors, read_json, write_json, write_with
+from papertrial.core.files import read_json, write_with
+from papertrial.core.ours import Marked
 from papertrial.core.task import Ragged
 from papertrial.data.collections import Collection
 from papertrial.data.collections.analyse import Analyser
@@ -30,9 +36,43 @@ from papertrial.data.collections.files import Document
 
 FORMAT = 2
 MANIFEST, ENCODED = "manifest.json", "encoded"
-_DOCUMENTS = ("text", "offsets", "title_bytes", "ids", "id_offsets", "place", "hashes")
 _WORDS = ("words", "word_offsets", "starts", "documents", "counts", "lengths")
+#: the arrays, with the kinds of their numbers and how many axes they have
+_KINDS = {
+    "text": ("u", 1), "offsets": ("i", 1), "title_bytes": ("i", 1), "ids": ("u", 1), "id_offsets": ("i", 1), "place": ("i", 1),
+    "hashes": ("u", 2), "words": ("u", 1), "word_offsets": ("i", 1), "starts": ("i", 1), "documents": ("i", 1),
+    "counts": ("u", 1), "lengths": ("i", 1), "vectors": ("f", 2),
+}  # fmt: skip
+_FILES = (MANIFEST, *(f"{name}.npy" for name in _KINDS), "vectors.faiss")
+_TEMPORARY = re.compile(r"\..+\..{8}\.tmp|\.tmp.{6}")
 _BLOCK = 4096  # rows copied at a time
+_CHECKED = 64 << 20  # bytes of files that are compared with their checksums each time
+
+
+class _Words(TypedDict):
+    made: dict[str, Any]
+    key: str
+
+
+class _Dense(TypedDict):
+    encoder: str
+    version: str
+    kind: str
+
+
+class Manifest(TypedDict):
+    """manifest.json. sums: SHA-256 of the files of the generation, by name."""
+
+    format: int
+    generation: str
+    documents: int
+    words: _Words
+    dense: _Dense | None
+    corpus: NotRequired[dict[str, Any] | None]
+    sums: NotRequired[dict[str, str]]
+
+
+DOOR = Door(Manifest, "type: papertrial index CORPUS --out {folder} --fresh", FORMAT)
 
 
 class Store:
@@ -97,28 +137,49 @@ def hashes_of(data: Collection) -> np.ndarray:
     return found
 
 
-def read(folder: Path | str) -> Store:
-    """The index in a folder. Raises PapertrialError when there is none, or it is damaged or of a newer format."""
+def read(folder: Path | str, whole: bool = False) -> Store:
+    """The index in a folder; where its manifest is damaged, by the copy of it that each generation holds.
+
+    whole: compare all files with their checksums; else those of an index so small that it takes no time.
+
+    Raises PapertrialError when there is none, or it is damaged or of another format.
+    """
     folder = Path(folder).expanduser()
-    if not (folder / MANIFEST).is_file():
-        raise _no_index(folder)
-    for attempt in (0, 1):
-        manifest = read_json(folder / MANIFEST)
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            raise PapertrialError(
-                f"{folder / MANIFEST} is of no format that this papertrial reads ({FORMAT})",
-                "type: papertrial index CORPUS --out INDEX --fresh",
-            )
+    copies = sorted(folder.glob(f"generation-*/{MANIFEST}"), key=lambda file: number_of(file.parent.name), reverse=True)
+    first: PapertrialError | None = None
+    for file in (folder / MANIFEST, *copies):
         try:
-            wanted = (*_DOCUMENTS, *_WORDS, *(["vectors"] if manifest["dense"] else []))
-            arrays = {name: _load(folder / Path(manifest["generation"]).name / f"{name}.npy") for name in wanted}
+            if file.is_file():
+                return _read(folder, file, whole)
+        except PapertrialError as error:
+            first = first or error
+    raise first or _no_index(folder)
+
+
+def _read(folder: Path, file: Path, whole: bool) -> Store:
+    for attempt in (0, 1):
+        manifest = DOOR.read(file)
+        inside = folder / Path(manifest["generation"]).name
+        kinds = _KINDS if manifest["dense"] else {name: kind for name, kind in _KINDS.items() if name != "vectors"}
+        try:
+            arrays = {
+                name: read_array(inside / f"{name}.npy", DOOR.repair(file), *kind) for name, kind in kinds.items()
+            }
+            if whole or sum(array.nbytes for array in arrays.values()) <= _CHECKED:
+                check_sums(inside, manifest.get("sums", {}), DOOR.repair(file))
             return Store(folder, manifest, arrays)
-        except FileNotFoundError as error:
-            if attempt:  # the first time another process may have put a new generation in its place
-                raise damaged(folder, f"{Path(error.filename).name} is missing") from None
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        except Damaged:
+            if attempt or all((inside / f"{name}.npy").exists() for name in kinds):
+                raise
+        except (LookupError, TypeError, ValueError) as error:
             raise damaged(folder, str(error)) from None
     raise AssertionError
+
+
+def number_of(generation: str) -> int:
+    """The number in the name of a generation; 0 for any other name."""
+    number = generation.removeprefix("generation-")
+    return int(number) if number != generation and number.isdecimal() else 0
 
 
 def _no_index(folder: Path) -> PapertrialError:
@@ -135,35 +196,72 @@ def _no_index(folder: Path) -> PapertrialError:
 
 def damaged(folder: Path, why: str) -> PapertrialError:
     """The error for files that are not what was written."""
-    return PapertrialError(
-        f"the index {folder} is damaged ({why})", "type: papertrial index CORPUS --out INDEX --fresh"
-    )
+    return DOOR.damaged(folder / MANIFEST, why)
 
 
-def _load(path: Path) -> np.ndarray:
+@contextmanager
+def held(folder: Path) -> Iterator[Marked]:
+    """Own the folder as an index, made where it is not there. Raises PapertrialError where it is something else."""
+    with ours.held(folder, "index", [MANIFEST], _recognised) as mine:
+        yield mine
+
+
+def require(folder: Path) -> None:
+    """Raise PapertrialError where an index could not be made: other files lie there."""
+    ours.examine(folder, "index", _recognised)
+
+
+def _recognised(folder: Path) -> list[str]:
+    """What an earlier version left without a marker: generations of arrays and batches of vectors, told by all their files."""
+    names = [MANIFEST] if _is_manifest(folder / MANIFEST) else []
+    for inside in ours.visible(folder):
+        files = [file.name for file in (folder / inside).iterdir()] if (folder / inside).is_dir() else []
+        made = [name for name in files if not _TEMPORARY.fullmatch(name)]
+        generation = re.fullmatch(r"generation-[1-9][0-9]*", inside) and set(made) <= {*_FILES}
+        encoded = inside == ENCODED and all(re.fullmatch(r"[0-9a-f]{12}-[0-9]{6}\.safetensors", name) for name in made)
+        if made and (generation or encoded):
+            names += [f"{inside}/{name}" for name in files]
+        elif (folder / inside).is_dir() or inside != MANIFEST:
+            return []
+    return names
+
+
+def _is_manifest(file: Path) -> bool:
+    """Whether a file is a manifest, of whatever format, and whole."""
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError:  # an empty array cannot be mapped
-        return np.load(path, allow_pickle=False)
+        manifest = read_json(file)
+    except PapertrialError:
+        return False
+    return isinstance(manifest, dict) and {"format", "generation", "documents", "corpus", "dense"} <= manifest.keys()
 
 
-def save(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
+def next_generation(mine: Marked) -> Path:
+    """The folder of the next generation, with its files listed. A folder of that name that is not ours is passed over."""
+    taken = [*(entry.partition("/")[0] for entry in mine.entries), *ours.visible(mine.folder)]
+    generation = f"generation-{1 + max(map(number_of, taken), default=0)}"
+    mine.add(*(f"{generation}/{name}" for name in _FILES))
+    return mine.folder / generation
+
+
+def save(mine: Marked, manifest: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
     """Write a new generation and let the manifest name it. An array may be `Chunks`, for one that is not in memory."""
-    inside = folder / manifest["generation"]
+    inside = mine.folder / manifest["generation"]
     for name, array in arrays.items():
         chunks = array if isinstance(array, Chunks) else Chunks(array.shape, array.dtype, [array])
         write_with(inside / f"{name}.npy", chunks.write)
-    write_json(folder / MANIFEST, manifest)
-    tidy(folder)
+    content = {**manifest, "sums": sums(inside, [f"{name}.npy" for name in arrays])}
+    for place in (inside, mine.folder):
+        DOOR.write(place / MANIFEST, content)
 
 
-def tidy(folder: Path) -> None:
-    """Remove generations that the manifest does not name: those replaced, and what a killed build left."""
-    held = read_json(folder / MANIFEST)["generation"] if (folder / MANIFEST).exists() else None
-    with disk_errors(folder):
-        for entry in folder.glob("generation-*"):
-            if entry.name != held:
-                shutil.rmtree(entry)
+def tidy(mine: Marked, store: Store, encoded: bool) -> None:
+    """Remove generations that `store`, which could be read, has replaced, and what a killed build left of them.
+
+    encoded: and the vectors of a build that was going on.
+    """
+    held = store.generation.name
+    gone = {entry for entry in mine.entries if number_of(entry.partition("/")[0]) and entry.partition("/")[0] != held}
+    mine.drop(*gone, *(entry for entry in mine.entries if encoded and entry.startswith(f"{ENCODED}/")))
 
 
 class Chunks:

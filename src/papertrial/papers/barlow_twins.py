@@ -45,7 +45,7 @@ from torch.nn import functional as F
 from papertrial.core.budget import Budget
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Optim, Recipe, sourced
+from papertrial.core.recipe import Optim, Recipe, checked, sourced
 from papertrial.nn.ranks import BatchNorm, all_count, all_rows, all_sum, global_moments, world_size
 from papertrial.nn.views import Draw, colour_jitter, flip, gaussian_blur, greyscale, random_resized_crop, solarise
 
@@ -80,20 +80,29 @@ PAPER = Paper(
 )
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    projector: int = sourced(8192, "sec. 2.2", auto=lambda facts: 512 if facts.examples < 200_000 else None)
-    projector_layers: int = sourced(3, "sec. 2.2")
-    lam: float = sourced(0.0051, "authors' code; the text rounds it to 0.005")
+    projector: int = sourced(
+        8192, "sec. 2.2", "[1, 65536]", auto=lambda facts: 512 if facts.examples < 200_000 else None
+    )
+    projector_layers: int = sourced(3, "sec. 2.2", "[1, 100]")
+    lam: float = sourced(0.0051, "authors' code; the text rounds it to 0.005", "[0, 1000]")
     bias_lr: float = sourced(
-        0.024, "authors' code, 0.0048 / 0.2: learning rate of biases and norms, as a share of lr (lars only)"
+        0.024,
+        "authors' code, 0.0048 / 0.2: learning rate of biases and norms, as a share of lr (lars only)",
+        "[0, 1000]",
     )
     crop: float = sourced(
-        0.08, "authors' code: least area of a crop", auto=lambda facts: 0.3 if 0 < facts.height <= 48 else None
+        0.08,
+        "authors' code: least area of a crop",
+        "(0, 1]",
+        auto=lambda facts: 0.3 if 0 < facts.height <= 48 else None,
     )
     blur: float = sourced(
         2.0,
         "authors' code: widest blur in pixels, at 224",
+        "[0.01, 100]",
         auto=lambda facts: min(2.0, facts.height / 32) if facts.height else None,
     )
     flips: bool = sourced(True, "authors' code", auto=lambda facts: facts.channels == 3)

@@ -43,14 +43,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from papertrial.core.budget import Budget
+from papertrial.core.doors import read_tensors
 from papertrial.core.errors import PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.nn import pretrained
 from papertrial.nn.tokenise import Bytes
 from papertrial.nn.trunks import T5, T5Encoder
@@ -86,21 +86,22 @@ PAPER = Paper(
 TABLE = 384
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    width: int = sourced(1472, "table 1, small")
-    encoder_depth: int = sourced(12, "table 1, small")
-    decoder_depth: int = sourced(4, "table 1, small")
-    heads: int = sourced(6, "released weights, small")
-    head_width: int = sourced(64, "released weights")
-    hidden: int = sourced(3584, "table 1, small")
-    longest: int = sourced(1024, "sec. 3.2; bytes read of a source")
-    dropout: float = sourced(0.0, "sec. 3.2, pre-training; the authors fine-tune with 0.1")
-    share: float = sourced(0.15, "sec. 3.1; share of bytes that are masked in pre-training")
-    span: float = sourced(20.0, "sec. 3.1; mean bytes of a masked span")
-    beams: int = sourced(1, "papertrial default; 1 writes the most probable byte")
+    width: int = sourced(1472, "table 1, small", "[1, 65536]")
+    encoder_depth: int = sourced(12, "table 1, small", "[1, 256]")
+    decoder_depth: int = sourced(4, "table 1, small", "[1, 256]")
+    heads: int = sourced(6, "released weights, small", "[1, 1024]")
+    head_width: int = sourced(64, "released weights", "[1, 4096]")
+    hidden: int = sourced(3584, "table 1, small", "[1, 262144]")
+    longest: int = sourced(1024, "sec. 3.2; bytes read of a source", "[2, 1000000]")
+    dropout: float = sourced(0.0, "sec. 3.2, pre-training; the authors fine-tune with 0.1", "[0, 1)")
+    share: float = sourced(0.15, "sec. 3.1; share of bytes that are masked in pre-training", "[0.001, 0.9]")
+    span: float = sourced(20.0, "sec. 3.1; mean bytes of a masked span", "[1, 1000]")
+    beams: int = sourced(1, "papertrial default; 1 writes the most probable byte", "[1, 1024]")
     writes: bool = sourced(True, "the task; else the encoder alone", auto=lambda facts: facts.writes)
-    pretrained: str = sourced("", "papertrial default; a run's folder, or hf:<id or folder>, of the same sizes")
+    pretrained: str = sourced("", "papertrial default; a run's folder, or hf:<id or folder>, of the same sizes", "any")
 
 
 @dataclass(frozen=True)
@@ -229,9 +230,10 @@ def start_from(model: ByT5 | ByT5Encoder, source: str) -> None:
     if not source.startswith("hf:") and not folder.is_dir():
         raise PapertrialError(f"there is no folder {source} to start from", "name a run, or hf:<id or folder>")
     if (folder / "card.json").exists():
+        weights = read_tensors(folder / "model.safetensors", "name another run, or train it again")
         held = {
             name.removeprefix("model.encoder."): value
-            for name, value in load_file(str(folder / "model.safetensors")).items()
+            for name, value in weights.items()
             if name.startswith("model.encoder.")
         }
     else:

@@ -47,7 +47,7 @@ from scipy.special import betainc, digamma, gammaln, logsumexp
 from papertrial.core.errors import PapertrialError
 from papertrial.core.judgement import Check
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 
 PAPER = Paper(
     id="genie",
@@ -76,19 +76,22 @@ PAPER = Paper(
 )
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    detector: str = sourced("threshold", "authors' repository, the first of its two: threshold or component")
+    detector: str = sourced("threshold", "authors' repository, the first of its two", "threshold | component")
     threshold: float = sourced(
-        0.9, "authors' repository, ThresholdDetector.fit; share of right answers of a careful rater"
+        0.9, "authors' repository, ThresholdDetector.fit; share of right answers of a careful rater", "[0, 1]"
     )
     components: int = sourced(
-        0, "authors' repository: 1 for the threshold detector, 2 for the component detector; 0 chooses so"
+        0, "authors' repository: 1 for the threshold detector, 2 for the component detector; 0 chooses so", "[0, 100]"
     )
-    certain: float = sourced(0.99, "papertrial default; the authors' README asks for a high cut-off, such as 0.999")
-    starts: int = sourced(10, "authors' repository, n_initializations")
-    tolerance: float = sourced(1e-6, "authors' repository, rel_tol; a tenth of it within a step of EM")
-    draws: int = sourced(2000, "papertrial default: resamples of the instances")
+    certain: float = sourced(
+        0.99, "papertrial default; the authors' README asks for a high cut-off, such as 0.999", "[0, 1]"
+    )
+    starts: int = sourced(10, "authors' repository, n_initializations", "[1, 10000]")
+    tolerance: float = sourced(1e-6, "authors' repository, rel_tol; a tenth of it within a step of EM", "[1e-15, 1]")
+    draws: int = sourced(2000, "papertrial default: resamples of the instances", "[1, 10000000]")
 
 
 #: parameters of a component stay within: MLEs may lie at 0 or at infinity
@@ -216,13 +219,8 @@ def _kept(parameter: np.ndarray) -> np.ndarray:
 
 
 def noisy(checks: Sequence[Check], config: Config | None = None, seed: int = 0) -> dict[str, float]:
-    """The probability that each rater who answered test questions is noisy: of any of their types, which are fitted apart.
-
-    Raises PapertrialError for another detector than threshold or component.
-    """
+    """The probability that each rater who answered test questions is noisy: of any of their types, which are fitted apart."""
     config = config or Config()
-    if config.detector not in ("threshold", "component"):
-        raise PapertrialError(f"there is no detector {config.detector!r}", "choose threshold or component")
     careful: dict[str, float] = {}
     for kind in dict.fromkeys(check.question for check in checks):
         of_kind = [check for check in checks if check.question == kind]

@@ -46,10 +46,10 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from papertrial.core.budget import Budget
-from papertrial.core.errors import PapertrialError, did_you_mean
+from papertrial.core.errors import PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.nn.views import Draw
 
 PAPER = Paper(
@@ -82,23 +82,27 @@ LOSSES = ("lce", "bce")
 SCORERS = ("auto", "cross", "kernel")
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    loss: str = sourced("lce", "eq. 4; bce is eq. 2, which it is compared with")
-    group: int = sourced(8, "authors' code: one relevant document and seven negatives")
-    depth: int = sourced(100, "sec. 4: negatives come from the first ranks of the first stage")
-    skip: int = sourced(0, "papertrial default; ranks left out at the top")
-    temperature: float = sourced(1.0, "papertrial default: none")
-    scorer: str = sourced("auto", "kernel where the backbone reads words one by one, else cross, as sec. 3.1")
+    loss: str = sourced("lce", "eq. 4; bce is eq. 2, which it is compared with", " | ".join(LOSSES))
+    group: int = sourced(8, "authors' code: one relevant document and seven negatives", "[2, 1024]")
+    depth: int = sourced(100, "sec. 4: negatives come from the first ranks of the first stage", "[1, 1000000]")
+    skip: int = sourced(0, "papertrial default; ranks left out at the top", "[0, 1000000], below depth")
+    temperature: float = sourced(1.0, "papertrial default: none", "[1e-6, 1000]")
+    scorer: str = sourced(
+        "auto", "kernel where the backbone reads words one by one, else cross, as sec. 3.1", " | ".join(SCORERS)
+    )
     fuse: bool = sourced(True, "papertrial default: the score of the first stage takes part; the paper's does not")
     longest: int = sourced(
         128,
         "authors' code, for passages; 512 for documents. Tokens of a pair (cross) or of a document (kernel)",
+        "[8, 65536]",
         auto=lambda facts: min(512, max(128, facts.length // 4)),
     )
-    dropout: float = sourced(0.1, "BERT, before the last layer")
-    hidden: int = sourced(32, "papertrial default; units of the kernel scorer")
-    chunk: int = sourced(0, "authors' code has a gradient cache: pairs that pass at a time, 0 is all")
+    dropout: float = sourced(0.1, "BERT, before the last layer", "[0, 1)")
+    hidden: int = sourced(32, "papertrial default; units of the kernel scorer", "[1, 65536]")
+    chunk: int = sourced(0, "authors' code has a gradient cache: pairs that pass at a time, 0 is all", "[0, 1000000]")
 
 
 def lce(scores_BK: Tensor, held_BK: Tensor | None = None, temperature: float = 1.0) -> Tensor:
@@ -273,20 +277,11 @@ class Reranker(nn.Module):
     """The objective on any text backbone; its batches are those of `tasks.retrieval.groups`.
 
     `views` draws the group of each query, `loss` is LCE or BCE over groups, `score(batch) -> (B, K)` is for all candidates.
-    Raises PapertrialError for settings that make no sense, or a cross-encoder on a backbone that reads words one by one.
+    Raises PapertrialError for a cross-encoder on a backbone that reads words one by one.
     """
 
     def __init__(self, config: Config, backbone: Any) -> None:
         super().__init__()
-        for value, known in ((config.loss, LOSSES), (config.scorer, SCORERS)):
-            if value not in known:
-                raise PapertrialError(f"there is no {value!r}", did_you_mean(value, known))
-        if config.group < 2 or not 0 <= config.skip < config.depth or config.temperature <= 0 or config.chunk < 0:
-            raise PapertrialError(
-                f"group={config.group}, skip={config.skip}, depth={config.depth}, temperature={config.temperature} and "
-                f"chunk={config.chunk} do not go together",
-                "group is 2 or more, skip less than depth, temperature above 0, chunk 0 or more",
-            )
         words = getattr(backbone, "words", False)
         scorer = config.scorer if config.scorer != "auto" else "kernel" if words else "cross"
         if scorer == "cross" and words:

@@ -42,7 +42,7 @@ from torch import Tensor, nn
 from papertrial.core.budget import Budget
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.nn.mlp import Mlp, StochasticDepth, depth_rates, lecun_
 from papertrial.nn.patch import Patches, suited_patch
 
@@ -78,18 +78,24 @@ def _small(facts: Facts) -> bool:
     return 0 < max(facts.height, facts.width) <= 96
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
     patch: int = sourced(
-        16, "table 1, B/16", auto=lambda facts: suited_patch(facts.height, facts.width) if facts.height else None
+        16,
+        "table 1, B/16",
+        "[1, 1024], divides image",
+        auto=lambda facts: suited_patch(facts.height, facts.width) if facts.height else None,
     )
-    width: int = sourced(768, "table 1, B/16", auto=lambda facts: 64 if _small(facts) else None)
-    depth: int = sourced(12, "table 1, B/16", auto=lambda facts: 4 if _small(facts) else None)
-    token_hidden: int = sourced(384, "table 1, B/16", auto=lambda facts: 64 if _small(facts) else None)
-    channel_hidden: int = sourced(3072, "table 1, B/16", auto=lambda facts: 256 if _small(facts) else None)
-    dropout: float = sourced(0.0, "authors' code has none; the text uses it with extra data only")
+    width: int = sourced(768, "table 1, B/16", "[1, 65536]", auto=lambda facts: 64 if _small(facts) else None)
+    depth: int = sourced(12, "table 1, B/16", "[1, 256]", auto=lambda facts: 4 if _small(facts) else None)
+    token_hidden: int = sourced(384, "table 1, B/16", "[1, 65536]", auto=lambda facts: 64 if _small(facts) else None)
+    channel_hidden: int = sourced(
+        3072, "table 1, B/16", "[1, 262144]", auto=lambda facts: 256 if _small(facts) else None
+    )
+    dropout: float = sourced(0.0, "authors' code has none; the text uses it with extra data only", "[0, 1)")
     stochastic_depth: float = sourced(
-        0.1, "appendix B, training on ImageNet alone", auto=lambda facts: 0.0 if _small(facts) else None
+        0.1, "appendix B, training on ImageNet alone", "[0, 1)", auto=lambda facts: 0.0 if _small(facts) else None
     )
 
 

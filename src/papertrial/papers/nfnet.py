@@ -47,10 +47,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from papertrial.core.budget import Budget
-from papertrial.core.errors import PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Optim, Recipe, sourced
+from papertrial.core.recipe import Optim, Recipe, checked, sourced
 from papertrial.nn.mlp import StochasticDepth, tanh_gelu
 
 PAPER = Paper(
@@ -108,40 +107,47 @@ def _stem(facts: Facts) -> str | None:
     return ("half" if max(facts.height, facts.width) > 24 else "full") if _small(facts) else None
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
     stem: str = sourced(
         "deep",
         "sec. 5: four 3x3 convolutions, a quarter of the size; `pool` is 7x7 and pooling, `half` and `full` are one 3x3",
+        " | ".join(_STEMS),
         auto=_stem,
     )
     widths: tuple[int, ...] = sourced(
-        (256, 512, 1536, 1536), "sec. 5", auto=lambda facts: (64, 128, 256) if _small(facts) else None
+        (256, 512, 1536, 1536),
+        "sec. 5",
+        "1 to 8 of [8, 65536]",
+        auto=lambda facts: (64, 128, 256) if _small(facts) else None,
     )
     depths: tuple[int, ...] = sourced(
-        (1, 2, 6, 3), "table 1, F0", auto=lambda facts: (2, 2, 2) if _small(facts) else None
+        (1, 2, 6, 3),
+        "table 1, F0",
+        "1 to 8 of [1, 256], as many as widths",
+        auto=lambda facts: (2, 2, 2) if _small(facts) else None,
     )
-    bottleneck: float = sourced(0.5, "sec. 5")
+    bottleneck: float = sourced(0.5, "sec. 5", "[0.125, 16]")
     group: int = sourced(
-        128, "sec. 5: channels per group, 0 is one group", auto=lambda facts: 0 if _small(facts) else None
+        128, "sec. 5: channels per group, 0 is one group", "[0, 65536]", auto=lambda facts: 0 if _small(facts) else None
     )
     extra_conv: bool = sourced(
         True, "sec. 5: a second 3x3 in each block", auto=lambda facts: False if _small(facts) else None
     )
-    squeeze: float = sourced(0.5, "authors' code: squeeze and excite, 0 is none")
+    squeeze: float = sourced(0.5, "authors' code: squeeze and excite, 0 is none", "0 or [0.125, 16]")
     final: float = sourced(
         2.0,
         "authors' code: channels of the last 1x1 over those before, 0 is none",
+        "0 or [0.125, 16]",
         auto=lambda facts: 0.0 if _small(facts) else None,
     )
-    activation: str = sourced(
-        "gelu", "sec. 5; gelu | gelu_exact | relu | silu", auto=lambda facts: "relu" if _small(facts) else None
-    )
-    alpha: float = sourced(0.2, "sec. 3: share of a residual branch")
+    activation: str = sourced("gelu", "sec. 5", " | ".join(GAMMA), auto=lambda facts: "relu" if _small(facts) else None)
+    alpha: float = sourced(0.2, "sec. 3: share of a residual branch", "[0, 100]")
     stochastic_depth: float = sourced(
-        0.25, "appendix A, largest rate", auto=lambda facts: 0.0 if _small(facts) else None
+        0.25, "appendix A, largest rate", "[0, 1)", auto=lambda facts: 0.0 if _small(facts) else None
     )
-    head_dropout: float = sourced(0.2, "table 1, F0", auto=lambda facts: 0.0 if _small(facts) else None)
+    head_dropout: float = sourced(0.2, "table 1, F0", "[0, 1)", auto=lambda facts: 0.0 if _small(facts) else None)
     same_padding: bool = sourced(True, "authors' code: uneven padding of strided layers, as TensorFlow's SAME")
     batch_norm_eps: bool = sourced(False, "authors' code floors the variance; true is timm's variance + 1e-5")
 
@@ -203,22 +209,15 @@ def adaptive_clip_(parameters: Iterable[Tensor], clip: float = 0.01, eps: float 
         torch._foreach_mul_(gradients, list(_factors(of_weights, of_gradients, clip, eps).unbind()))
 
 
+@checked
 @dataclass(frozen=True)
 class AGC:
-    """Adaptive gradient clipping as a technique: `before_step(model)` clips the gradients of any model.
+    """Adaptive gradient clipping as a technique: `before_step(model)` clips the gradients of any model."""
 
-    Raises PapertrialError for a threshold that is not positive.
-    """
-
-    clip: float = sourced(0.01, "sec. 4.1, batch 4096; inf switches it off")
-    eps: float = sourced(1e-3, "sec. 4: least norm of a unit's weights")
+    clip: float = sourced(0.01, "sec. 4.1, batch 4096; inf switches it off", "(0, inf]")
+    eps: float = sourced(1e-3, "sec. 4: least norm of a unit's weights", "(0, 1000]")
     # DIFF: the authors' code leaves the weight of the last layer alone and clips its bias; the text excludes the layer
-    skip: str = sourced("head", "sec. 4.1: the last layer is not clipped; name of the module, empty for none")
-
-    def __post_init__(self) -> None:
-        for name in ("clip", "eps"):
-            if not getattr(self, name) > 0:
-                raise PapertrialError(f"agc needs a positive {name}, not {getattr(self, name)}", "the paper uses 0.01")
+    skip: str = sourced("head", "sec. 4.1: the last layer is not clipped; name of the module, empty for none", "any")
 
     def caution(self, optim: Optim) -> str:
         """What a user should know before training with it; empty when there is nothing."""
@@ -369,23 +368,10 @@ class _Activation(nn.Module):
 
 
 class NFNet(nn.Module):
-    """The backbone: images (B, C, H, W) -> (B, width), the mean over positions.
-
-    Raises PapertrialError for an unknown stem or activation, and for widths and depths of different length.
-    """
+    """The backbone: images (B, C, H, W) -> (B, width), the mean over positions."""
 
     def __init__(self, config: Config, channels: int) -> None:
         super().__init__()
-        for name, known in (("stem", _STEMS), ("activation", tuple(GAMMA))):
-            if getattr(config, name) not in known:
-                raise PapertrialError(
-                    f"nfnet has no {name} {getattr(config, name)!r}", f"set {name} to one of {', '.join(known)}"
-                )
-        if len(config.widths) != len(config.depths):
-            raise PapertrialError(
-                f"nfnet has {len(config.widths)} widths and {len(config.depths)} depths",
-                "give one of each for every stage",
-            )
         self.config = config
         self.stem, inputs = self._stem(channels)
         blocks: list[Block] = []

@@ -43,10 +43,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from papertrial.core.budget import Budget
-from papertrial.core.errors import DataError, PapertrialError, did_you_mean
+from papertrial.core.errors import DataError
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.nn.attention import Attention, attend
 
 PAPER = Paper(
@@ -77,26 +77,33 @@ def _columns(facts: Facts) -> int:
     return facts.numeric + len(facts.cardinalities)
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    model: str = sourced("ft_transformer", "sec. 3")  # ft_transformer | resnet | mlp
-    depth: int = sourced(3, "authors' package, default FT-Transformer")
+    model: str = sourced("ft_transformer", "sec. 3", "ft_transformer | resnet | mlp")
+    depth: int = sourced(3, "authors' package, default FT-Transformer", "[1, 256]")
     # The default of 192 takes a CPU several minutes on 20 000 rows and gains little there.
     width: int = sourced(
-        192, "authors' package, default FT-Transformer", auto=lambda facts: 64 if facts.examples < 100_000 else None
+        192,
+        "authors' package, default FT-Transformer",
+        "[2, 65536], multiple of heads if model=ft_transformer",
+        auto=lambda facts: 64 if facts.examples < 100_000 else None,
     )
-    heads: int = sourced(8, "authors' package, default FT-Transformer")
-    expansion: float = sourced(4 / 3, "authors' package, default FT-Transformer; hidden width over width")
-    attention_dropout: float = sourced(0.2, "authors' package, default FT-Transformer of 3 blocks")
-    hidden_dropout: float = sourced(0.1, "authors' package, default FT-Transformer of 3 blocks")
-    residual_dropout: float = sourced(0.0, "authors' package, default FT-Transformer")
+    heads: int = sourced(8, "authors' package, default FT-Transformer", "[1, 1024]")
+    expansion: float = sourced(4 / 3, "authors' package, default FT-Transformer; hidden width over width", "[0.5, 64]")
+    attention_dropout: float = sourced(0.2, "authors' package, default FT-Transformer of 3 blocks", "[0, 1)")
+    hidden_dropout: float = sourced(0.1, "authors' package, default FT-Transformer of 3 blocks", "[0, 1)")
+    residual_dropout: float = sourced(0.0, "authors' package, default FT-Transformer", "[0, 1)")
     # 0 is off
     compression: float = sourced(
-        0.0, "supplement: 0.064 on Epsilon (2 000 columns)", auto=lambda facts: 0.064 if _columns(facts) > 500 else None
+        0.0,
+        "supplement: 0.064 on Epsilon (2 000 columns)",
+        "[0, 1]",
+        auto=lambda facts: 0.064 if _columns(facts) > 500 else None,
     )
-    sharing: str = sourced("headwise", "authors' package")  # headwise | key-value
-    category_width: int = sourced(16, "papertrial default; resnet and mlp, the authors tune 64 to 512")
-    noise: float = sourced(1e-3, "authors' repository, lib/data.py")
+    sharing: str = sourced("headwise", "authors' package", "headwise | key-value")
+    category_width: int = sourced(16, "papertrial default; resnet and mlp, the authors tune 64 to 512", "[1, 65536]")
+    noise: float = sourced(1e-3, "authors' repository, lib/data.py", "[0, 100]")
 
 
 def reglu(x: Tensor) -> Tensor:
@@ -414,18 +421,10 @@ class TableModel(nn.Module):
 
 
 def build(config: Config, facts: Facts, backbone: nn.Module | None = None) -> TableModel:
-    """The model of `config` for data with `facts`. Raises PapertrialError for an unknown model or a bad size."""
-    if config.model not in ("ft_transformer", "resnet", "mlp"):
-        known = ("ft_transformer", "resnet", "mlp")
-        raise PapertrialError(f"there is no model {config.model!r}", did_you_mean(config.model, known))
+    """The model of `config` for data with `facts`. Raises DataError for a table without columns."""
     if _columns(facts) == 0:
         raise DataError("the table has no columns to learn from", "type: papertrial look DATA")
-    if config.depth < 1:
-        raise PapertrialError(f"a depth of {config.depth} leaves no blocks", "choose --set depth=1 or more")
     if config.model == "ft_transformer":
-        if config.width % config.heads:
-            problem = f"{config.heads} heads do not divide a width of {config.width}"
-            raise PapertrialError(problem, "choose --set width= a multiple of --set heads=")
         network: nn.Module = FTTransformer(
             facts.numeric,
             facts.cardinalities,

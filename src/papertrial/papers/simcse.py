@@ -51,7 +51,7 @@ from papertrial.core.budget import Budget
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.nn.attention import Attention
 from papertrial.nn.contrastive import alignment, info_nce, uniformity
 from papertrial.nn.transformer import Encoder, pooled
@@ -97,25 +97,32 @@ AUGMENTATIONS = ("none", "deletion", "cropping")
 _PLACES = 512
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    temperature: float = sourced(0.05, "sec. 3 and authors' code")
-    dropout: float = sourced(0.1, "sec. 3.1, table 3; in place of the encoder's own")
+    temperature: float = sourced(0.05, "sec. 3 and authors' code", "[1e-6, 1000]")
+    dropout: float = sourced(0.1, "sec. 3.1, table 3; in place of the encoder's own", "[0, 1)")
     pooling: str = sourced(
-        "avg", f"papertrial default, see the caveats; the paper has cls. One of {', '.join(POOLINGS)}"
+        "avg",
+        f"papertrial default, see the caveats; the paper has cls. One of {', '.join(POOLINGS)}",
+        " | ".join(POOLINGS),
     )
     augment: str = sourced(
-        "none", f"sec. 3.1: dropout alone. One of {', '.join(AUGMENTATIONS)}, to compare with table 1"
+        "none",
+        f"sec. 3.1: dropout alone. One of {', '.join(AUGMENTATIONS)}, to compare with table 1",
+        " | ".join(AUGMENTATIONS),
     )
-    share: float = sourced(0.15, "table 1; of the tokens, that deletion or cropping takes away")
+    share: float = sourced(0.15, "table 1; of the tokens, that deletion or cropping takes away", "[0, 1)")
     paired: bool = sourced(False, "sec. 4; learn from pairs that mean the same, and their hard negatives")
     negative_log_weight: float = sourced(
-        0.0, "authors' code, hard_negative_weight: log of the weight of a sentence's own hard negative"
+        0.0, "authors' code, hard_negative_weight: log of the weight of a sentence's own hard negative", "[-100, 100]"
     )
     mlm: float = sourced(
-        0.0, "sec. 6.1, lambda of the auxiliary objective, off; the authors' code has 0.1 where it is on"
+        0.0, "sec. 6.1, lambda of the auxiliary objective, off; the authors' code has 0.1 where it is on", "[0, 1000]"
     )
-    hidden_share: float = sourced(0.15, "authors' code, mlm_probability; of the tokens, that are to be restored")
+    hidden_share: float = sourced(
+        0.15, "authors' code, mlm_probability; of the tokens, that are to be restored", "(0, 1]"
+    )
 
 
 def pool(backbone: nn.Module, ids: Tensor, pooling: str) -> Tensor:
@@ -257,15 +264,6 @@ class SimCSE(nn.Module):
 
     def __init__(self, config: Config, backbone: nn.Module) -> None:
         super().__init__()
-        _require(config.augment, AUGMENTATIONS, "augment")
-        if config.temperature <= 0:
-            raise PapertrialError(f"the temperature is {config.temperature}", "give one above 0, such as 0.05")
-        if not 0 <= config.dropout < 1 or not 0 <= config.share < 1:
-            raise PapertrialError(f"dropout {config.dropout} and share {config.share} must be at least 0 and below 1")
-        if config.mlm < 0 or not 0 < config.hidden_share <= 1:
-            raise PapertrialError(
-                f"mlm {config.mlm} must be at least 0, and hidden_share {config.hidden_share} above 0 and at most 1"
-            )
         self.config, self.paired = config, config.paired
         # DIFF: the authors' code has it with cls alone; above a mean it keeps the encoder from being changed too much
         projected = config.pooling != "cls_before_pooler"

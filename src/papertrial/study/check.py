@@ -11,7 +11,6 @@ is still that of the evidence is told by `study.code_marks`.
 
 from __future__ import annotations
 
-import json
 import math
 import multiprocessing
 import os
@@ -22,25 +21,61 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from typing_extensions import NotRequired, TypedDict
 
-from papertrial.core import registry
+from papertrial.core import ours, registry
+from papertrial.core.doors import Damaged, Door
 from papertrial.core.errors import Declined, PapertrialError, did_you_mean
-from papertrial.core.files import disk_errors, read_json, to_json, write_json, write_text
+from papertrial.core.files import to_json, write_text
 from papertrial.core.paper import CLAIM_KINDS, Claim
+from papertrial.core.ranges import require_numbers
 from papertrial.core.run import commit, environment
 from papertrial.core.stats import LEVEL
 from papertrial.study import code_marks
+from papertrial.train.randomness import own_randomness
 
 HOLDS, FAILS, CANNOT_TELL, NOT_RUN = "holds", "fails", "cannot tell", "not run"
 VERDICTS = (HOLDS, FAILS, CANNOT_TELL, NOT_RUN)
 SCALES = ("tiny", "base")
 #: seeds of a claim when the user names none; a trend from fewer than three is no trend
 SEEDS = {"identity": 1, "property": 3, "trend": 3, "number": 1}
-#: what every line of evidence says
-_ALWAYS = {"claim", "text", "where", "kind", "scale", "seeds", "measured", "verdict", "environment"}
+
+
+class Line(TypedDict):
+    """What readers of a line of evidence rely on; `Evidence` is what is written."""
+
+    claim: str
+    text: str
+    where: str
+    kind: str
+    scale: Literal["tiny", "base"]
+    seeds: list[int]
+    held: list[bool]
+    measured: list[dict[str, Any]]
+    verdict: Literal["holds", "fails", "cannot tell", "not run"]
+    environment: dict[str, Any]
+    margin: NotRequired[float | None]
+    interval: NotRequired[list[float] | None]
+    seconds: NotRequired[float]
+    commit: NotRequired[str]
+    reason: NotRequired[str]
+    reformed: NotRequired[str]
+
+
+class _Finished(TypedDict):
+    """A seed of a claim that is being checked, kept until all are there."""
+
+    held: bool
+    measured: dict[str, Any]
+    seconds: float
+    files: list[str]
+    mark: str
+
+
+LINES, _KEPT = Door(Line, "remove the line"), Door(_Finished, "remove it")
 #: what is proved, not estimated over seeds
 _EXACT = ("identity", "property")
 
@@ -131,6 +166,7 @@ def check(
     say = echo or (lambda line: None)
     if scale not in SCALES:
         raise PapertrialError(f"there is no scale {scale!r}", did_you_mean(scale, SCALES))
+    require_numbers(seeds=seeds, jobs=jobs)
     asked = [
         (paper, claim, seeds or SEEDS[claim.kind])
         for paper in ([papers] if isinstance(papers, str) else papers)
@@ -138,9 +174,11 @@ def check(
     ]
     results = []
     place = Path(folder)
+    marked = ours.claim(place, "folder of evidence", recognise=_recognised)
     rows = [[_Job(paper, claim, scale, seed, place) for seed in range(count)] for paper, claim, count in asked]
     # the tiny figures that are kept beside base evidence, by the same code
     tiny = [_Job(paper, claim, "tiny", 0, place) for paper, claim, _ in asked]
+    marked.add(*(f"{job.paper}.jsonl" for job in tiny), *(job.file.name for row in [*rows, tiny] for job in row))
     with _runner(jobs, [job for row in rows for job in row] + (tiny if scale == "base" else [])) as promise:
         for (paper, claim, _), row, small in zip(asked, rows, tiny, strict=True):
             evidence = _gather(paper, claim, scale, [promise(job) for job in row], say)
@@ -152,10 +190,21 @@ def check(
             elif "held" in figures:
                 remark = code_marks.compare(place, paper, claim, figures, evidence.environment["date"])
                 say(f"{'':<12}{paper}: {claim.name}: {remark}") if remark else None
-            for job in [*row, small]:
-                job.file.unlink(missing_ok=True)
+            marked.drop(*(job.file.name for job in [*row, small]))
             results.append(evidence)
     return results
+
+
+def _recognised(folder: Path) -> list[str]:
+    """What an earlier version wrote without a marker: evidence, and the rows of a check that was interrupted."""
+    names = []
+    for file in sorted(folder.glob("*.jsonl")):
+        with suppress(PapertrialError):
+            names += [file.name] if history(folder, file.stem) else []
+    for file in sorted(folder.glob(".*-*-*-*.json")):
+        with suppress(PapertrialError):
+            names += [file.name] if _KEPT.read(file) else []
+    return names
 
 
 def _asked(paper: str, names: Sequence[str], kinds: Sequence[str]) -> list[Claim]:
@@ -189,23 +238,25 @@ class _Job:
         folders = code_marks.roots(self.paper)
         code = code_marks.snapshot(folders)
         if self.file.exists():
-            kept: dict[str, Any] = read_json(self.file)
-            if "files" in kept and kept["mark"] == code_marks.mark(kept["files"], code):
-                return kept
+            with suppress(Damaged):  # it is measured again
+                kept: dict[str, Any] = _KEPT.read(self.file)
+                if kept["mark"] == code_marks.mark(kept["files"], code):
+                    return kept
         begun = time.monotonic()
         try:
-            if (self.scale, self.seed) == ("tiny", 0):
-                with code_marks.watched(self.paper) as files:
+            with own_randomness():
+                if (self.scale, self.seed) == ("tiny", 0):
+                    with code_marks.watched(self.paper) as files:
+                        held, measured = self.claim(self.scale, self.seed)
+                else:  # hours are not to be slowed down
                     held, measured = self.claim(self.scale, self.seed)
-            else:  # hours are not to be slowed down
-                held, measured = self.claim(self.scale, self.seed)
-                files = code_marks.loaded(folders)
+                    files = code_marks.loaded(folders)
         except Declined as refusal:
             return {"reason": str(refusal)}
         seconds = time.monotonic() - begun
         row = {"held": bool(held), "measured": measured, "seconds": seconds, "files": files}
         row["mark"] = code_marks.mark(files, code)
-        write_json(self.file, row)
+        _KEPT.write(self.file, row)
         return row
 
 
@@ -227,6 +278,7 @@ def _runner(jobs: int, work: Sequence[_Job]) -> Iterator[Callable[[_Job], Callab
         yield lambda job: job.run
         return
     threads = max(1, (os.cpu_count() or 1) // jobs)
+    others = set(multiprocessing.active_children())
     shared: dict[tuple[str, int, str], list[_Job]] = {}
     for job in work:
         shared.setdefault((job.paper, job.seed, job.scale), []).append(job)
@@ -244,6 +296,10 @@ def _runner(jobs: int, work: Sequence[_Job]) -> Iterator[Callable[[_Job], Callab
             "a process that ran a claim was killed, perhaps for memory",
             "type the same command again: finished seeds are kept, and fewer --jobs need less memory",
         ) from None
+    except KeyboardInterrupt:
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -339,20 +395,9 @@ def history(folder: Path | str, paper: str) -> list[dict[str, Any]]:
     path = Path(folder) / f"{paper}.jsonl"
     if not path.exists():
         return []
-    with disk_errors(path):
-        lines = path.read_text(encoding="utf-8").splitlines()
-    try:
-        rows = [json.loads(line) for line in lines if line.strip()]
-    except ValueError as error:
-        raise PapertrialError(f"{path} holds a line that is not JSON ({error})", "remove the line") from None
-    for row in rows:
-        if (
-            not isinstance(row, dict)
-            or not row.keys() >= _ALWAYS
-            or row["scale"] not in SCALES
-            or row["verdict"] not in VERDICTS
-        ):
-            raise PapertrialError(f"{path} holds a line that is not evidence of a claim", "remove the line")
+    rows, damaged = LINES.rows(path)
+    if damaged:
+        raise PapertrialError(damaged[0], "remove the line, or put the file back as it was")
     return rows
 
 

@@ -15,6 +15,7 @@ import ast
 import hashlib
 import json
 import math
+import os
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,16 +26,33 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from papertrial.core import registry
+from papertrial.core.doors import Door
 from papertrial.core.errors import PapertrialError
-from papertrial.core.files import disk_errors, to_json, write_text
+from papertrial.core.files import to_json, write_text
 from papertrial.core.paper import Claim
 
 #: what a claim's base evidence says of its code
 CHANGED = "code changed since"
 _RELATIVE, _ABSOLUTE = 1e-6, 1e-9
-#: what every line says. changed: when other figures were found.  same: when the same ones were, by other code
-_ALWAYS = {"claim", "held", "measured", "files", "mark", "date", "changed", "same"}
+
+
+class _Line(TypedDict):
+    """A tiny run of a claim. changed: when other figures were found.  same: when the same ones were, by other code."""
+
+    claim: str
+    held: bool
+    measured: dict[str, Any]
+    files: list[str]
+    mark: str
+    date: str
+    changed: str
+    same: str
+
+
+_LINES = Door(_Line, "")
 #: paper -> files of code that ran under `watched` in this process
 _RAN: dict[str, set[str]] = {}
 
@@ -102,8 +120,8 @@ def watched(paper: str) -> Iterator[list[str]]:
 def _named(files: Iterable[str], folders: Iterable[Path]) -> list[str]:
     found = set()
     for root in folders:
-        inside = (path for path in map(Path, files) if path.is_relative_to(root))
-        found |= {path.relative_to(root.parent).as_posix() for path in inside}
+        inside = (file for file in files if file == str(root) or file.startswith(f"{root}{os.sep}"))
+        found |= {Path(file).relative_to(root.parent).as_posix() for file in inside}
     return sorted(found)
 
 
@@ -141,14 +159,9 @@ def read(folder: Path, paper: str) -> dict[str, dict[str, Any]]:
     file = file_of(folder, paper)
     if not file.exists():
         return {}
-    with disk_errors(file):
-        lines = file.read_text(encoding="utf-8").splitlines()
-    try:
-        rows = [json.loads(line) for line in lines if line.strip()]
-    except ValueError:
-        rows = [None]
-    if not all(isinstance(row, dict) and row.keys() >= _ALWAYS for row in rows):
-        raise PapertrialError(f"{file} holds a line that is no tiny run of a claim", "remove the file")
+    rows, damaged = _LINES.rows(file)
+    if damaged:
+        raise PapertrialError(damaged[0], f"remove {file}, and check keeps the figures anew")
     return {row["claim"]: row for row in rows}
 
 

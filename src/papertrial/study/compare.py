@@ -21,20 +21,24 @@ import numpy as np
 from papertrial.core import registry
 from papertrial.core.budget import Budget, duration
 from papertrial.core.errors import DataError, Declined, PapertrialError, TrainingStopped
-from papertrial.core.files import read_json, to_json, write_json
+from papertrial.core.files import to_json
 from papertrial.core.offers import task_offers
+from papertrial.core.ours import examine, held
+from papertrial.core.ranges import require_numbers
 from papertrial.core.request import Request
 from papertrial.core.stats import Verdict
 from papertrial.core.wording import counted, several
 from papertrial.study import sentences
-from papertrial.study.comparison import Comparison, Row
+from papertrial.study.comparison import FILES, KIND, Comparison, Row, before_in, kept, recognised, said_before
 from papertrial.study.engine import Engine, Job, content, started
-from papertrial.study.entrants import Entrant, entrants_of, idle, pooled, reasons, require_methods
+from papertrial.study.entrants import Entrant, entrants_of, idle, pooled, reasons, require_methods, require_settings
 from papertrial.study.judging import BLIND, Judge, judge_of, row_of, words_of
 from papertrial.study.naming import called, renamed
 from papertrial.study.origins import origins
 from papertrial.study.worth import Worth
 from papertrial.study.worth import worth as worth_in_labels
+from papertrial.train.randomness import own_randomness
+from papertrial.use.final import COMPARISON
 from papertrial.use.folds import REPEATS, SEEDS, Fold, assigned, choice, rounds, shared
 
 if TYPE_CHECKING:
@@ -146,6 +150,7 @@ class _Study:
         return pooled([(entrant.runs[seed, fold], self.tested(fold)) for fold in units if fold is not None])
 
 
+@own_randomness()
 def compare(
     methods: Sequence[str] | str,
     data: Any,
@@ -211,10 +216,10 @@ def compare(
     )  # fmt: skip
     echo, methods = echo or (lambda line: None), several(methods)
     asked_now = methods
-    if seeds is not None and seeds < 1:
-        raise PapertrialError(f"{seeds} seeds are too few", "give 3 or more, 5 are better")
+    require_numbers(seeds=seeds, cores=cores)
     if not set(methods) - {against}:
         raise PapertrialError("no method was named to compare", "type: papertrial list")
+    require_settings(methods, request)
     opened = content(data, request)
     chosen = choose_task(opened, task)
     made_for = [key for name in methods for key in registry.paper(name).tasks]
@@ -224,7 +229,11 @@ def compare(
                 chosen = choose_task(opened, key)
                 break
     without_labels = task_offers(chosen).judged_without_labels
-    if opened.look().numbers.get("labelled") == 0 and not without_labels:
+    strata = task_offers(
+        chosen
+    ).strata  # the task knows what it can judge: pairs of texts are answers without being labels
+    judged = (strata(opened) >= 0).any() if strata else opened.look().numbers.get("labelled") != 0
+    if not judged and not without_labels:
         raise DataError(
             f"{opened.name} has no labels, so nothing can be compared on it", "papertrial fit learns without them"
         )
@@ -232,7 +241,8 @@ def compare(
     parts, why = choice(chosen, opened, folds)
     seeds = seeds or (REPEATS if parts else SEEDS)
     folder = Path(out) if out is not None else default_folder("compare", opened.name)
-    before = {} if fresh else _before(folder)
+    examine(folder, KIND, recognised)
+    before = {} if fresh else before_in(folder)
     methods = [*(name for name in before.get("stays", ()) if name not in methods), *methods]
     if methods != asked_now:
         echo(f"{', '.join(methods[: -len(asked_now)])}: compared here before, and part of this comparison too")
@@ -254,13 +264,14 @@ def compare(
             echo=echo,
             declined=declined,
             folds=parts,
-            earlier=_said_before(before, methods, against, baselines),
+            earlier=said_before(before, methods, against, baselines),
             asked={
                 "methods": list(methods),
                 "against": against,
                 "baselines": baselines,
                 "worth": worth,
                 "folds": folds,
+                "stays": list(before.get("stays", ())),
             },
         )
         curve_runs = len(FRACTIONS) * min(seeds, CURVE_SEEDS) if worth else 0
@@ -272,7 +283,8 @@ def compare(
         study.plan = _plan(study, entrants, runs, curve_runs)
         if why:
             study.plan += f"\nfolds: {why}"
-        return _carried_out(study, entrants, worth)
+        with held(folder, KIND, FILES, recognised):
+            return _carried_out(study, entrants, worth)
 
 
 def _carried_out(study: _Study, entrants: list[Entrant], worth: bool) -> Comparison:
@@ -355,32 +367,12 @@ def _config(study: _Study) -> dict[str, Any]:
     }
 
 
-def _before(folder: Path) -> dict[str, Any]:
-    """Of a comparison that was finished in the folder, the methods that stay in it, and what was said of them; nothing where
-    there is none. So papers that are asked about one after the other end in one table."""
-    file = folder / "comparison.json"
-    held = read_json(file) if file.exists() else {}
-    if not held.get("complete"):
-        return {}
-    methods = held.get("asked", {}).get("methods", ())
-    return held | {"stays": [name for name in methods if name not in held.get("declined", ())]}
-
-
-def _said_before(before: dict[str, Any], methods: list[str], against: str | None, baselines: Any) -> tuple[str, ...]:
-    """What was said by earlier comparisons in the folder that asked something else."""
-    asked = before.get("asked", {})
-    again = (set(asked.get("methods", ())), asked.get("against"), asked.get("baselines")) == (
-        set(methods), against, baselines
-    )  # fmt: skip
-    return (*before.get("earlier", ()), *(() if again else before.get("sentences", ())))
-
-
 def _earlier_looks(study: _Study, config: dict[str, Any]) -> tuple[int, ...]:
     """Numbers of seeds, fewer than now, at which verdicts were given before; raises PapertrialError for another study."""
     file = study.out / "comparison.json"
-    if not file.exists():
+    held = kept(file)
+    if not held:
         return ()
-    held = read_json(file)
     before, now = held.get("config", {}), _plain(config)
     differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if differing:
@@ -397,7 +389,10 @@ def _plain(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _save(result: Comparison, config: dict[str, Any], study: _Study) -> None:
-    write_json(study.out / "comparison.json", {"config": config, "asked": study.asked, **result.to_json()})
+    COMPARISON.write(
+        study.out / "comparison.json",
+        {"config": config, "asked": {**study.asked, "earlier": study.earlier}, **result.to_json()},
+    )
 
 
 def _round(study: _Study, entrants: list[Entrant], seed: int) -> None:

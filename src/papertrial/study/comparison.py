@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+import sys
 import textwrap
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from papertrial.core.budget import ESTIMATED, UNKNOWN, Energy, duration, size_in_words
+from papertrial.core.doors import Damaged
 from papertrial.core.errors import PapertrialError
-from papertrial.core.files import read_json
+from papertrial.core.files import disk_errors
+from papertrial.core.ours import visible
 from papertrial.core.stats import Verdict
 from papertrial.study.worth import Worth
+from papertrial.use.final import COMPARISON
 
+KIND, FILES = "comparison", ("comparison.json",)
 FAILED = "failed"
 #: what stands beside a metric in the table
 BESIDE = {"average_precision": "auc"}
@@ -104,15 +109,12 @@ class Comparison:
     @classmethod
     def read(cls, folder: Path | str) -> Comparison:
         """As kept in a comparison's folder; raises PapertrialError where there is none."""
-        held = read_json(Path(folder) / "comparison.json")
-        names = [entry.name for entry in fields(cls) if entry.name in held]
-        unknown = [e.name for e in fields(cls) if e.name not in held and e.default is MISSING]
-        if unknown:
-            raise PapertrialError(
-                f"{folder} holds a comparison of another version of papertrial (it lacks {unknown[0]})",
-                "run the comparison again",
+        file = Path(folder) / "comparison.json"
+        held = COMPARISON.read(file)
+        with COMPARISON.answers_for(file, held):
+            return cls(
+                **{entry.name: _again(entry.name, held[entry.name]) for entry in fields(cls) if entry.name in held}
             )
-        return cls(**{name: _again(name, held[name]) for name in names})
 
     def lines(self) -> list[str]:
         """The table and the verdicts as plain text, at most 100 columns wide."""
@@ -235,3 +237,55 @@ def _cut(text: str, width: int) -> str:
 
 def _wrap(text: str, head: str) -> list[str]:
     return textwrap.wrap(text, WIDTH, initial_indent=head, subsequent_indent=" " * len(head))
+
+
+# -------------------------------------------------------------------------------- in a folder
+
+
+def recognised(folder: Path) -> list[str]:
+    """What an earlier version wrote without a marker: the comparison, whole, or no more yet than runs of methods."""
+    file = folder / "comparison.json"
+    try:
+        whole = file.exists() and bool(COMPARISON.read(file))
+    except PapertrialError:
+        return []
+    runs = [next((folder / name).glob("seed*/config.json"), None) for name in visible(folder)]
+    begun = bool(runs) and not file.exists() and all(runs)
+    return [*FILES] if whole or begun else []
+
+
+def kept(file: Path) -> dict[str, Any]:
+    """What an earlier comparison found; nothing where there is none. A file that is damaged is set aside: the runs it speaks of
+    are kept, and it is written again from them."""
+    if not file.exists():
+        return {}
+    try:
+        return dict(COMPARISON.read(file))
+    except Damaged as damage:
+        aside = file.with_name(f"{file.name}.damaged")
+        with disk_errors(aside):
+            file.replace(aside)
+        print(f"{damage.problem}: kept as {aside}; what it said before is not known any more", file=sys.stderr)
+        return {}
+
+
+def before_in(folder: Path) -> dict[str, Any]:
+    """Of comparisons that were finished in the folder, the methods that stay in it, and what was said of them; nothing where
+    there is none. So papers that are asked about one after the other end in one table, also where adding one was interrupted."""
+    file = folder / "comparison.json"
+    held = kept(file)
+    asked = held.get("asked", {})
+    if not held.get("complete"):
+        return (
+            held | {"stays": asked["stays"], "earlier": asked["earlier"], "sentences": ()} if asked.get("stays") else {}
+        )
+    return held | {"stays": [name for name in asked.get("methods", ()) if name not in held.get("declined", ())]}
+
+
+def said_before(before: dict[str, Any], methods: list[str], against: str | None, baselines: Any) -> tuple[str, ...]:
+    """What was said by earlier comparisons in the folder that asked something else."""
+    asked = before.get("asked", {})
+    again = (set(asked.get("methods", ())), asked.get("against"), asked.get("baselines")) == (
+        set(methods), against, baselines
+    )  # fmt: skip
+    return (*before.get("earlier", ()), *(() if again else before.get("sentences", ())))

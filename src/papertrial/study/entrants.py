@@ -123,6 +123,18 @@ def entrants_of(
     return entrants, declined, listed, against
 
 
+def require_settings(methods: Sequence[str], request: Request) -> None:
+    """Raise PapertrialError, before any data are opened, for settings that a method named by the user does not have or that are out
+    of range."""
+    from papertrial.use.choose import check_request
+
+    for name in methods:
+        paper = registry.paper(name)
+        if not paper.refusal and registry.missing_package(paper) is None:
+            method = registry.method(name)
+            check_request(method, _own(request, method, True))
+
+
 def _own(request: Request, method: Method, asked: bool) -> Request:
     """How a method is run: settings and techniques are for those that were asked for. Baselines that lack the recipe asked for
     take their `base`."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from papertrial.core import registry
+from papertrial.core import memory, registry
 from papertrial.core.budget import Budget, Energy, duration, size_in_words
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.offers import offers, task_offers
@@ -29,15 +29,15 @@ from papertrial.core.task import Estimator, Prepared, Split, Task
 from papertrial.core.wording import aligned
 from papertrial.study.compare import CURVE_SEEDS, FRACTIONS
 from papertrial.study.entrants import plan
+from papertrial.train.randomness import drawing, own_randomness
 from papertrial.use.folds import choice, rounds, shared
 
 if TYPE_CHECKING:
     from papertrial.train.pace import Pace
     from papertrial.use.card import Resolved
 
-_PILOT = (
-    8  # rows of the first steps tried; four times as many until a whole batch is reached or is known to be too much
-)
+#: rows of the first steps tried; four times as many until a whole batch is reached or is known to be too much
+_PILOT = 8
 #: what a run loads, beyond the method's own
 _PACKAGES = (
     "papertrial.train.loop",
@@ -172,6 +172,7 @@ class Estimate:
         return rows
 
 
+@own_randomness()
 def estimate(
     method: str,
     data: Any,
@@ -200,13 +201,14 @@ def estimate(
     Raises PapertrialError when a batch needs clearly more memory than there is, and whatever `fit` would refuse.
     """
     from papertrial.data import open as open_data
-    from papertrial.use.choose import prepare, task_for
+    from papertrial.use.choose import check_request, prepare, task_for
 
     request = Request(
         task=task, target=target, group=group, time=time, dates=dates, missing=missing, host=host, backbone=backbone, recipe=recipe,
         settings=settings or {}, techniques=techniques, budget=Budget.of(budget), labels=labels, size=size, seed=seed,
     )  # fmt: skip
     chosen = registry.method(method)
+    check_request(chosen, request, seeds=seeds)
     starting, _ = _timed(lambda: _load(chosen))
 
     def read() -> tuple[Any, Task, Prepared]:
@@ -243,15 +245,18 @@ def run_cost(
     from papertrial.use.card import build_model
     from papertrial.use.choose import budget_of, resolve_method
     from papertrial.use.fit import validation
+    from papertrial.use.room import require_room
 
     request = (request or Request()).but(**asked)
     seed = request.seed
     resolved = resolve_method(method, prepared, request, task=task)
     spending = budget_of(resolved, task, request.budget)
-    torch.manual_seed(seed)
-    model = build_model(task, resolved, prepared)
-    rows = task.training(model, prepared)
+    require_room(task, resolved, prepared)
     with tempfile.TemporaryDirectory(prefix="papertrial-estimate-") as folder:
+        with drawing:
+            torch.manual_seed(seed)
+            model = build_model(task, resolved, prepared)
+            rows = task.training(model, prepared)
         run = Run(Path(folder) / "run")
         if isinstance(model, Estimator):
             found = _trial(model, rows, prepared, spending, run, seed)
@@ -393,19 +398,11 @@ def affordable(measure: Callable[..., Pace], batch: int, first: int) -> tuple[Pa
 
 def machine_memory() -> int:
     """Bytes a run may come to use: of the GPU where there is one, else what the machine, its container or a limit gives."""
-    import torch
-
-    from papertrial.train import memory
-
-    return memory.machine_memory("cuda" if torch.cuda.is_available() else "cpu")
+    return memory.machine_memory(memory.where())
 
 
 def free_memory() -> int:
-    import torch
-
-    from papertrial.train import memory
-
-    return memory.free_memory("cuda" if torch.cuda.is_available() else "cpu")
+    return memory.free_memory(memory.where())
 
 
 def _memory(seen: list[Pace], rows: int) -> int:

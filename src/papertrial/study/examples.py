@@ -12,7 +12,6 @@ import numpy as np
 
 from papertrial.core import registry
 from papertrial.core.errors import PapertrialError
-from papertrial.core.files import read_json
 from papertrial.core.task import Ragged
 from papertrial.study.figures import colour
 from papertrial.study.html_page import (
@@ -28,6 +27,7 @@ from papertrial.study.html_page import (
     Table,
     Text,
 )
+from papertrial.use.card import CARD
 
 if TYPE_CHECKING:
     from papertrial.core.task import Prepared, Split
@@ -152,7 +152,7 @@ def sheets(runs: Mapping[str, Path]) -> list[Any]:
 
 def _rows_of(folder: Path) -> list[str]:
     """The classes that the rows of a sheet show; none where rows may be something else (see `tasks._image_quality.shown`)."""
-    card = read_json(folder / "card.json")
+    card = CARD.read(folder / "card.json")
     names = card.get("state", {}).get("class_names") or []
     counts = card["data"]["numbers"].get("class_counts") or {}
     held = list(counts.values()) if isinstance(counts, dict) else list(counts)

@@ -10,13 +10,19 @@ from typing import Any
 
 from papertrial.core import registry
 from papertrial.core.errors import PapertrialError, did_you_mean
-from papertrial.core.files import write_json, write_text
+from papertrial.core.files import read_json, write_json, write_text
+from papertrial.core.ours import claim, examine, visible
 from papertrial.core.paper import Report
+from papertrial.core.ranges import require_numbers
 from papertrial.core.recipe import resolve, unknown_settings
 from papertrial.core.registry import Method
 from papertrial.study.model_source import Wanted, find_subject, slug
+from papertrial.train.randomness import own_randomness
+
+KIND, _FILES = "measurement", ("report.json", "plot.html")
 
 
+@own_randomness()
 def measure(
     analysis: str,
     what: Any,
@@ -48,9 +54,12 @@ def measure(
         raise PapertrialError(
             f"{analysis} is of the kind {method.paper.kind}, not an analysis", did_you_mean(analysis, known)
         )
+    require_numbers(examples=examples, tokens=tokens, seed=seed)
     config = _config(method, recipe, dict(settings or {}))
     if method.paper.trains:
         return _trained(method, what, data, config, out, seed, progress)
+    if out is not None:
+        examine(out, KIND, _recognised)
     subject = find_subject(analysis, what, data, Wanted(examples, tokens, seed))
     report: Report = method.module.measure(subject.model, subject.inputs, config)
     report = replace(report, facts=(("model", subject.name), ("inputs", subject.on), *report.facts))
@@ -72,6 +81,7 @@ def _trained(
         )
     source, target = open_data(what), open_data(data)
     place = Path(out) if out is not None else Path("runs") / f"{method.id}-{slug(source.name)}-{slug(target.name)}"
+    claim(place, KIND, _FILES, _recognised)
     trainer = Trainer.of(method.paper)
     report: Report = method.module.measure(
         source, target, config, trainer=trainer, folder=place, seed=seed, progress=progress
@@ -85,10 +95,25 @@ def write(report: Report, folder: Path) -> Report:
     """report.json and plot.html in `folder`; the report with `files` filled in."""
     from papertrial.study.plot import page
 
+    claim(folder, KIND, _FILES, _recognised)
     files = [folder / "report.json", write_text(folder / "plot.html", page(report))]
     report = replace(report, files=tuple(str(file) for file in files))
     write_json(files[0], report)
     return report
+
+
+def _recognised(folder: Path) -> list[str]:
+    """What an earlier version wrote without a marker: a report, whole, or the models of an analysis that trains some."""
+    held = visible(folder)
+    try:
+        whole = (
+            "report.json" in held
+            and {"title", "facts", "head", "rows", "verdict"} <= read_json(folder / "report.json").keys()
+        )
+    except (PapertrialError, AttributeError):
+        return []
+    models = list((folder / "models").glob("*/config.json")) if held == ["models"] else []
+    return [*_FILES] if whole or models else []
 
 
 def _config(method: Method, recipe: str, settings: dict[str, Any]) -> Any:

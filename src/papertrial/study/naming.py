@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from papertrial.core.errors import PapertrialError
-from papertrial.core.files import read_json
+from papertrial.use.card import CARD
 
 _AS_IT_CAME = "untrained"
 
@@ -18,7 +18,7 @@ def called(folder: Path, name: str) -> str:
     if name.partition(":")[0] != _AS_IT_CAME:
         return name
     with suppress(PapertrialError):
-        card = read_json(folder / "card.json")
+        card = CARD.read(folder / "card.json")
         if card["backbone"] and (card["backbone_config"] or {}).get("pretrained"):
             return f"frozen {card['backbone']} " + ("+ probe" if "class_names" in card["state"] else "as it came")
     return name

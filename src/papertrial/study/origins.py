@@ -7,8 +7,8 @@ from contextlib import suppress
 from typing import Any
 
 from papertrial.core.errors import PapertrialError
-from papertrial.core.files import read_json
 from papertrial.study.entrants import Entrant
+from papertrial.use.card import CARD
 
 _OWN = ("fresh weights", "yours")
 
@@ -20,7 +20,7 @@ def origins(entrants: Sequence[Entrant]) -> list[str]:
     for entrant in entrants:
         card: dict[str, Any] = {}
         with suppress(PapertrialError):  # a run without a card has nothing to say
-            card = read_json(entrant.outcomes[0].folder / "card.json") if entrant.outcomes else {}
+            card = CARD.read(entrant.outcomes[0].folder / "card.json") if entrant.outcomes else {}
         weights = str(card.get("licence", {}).get("weights", "")).removeprefix("trained here from ")
         if weights and not any(word in weights for word in _OWN):
             lines.append(f"{entrant.name} starts from {weights}")

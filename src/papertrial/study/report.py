@@ -20,7 +20,8 @@ from papertrial.core import registry
 from papertrial.core.budget import ESTIMATED, Energy, duration, size_in_words
 from papertrial.core.curves import fit_power_law
 from papertrial.core.errors import PapertrialError, did_you_mean
-from papertrial.core.files import read_json, write_text
+from papertrial.core.files import write_text
+from papertrial.core.ours import require_free, will_write
 from papertrial.core.stats import CANNOT_TELL, HELPS, HURTS
 from papertrial.study import evidence, examples, figures, report_blocks
 from papertrial.study.comparison import Comparison, Row
@@ -43,11 +44,14 @@ from papertrial.study.html_page import (
 )
 from papertrial.study.report_blocks import Record, listed, number, signed
 from papertrial.study.report_commands import fit_command
+from papertrial.use.final import COMPARISON
 from papertrial.use.folds import rounds
 
 TONES = {HELPS: "good", HURTS: "bad", CANNOT_TELL: "open", "failed": "bad"}
 #: methods with a confusion matrix of their own
 _CONFUSED = 4
+#: damaged files and lines that are named one by one
+_NAMED = 5
 #: a scale reaches so many times as far as the methods in question; what lies beyond gets an arrow
 _REACH = 2.5
 
@@ -64,20 +68,24 @@ class Report:
     size: int
 
 
-def report(folder: Path | str, out: Path | str | None = None, *, data: bool = True) -> Report:
+def report(folder: Path | str, out: Path | str | None = None, *, data: bool = True, replace: bool = False) -> Report:
     """Write the page of a run's or a comparison's folder, or of evidence: a folder of it or one .jsonl file.
 
     out: by default report.html in the folder, or beside a file, under its name.
-    data: open the training data again, for pictures and distributions.
-    Raises PapertrialError when there is none of them.
+    data: open the training data again, for pictures and distributions.  replace: a file that is there already and was not
+    written into the folder by an earlier call.
+    Raises PapertrialError when there is none of them, and for such a file.
     """
     folder = Path(folder)
     beside = folder.with_suffix(".html") if folder.suffix == ".jsonl" else folder / "report.html"
     file = Path(out) if out is not None else beside
     if file.suffix.lower() not in (".html", ".htm"):
         raise PapertrialError(f"a report is a web page, not {file.name}", "give --out a name that ends in .html")
+    require_free(file, replace)
     kind, page = page_of(folder, data=data)
     text = render(page)
+    if out is None and not replace:
+        will_write(file.parent, file.name)
     write_text(file, text)
     return Report(
         file,
@@ -127,13 +135,14 @@ def _nothing(folder: Path) -> PapertrialError:
 @dataclass(frozen=True)
 class _Compared:
     """A comparison with its runs. runs: finished with all labels, by method; fewer: the reference on fewer labels;
-    every: all of them, those that stopped too."""
+    every: all of them, those that stopped too.  unread: what is wrong with runs that cannot be read."""
 
     folder: Path
     found: Comparison
     config: dict[str, Any]
     asked: dict[str, Any]
     every: tuple[Record, ...]
+    unread: tuple[str, ...] = ()
 
     @cached_property
     def runs(self) -> dict[str, list[Record]]:
@@ -192,10 +201,15 @@ def _ends(row: Row) -> list[float]:
 
 def _read_comparison(folder: Path) -> _Compared:
     found = Comparison.read(folder)
-    held = read_json(folder / "comparison.json")
-    every = [Record.read(file.parent) for file in folder.glob("*/seed*/config.json")]
+    held = COMPARISON.read(folder / "comparison.json")
+    every, unread = [], []
+    for file in sorted(folder.glob("*/seed*/config.json")):
+        try:
+            every.append(Record.read(file.parent))
+        except PapertrialError as error:  # it costs this run
+            unread.append(str(error))
     every.sort(key=lambda run: (run.method, run.percent or 100, run.seed))
-    study = _Compared(folder, found, held["config"], held.get("asked", {}), tuple(every))
+    study = _Compared(folder, found, held["config"], held.get("asked", {}), tuple(every), tuple(unread))
     if not study.runs[found.reference]:
         raise PapertrialError(
             f"the runs that {folder / 'comparison.json'} speaks of are not there", "run the same comparison again"
@@ -209,6 +223,7 @@ def _of_comparison(folder: Path, data: bool) -> Page:
     asked = [row.name for row in found.rows if row.role == "method"] or [found.reference]
     verb = "Do" if len(asked) > 1 else "Does"
     unfinished = "" if found.complete else "Not finished: the same command goes on from here."
+    left_out = _left_out([*study.unread, *(line for run in study.every for line in run.damage)])
     sections = [
         Section("Result", _result(study)),
         Section("Drawn pictures", examples.sheets(_first_runs(study))),
@@ -229,9 +244,15 @@ def _of_comparison(folder: Path, data: bool) -> Page:
         f"{verb} {listed(asked)} help on {name}?",
         _answers(study),
         sections,
-        unfinished,
+        " ".join(filter(None, (unfinished, left_out))),
         report_blocks.foot(study.card),
     )
+
+
+def _left_out(lines: Sequence[str]) -> str:
+    """A sentence on what could not be read, the first few of it."""
+    more = f"; and {len(lines) - _NAMED:,} more" if lines[_NAMED:] else ""
+    return f"Left out: {'; '.join(lines[:_NAMED])}{more}." if lines else ""
 
 
 def _answers(study: _Compared) -> list[Answer]:
@@ -508,7 +529,7 @@ def _of_run(folder: Path, data: bool) -> Page:
         f"How well does {label} do on {name}?",
         [Answer(_run_sentence(card, result, label, metric, higher))],
         sections,
-        lead,
+        " ".join(filter(None, (lead, _left_out(run.damage)))),
         report_blocks.foot(card),
     )
 

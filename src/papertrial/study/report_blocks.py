@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -16,12 +14,12 @@ import numpy as np
 
 from papertrial.core import registry
 from papertrial.core.budget import Energy, duration, size_in_words, watt_hours
-from papertrial.core.files import read_json
-from papertrial.core.run import Run
+from papertrial.core.run import LOG, TRIED, Run
 from papertrial.core.wording import counted
 from papertrial.study import examples, figures
 from papertrial.study.figures import Line
 from papertrial.study.html_page import Code, Facts, Fold, Grid, Heading, Heat, Items, Link, Table, Text, typeset
+from papertrial.use.card import ASKED, CARD, RESULT
 
 #: classes in a table or a chart
 CLASSES = 20
@@ -47,9 +45,9 @@ class Record:
         share = re.fullmatch(r"seed\d+(?:-fold\d+)?-(\d+)pct", folder.name)
         return cls(
             folder,
-            read_json(folder / "config.json"),
-            read_json(card) if done else None,
-            read_json(result) if done else None,
+            ASKED.read(folder / "config.json"),
+            CARD.read(card) if done else None,
+            RESULT.read(result) if done else None,
             int(share[1]) if share else None,
         )
 
@@ -67,12 +65,15 @@ class Record:
 
     @cached_property
     def trials(self) -> list[dict[str, Any]]:
-        """Configurations that a method tried while tuning itself; a last line cut short by a kill is left out."""
-        file, found = self.folder / "trials.jsonl", []
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else ():
-            with contextlib.suppress(ValueError):
-                found.append(json.loads(line))
-        return found
+        """Configurations that a method tried while tuning itself; lines that cannot be read are left out."""
+        return TRIED.rows(self.folder / "trials.jsonl", grows=True)[0]
+
+    @cached_property
+    def damage(self) -> list[str]:
+        """What its logs left out, a sentence each; a last line cut short by a kill is none."""
+        runs = [Run(self.folder), *Run(self.folder).stages.values()]
+        lines = [line for run in runs for line in LOG.rows(run.path("metrics.jsonl"), grows=True)[1]]
+        return lines + TRIED.rows(self.folder / "trials.jsonl", grows=True)[1]
 
     @cached_property
     def stages(self) -> dict[str, list[dict[str, Any]]]:

@@ -35,6 +35,8 @@ from papertrial.data import open as open_data
 from papertrial.nn.batches import to_tensors
 from papertrial.nn.views import Draw
 from papertrial.testing.ranks import in_ranks, kept_folder
+from papertrial.testing.settings import settings
+from papertrial.testing.steps import first_batch, loss_of
 from papertrial.train.loop import train
 from papertrial.train.processes import is_main
 from papertrial.train.sources import collected, is_source, learnt_from
@@ -96,9 +98,7 @@ class Bench:
         """The first rows the model would be trained on, views made."""
         rows = self.rows(model)
         rows = collected(rows, model, self.resolved().optim, 0) if is_source(rows) else rows
-        batch = to_tensors(rows.take(slice(0, _ROWS)), torch.device("cpu"))
-        views = offers(model).views
-        return views(batch, Draw(0, 0, _ROWS, 0, _ROWS, torch.device("cpu"))) if views else batch
+        return first_batch(model, rows, _ROWS)
 
     @cached_property
     def trained(self) -> Outcome:
@@ -145,10 +145,17 @@ def checks_for(name: str) -> dict[str, Check]:
     kind = paper.kind
     if paper.refusal:
         measured: dict[str, Check] = {"measures": measures} if kind == "analysis" else {}
-        return {"page": page, **measured, "declines_training": declines_training, "claims": claims}
+        return {
+            "page": page,
+            "settings": settings,
+            **measured,
+            "declines_training": declines_training,
+            "claims": claims,
+        }
     found: dict[str, Check] = {
         "page": page,
         "recipes": recipes,
+        "settings": settings,
         "unsuitable_data": unsuitable_data,
         "learns": learns,
         "same_seed_same_bits": same_seed_same_bits,
@@ -317,9 +324,10 @@ def gradients(b: Bench) -> None:
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.SGD(parameters.values(), lr=1e-2)
     moved: set[str] = set()
+    batch = b.batch(model)
     for _ in range(4):  # zero-initialised layers pass no gradient below them at the first step
         optimizer.zero_grad()
-        _loss(model, b.batch(model)).backward()
+        loss_of(model, batch).backward()
         for name, parameter in parameters.items():
             assert parameter.grad is None or bool(torch.isfinite(parameter.grad).all()), (
                 f"{name} has a non-finite gradient"
@@ -341,9 +349,9 @@ def directional_derivative(b: Bench) -> None:
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
-    _loss(model, batch).backward()
+    loss_of(model, batch).backward()
     if offers(model).losses is None:
-        _compare_slopes(model, lambda: _loss(model, batch), generator)
+        _compare_slopes(model, lambda: loss_of(model, batch), generator)
         return
     for player in model.losses(batch):
         _compare_slopes(model.get_submodule(player), partial(_loss_of, model, batch, player), generator)
@@ -388,9 +396,9 @@ def bfloat16(b: Bench) -> None:
     """Under bfloat16 autocast the loss stays within BF16_TOLERANCE of float32."""
     model = b.still()
     batch = b.batch(model)
-    exact = float(_loss(model, batch).detach())
+    exact = float(loss_of(model, batch).detach())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rounded = float(_loss(model, batch).detach())
+        rounded = float(loss_of(model, batch).detach())
     assert abs(rounded - exact) <= BF16_TOLERANCE * max(abs(exact), 1e-3), (
         f"loss {exact:.5g} in float32, {rounded:.5g} in bfloat16"
     )
@@ -402,7 +410,10 @@ def compiled(b: Bench) -> None:
     batch = b.batch(model)
     with warnings.catch_warnings():  # where a part is left out of the graph, torch looks at tensors that have no .grad
         warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
-        loss, traced = _loss(model, batch), torch.compile(lambda rows: _loss(twin, rows), backend="aot_eager")(batch)
+        loss, traced = (
+            loss_of(model, batch),
+            torch.compile(lambda rows: loss_of(twin, rows), backend="aot_eager")(batch),
+        )
     assert torch.allclose(loss, traced, rtol=1e-5, atol=1e-6), f"loss {loss.item():.7g}, compiled {traced.item():.7g}"
     loss.backward()
     traced.backward()
@@ -478,7 +489,7 @@ def _gradient(b: Bench, rank: int = 0, world: int = 1) -> dict[str, np.ndarray]:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
-    _loss(model, batch).backward()
+    loss_of(model, batch).backward()
     gradients = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
     if world > 1:
         for gradient in gradients.values():
@@ -496,11 +507,6 @@ def _shared_gradient(rank: int, name: str, folder: Path) -> None:
 def _loss_of(model: Any, batch: dict[str, Tensor], player: str) -> Tensor:
     """In a game, what the parameters of one player descend."""
     return model.losses(batch)[player]
-
-
-def _loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    value = model.loss(batch)
-    return value["loss"] if isinstance(value, dict) else value
 
 
 def _small_backbone(b: Bench) -> str | None:

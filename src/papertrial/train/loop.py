@@ -19,14 +19,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
+from papertrial.core import stopping
 from papertrial.core.budget import Budget, Energy, Meter, duration, size_in_words
+from papertrial.core.doors import Door
 from papertrial.core.errors import PapertrialError, TrainingStopped
-from papertrial.core.files import read_json, write_json
-from papertrial.core.memory import OutOfMemory, ran_out
+from papertrial.core.memory import OutOfMemory, free_memory, ran_out
 from papertrial.core.offers import offers
 from papertrial.core.recipe import Optim
-from papertrial.core.run import Run
+from papertrial.core.run import AGAIN, Run
 from papertrial.core.task import Split
 from papertrial.nn.modes import evaluating
 from papertrial.train import checkpoint, memory
@@ -41,6 +43,17 @@ from papertrial.train.sources import Rounds, is_source
 from papertrial.train.technique import Proof, finish, prepare
 from papertrial.train.updates import Update, Updates
 from papertrial.train.watch import CollapseWatch
+
+
+class _Planned(TypedDict):
+    steps: int
+
+
+class _Pieces(TypedDict):
+    piece: int
+
+
+PLAN, MEMORY = Door(_Planned, AGAIN), Door(_Pieces, AGAIN)
 
 
 def train(
@@ -221,14 +234,14 @@ class _Training:
         try:
             if self.plans_memory:
                 if self.path.exists():
-                    piece = int(read_json(file)["piece"]) if file.exists() else 0
+                    piece = int(MEMORY.read(file)["piece"]) if file.exists() else 0
                 else:
                     file.unlink(missing_ok=True)
                     piece, words = memory.plan(updates)
                     self.energy.close()  # asking is no more of the training than reading the data
                     self.energy, self.begun = EnergyMeter(self.device), time.monotonic()
                     if piece:
-                        write_json(file, {"piece": piece, "words": words})
+                        MEMORY.write(file, {"piece": piece, "words": words})
                         if progress:
                             print(f"memory: {words}", file=sys.stderr, flush=True)
             with memory.in_pieces(offers(self.model).encoder, piece):
@@ -236,7 +249,7 @@ class _Training:
         except (RuntimeError, MemoryError) as error:
             if ran_out(error) is None:
                 raise
-            free = size_in_words(memory.free_memory(self.device))
+            free = size_in_words(free_memory(self.device))
             raise OutOfMemory(
                 f"memory ran out in step {self.state.step + 1}, with {free} of it free",
                 f"use --set batch={max(1, updates.batches.total // 2)}, or close what else takes memory",
@@ -285,7 +298,7 @@ class _Training:
         if self.main:
             self.run.tensorboard()
         mark, marked_step, waited, saved = time.monotonic(), self.state.step, 0.0, time.monotonic()
-        with Display(total, self.state.step, progress and self.main, name) as display:
+        with Display(total, self.state.step, progress and self.main, name) as display, stopping.between_steps():
             while self.state.step < total and not self.state.complete:
                 self._collect(self.state.step)
                 outcome = self.updates.take(self.state.step, total)
@@ -311,9 +324,11 @@ class _Training:
                     if self.main:
                         self.run.log(step, **row)
                 display.show(step)
-                if self._due(time.monotonic() - saved >= checkpoint_seconds, log):
+                if self._due(stopping.asked() or time.monotonic() - saved >= checkpoint_seconds, log):
                     self._save()
                     saved = time.monotonic()
+                if self.main and (log or not self.together):  # the others end when they meet it no more
+                    stopping.check()
         self.state.complete = True
         if self.main or self.together:
             self._save()
@@ -346,14 +361,14 @@ class _Training:
         """Steps that fit, from timing some; written to plan.json once, so that a resumed run keeps the number."""
         file = self.run.path("plan.json")
         if from_main(self.accelerate, file.exists()):
-            return int(from_main(self.accelerate, read_json(file)["steps"] if self.main else 0))
+            return int(from_main(self.accelerate, PLAN.read(file)["steps"] if self.main else 0))
         each, check = self._time_steps(seconds)
         each += self.rounds.seconds / self.rounds.source.every if self.rounds else 0.0
         left = seconds - (time.monotonic() - self.begun)
         steps = int(from_main(self.accelerate, max(1, int(left / (each + check / self.per_epoch)))))
         if self.main:
             facts = {"steps": steps, "seconds": seconds, "seconds_per_step": each, "seconds_per_validation": check}
-            write_json(file, facts)
+            PLAN.write(file, facts)
             words = f"{duration(seconds)} on this machine are {steps} steps of {1000 * each:.3g} ms"
             self.run.log(0, planned_steps=steps, note=words)
         return steps

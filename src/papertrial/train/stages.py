@@ -82,7 +82,7 @@ def train_stages(
         part = budget.between(before, before + stage.share)
         before += stage.share
         own = Run(run.stage(place, stage.name))
-        processes.once(partial(own.folder.mkdir, parents=True, exist_ok=True))
+        processes.once(partial(run.make_stage, place, stage.name))
         try:
             begun = time.monotonic()
             rows = rows_of(stage, split)

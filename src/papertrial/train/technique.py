@@ -30,14 +30,26 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from typing_extensions import NotRequired, TypedDict
 
+from papertrial.core.doors import Door
 from papertrial.core.errors import Declined, PapertrialError
-from papertrial.core.files import read_json, write_json
 from papertrial.core.offers import offers
-from papertrial.core.run import Run
+from papertrial.core.run import AGAIN, Run
 
 #: file of a run with what was trained and what was not
 FROZEN = "frozen.json"
+
+
+class _Frozen(TypedDict):
+    trained: int
+    kept: int
+    sha256: str
+    sums: dict[str, str]
+    unchanged: NotRequired[bool]
+
+
+_PROOF = Door(_Frozen, AGAIN)
 
 
 @dataclass(frozen=True)
@@ -185,7 +197,7 @@ class Proof:
             count = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
             kept = [p for p in self.model.parameters() if not p.requires_grad]
             sums = self._sums()
-            write_json(
+            _PROOF.write(
                 self.path,
                 {"trained": count, "kept": sum(p.numel() for p in kept), "sha256": _joined(sums), "sums": sums},
             )
@@ -194,7 +206,7 @@ class Proof:
         """Raise PapertrialError where a weight that was not to be trained has changed."""
         if not self.on:
             return
-        held = read_json(self.path)
+        held = _PROOF.read(self.path)
         sums = self._sums()
         changed = sorted(name for name in sums.keys() | held["sums"].keys() if sums.get(name) != held["sums"].get(name))
         if changed:
@@ -202,7 +214,7 @@ class Proof:
                 f"the weights {changed[0]} were not to be trained, and have changed",
                 "report it: the technique or the model is wrong",
             )
-        write_json(self.path, {**held, "unchanged": True})
+        _PROOF.write(self.path, {**held, "unchanged": True})
 
     def _sums(self) -> dict[str, str]:
         return {name: _digest(p) for name, p in self.model.named_parameters() if not p.requires_grad}
@@ -210,7 +222,7 @@ class Proof:
 
 def proofs(runs: Iterable[Run]) -> dict[str, Any] | None:
     """What the card of a run says of it: weights trained and kept, and the checksum of the kept ones; None where none is kept."""
-    held = [read_json(run.path(FROZEN)) for run in runs if run.path(FROZEN).exists()]
+    held = [_PROOF.read(run.path(FROZEN)) for run in runs if run.path(FROZEN).exists()]
     if not held:
         return None
     return {

@@ -27,6 +27,7 @@ from papertrial.train.apart import agree
 from papertrial.train.device import seed_step
 from papertrial.train.optim import Ema, make_optimizer, rate, set_rate
 from papertrial.train.per_example import RowGradients
+from papertrial.train.randomness import drawing
 from papertrial.train.shard import shard, whole
 from papertrial.train.technique import Moment, Techniques
 from papertrial.train.watch import explain_nonfinite
@@ -86,8 +87,6 @@ class Updates:
         self.path = path
         self.accelerate, self.device = accelerate, accelerate.device
         self.rank, self.world = self.accelerate.process_index, self.accelerate.num_processes
-        if optim.batch < 1 or optim.accumulate < 1:
-            raise PapertrialError("batch and accumulate must be at least 1", "type --set batch=... or accumulate=...")
         self.optim, self.seed, self.sharded = optim, seed, sharded
         self.techniques = Techniques(techniques)
         self.apart = self.world > 1 and bool(self.techniques.shares)
@@ -146,6 +145,10 @@ class Updates:
 
     def take(self, step: int, total: int) -> Update:
         """One optimiser step on the global batch. Raises TrainingStopped where a value is not finite."""
+        with drawing:
+            return self._take(step, total)
+
+    def _take(self, step: int, total: int) -> Update:
         begun = time.perf_counter()
         at = Moment(self.seed, step, total, self.rank, self.world, self.batches.total, self.device)
         batch, spans = self._batch(at)

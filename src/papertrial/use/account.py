@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from papertrial.core.doors import read_array
 from papertrial.core.files import write_with
 from papertrial.core.offers import task_offers
+from papertrial.core.run import AGAIN
 from papertrial.core.task import Prepared, Ragged, Scores, Split, Task
 from papertrial.core.wording import counted
 from papertrial.data.tables.row_hashes import combined
@@ -169,7 +171,7 @@ def met(folder: Path, task: Task, split: Split) -> np.ndarray | None:
     hashes = row_hashes(task, split) if file.exists() else None
     if hashes is None or not len(hashes):
         return None
-    kept = np.load(file, allow_pickle=False)
+    kept = read_array(file, AGAIN.replace("{folder}", str(folder)), "u", 1)
     if len(kept) == KEPT:
         hashes = hashes[hashes <= kept[-1]]
     return np.isin(hashes, kept)

@@ -10,30 +10,28 @@ import numpy as np
 
 from papertrial.core.errors import PapertrialError
 from papertrial.core.files import write_with
+from papertrial.core.ours import require_free
 
 _TABLES = (".csv", ".jsonl", ".parquet")
 _ARRAYS = (".npy", ".parquet")
 
 
-def check_table_name(path: Path) -> None:
-    """Raise PapertrialError before any work when `path` is not a file papertrial can write a table to."""
-    _check(path, _TABLES)
+def check_table_name(path: Path, replace: bool = False) -> None:
+    """Raise PapertrialError before any work when `path` is not a file papertrial can write a table to; see `require_free`."""
+    _check(path, _TABLES, replace)
 
 
-def check_array_name(path: Path) -> None:
-    """Raise PapertrialError before any work when `path` is not a file papertrial can write features to."""
-    _check(path, _ARRAYS)
+def check_array_name(path: Path, replace: bool = False) -> None:
+    """Raise PapertrialError before any work when `path` is not a file papertrial can write features to; see `require_free`."""
+    _check(path, _ARRAYS, replace)
 
 
-def _check(path: Path, accepted: Sequence[str]) -> None:
+def _check(path: Path, accepted: Sequence[str], replace: bool) -> None:
     if path.suffix not in accepted:
         raise PapertrialError(
             f"cannot tell the format of {path}", f"end its name with {', '.join(accepted[:-1])} or {accepted[-1]}"
         )
-    if path.is_dir():
-        raise PapertrialError(f"{path} is a folder", "name a file with --out")
-    # The place is tried now, so that an hour of work is not lost to a missing right.
-    write_with(path.with_name(f".{path.name}.try"), lambda temporary: None).unlink()
+    require_free(path, replace)
 
 
 def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> Path:

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from papertrial.core import registry
+from papertrial.core.doors import check_sums
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
-from papertrial.core.files import read_json
+from papertrial.core.memory import require
 from papertrial.core.offers import offers, task_offers
 from papertrial.core.task import Estimator, Prepared, Split, Task
 from papertrial.tasks._calibration import answered, on_test
+from papertrial.train.randomness import drawn_apart
 from papertrial.use.account import (
     Encoded,
     Evaluation,
@@ -26,7 +28,7 @@ from papertrial.use.account import (
     said_of_met,
     without_label,
 )
-from papertrial.use.card import CARD_VERSION, ESTIMATOR, WEIGHTS, load_weights, rebuilt
+from papertrial.use.card import CARD, ESTIMATOR, WEIGHTS, load_weights, loaded_estimator, rebuilt
 
 
 class Artifact:
@@ -46,7 +48,8 @@ class Artifact:
     def load(cls, folder: Path | str) -> Artifact:
         """Rebuild the model from the card and read its weights; nothing is unpickled.
 
-        Raises PapertrialError when the folder holds no finished run, or one of a newer format.
+        Raises PapertrialError when the folder holds no finished run, one of a newer format, or weights that are not those that
+        were written.
         """
         folder = Path(folder)
         if not (folder / "card.json").exists():
@@ -57,23 +60,23 @@ class Artifact:
                 if inside
                 else "type: papertrial fit PAPER --data DATA",
             )
-        card = read_json(folder / "card.json")
-        if card.get("format") != CARD_VERSION:
-            raise PapertrialError(
-                f"{folder / 'card.json'} has format {card.get('format')}, this papertrial reads {CARD_VERSION}",
-                "type: pip install -U papertrial",
-            )
+        card = CARD.read(folder / "card.json")
         task = registry.task(card["task"]["name"])
         if task.version != card["task"]["version"]:
             raise PapertrialError(
                 f"{folder} was made for version {card['task']['version']} of the task {task.name}, here it is {task.version}",
                 "train it again",
             )
-        prepared = Prepared(Split({}), Split({}), Split({}), Facts.from_json(card["facts"]), card["state"])
-        model = rebuilt(task, card, prepared)
+        check_sums(folder, card.get("sums", {}), CARD.repair(folder / "card.json"))  # earlier versions kept none
+        if (folder / WEIGHTS).exists():
+            size = (folder / WEIGHTS).stat().st_size
+            require(2 * size, f"the weights in {folder}, read and put in their places,", "take a smaller model")
+        with drawn_apart(), CARD.answers_for(folder / "card.json", card):
+            prepared = Prepared(Split({}), Split({}), Split({}), Facts.from_json(card["facts"]), card["state"])
+            model = rebuilt(task, card, prepared)
         head: dict[str, np.ndarray] = {}
         if isinstance(model, Estimator):
-            model = model.load(folder / ESTIMATOR) or model
+            model = loaded_estimator(model, folder / ESTIMATOR)
         else:
             head = load_weights(model, folder / WEIGHTS)
             model.eval()

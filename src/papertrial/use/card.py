@@ -9,19 +9,130 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import NotRequired, TypedDict
 
 from papertrial.core import registry
 from papertrial.core.budget import Budget
+from papertrial.core.doors import Door, read_tensors, sums
 from papertrial.core.errors import PapertrialError
 from papertrial.core.files import disk_errors, write_with
 from papertrial.core.offers import offers
 from papertrial.core.recipe import Optim, Setting
 from papertrial.core.registry import Method, Technique
-from papertrial.core.run import Run, environment
+from papertrial.core.run import AGAIN, Run, environment
 from papertrial.core.task import Estimator, Prepared, Task
 
 CARD_VERSION = 1
 WEIGHTS, ESTIMATOR = "model.safetensors", "estimator"
+Named = dict[str, Any]
+Figures = dict[str, float | None]
+
+
+class Spent(TypedDict):
+    steps: int
+    samples: int
+    seconds: float
+    trials: int
+    peak_bytes: int | None
+    kwh: float | None
+    energy: str
+    energy_how: str
+
+
+class _Method(TypedDict):
+    name: str
+    title: str
+    arxiv: str | None
+    caveats: list[str]
+
+
+class _Task(TypedDict):
+    name: str
+    version: int
+
+
+class _Data(TypedDict):
+    name: str
+    fingerprint: str | None
+    numbers: Named
+
+
+class _Setting(TypedDict):
+    name: str
+    value: Any
+    source: str
+
+
+class _Place(TypedDict):
+    date: str
+    python: str
+    versions: dict[str, str]
+    cpu: str
+    cores: int
+    system: str
+
+
+class Card(TypedDict):
+    """What readers of card.json rely on; `card_of` writes it."""
+
+    format: int
+    method: _Method
+    task: _Task
+    data: _Data
+    facts: Named
+    state: Named
+    config: Named
+    optim: Named
+    settings: list[_Setting]
+    environment: _Place
+    metrics: Figures
+    intervals: dict[str, list[float | None]]
+    licence: dict[str, str]
+    notes: list[str]
+    backbone: str | None
+    backbone_config: Named | None
+    backbone_settings: list[_Setting]
+    weights: Named | None
+    host: NotRequired[str]
+    host_config: NotRequired[Named]
+    techniques: NotRequired[Named]
+    reshaped: NotRequired[list[str]]
+    uses: NotRequired[list[str]]
+    learned: NotRequired[list[str]]
+    said_first: NotRequired[list[str]]
+    threshold: NotRequired[Named]
+    sums: NotRequired[dict[str, str]]
+
+
+class Result(TypedDict):
+    """What readers of the result.json of `fit` rely on."""
+
+    method: str
+    metrics: Figures
+    intervals: dict[str, list[float | None]]
+    extra: Figures
+    valid: float | None
+    cost: Spent
+    floors: NotRequired[Figures]
+    beside: NotRequired[list[str]]
+    answers: NotRequired[Named]
+
+
+class Asked(TypedDict):
+    """What readers of the config.json of `fit` rely on."""
+
+    method: str
+    task: str
+    data: Named
+    seed: int
+    budget: Figures
+    config: Named
+    optim: Named
+    backbone: NotRequired[str | None]
+    backbone_config: NotRequired[Named | None]
+
+
+CARD, RESULT, ASKED = Door(Card, AGAIN, CARD_VERSION), Door(Result, AGAIN), Door(Asked, AGAIN)
 
 
 @dataclass(frozen=True)
@@ -91,9 +202,11 @@ def card_of(
     seed: int,
     licence: str,
     result: dict[str, Any],
+    weights: Mapping[str, str],
     frozen: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The content of card.json. frozen: what was trained and what was proved unchanged, where a technique chose."""
+    """The content of card.json. weights: SHA-256 of their files.  frozen: what was trained and what was proved unchanged,
+    where a technique chose."""
     from papertrial.train.technique import reshapes
 
     paper = resolved.method.paper
@@ -141,6 +254,7 @@ def card_of(
         "weights": None
         if isinstance(model, Estimator)
         else {"file": WEIGHTS, "parameters": sum(p.numel() for p in model.parameters())},
+        "sums": weights,
         "licence": {
             "weights": f"trained here from {licence}",
             "code": "Apache-2.0",
@@ -167,8 +281,9 @@ def card_of(
     }
 
 
-def save_weights(run: Run, model: Any, head: Mapping[str, np.ndarray]) -> None:
-    """`model.safetensors` with the model and the probe, or the folder `estimator` in the library's own format."""
+def save_weights(run: Run, model: Any, head: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """`model.safetensors` with the model and the probe, or the folder `estimator` in the library's own format; returns the
+    SHA-256 of each file."""
     from safetensors.torch import save_file
 
     if isinstance(model, Estimator):
@@ -182,7 +297,7 @@ def save_weights(run: Run, model: Any, head: Mapping[str, np.ndarray]) -> None:
                 temporary.rename(target)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
-        return
+        return sums(run.folder, [ESTIMATOR])
     import torch
 
     tensors = {
@@ -190,6 +305,7 @@ def save_weights(run: Run, model: Any, head: Mapping[str, np.ndarray]) -> None:
     }
     tensors |= {f"head.{name}": torch.from_numpy(np.ascontiguousarray(array)) for name, array in head.items()}
     write_with(run.path(WEIGHTS), lambda temporary: save_file(tensors, str(temporary)))
+    return sums(run.folder, [WEIGHTS])
 
 
 def _resolved(card: dict[str, Any]) -> Resolved:
@@ -212,7 +328,7 @@ def _dataclass(cls: type, values: dict[str, Any]) -> Any:
     """JSON has no tuples: lists become tuples again. Weights to start from are not fetched: the artifact has its own."""
     plain = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     try:
-        return cls(**plain | {name: False for name in ("pretrained",) if name in plain})
+        return cls(**plain | {name: type(plain[name])() for name in ("pretrained",) if name in plain})
     except TypeError as error:
         raise PapertrialError(
             f"the card's settings are not those of this version of papertrial ({error})",
@@ -220,13 +336,18 @@ def _dataclass(cls: type, values: dict[str, Any]) -> Any:
         ) from None
 
 
-def load_weights(model: Any, file: Path) -> dict[str, np.ndarray]:
-    from safetensors.torch import load_file
-
+def loaded_estimator(model: Estimator, folder: Path) -> Any:
+    """The estimator as its files say. Raises Damaged where they do not say it; a package that is missing is no damage."""
     try:
-        tensors = load_file(str(file))
-    except Exception as error:  # safetensors raises its own error type for a damaged file
-        raise PapertrialError(f"{file} cannot be read ({error})", "it may be damaged or missing; train again") from None
+        return model.load(folder) or model
+    except (PapertrialError, ImportError, MemoryError):
+        raise
+    except Exception as error:  # each library has errors of its own for a file that is damaged
+        raise CARD.damaged(folder, f"{type(error).__name__}: {error}") from error
+
+
+def load_weights(model: Any, file: Path) -> dict[str, np.ndarray]:
+    tensors = read_tensors(file, CARD.repair(file))
     try:
         model.load_state_dict(
             {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}

@@ -11,7 +11,8 @@ from papertrial.core import registry
 from papertrial.core.budget import Budget
 from papertrial.core.errors import DataError, Declined, PapertrialError, did_you_mean
 from papertrial.core.offers import task_offers
-from papertrial.core.recipe import Optim, Recipe, resolve, unknown_settings
+from papertrial.core.ranges import require_numbers
+from papertrial.core.recipe import Optim, Recipe, known_settings, resolve, unknown_settings
 from papertrial.core.registry import Method, Technique
 from papertrial.core.request import Request
 from papertrial.core.task import Prepared, Task
@@ -77,6 +78,23 @@ def task_for(method: Method, data: Any, name: str | None = None) -> Task:
     )
 
 
+def check_request(method: Method, request: Request, **numbers: float | None) -> None:
+    """Raise PapertrialError for what no data could make right, before any are opened: settings and techniques that there are not,
+    and values out of range. numbers: asked for beside the request, see `core.ranges.NUMBERS`."""
+    require_numbers(**numbers)
+    own, inner, at_host = request.own(), request.below("backbone"), request.below("host")
+    for text in request.techniques:
+        registry.technique(text)
+    trained = () if method.paper.kind == "estimator" else (Optim,)
+    known_settings(own, method.module.Config, *trained)
+    for name, given, part, more in (
+        (request.backbone, inner, "backbone.", ()),
+        (request.host, at_host, "host.", (Optim,)),
+    ):
+        if name is not None and name != PRETRAINED and given:
+            known_settings(given, registry.method(name).module.Config, *more, part=part)
+
+
 def resolve_method(
     method: Method, prepared: Prepared, request: Request | None = None, *, task: Task | None = None, **asked: Any
 ) -> Resolved:
@@ -121,7 +139,7 @@ def resolve_method(
         )
     unknown_settings(inner, under.module.Config)
     under_layers = {"recipe base": under.module.recipes["base"].config, **_variant(under), "you": inner}
-    under_config, under_settings = resolve(under.module.Config, prepared.facts, under_layers)
+    under_config, under_settings = resolve(under.module.Config, prepared.facts, under_layers, "backbone.")
     return replace(resolved, backbone=under, backbone_config=under_config, backbone_settings=tuple(under_settings))
 
 

@@ -30,6 +30,7 @@ from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.files import disk_errors, write_json, write_text
 from papertrial.core.offers import offers
+from papertrial.core.ours import require_new
 from papertrial.core.task import Split
 from papertrial.nn.adapt import Adapted
 from papertrial.nn.attention import attend
@@ -56,8 +57,7 @@ def eject(artifact: Artifact, out: Path | str, data: Any = None) -> dict[str, An
     with its source, PapertrialError when `out` holds something, or when the folder's answers are not the model's.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise PapertrialError(f"{out} is there already", "choose another --out")
+    require_new(out)
     model = predictor(artifact)
     if model.answers == "score":
         raise Declined(

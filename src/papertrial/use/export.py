@@ -8,6 +8,7 @@ and compared with the model it came from before it gets its name: a file that an
 from __future__ import annotations
 
 import importlib.util
+import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,11 +18,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import papertrial
+from papertrial.core.budget import size_in_words
 from papertrial.core.errors import PapertrialError, did_you_mean, missing_extra
 from papertrial.core.files import to_json, write_json, write_text, write_with
+from papertrial.core.memory import require
+from papertrial.core.ours import require_free, will_write
 from papertrial.core.task import Split
 from papertrial.use import text_export
 from papertrial.use.artifact import Artifact
@@ -33,14 +37,19 @@ TOLERANCE = 1e-4
 BATCHES = (1, 2, 7)
 #: read by ONNX Runtime 1.17 (2024) and later
 OPSET = 20
+#: of the weights: folded, traced, written, and read back for the comparison
+_COPIES = 4
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 
 
-def export(artifact: Artifact, to: str, out: Path | str | None = None, data: Any = None) -> dict[str, Any]:
+def export(
+    artifact: Artifact, to: str, out: Path | str | None = None, data: Any = None, *, replace: bool = False
+) -> dict[str, Any]:
     """Write the model as `out` (by default `model.onnx` or `model.pt2` in the run's folder) and `<out>.json` beside it, and
     `<out>.tokenizer.json` where its texts go through a tokeniser of the `tokenizers` library.
 
     to: `onnx` or `torch`.  data: rows to compare the answers on, by default those of the run where they are at hand.
+    replace: files that are there already and were not written into the run's folder by an earlier call.
     Returns what the JSON file says: inputs, answers, classes, and the largest difference met.
     Raises Declined for a method that is no network, PapertrialError when a package is missing, when the model cannot be
     traced, or when the file's answers differ by more than TOLERANCE.
@@ -50,9 +59,19 @@ def export(artifact: Artifact, to: str, out: Path | str | None = None, data: Any
     path = Path(out) if out is not None else artifact.folder / f"model{SUFFIXES[to]}"
     if path.suffix != SUFFIXES[to] or path.is_dir():
         raise PapertrialError(f"{path} is not a file name for the format {to}", f"end it with {SUFFIXES[to]}")
+    files = [path, *(path.with_name(f"{path.name}.{more}") for more in ("json", "tokenizer.json"))]
+    for file in files:
+        require_free(file, replace)
     for package in ("onnx", "onnxscript", "onnxruntime") if to == "onnx" else ():
         if importlib.util.find_spec(package) is None:
             raise missing_extra("export --to onnx", package, "export")
+    size = (
+        sum(tensor.nbytes for tensor in artifact.model.state_dict().values())
+        if isinstance(artifact.model, nn.Module)
+        else 0
+    )
+    fix = "export it on a machine with more memory"
+    require(_COPIES * size, f"exporting {size_in_words(size)} of weights", fix)
     model = predictor(artifact)
     model.network = folded(model.network)
     rows, origin, notes = sample(artifact, data)
@@ -66,6 +85,8 @@ def export(artifact: Artifact, to: str, out: Path | str | None = None, data: Any
             write(temporary, _traced(model, inputs_of(artifact, rows.take(slice(3))), about["inputs"]), about)
             about["check"] = {"rows": origin, **_compare(read(temporary), artifact, rows, about), "notes": notes}
 
+    if out is None and not replace:
+        will_write(artifact.folder, *(file.name for file in files))
     write_with(path, write_and_compare)
     if tokeniser is not None:
         write_text(path.with_name(f"{path.name}.tokenizer.json"), tokeniser)
@@ -120,8 +141,9 @@ def _words(entry: dict[str, Any]) -> dict[int, str]:
 
 
 def _write_torch(path: Path, program: torch.export.ExportedProgram, about: dict[str, Any]) -> None:
-    with path.open("wb") as stream:
-        torch.export.save(program, stream, extra_files={"papertrial.json": to_json(about)})
+    held = io.BytesIO()  # torch's writer ends the process where the disk is full
+    torch.export.save(program, held, extra_files={"papertrial.json": to_json(about)})
+    path.write_bytes(held.getbuffer())
 
 
 def _read_torch(path: Path) -> Callable[..., np.ndarray]:

@@ -9,13 +9,49 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import NotRequired, TypedDict
+
 from papertrial.core.budget import Budget
+from papertrial.core.doors import Door
 from papertrial.core.errors import PapertrialError, did_you_mean
-from papertrial.core.files import read_json
 from papertrial.core.registry import Method
 from papertrial.core.request import Request
 from papertrial.core.run import Run
 from papertrial.core.wording import counted
+from papertrial.use.card import RESULT
+
+
+class _Row(TypedDict):
+    name: str
+    role: str
+    metric: float | None
+    metrics: dict[str, float | None]
+    worth: dict[str, Any] | None
+
+
+class Compared(TypedDict):
+    """What readers of comparison.json rely on; `study.compare` writes it."""
+
+    config: dict[str, Any]
+    asked: NotRequired[dict[str, Any]]
+    protocol: str
+    plan: str
+    metric: str
+    higher_is_better: bool
+    budget: str
+    seeds: int
+    reference: str
+    rows: list[_Row]
+    verdicts: dict[str, dict[str, Any]]
+    sentences: list[str]
+    failed: dict[str, str]
+    declined: dict[str, str]
+    notes: list[str]
+    complete: bool
+    looks: list[int]
+
+
+COMPARISON = Door(Compared, "the same compare writes it again, from the runs that are there")
 
 
 @dataclass(frozen=True)
@@ -88,7 +124,7 @@ def found_of(method: Method, fingerprint: str, folder: Path) -> Found:
             f"{folder} holds no comparison, and a final model takes its steps and what to expect from one",
             f"type: papertrial compare {method.name} --data DATA, or name another folder with --from",
         )
-    held = read_json(file)
+    held = COMPARISON.read(file)
     config, rows = held["config"], {row["name"]: row for row in held["rows"]}
     if not held["complete"]:
         raise PapertrialError(f"the comparison in {folder} is not finished", "run the same comparison again")
@@ -104,7 +140,7 @@ def found_of(method: Method, fingerprint: str, folder: Path) -> Found:
             if not file.parent.name.endswith("pct")
         )
     )
-    costs = [read_json(run / "result.json")["cost"] for run in runs]
+    costs = [RESULT.read(run / "result.json")["cost"] for run in runs]
     best = [_best_step(run, cost["steps"]) for run, cost in zip(runs, costs, strict=True)]
     asked = method.name in held["asked"]["methods"]
     names = ("backbone", "labels", "size", "metric") + (("host", "recipe", "settings", "techniques") if asked else ())

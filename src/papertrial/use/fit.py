@@ -17,8 +17,9 @@ import numpy as np
 import papertrial
 from papertrial.core import registry
 from papertrial.core.budget import Budget, Meter
+from papertrial.core.doors import check_sums, read_array, sums
 from papertrial.core.errors import DataError, Declined, PapertrialError
-from papertrial.core.files import read_json, to_json, write_json, write_with
+from papertrial.core.files import to_json, write_with
 from papertrial.core.memory import naming
 from papertrial.core.offers import offers, task_offers
 from papertrial.core.recipe import Optim
@@ -31,12 +32,14 @@ from papertrial.tasks._calibration import asked as threshold_asked
 from papertrial.tasks._calibration import chosen, on_test, reliability
 from papertrial.tasks._metrics import far_from_ceiling
 from papertrial.train import processes
+from papertrial.train.randomness import drawing, own_randomness
 from papertrial.use.account import keep_hashes
 from papertrial.use.answer_files import write_picture
 from papertrial.use.artifact import Artifact
-from papertrial.use.card import Resolved, build_model, card_of, save_weights
-from papertrial.use.choose import budget_of, prepare, resolve_method, task_for
+from papertrial.use.card import CARD, RESULT, Resolved, build_model, card_of, save_weights
+from papertrial.use.choose import budget_of, check_request, prepare, resolve_method, task_for
 from papertrial.use.final import Found, found_of
+from papertrial.use.room import require_room
 from papertrial.use.uses import uses
 
 #: classes up to which a confusion matrix is kept, and predicted values kept otherwise
@@ -66,7 +69,9 @@ class Outcome:
     @classmethod
     def read(cls, folder: Path) -> Outcome:
         """Raises PapertrialError when the folder holds no finished run."""
-        result = read_json(folder / "result.json")
+        file = folder / "result.json"
+        result = RESULT.read(file)
+        check_sums(folder, result.get("sums", {}), RESULT.repair(file))
         return cls(
             folder,
             result["method"],
@@ -74,16 +79,17 @@ class Outcome:
             {name: (low, high) for name, (low, high) in result["intervals"].items()},
             result["extra"],
             float("nan") if result["valid"] is None else result["valid"],
-            np.load(folder / "per_example.npy", allow_pickle=False),
+            read_array(folder / "per_example.npy", RESULT.repair(file), "f", 1),
             Meter(**result["cost"]),
             result.get("floors", {}),
             {
-                name: np.load(folder / f"per_example-{name}.npy", allow_pickle=False)
+                name: read_array(folder / f"per_example-{name}.npy", RESULT.repair(file), "f", 1)
                 for name in result.get("beside", ())
             },
         )
 
 
+@own_randomness()
 def fit_prepared(
     method: Method,
     task: Task,
@@ -115,6 +121,7 @@ def fit_prepared(
         prepared = replace(prepared, notes=(*prepared.notes, *found.notes(prepared.train.examples)))
     resolved = resolve_method(method, prepared, request, task=task)
     budget = budget_of(resolved, task, request.budget)
+    require_room(task, resolved, prepared)
     processes.join()
     run = Run(out)
     with ExitStack() as held:
@@ -131,14 +138,17 @@ def fit_prepared(
         _require_sight(run)
         if done:
             return Outcome.read(run.folder)
+        if run.moved:
+            print(f"{run.folder} goes on {run.moved}", file=sys.stderr, flush=True)
         steps = (resolved.host or resolved).method.paper.kind != "estimator"
         less = f"type a smaller --set batch=... (it is {resolved.optim.batch})" if steps else "give it fewer rows"
         held.enter_context(naming(resolved.name, less))
         licence = _tell_licence(resolved)
         seed = request.seed
-        torch.manual_seed(seed)
-        model = build_model(task, resolved, prepared)
-        rows = task.training(model, prepared)
+        with drawing:
+            torch.manual_seed(seed)
+            model = build_model(task, resolved, prepared)
+            rows = task.training(model, prepared)
         meter, stages = Meter(), dict[str, Any]()
         if not isinstance(model, Estimator):
             meter, stages = _train(task, model, rows, prepared, resolved, budget, run, request)
@@ -146,6 +156,7 @@ def fit_prepared(
         def conclude() -> None:
             spent = meter
             if isinstance(model, Estimator):
+                held.enter_context(drawing)
                 spent = _fit_estimator(model, rows, prepared, budget, run, seed, found)
             head = task.finish(model, prepared, seed)
             result = _judge(task, model, head, prepared, seed, request.threshold)
@@ -155,26 +166,29 @@ def fit_prepared(
             per_example, sheets = result.pop("per_example"), result.pop("sheets")
             arrays = {"": per_example} | {f"-{name}": values for name, values in result.pop("beside").items()}
             result["beside"] = [name[1:] for name in arrays if name]
-            save_weights(run, model, head)
+            weights = save_weights(run, model, head)
             keep_hashes(run.folder, task, prepared)
             if keep := task_offers(task).keep:
                 keep(prepared.state, run.folder)
+            run.will_write(*sheets, *(f"per_example{name}.npy" for name in arrays))
             for name, sheet in sheets.items():
                 write_picture(run.path(name), sheet)
             for name, values in arrays.items():
                 write_with(run.path(f"per_example{name}.npy"), partial(_save_array, array=values))
+            result["sums"] = sums(run.folder, [f"per_example{name}.npy" for name in arrays])
             frozen = proofs([run, *run.stages.values()]) if isinstance(model, torch.nn.Module) else None
-            told = replace(prepared, notes=(*prepared.notes, *_cut(task, model, prepared)))
-            card = card_of(task, resolved, told, model, budget, seed, licence, result, frozen)
+            told = replace(prepared, notes=(*prepared.notes, *run.sittings, *_cut(task, model, prepared)))
+            card = card_of(task, resolved, told, model, budget, seed, licence, result, weights, frozen)
             card |= {"final": found.to_json()} if found else {}
             card["uses"] = uses(Artifact(run.folder, _as_read(card), task, model, head))
-            write_json(run.path("card.json"), card)
+            CARD.write(run.path("card.json"), card)
             run.finish(result)
 
         processes.once(conclude)
     return Outcome.read(run.folder)
 
 
+@own_randomness()
 def fit(
     method: str,
     data: Any,
@@ -227,6 +241,7 @@ def fit(
     chosen = registry.method(method)
     if chosen.paper.refusal:
         raise Declined(f"{chosen.id} cannot be trained: {chosen.paper.refusal}")
+    check_request(chosen, request)
 
     def read() -> tuple[Any, Task, Prepared, Request, Found | None]:
         opened = open_data(data, **request.reading)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,14 +10,13 @@ import numpy as np
 
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.offers import offers
+from papertrial.core.ranges import require_numbers
 from papertrial.nn.decode import Choice, beam, places, sample
 from papertrial.nn.heads import Supervised
 from papertrial.use.artifact import Artifact
 
 #: tokens of a text where nobody says how many
 LENGTH = 200
-#: the largest temperature that means something: at 100 the likeliest of 50 000 tokens hardly differs from the rest
-_HOTTEST = 100.0
 #: prompts that are gone on with together
 BATCH = 32
 
@@ -80,21 +78,15 @@ def generate(
     heard: is told of every text as it comes, by its place in the list that is returned.
     Raises Declined for an artifact that makes nothing, PapertrialError for options that do not go together.
     """
+    require_numbers(
+        length=length, temperature=temperature, top_k=top_k, top_p=top_p, beams=beams, length_penalty=length_penalty, seed=seed,
+        samples=samples,
+    )  # fmt: skip
     model = writer(artifact)
     given = [prompts] if isinstance(prompts, str) else list(prompts)
     drawn = temperature is not None or top_k != 0 or top_p != 1
     answers = offers(model).encode is not None
-    try:
-        choice = Choice((0.0 if answers else 1.0) if temperature is None else temperature, top_k, top_p)
-    except ValueError as error:
-        raise PapertrialError(str(error), "see papertrial generate --help") from None
-    if not math.isfinite(length_penalty) or choice.temperature > _HOTTEST:
-        raise PapertrialError(
-            f"temperature {choice.temperature:g} and length_penalty {length_penalty:g} are beyond sense",
-            f"a temperature is at most {_HOTTEST}, where every token is about as likely as any other",
-        )
-    if min(length, samples, beams) < 1 or seed < 0:
-        raise PapertrialError("length, samples and beams are at least 1, and a seed at least 0", "choose others")
+    choice = Choice((0.0 if answers else 1.0) if temperature is None else temperature, top_k, top_p)
     if beams > 1 and drawn:
         raise PapertrialError("beams search and draw nothing", "leave temperature, top_k and top_p out, or beams")
     if 1 < beams < samples:

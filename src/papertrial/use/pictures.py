@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import math
+import json
 import shutil
 import sys
 import tempfile
@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 
-from papertrial.core.budget import duration, size_in_words
+from papertrial.core import memory, ours
+from papertrial.core.budget import duration
 from papertrial.core.errors import DataError, Declined, PapertrialError, did_you_mean
 from papertrial.core.files import disk_errors, to_json, write_text
 from papertrial.core.offers import offers
+from papertrial.core.ranges import require_numbers
 from papertrial.core.task import Ragged
 from papertrial.core.wording import counted
 from papertrial.nn.modes import evaluating
@@ -35,6 +36,7 @@ SAMPLES = 16
 #: picture must not depend on how many are asked for
 TOGETHER = 4
 GRID, LIST = "grid.png", "pictures.jsonl"
+KIND = "folder of drawn pictures"
 #: side in the grid below which every pixel of a picture becomes a square, so that pictures of 8 pixels can be looked at
 LEAST_SIDE = 64
 _BESIDE = 512  # bytes of a picture besides its pixels
@@ -81,13 +83,9 @@ def generate(
     wanted = [labels] if isinstance(labels, str) else list(labels)
     asked = {"labels": wanted, "captions": captions, "start": start is not None}
     require(artifact, [*given, *(name for name, value in asked.items() if value)])
-    for name, value in given.items():
-        if not math.isfinite(value):
-            raise PapertrialError(f"{name} is {value}", "give a number")
-    if samples < 1 or seed < 0 or (steps is not None and steps < 1):
-        raise PapertrialError("samples and steps are at least 1, and a seed at least 0", "choose others")
-    if strength is not None and (start is None or not 0 < strength <= 1):
-        raise PapertrialError("strength is above 0 and at most 1, and goes with an image to start from", "add --start")
+    require_numbers(samples=samples, seed=seed, steps=steps, guidance=guidance, strength=strength)
+    if strength is not None and start is None:
+        raise PapertrialError("strength goes with an image to start from", "add --start")
     if wanted and captions:
         raise PapertrialError("a picture is of a class or from a caption", "ask for one of them")
     codes = _codes(artifact, wanted)
@@ -119,15 +117,11 @@ def generate(
 
 
 def _require_room(artifact: Artifact, count: int) -> None:
-    """Raise PapertrialError for more pictures than memory holds."""
+    """Raise OutOfMemory for more pictures than memory holds."""
     state = artifact.card["state"]
     needed = count * (state["height"] * state["width"] * state["channels"] + _BESIDE)
-    free = psutil.virtual_memory().available
-    if 2 * needed > free:  # the grid holds all of them again
-        raise PapertrialError(
-            f"{count:,} pictures need {size_in_words(2 * needed)} of memory, and {size_in_words(free)} are free",
-            "ask for fewer --samples at a time, with another --seed and --out each",
-        )
+    fix = "ask for fewer --samples at a time, with another --seed and --out each"
+    memory.require(2 * needed, f"{count:,} pictures", fix)  # the grid holds all of them again
 
 
 def remarks(artifact: Artifact, made: Sequence[Picture], options: dict[str, Any]) -> list[str]:
@@ -199,33 +193,36 @@ def save(artifact: Artifact, out: Path | str | None = None, *, replace: bool = F
     line of JSON for each in LIST. Returns folder, grid, pictures and notes.
 
     out: by default the first of `pictures`, `pictures-2`, ... in the run's folder that is not there yet.  replace: a folder
-    that holds nothing but an earlier call's files, as a whole. Raises PapertrialError for any other that is not empty,
-    before anything is drawn.
+    that holds nothing but an earlier call's files, by its marker, as a whole. Raises PapertrialError for any other that
+    is not empty, before anything is drawn.
     """
     out = Path(out) if out is not None else _free(artifact.folder / "pictures")
     _require_ours(out, replace)
+    out = out.resolve() if out.is_symlink() else out
     made = generate(artifact, **options)
     settings = {name: options.get(name) for name in ("guidance", "steps", "start", "strength")}
     settings = {name: value for name, value in settings.items() if value is not None}
     captions = list(dict.fromkeys(picture.caption for picture in made))
-    lines = []
+    lines: list[dict[str, Any]] = []
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
         new = temporary / "new"
         try:
-            new.mkdir()
             for picture in made:
                 what = f"{_plain(picture.label)}-" if picture.label is not None else ""
                 what = f"{captions.index(picture.caption) + 1}-" if len(captions) > 1 else what
-                file = write_picture(new / f"{what}{picture.seed:05d}.png", picture.pixels).name
-                lines.append(
-                    {"file": file, "seed": picture.seed, "label": picture.label, "caption": picture.caption, **settings}
-                )
+                file = f"{what}{picture.seed:05d}.png"
+                told = {"file": file, "seed": picture.seed, "label": picture.label, "caption": picture.caption}
+                lines.append({**told, **settings})
+            ours.claim(new, KIND, [GRID, LIST, *(line["file"] for line in lines)])
+            for line, picture in zip(lines, made, strict=True):
+                write_picture(new / line["file"], picture.pixels)
             each = sum((picture.label, picture.caption) == (made[0].label, made[0].caption) for picture in made)
             across = each if len(made) > each and each <= 2 * ACROSS else min(ACROSS, len(made))
             write_picture(new / GRID, grid(_enlarged(np.stack([picture.pixels for picture in made])), across))
             write_text(new / LIST, "".join(f"{to_json(line)}\n" for line in lines))
+            _require_ours(out, replace)  # drawing took a while
             if out.exists():
                 out.rename(temporary / "earlier")
             new.rename(out)
@@ -248,28 +245,28 @@ def _enlarged(pictures: np.ndarray) -> np.ndarray:
 
 def _require_ours(out: Path, replace: bool) -> None:
     """Raise PapertrialError where `out` holds something that `save` did not write, or did and shall not replace."""
-    file = next((path for path in (out, *out.parents) if path.exists() and not path.is_dir()), None)
-    if file is not None:
-        raise PapertrialError(f"{file} is a file", "name a new folder with --out")
-    if not out.exists():
+    marked = ours.examine(out, KIND, _listed)
+    if marked is None:
         return
-    held = {path.name for path in out.iterdir()}
-    if held and not held <= {GRID, LIST} | _listed(out / LIST):
-        raise PapertrialError(f"{out} is there already and holds other things", "choose another --out")
-    if held and not replace:
-        count = len(_listed(out / LIST))
+    if other := sorted({path.name for path in out.iterdir()} - marked.entries - {ours.MARKER}):
+        raise PapertrialError(f"{out} is there already and holds other things ({other[0]})", "choose another --out")
+    if not replace:
+        count = len(marked.entries - {GRID, LIST})
         raise PapertrialError(
             f"{out} holds {counted(count, 'picture')} of an earlier call", "choose another --out, or add --replace"
         )
 
 
-def _listed(file: Path) -> set[str]:
-    import json
-
+def _listed(out: Path) -> list[str]:
+    """What an earlier version wrote without a marker; none where the list is not one of `save`, or names what is not there."""
     try:
-        return {json.loads(line)["file"] for line in file.read_text(encoding="utf-8").splitlines()}
-    except (OSError, ValueError, KeyError, TypeError):
-        return set()
+        lines = [json.loads(line) for line in (out / LIST).read_text(encoding="utf-8").splitlines()]
+        named = [line["file"] for line in lines if line.keys() >= {"file", "seed", "label", "caption"}]
+        by_seed = all(line["file"].endswith(f"{line['seed']:05d}.png") for line in lines)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return []
+    there = by_seed and len(named) == len(lines) and all((out / name).is_file() for name in (GRID, *named))
+    return [GRID, LIST, *named] if there else []
 
 
 def _plain(name: str) -> str:

@@ -28,6 +28,7 @@ def uses(artifact: Artifact) -> list[str]:
     found += ["embed"] if not writes and _embeds(artifact) else []
     found += ["evaluate"] if writes == "write" or (answers and "embed" not in found and not writes) else []
     found += [writes] if writes else []
+    found = found or ["evaluate"]  # such as counts of n-grams, which write nothing
     return [*found, *(["export"] if _is_network(artifact) and writes != "answer" else [])]
 
 

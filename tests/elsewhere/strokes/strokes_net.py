@@ -8,7 +8,7 @@ from torch import nn
 
 from papertrial.core.budget import Budget
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 
 PAPER = Paper(
     id="strokes_net",
@@ -19,9 +19,10 @@ PAPER = Paper(
 )
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    width: int = sourced(32, "chosen")
+    width: int = sourced(32, "chosen", "[1, 65536]")
 
 
 class StrokesNet(nn.Module):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from papertrial.core.budget import Budget
 from papertrial.core.paper import Paper, claim
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 
 PAPER = Paper(
     id="clipped_rows",
@@ -37,10 +37,11 @@ PAPER = Paper(
 )
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    bound: float = sourced(1.0, "sec. 5")
-    noise: float = sourced(0.0, "off, for tests")
+    bound: float = sourced(1.0, "sec. 5", "(0, 1000]")
+    noise: float = sourced(0.0, "off, for tests", "[0, 1000]")
     poisson: bool = sourced(False, "algorithm 1 draws each row by itself")
 
     def draws(self, at, examples: int) -> np.ndarray:

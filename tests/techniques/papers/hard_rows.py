@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from papertrial.core.budget import Budget
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.core.task import Split
 
 PAPER = Paper(
@@ -41,11 +41,12 @@ PAPER = Paper(
 )
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    every: int = sourced(5, "chosen for tests")
-    looked_at: int = sourced(256, "chosen for tests")
-    kept: int = sourced(128, "chosen for tests")
+    every: int = sourced(5, "chosen for tests", "[1, 1000000]")
+    looked_at: int = sourced(256, "chosen for tests", "[1, 1000000]")
+    kept: int = sourced(128, "chosen for tests", "[1, 1000000], at most looked_at")
 
 
 class Hard(nn.Module):

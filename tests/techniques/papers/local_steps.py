@@ -20,7 +20,7 @@ from torch import nn
 
 from papertrial.core.budget import Budget
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.nn.ranks import mean_
 
 PAPER = Paper(
@@ -35,9 +35,10 @@ PAPER = Paper(
 )
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    every: int = sourced(3, "chosen for tests")
+    every: int = sourced(3, "chosen for tests", "[1, 1000000]")
 
     def share_gradients(self, model: nn.Module, at) -> None:
         """Nothing: each process goes on by its own gradient."""

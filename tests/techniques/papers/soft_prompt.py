@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from papertrial.core.budget import Budget
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 
 PAPER = Paper(
     id="soft_prompt",
@@ -38,9 +38,10 @@ PAPER = Paper(
 )
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    tokens: int = sourced(4, "fig. 3 has up to 150")
+    tokens: int = sourced(4, "fig. 3 has up to 150", "[1, 1000]")
 
     def attach(self, model: nn.Module) -> None:
         first, longest = _words(model), model.encoder.longest

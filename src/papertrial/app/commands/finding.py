@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from papertrial.app import printing
-from papertrial.app.commands.options import Fresh, Json, out_option
+from papertrial.app.commands.options import Fresh, Json, number_option, out_option
 from papertrial.core.budget import duration, size_in_words
 from papertrial.core.errors import PapertrialError
 from papertrial.core.wording import counted
@@ -93,7 +93,7 @@ def search(
         str, typer.Argument(help="An index, or list: the reading list.", show_default=False, metavar="INDEX")
     ],
     query: Annotated[str, typer.Argument(help="What to look for.", show_default=False)],
-    most: Annotated[int, typer.Option("--most", "-k", help="Documents to show.", min=1)] = 10,
+    most: Annotated[int, number_option("most", "Documents to show.", "--most", "-k")] = 10,
     mode: Annotated[
         str | None,
         typer.Option(help="hybrid, bm25 or dense; hybrid where the index has vectors.", show_default=False),

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from papertrial.core import registry
+from papertrial.core.ranges import NUMBERS
 
 DATA_HELP = (
     "Images or texts in a folder or archive, a table or text file, a built-in name such as digits, or hf:ID; "
@@ -44,12 +45,23 @@ def out_option(help: str = "Where to write.", **more: Any) -> Any:
     return typer.Option("--out", "-o", help=help, **more)
 
 
+def number_option(name: str, help: str, *flags: str, **more: Any) -> Any:
+    """An option that is a number of `core.ranges.NUMBERS`, whose range is shown and kept."""
+
+    def held(value: float | None) -> float | None:
+        if value is not None:
+            NUMBERS[name].require(name.replace("_", "-"), value, what="--")
+        return value
+
+    return typer.Option(*flags, help=help, metavar=str(NUMBERS[name]), callback=held, **more)
+
+
 def seed_option(help: str) -> Any:
-    return typer.Option(help=help, min=0)
+    return number_option("seed", help)
 
 
 def seeds_option(help: str, **more: Any) -> Any:
-    return typer.Option(help=help, min=1, **more)
+    return number_option("seeds", help, **more)
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
@@ -166,15 +178,14 @@ TechniqueHost = Annotated[
 RecipeName = Annotated[str, typer.Option("--recipe", help="paper, base or tiny.")]
 Labels = Annotated[
     int | None,
-    typer.Option(help="Labels per class a method may see (image_representation).", show_default=False, min=1),
+    number_option("labels", "Labels per class a method may see (image_representation).", show_default=False),
 ]
 Size = Annotated[
     int | None,
-    typer.Option(
-        help="Side of the images in pixels; chosen from the data when left out.", show_default=False, min=4, max=1024
-    ),
+    number_option("size", "Side of the images in pixels; chosen from the data when left out.", show_default=False),
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over when the folder holds an earlier run.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Replace what is in the place of --out.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 RunFolder = Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)]
 Host = Annotated[

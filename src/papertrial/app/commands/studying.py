@@ -26,6 +26,7 @@ from papertrial.app.commands.options import (
     Out,
     Quiet,
     RecipeName,
+    Replace,
     Settings,
     Size,
     Target,
@@ -36,6 +37,7 @@ from papertrial.app.commands.options import (
     complete_analysis,
     complete_method,
     data_option,
+    number_option,
     out_option,
     seed_option,
     seeds_option,
@@ -75,7 +77,7 @@ def compare(
     ] = None,
     folds: Folds = None,
     seeds: Annotated[
-        int | None, seeds_option("Paired seeds: 5, or 3 of folds, when left out.", max=200, show_default=False)
+        int | None, seeds_option("Paired seeds: 5, or 3 of folds, when left out.", show_default=False)
     ] = None,
     against: Annotated[
         str | None,
@@ -98,7 +100,7 @@ def compare(
         str | None,
         typer.Option(help="Ray cluster, such as auto; one is started here when left out.", show_default=False),
     ] = None,
-    cores: Annotated[int, typer.Option(help="Cores per run on Ray.", min=1)] = 1,
+    cores: Annotated[int, number_option("cores", "Cores per run on Ray.")] = 1,
     out: Out = None,
     fresh: Fresh = False,
     quiet: Quiet = False,
@@ -109,7 +111,7 @@ def compare(
     from papertrial.study.compare import compare as run_compare
 
     def echo(line: str) -> None:
-        print(line, file=sys.stderr if json else sys.stdout, flush=True)
+        print(printing.shown(line), file=sys.stderr if json else sys.stdout, flush=True)
 
     result = run_compare(
         papers, data, task=task, target=target, group=group, time=time, dates=dates, missing=missing, metric=metric, folds=folds,
@@ -138,12 +140,13 @@ def report(
     data: Annotated[
         bool, typer.Option("--data/--no-data", help="Open the training data again and show some of them.")
     ] = True,
+    replace: Replace = False,
     json: Json = False,
 ) -> None:
     """One HTML page that needs no network: the verdict, what it rests on, what it cost, how to reproduce it."""
     from papertrial.study.report import report as write_report
 
-    written = write_report(folder, out, data=data)
+    written = write_report(folder, out, data=data, replace=replace)
     if json:
         printing.document(asdict(written))
         return
@@ -171,7 +174,7 @@ def check(
     ] = "tiny",
     seeds: Annotated[int | None, seeds_option("Seeds per claim.", show_default=False)] = None,
     evidence: Annotated[Path, typer.Option(help="Folder of the evidence.")] = Path("evidence"),
-    jobs: Annotated[int, typer.Option(help="Processes that run seeds side by side.", min=1)] = 1,
+    jobs: Annotated[int, number_option("jobs", "Processes that run seeds side by side.")] = 1,
     readme: Annotated[
         Path | None, typer.Option(help="Also write the table of papers into this file.", show_default=False)
     ] = None,
@@ -190,7 +193,7 @@ def check(
         seeds=seeds,
         folder=evidence,
         jobs=jobs,
-        echo=None if json else lambda line: print(line, flush=True),
+        echo=None if json else lambda line: print(printing.shown(line), flush=True),
     )
     lost = [
         f"{paper}: {name}"
@@ -237,8 +240,8 @@ def measure(
             "What the model looks at: data as for fit, or a text file; by default what it was trained on, or random."
         ),
     ] = None,
-    examples: Annotated[int, typer.Option(help="Examples to look at.", min=1)] = 16,
-    tokens: Annotated[int, typer.Option(help="Tokens of each random or text example.", min=2)] = 32,
+    examples: Annotated[int, number_option("examples", "Examples to look at.")] = 16,
+    tokens: Annotated[int, number_option("tokens", "Tokens of each random or text example.")] = 32,
     recipe: RecipeName = "base",
     set_: Settings = None,
     seed: Annotated[int, seed_option("Seed of fresh weights and random inputs.")] = 0,

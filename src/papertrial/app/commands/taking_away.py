@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from papertrial.app import printing
-from papertrial.app.commands.options import Json, Out, RunFolder, data_option, out_option
+from papertrial.app.commands.options import Json, Out, Replace, RunFolder, data_option, out_option
 
 CheckData = Annotated[
     str | None,
@@ -22,13 +22,14 @@ def export(
     to: Annotated[str, typer.Option("--to", help="onnx, or torch (torch.export).", show_default=False)],
     data: CheckData = None,
     out: Out = None,
+    replace: Replace = False,
     json: Json = False,
 ) -> None:
     """The model as one file, from raw inputs to answers, compared with the model before it is kept."""
     from papertrial.use.artifact import Artifact
     from papertrial.use.export import export as run_export
 
-    about = run_export(Artifact.load(run), to, out=out, data=data)
+    about = run_export(Artifact.load(run), to, out=out, data=data, replace=replace)
     if json:
         printing.document(about)
         return

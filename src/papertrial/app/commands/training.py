@@ -229,14 +229,14 @@ def _fit_help(context: typer.Context, paper: str | None) -> None:
     printing.say(context.get_help())
     if paper is None:
         return
-    from papertrial.core.recipe import Optim, resolve
+    from papertrial.core.recipe import Optim, ranges, resolve
 
     method = registry.method(paper)
-    printing.say("", f"Options of {method.name}, each --set name=value (default, source):")
+    printing.say("", f"Options of {method.name}, each --set name=value (default, range, source):")
     _, settings = resolve(
         method.module.Config, None, {f"variant {method.variant}": method.overrides} if method.variant else {}
     )
-    printing.say(*printing.settings(settings))
+    printing.say(*printing.settings(settings, ranges(method.module.Config)))
     if getattr(method.module, "variants", {}):
         printing.say("", f"Variants: {', '.join(f'{method.id}:{name}' for name in method.module.variants)}")
     for recipe in method.module.recipes.values():
@@ -259,13 +259,13 @@ def _fit_help(context: typer.Context, paper: str | None) -> None:
         printing.say(
             "",
             "Training, also --set name=value:",
-            *printing.settings(Setting(row.name, row.value, row.source) for row in resolve(Optim, None, {})[1]),
+            *printing.settings(resolve(Optim, None, {})[1], ranges(Optim)),
         )
     for name in method.paper.techniques:
         printing.say(
             "",
             f"--technique {name}:setting=value, with any model:",
-            *printing.settings(registry.technique_defaults(name)),
+            *printing.settings(registry.technique_defaults(name), registry.technique_ranges(name)),
         )
     printing.say(
         "", "Values marked with a rule are suited to your data; a run prints and keeps what was chosen and why."
@@ -290,7 +290,7 @@ def estimate(
     labels: Labels = None,
     size: Size = None,
     seeds: Annotated[
-        int | None, seeds_option("Also estimate a comparison with this many seeds.", max=200, show_default=False)
+        int | None, seeds_option("Also estimate a comparison with this many seeds.", show_default=False)
     ] = None,
     folds: Folds = None,
     json: Json = False,

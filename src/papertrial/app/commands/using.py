@@ -16,7 +16,9 @@ from papertrial.app.commands.options import (
     Metric,
     Missing,
     Quiet,
+    Replace,
     RunFolder,
+    number_option,
     out_option,
     seed_option,
 )
@@ -72,6 +74,7 @@ def predict(
     run: RunFolder,
     data: Annotated[str, typer.Argument(help="Data to answer for: a file, a folder, one image.", show_default=False)],
     out: Annotated[Path, out_option("File to write: .csv, .jsonl or .parquet.")] = Path("predictions.csv"),
+    replace: Replace = False,
     dates: Dates = None,
     missing: Missing = None,
     json: Json = False,
@@ -80,7 +83,7 @@ def predict(
     from papertrial.use.answer_files import check_table_name, write_table
     from papertrial.use.artifact import Artifact
 
-    check_table_name(out)
+    check_table_name(out, replace)
     artifact = Artifact.load(run)
     given = artifact.encode(_read(artifact, data, dates, missing))
     answers = artifact.predict(given)
@@ -112,6 +115,7 @@ def embed(
     run: RunFolder,
     data: Annotated[str, typer.Argument(help="Data to embed.", show_default=False)],
     out: Annotated[Path, out_option("File to write: .npy or .parquet.")] = Path("embeddings.npy"),
+    replace: Replace = False,
     dates: Dates = None,
     missing: Missing = None,
     json: Json = False,
@@ -120,7 +124,7 @@ def embed(
     from papertrial.use.answer_files import check_array_name, write_array
     from papertrial.use.artifact import Artifact
 
-    check_array_name(out)
+    check_array_name(out, replace)
     artifact = Artifact.load(run)
     given = artifact.encode(_read(artifact, data, dates, missing))
     features = artifact.embed(given)
@@ -159,38 +163,38 @@ def generate(
     ] = None,
     stdin: Annotated[bool, typer.Option("--stdin", help="Standard input is the prompt.")] = False,
     length: Annotated[
-        int, typer.Option("--length", "-l", help="Maximum number of tokens (bytes, for a byte model).", min=1)
+        int, number_option("length", "Maximum number of tokens (bytes, for a byte model).", "--length", "-l")
     ] = 200,
     temperature: Annotated[
         float | None,
-        typer.Option(
+        number_option(
+            "temperature",
+            "0 takes the most probable token, 1 samples from the model as it is (default for prompts; 0 for answers).",
             "--temperature",
             "-t",
-            min=0,
             show_default=False,
-            help="0 takes the most probable token, 1 samples from the model as it is (default for prompts; 0 for answers).",
         ),
     ] = None,
-    top_k: Annotated[
-        int, typer.Option("--top-k", help="Sample from the k most probable tokens; 0 for all.", min=0)
-    ] = 0,
+    top_k: Annotated[int, number_option("top_k", "Sample from the k most probable tokens; 0 for all.", "--top-k")] = 0,
     top_p: Annotated[
-        float, typer.Option("--top-p", help="Sample from the fewest tokens whose probabilities add up to this.", max=1)
+        float, number_option("top_p", "Sample from the fewest tokens whose probabilities add up to this.", "--top-p")
     ] = 1.0,
     beams: Annotated[
-        int, typer.Option("--beams", help="Search for the most probable text with this many beams.", min=1)
+        int, number_option("beams", "Search for the most probable text with this many beams.", "--beams")
     ] = 1,
-    length_penalty: Annotated[float, typer.Option(help="With beams: larger values favour longer texts.")] = 1.0,
+    length_penalty: Annotated[
+        float, number_option("length_penalty", "With beams: larger values favour longer texts.")
+    ] = 1.0,
     seed: Annotated[int, seed_option("Seed of the first text or picture; the others have the next ones.")] = 0,
     samples: Annotated[
         int | None,
-        typer.Option(
+        number_option(
+            "samples",
+            "Texts per prompt, 1 when left out; pictures per class or caption, 16 when left out.",
             "--samples",
             "--n",
             "-n",
-            min=1,
             show_default=False,
-            help="Texts per prompt, 1 when left out; pictures per class or caption, 16 when left out.",
         ),
     ] = None,
     label: Annotated[
@@ -207,22 +211,20 @@ def generate(
     ] = None,
     guidance: Annotated[
         float | None,
-        typer.Option(help="Pictures: how strongly the class or caption is followed.", show_default=False, min=0),
+        number_option("guidance", "Pictures: how strongly the class or caption is followed.", show_default=False),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Pictures: steps from noise to picture.", show_default=False, min=1)
+        int | None, number_option("steps", "Pictures: steps from noise to picture.", show_default=False)
     ] = None,
     start: Annotated[Path | None, typer.Option(help="Pictures: an image to begin from.", show_default=False)] = None,
     strength: Annotated[
-        float | None, typer.Option(help="Pictures: how far from --start, above 0 to 1.", show_default=False, max=1)
+        float | None, number_option("strength", "Pictures: how far from --start.", show_default=False)
     ] = None,
     out: Annotated[
         Path | None,
         out_option("Pictures: new folder to write; pictures in the run's folder when left out.", show_default=False),
     ] = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Pictures: replace those of an earlier call in --out.")
-    ] = False,
+    replace: Replace = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -246,7 +248,7 @@ def generate(
     notes = unread(artifact, prompts, length)
     if not json:
         for line in _said_first(artifact):
-            print(line, file=sys.stderr)
+            print(printing.shown(line), file=sys.stderr)
         printing.notes(notes)
     heads = [
         (f"--- {place * samples + sample + 1} of {len(prompts) * samples}\n" if len(prompts) * samples > 1 else "")

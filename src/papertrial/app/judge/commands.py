@@ -13,6 +13,7 @@ import typer
 from papertrial.app import printing
 from papertrial.app.commands.options import Host, Json, Port, Proxy
 from papertrial.core.errors import DataError, PapertrialError, did_you_mean, missing_extra
+from papertrial.core.ours import require_free
 from papertrial.core.wording import counted
 
 if TYPE_CHECKING:
@@ -290,10 +291,12 @@ def export(
     study: Name,
     out: Annotated[Path, typer.Argument(help="FILE.jsonl or FILE.csv.", show_default=False)],
     db: Database = _FILE,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a file that is there.")] = False,
     json: Json = False,
 ) -> None:
     """Write every judgement, one row an answer, with the output and what was shown beside it: `compare bleu rouge --data
     FILE.csv` takes it where that holds a reference. Answers that were taken back are left out; the database keeps them."""
+    require_free(out, replace)
     store = _store(db)
     own = store.study(study).id or 0
     judgements = store.judgements(own)
@@ -424,5 +427,4 @@ def _ends(scale: str) -> tuple[float, float]:
 
 
 def _say(*lines: str) -> None:
-    for line in lines:
-        print(line)
+    printing.say(*lines)

@@ -6,10 +6,11 @@ cut loses what was acknowledged. Writes that come at the same moment share a com
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -182,6 +183,7 @@ def _engine(place: str, create: bool) -> tuple[str, sql.Engine]:
         )
     if path.is_dir() or not path.parent.is_dir():
         raise PapertrialError(f"{path} cannot be a database", "name a file in a folder that is there")
+    _require_ours(path)
     engine = sql.create_engine(sql.URL.create("sqlite", database=str(path)), **options)
 
     @sql.event.listens_for(engine, "connect")
@@ -196,3 +198,18 @@ def _engine(place: str, create: bool) -> tuple[str, sql.Engine]:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return str(path), engine
+
+
+def _require_ours(path: Path) -> None:
+    """Raise PapertrialError for a SQLite file with tables of something else, before anything in it is changed."""
+    if not path.exists() or not path.stat().st_size:
+        return
+    with (
+        suppress(sqlite3.Error),
+        closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection,
+    ):
+        present = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if present and not present & set(Table.metadata.tables):
+            raise PapertrialError(
+                f"{path} is a database of something else (it holds the table {min(present)})", "name another with --db"
+            )

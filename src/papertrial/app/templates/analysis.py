@@ -39,7 +39,7 @@ import torch
 from torch import Tensor, nn
 
 from papertrial.core.paper import Curve, Figure, Paper, Report
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 
 PAPER = Paper(
     id="my_paper",
@@ -48,9 +48,12 @@ PAPER = Paper(
 )
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    least: float = sourced(1e-9, "where the paper says so; singular values below this share of the largest are zero")
+    least: float = sourced(
+        1e-9, "where the paper says so; singular values below this share of the largest are zero", "[0, 1]"
+    )
 
 
 def spectrum(x_BD: Tensor, least: float = 1e-9) -> Tensor:

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from papertrial.core.budget import Budget
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 
 PAPER = Paper(
     id="my_paper",
@@ -47,10 +47,13 @@ PAPER = Paper(
 )
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    width: int = sourced(64, "where the paper says so", auto=lambda facts: 32 if facts.examples < 10_000 else None)
-    depth: int = sourced(3, "where the paper says so")
+    width: int = sourced(
+        64, "where the paper says so", "[1, 65536]", auto=lambda facts: 32 if facts.examples < 10_000 else None
+    )
+    depth: int = sourced(3, "where the paper says so", "[1, 256]")
 
 
 def squared_relu(x: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ from torch.nn import functional as F
 from papertrial.core.budget import Budget
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.nn.ranks import all_rows
 from papertrial.nn.views import Draw, gaussian_blur, random_resized_crop
 
@@ -53,11 +53,12 @@ PAPER = Paper(
 )
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    projection: int = sourced(64, "where the paper says so")
-    weight: float = sourced(1.0, "where the paper says so")
-    crop: float = sourced(0.3, "where the paper says so; least area of a crop")
+    projection: int = sourced(64, "where the paper says so", "[1, 65536]")
+    weight: float = sourced(1.0, "where the paper says so", "[0, 1000]")
+    crop: float = sourced(0.3, "where the paper says so; least area of a crop", "(0, 1]")
 
 
 def alignment(za_BD: Tensor, zb_BD: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ from torch import Tensor, nn
 
 from papertrial.core.budget import Budget
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 
 PAPER = Paper(
     id="my_paper",
@@ -48,11 +48,12 @@ PAPER = Paper(
 )
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
     """The technique: the loop calls its hooks, see "Techniques" in docs/architecture.md."""
 
-    share: float = sourced(1.0, "where the paper says so; how much of the mean is taken out")
+    share: float = sourced(1.0, "where the paper says so; how much of the mean is taken out", "[0, 1]")
 
     @torch.no_grad()
     def before_step(self, model: nn.Module) -> None:

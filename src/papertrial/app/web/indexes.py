@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
 
 from papertrial.app.web.runs import holds_links
+from papertrial.core import ours
+from papertrial.core.doors import Damaged
 from papertrial.core.errors import PapertrialError
-from papertrial.core.files import read_json
 from papertrial.data.collections.files import Document
-from papertrial.discover.index_folder import MANIFEST, read
+from papertrial.discover.index_folder import DOOR, MANIFEST, read
 from papertrial.discover.search import Found, Hit, Searcher, reading_list
 
 LIST = "list"
@@ -29,11 +31,12 @@ class Indexes:
     def __init__(self, given: Iterable[Path], around: Iterable[Path]) -> None:
         """given: folders of indexes.  around: folders in which indexes are looked for.
 
-        Raises PapertrialError for a given folder that is no index.
+        Raises PapertrialError for a given folder that is no index; one that is damaged says so when it is searched.
         """
         self._given = [folder.expanduser().resolve() for folder in given]
         for folder in self._given:
-            read(folder)
+            with suppress(Damaged):
+                read(folder)
         self._around = tuple(around)
         self._open: dict[Path, tuple[int, Searcher]] = {}
         self._list: Searcher | None = None
@@ -103,11 +106,13 @@ def _inside(folder: Path) -> Iterator[Path]:
 
 
 def _is_index(folder: Path) -> bool:
-    """What may not be read is none."""
+    """What may not be read is none; one that is damaged is one, and says so when it is searched."""
     try:
         if folder.is_symlink() or not (folder / MANIFEST).is_file() or holds_links(folder):
             return False
-        held = read_json(folder / MANIFEST)
-    except (PermissionError, PapertrialError):
+        DOOR.read(folder / MANIFEST)
+    except PermissionError:
         return False
-    return isinstance(held, dict) and {"generation", "documents", "dense"} <= held.keys()
+    except PapertrialError:
+        return ours.is_ours(folder, "index")
+    return True

@@ -18,16 +18,18 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from threading import Lock
 
 import psutil
+from typing_extensions import TypedDict
 
 from papertrial.core import registry
 from papertrial.core.budget import Budget
+from papertrial.core.doors import Door
 from papertrial.core.errors import PapertrialError, did_you_mean
-from papertrial.core.files import read_json, write_json
+from papertrial.use.final import COMPARISON
 
 FIT, COMPARE = "fit", "compare"
 PLANNING, PLANNED, REFUSED = "planning", "planned", "refused"
@@ -64,6 +66,24 @@ class Job:
         return shlex.join(["papertrial", *self.words])
 
 
+class _Kept(TypedDict):
+    """The file of a job."""
+
+    id: str
+    kind: str
+    method: str
+    data: str
+    words: list[str]
+    estimate: list[str]
+    out: str
+    stage: str
+    pid: int
+    born: float
+
+
+_DOOR = Door(_Kept, "delete it: the run that it speaks of stays")
+
+
 class Jobs:
     """The jobs of a runs folder. data: what they may be begun on."""
 
@@ -87,11 +107,9 @@ class Jobs:
         file = self.root / _FOLDER / f"{name}.json"
         if not re.fullmatch(r"[0-9a-f]{16}", name) or not file.is_file() or file.is_symlink():
             raise PapertrialError("there is no such job", "the list of runs shows what is there")
-        try:
-            held = read_json(file)
-            return Job(**{**held, "words": tuple(held["words"]), "estimate": tuple(held["estimate"])})
-        except (TypeError, LookupError) as error:
-            raise PapertrialError(f"{file} is damaged ({error})", "delete it") from None
+        held = _DOOR.read(file)
+        own = {field.name: held[field.name] for field in fields(Job)}
+        return Job(**{**own, "words": tuple(held["words"]), "estimate": tuple(held["estimate"])})
 
     def of(self, out: str) -> Job | None:
         """The job that writes a run or a comparison."""
@@ -174,7 +192,7 @@ class Jobs:
             )
         _OURS[made.pid] = made
         job = replace(job, pid=made.pid, born=psutil.Process(made.pid).create_time())
-        write_json(self._file(job), asdict(job))
+        _DOOR.write(self._file(job), asdict(job))
         return job
 
     def _process(self, job: Job) -> psutil.Process | None:
@@ -190,8 +208,10 @@ class Jobs:
 
     @staticmethod
     def _done(folder: Path) -> bool:
-        with suppress(PapertrialError, AttributeError):
-            return (folder / "result.json").exists() or bool(read_json(folder / "comparison.json").get("complete"))
+        with suppress(PapertrialError):
+            return (folder / "result.json").exists() or bool(
+                COMPARISON.read(folder / "comparison.json").get("complete")
+            )
         return False
 
     def _free(self, stem: str) -> str:

@@ -7,7 +7,6 @@ run that writes nothing for a while is of an unknown state. No link is followed,
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import stat
@@ -21,11 +20,13 @@ from typing import Any, BinaryIO
 
 from papertrial.core import registry
 from papertrial.core.budget import Budget
+from papertrial.core.doors import parsed
 from papertrial.core.errors import PapertrialError, did_you_mean
-from papertrial.core.files import read_json
-from papertrial.core.run import Run
+from papertrial.core.run import LOG, Run
 from papertrial.core.wording import counted
 from papertrial.study.report_blocks import Record
+from papertrial.use.card import ASKED
+from papertrial.use.final import COMPARISON
 
 #: the kind of a folder that the server may not look into
 LOCKED = "folder"
@@ -177,7 +178,7 @@ class Runs:
         known = {"drawn.png": "What the model drew for test examples", "test.png": "The test examples themselves"}
         listed: list[dict[str, Any]] = []
         with suppress(FileNotFoundError, *DAMAGE), _opened(self.root, [*above, "pictures.jsonl"]) as stream:
-            listed = [json.loads(line) for line in stream.read(_TAIL).splitlines()]
+            listed = [parsed(line) for line in stream.read(_TAIL).splitlines()]
         asked = {str(row["file"]): str(row.get("label") or row.get("caption") or "") for row in listed if "file" in row}
         if name == "grid.png" and asked:
             wishes = ", ".join(filter(None, dict.fromkeys(asked.values())))
@@ -255,7 +256,7 @@ def _run(folder: Path, path: str, held: set[int] | None) -> Entry:
         method, data, seed, metric, seconds = _summary(folder, mark(folder / "result.json"))
         changed = (folder / "result.json").stat().st_mtime
         return Entry(path, "run", DONE, changed, method, data, seed, metric=metric, seconds=seconds)
-    config = read_json(folder / "config.json")
+    config = ASKED.read(folder / "config.json")
     changed = _changed(folder)
     parts = tuple(_parts(folder, config))
     return Entry(
@@ -272,7 +273,7 @@ def _comparison(folder: Path, path: str, held: set[int] | None) -> Entry:
             runs.append(_run(file.parent, own, held))
         except DAMAGE as error:
             runs.append(Entry(own, "run", UNREADABLE, _changed(file.parent), reason=str(error)))
-    study = read_json(folder / "comparison.json") if (folder / "comparison.json").exists() else {}
+    study = COMPARISON.read(folder / "comparison.json") if (folder / "comparison.json").exists() else {}
     changed = max([_changed(folder), *(run.changed for run in runs)])
     busy = any(run.state == RUNNING for run in runs) or time.time() - changed < _SILENCE
     state = DONE if study.get("complete") else RUNNING if busy else _silent(held)
@@ -303,7 +304,7 @@ def _asked(folder: Path, runs: Sequence[Entry]) -> list[str]:
     """The methods of a comparison before it says so itself: those that are no baselines of the task."""
     methods = list(dict.fromkeys(run.method for run in runs if run.method))
     with suppress(*DAMAGE):
-        config = read_json(folder.joinpath(*runs[0].path.split("/")[-2:], "config.json"))
+        config = ASKED.read(folder.joinpath(*runs[0].path.split("/")[-2:], "config.json"))
         task = registry.task(config["task"].partition(" ")[0])
         return [method for method in methods if method not in (*task.references, *task.floors)] or methods
     return methods
@@ -369,8 +370,8 @@ def _last(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return found
     for line in reversed(lines):
-        with suppress(ValueError):
-            row = json.loads(line)
+        with suppress(ValueError, PapertrialError):
+            row = LOG.checked(file, parsed(line))
             found = {name: row[name] for name in ("step", "seconds") if name in row} | found
         if len(found) == 2:
             break
@@ -382,7 +383,7 @@ def _checkpoint(file: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError, LookupError, TypeError), open(file, "rb") as stream:
         size = int.from_bytes(stream.read(8), "little")
         if size <= _HEADER:
-            return dict(json.loads(json.loads(stream.read(size))["__metadata__"]["papertrial"]))
+            return dict(parsed(parsed(stream.read(size))["__metadata__"]["papertrial"].encode()))
     return {}
 
 

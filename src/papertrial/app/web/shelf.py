@@ -14,7 +14,7 @@ from typing import Any
 from papertrial.core import registry
 from papertrial.core.errors import PapertrialError
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Optim, resolve
+from papertrial.core.recipe import Optim, ranges, resolve
 from papertrial.core.registry import Listed
 from papertrial.study import code_marks
 from papertrial.study.check import CANNOT_TELL, FAILS, HOLDS, NOT_RUN, VERDICTS
@@ -209,11 +209,15 @@ def _settings(module: Any, kind: str) -> list[Any]:
 
 
 def _sourced(settings: type) -> Any:
-    """The fields of a dataclass with their defaults and sources."""
-    rows = [(row.name, typed(row.value), row.source) for row in resolve(settings, None, {})[1]]
+    """The fields of a dataclass with their defaults, ranges and sources."""
+    within = ranges(settings)
+    rows = [
+        (row.name, typed(row.value), str(within.get(row.name, "")), row.source)
+        for row in resolve(settings, None, {})[1]
+    ]
     if not rows:
         return Text("It has no settings of its own.")
-    return Table(("setting", "default", "where it comes from"), rows, words=3, stacked=True)
+    return Table(("setting", "default", "range", "where it comes from"), rows, words=4, stacked=True)
 
 
 def _changes(values: Any) -> str:

@@ -26,7 +26,7 @@ from papertrial.app.web.runs import (
 )
 from papertrial.core.budget import Budget, duration
 from papertrial.core.errors import PapertrialError
-from papertrial.core.files import read_json
+from papertrial.core.run import ENVIRONMENT
 from papertrial.core.wording import counted
 from papertrial.study import report_blocks
 from papertrial.study.figures import REFERENCE, colour
@@ -47,6 +47,8 @@ from papertrial.study.html_page import (
 )
 from papertrial.study.report import page_of, standing
 from papertrial.study.report_blocks import number, typed
+from papertrial.use.card import ASKED, CARD, RESULT
+from papertrial.use.final import COMPARISON
 from papertrial.use.uses import commands, of_card
 
 TONES = {RUNNING: "busy", DONE: "good", STOPPED: "open", UNKNOWN: "open", UNREADABLE: "bad"}
@@ -121,7 +123,7 @@ def side_by_side(*pair: tuple[Entry, Path]) -> Page:
 
 
 def _kept(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    return read_json(folder / "card.json"), read_json(folder / "result.json")
+    return CARD.read(folder / "card.json"), RESULT.read(folder / "result.json")
 
 
 def page(entry: Entry, folder: Path) -> Page:
@@ -164,7 +166,7 @@ def _done(entry: Entry, folder: Path) -> Page:
 
 
 def _use(folder: Path) -> list[Any]:
-    return [Code("\n".join(commands(of_card(read_json(folder / "card.json")), folder)))]
+    return [Code("\n".join(commands(of_card(CARD.read(folder / "card.json")), folder)))]
 
 
 def _may_have_stopped(entry: Entry) -> Answer:
@@ -175,7 +177,7 @@ def _may_have_stopped(entry: Entry) -> Answer:
 
 
 def _run(entry: Entry, folder: Path) -> Page:
-    config = read_json(folder / "config.json")
+    config = ASKED.read(folder / "config.json")
     (record,) = records(folder) or (None,)
     words = {
         RUNNING: Answer("It is running", f", and last wrote something {ago(entry.changed)}."),
@@ -225,7 +227,7 @@ def _facts(entry: Entry, folder: Path, config: dict[str, Any]) -> list[tuple[str
     budget = Budget(**{name: value for name, value in config["budget"].items() if value is not None})
     place: dict[str, Any] = {}
     with suppress(*DAMAGE):
-        place = read_json(folder / "environment.json")
+        place = ENVIRONMENT.read(folder / "environment.json")
     rows = [
         ("method", entry.method + (f" on {config['backbone']}" if config.get("backbone") else "")),
         ("data", entry.data),
@@ -285,7 +287,7 @@ def _comparison(entry: Entry, folder: Path) -> Page:
     done = [run for run in held if run.card is not None]
     metric, higher, reference = "", True, ""
     with suppress(*DAMAGE):
-        reference = read_json(folder / "comparison.json")["reference"] if blocks else ""
+        reference = COMPARISON.read(folder / "comparison.json")["reference"] if blocks else ""
         metric, higher = metric_of(done[0].card or {})
 
     def shade(name: str) -> str:

@@ -125,7 +125,10 @@ class Collection(Data):
 
     @classmethod
     def from_beir(cls, path: Path) -> Collection:
-        """corpus.jsonl, queries.jsonl and qrels/*.tsv, the first two also as .gz; queries and judgements may be missing."""
+        """corpus.jsonl, queries.jsonl and qrels/*.tsv, the first two also as .gz; queries and judgements may be missing.
+
+        Judgements may lie beside the corpus too, as qrels.tsv or test.tsv; of other tables there it is said that they are not read.
+        """
         notes: list[str] = []
         corpus, asked = _beir_file(path, "corpus"), _beir_file(path, "queries")
         queries = []
@@ -135,10 +138,17 @@ class Collection(Data):
                     raise DataError(f"{asked}, line {number}: a query needs _id and text", f"it has {', '.join(row)}")
                 queries.append((str(row["_id"]), str(row["text"])))
         judgements: dict[int, list[tuple[str, str, int]]] = {}
-        for file in sorted((path / "qrels").glob("*.tsv")):
-            part = PARTS.get(file.stem.lower())
+        beside = {file: _part_of(file) for file in sorted(path.glob("*.tsv"))}
+        notes += [
+            f"{file.name} is neither qrels.tsv nor train, dev or test.tsv: it is not read"
+            for file, part in beside.items()
+            if part is None
+        ]
+        inside = sorted((path / "qrels").glob("*.tsv"))
+        for file in (*inside, *(file for file, part in beside.items() if part is not None)):
+            part = PARTS.get(_part_of(file) or "")
             if part is None:
-                notes.append(f"qrels/{file.name} is none of train, dev and test: it counts as train")
+                notes.append(f"{file.relative_to(path)} is none of train, dev and test: it counts as train")
             judgements.setdefault(part or 0, []).extend(_qrels(file))
         assert corpus is not None
         documents = track(documents_in(corpus, notes.append), None, f"reading {corpus.name}")
@@ -154,11 +164,11 @@ class Collection(Data):
         judged: list[tuple[str, str, int]] = []
         for place, article in enumerate(squad(path), 1):
             for number, paragraph in enumerate(article["paragraphs"], 1):
-                text = str(paragraph.get("context", ""))
-                held = documents.setdefault(text, Document(f"{place}-{number}", str(article.get("title", "")), text))
-                for asked in paragraph.get("qas", ()):
+                text = paragraph["context"]
+                held = documents.setdefault(text, Document(f"{place}-{number}", article.get("title") or "", text))
+                for asked in paragraph.get("qas") or ():
                     key = str(asked.get("id", f"q{len(queries) + 1}"))
-                    queries.append((key, str(asked.get("question", ""))))
+                    queries.append((key, asked["question"]))
                     judged.append((key, held.id, 1))
         return cls(path.name, documents.values(), queries, {0: judged})
 
@@ -423,6 +433,13 @@ def judged_tables(path: Path) -> list[Path]:
 
 def _beir_file(path: Path, name: str) -> Path | None:
     return next((path / end for end in (f"{name}.jsonl", f"{name}.jsonl.gz") if (path / end).is_file()), None)
+
+
+def _part_of(file: Path) -> str | None:
+    """`test` of test.tsv and qrels.test.tsv, "" of qrels.tsv, None of a file that is not called as judgements are."""
+    stem = file.stem.lower()
+    rest = stem.removeprefix("qrels").strip("._-")
+    return rest if rest in PARTS or not rest or file.parent.name == "qrels" else None
 
 
 def _qrels(path: Path) -> list[tuple[str, str, int]]:

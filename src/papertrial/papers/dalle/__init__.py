@@ -53,10 +53,10 @@ import torch
 from torch import Tensor, nn
 
 from papertrial.core.budget import Budget
-from papertrial.core.errors import Declined, PapertrialError, did_you_mean
+from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.core.task import Ragged, Split, Stage
 from papertrial.nn.batches import forward_batches
 from papertrial.nn.decode import Choice
@@ -129,43 +129,49 @@ def _places_for(facts: Facts) -> int | None:
 _SHORT = 16
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    codes: int = sourced(8192, "sec. 2", auto=_codes_for)
-    hidden: int = sourced(256, "authors' code; width of the first group", auto=_few(48))
-    groups: int = sourced(4, "authors' code; the grid is 2^(groups - 1) times smaller", auto=_groups_for)
-    blocks: int = sourced(2, "authors' code; of a group", auto=_few(1))
-    first: int = sourced(128, "authors' code; width behind the codes", auto=_few(64))
-    reconstruction: str = sourced("laplace", "sec. 2.1 and appendix A.3; laplace or mse")
+    codes: int = sourced(8192, "sec. 2", "[2, 1000000]", auto=_codes_for)
+    hidden: int = sourced(256, "authors' code; width of the first group", "[4, 65536], multiple of 4", auto=_few(48))
+    groups: int = sourced(4, "authors' code; the grid is 2^(groups - 1) times smaller", "[1, 12]", auto=_groups_for)
+    blocks: int = sourced(2, "authors' code; of a group", "[1, 64]", auto=_few(1))
+    first: int = sourced(128, "authors' code; width behind the codes", "[1, 65536]", auto=_few(64))
+    reconstruction: str = sourced("laplace", "sec. 2.1 and appendix A.3", "laplace | mse")
     normalise: bool = sourced(False, "not in the paper; a batch norm on the logits of the codes")
-    tau_end: float = sourced(1 / 16, "appendix A.2")
-    tau_share: float = sourced(0.05, "appendix A.2, 150,000 of 3,000,000 updates")
-    kl: float = sourced(6.6, "appendix A.2; beta")
-    kl_share: float = sourced(1 / 600, "appendix A.2, 5,000 of 3,000,000 updates")
-    dvae_share: float = sourced(0.4, "papertrial default; of the budget")
-    dvae_lr: float = sourced(1e-4, "appendix A.2")
-    dvae_batch: int = sourced(512, "appendix A.2", auto=lambda facts: max(8, min(512, facts.examples // 8)))
-    dvae_weight_decay: float = sourced(1e-4, "appendix A.2")
-    dvae_ema: float = sourced(0.999, "appendix A.2; decay of the average of the weights")
+    tau_end: float = sourced(1 / 16, "appendix A.2", "[1e-6, 1]")
+    tau_share: float = sourced(0.05, "appendix A.2, 150,000 of 3,000,000 updates", "[1e-6, 1]")
+    kl: float = sourced(6.6, "appendix A.2; beta", "[0, 1e6]")
+    kl_share: float = sourced(1 / 600, "appendix A.2, 5,000 of 3,000,000 updates", "[1e-6, 1]")
+    dvae_share: float = sourced(0.4, "papertrial default; of the budget", "(0, 1)")
+    dvae_lr: float = sourced(1e-4, "appendix A.2", "[1e-9, 1000]")
+    dvae_batch: int = sourced(
+        512, "appendix A.2", "[1, 1000000]", auto=lambda facts: max(8, min(512, facts.examples // 8))
+    )
+    dvae_weight_decay: float = sourced(1e-4, "appendix A.2", "[0, 100]")
+    dvae_ema: float = sourced(0.999, "appendix A.2; decay of the average of the weights", "[0, 1)")
     tokeniser: str = sourced(
-        "bpe", "sec. 2.2; bpe or bytes", auto=lambda facts: "bytes" if 0 < facts.length <= _SHORT else None
+        "bpe", "sec. 2.2", "bpe | bytes", auto=lambda facts: "bytes" if 0 < facts.length <= _SHORT else None
     )
     vocabulary: int = sourced(
-        16_384, "sec. 2.2", auto=lambda facts: max(512, min(16_384, facts.bytes // 256)) if facts.bytes else None
+        16_384,
+        "sec. 2.2",
+        "[258, 1000000]",
+        auto=lambda facts: max(512, min(16_384, facts.bytes // 256)) if facts.bytes else None,
     )
     bpe_dropout: float = sourced(
-        0.1, "sec. 2.2; of merges, in training alone. Bytes have none to leave out", auto=_few(0.0)
+        0.1, "sec. 2.2; of merges, in training alone. Bytes have none to leave out", "[0, 1]", auto=_few(0.0)
     )
-    text: int = sourced(256, "sec. 2.2; places of text", auto=_places_for)
-    width: int = sourced(3968, "appendix B.1: 62 heads of 64", auto=_few(96))
-    depth: int = sourced(64, "appendix B.1", auto=_few(4))
-    heads: int = sourced(62, "appendix B.1", auto=_few(4))
-    kernel: int = sourced(11, "appendix B.1; of the convolution's mask", auto=_few(5))
+    text: int = sourced(256, "sec. 2.2; places of text", "[1, 65536]", auto=_places_for)
+    width: int = sourced(3968, "appendix B.1: 62 heads of 64", "[1, 65536], multiple of heads", auto=_few(96))
+    depth: int = sourced(64, "appendix B.1", "[1, 256]", auto=_few(4))
+    heads: int = sourced(62, "appendix B.1", "[1, 1024]", auto=_few(4))
+    kernel: int = sourced(11, "appendix B.1; of the convolution's mask", "[1, 255]", auto=_few(5))
     sparse: bool = sourced(True, "appendix B.1; the masks of row, column and convolution, or none")
-    dropout: float = sourced(0.0, "papertrial default; the paper names none")
-    text_weight: float = sourced(1 / 8, "sec. 2.2")
-    temperature: float = sourced(1.0, "sec. 2.2: no temperature reduction")
-    top_k: int = sourced(0, "sec. 2.2: all codes may be drawn")
+    dropout: float = sourced(0.0, "papertrial default; the paper names none", "[0, 1)")
+    text_weight: float = sourced(1 / 8, "sec. 2.2", "[0, 1000]")
+    temperature: float = sourced(1.0, "sec. 2.2: no temperature reduction", "[0, 100]")
+    top_k: int = sourced(0, "sec. 2.2: all codes may be drawn", "[0, 1000000], at most codes")
 
 
 class DALLE(nn.Module):
@@ -302,10 +308,6 @@ def ranked(
 
 def _tokeniser(config: Config) -> Tokeniser:
     known: dict[str, Callable[[], Tokeniser]] = {"bpe": lambda: Bpe(config.vocabulary), "bytes": Bytes}
-    if config.tokeniser not in known:
-        raise PapertrialError(
-            f"there is no tokeniser {config.tokeniser!r} for dalle", did_you_mean(config.tokeniser, known)
-        )
     return known[config.tokeniser]()
 
 
@@ -320,8 +322,6 @@ def build(config: Config, facts: Facts, backbone: nn.Module | None = None) -> DA
         raise Declined(
             f"pictures of {facts.height} x {facts.width} leave no grid of codes", "give pictures of 8 x 8 or more"
         )
-    if config.reconstruction not in ("laplace", "mse"):
-        raise PapertrialError(f"there is no reconstruction {config.reconstruction!r}", "type laplace or mse")
     return DALLE(config, facts)
 
 

@@ -58,7 +58,7 @@ from papertrial.core.budget import Budget
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.core.task import Split, Stage
 from papertrial.nn.modes import evaluating
 from papertrial.nn.views import Draw, flip, random_resized_crop
@@ -113,57 +113,64 @@ def _by_side(*rules: tuple[int, Any]) -> Callable[[Facts], Any]:
     return lambda facts: next((value for side, value in rules if 0 < _side(facts) <= side), None)
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    width: int = sourced(256, "authors' README, 128 to 512 pixels; 192 at 64", auto=_by_side((48, 32), (96, 64)))
+    width: int = sourced(256, "authors' README; 192 at 64 pixels", "[2, 65536]", auto=_by_side((48, 32), (96, 64)))
     multipliers: tuple[float, ...] = sourced(
         (1, 1, 2, 2, 4, 4),
         "authors' code, 256 pixels",
+        "1 to 10 of [0.5, 64]",
         auto=_by_side((12, (1, 2)), (20, (1, 1, 2)), (48, (1, 2, 2)), (96, (1, 2, 3, 4)), (128, (1, 1, 2, 3, 4))),
     )
-    blocks: int = sourced(2, "authors' README; 3 at 64 pixels", auto=_by_side((48, 1)))
+    blocks: int = sourced(2, "authors' README; 3 at 64 pixels", "[1, 100]", auto=_by_side((48, 1)))
     attention: int = sourced(
         32,
-        "authors' README: 32, 16 and 8 pixels; the longest side of feature maps that have it",
+        "authors' README: 32, 16, 8; longest side that has it",
+        "[0, 4096]",
         auto=_by_side((20, 8), (48, 14), (96, 16)),
     )
-    heads: int = sourced(0, "authors' README; 4 at 128 pixels, and 0 is as many as head_width gives")
-    head_width: int = sourced(64, "authors' README: channels of a head", auto=_by_side((96, 32)))
+    heads: int = sourced(0, "authors' README; 4 at 128 pixels, and 0 is as many as head_width gives", "[0, 1024]")
+    head_width: int = sourced(64, "authors' README: channels of a head", "[1, 4096]", auto=_by_side((96, 32)))
     qkv_first: bool = sourced(False, "authors' README; true at 64 pixels (use_new_attention_order)")
     groups: int = sourced(
         32,
         "authors' code: of every norm; 8 in narrow networks, where groups of one channel would wipe out how bright an image is",
+        "[1, 1024]",
         auto=_by_side((96, 8)),
     )
-    dropout: float = sourced(0.0, "authors' README; 0.1 at 64 pixels")
+    dropout: float = sourced(0.0, "authors' README; 0.1 at 64 pixels", "[0, 1)")
     class_cond: bool = sourced(
         False, "table 4 has both; here guidance alone names the class, so that images without a label are drawn too"
     )
-    steps: int = sourced(1000, "authors' README")
-    noise_schedule: str = sourced("linear", "authors' README; cosine at 64 pixels", auto=_by_side((64, "cosine")))
-    vlb: float = sourced(0.001, "2102.09672, eq. 16: lambda, the weight of the bound")
+    steps: int = sourced(1000, "authors' README", "[1, 100000]")
+    noise_schedule: str = sourced("linear", "authors' README", "linear | cosine", auto=_by_side((64, "cosine")))
+    vlb: float = sourced(0.001, "2102.09672, eq. 16: lambda, the weight of the bound", "[0, 1000]")
     flips: bool = sourced(True, "authors' code", auto=lambda facts: facts.channels == 3)
-    classifier_width: int = sourced(128, "authors' code", auto=_by_side((48, 32), (96, 64)))
-    classifier_blocks: int = sourced(2, "authors' README; 4 at 64 pixels", auto=_by_side((48, 1)))
-    classifier_lr: float = sourced(3e-4, "authors' README", auto=_by_side((96, 2e-3)))
-    classifier_decay: float = sourced(0.05, "authors' README: weight decay")
+    classifier_width: int = sourced(128, "authors' code", "[2, 65536]", auto=_by_side((48, 32), (96, 64)))
+    classifier_blocks: int = sourced(2, "authors' README; 4 at 64 pixels", "[1, 100]", auto=_by_side((48, 1)))
+    classifier_lr: float = sourced(3e-4, "authors' README", "[1e-9, 1000]", auto=_by_side((96, 2e-3)))
+    classifier_decay: float = sourced(0.05, "authors' README: weight decay", "[0, 100]")
     classifier_share: float = sourced(
-        0.2, "papertrial default, of the budget: a step of the classifier costs a third of one of the U-Net"
+        0.2, "papertrial default, of the budget: a step of the classifier costs a third of one of the U-Net", "[0, 1)"
     )
-    crop: float = sourced(0.64, "authors' code: least area of the square crops that the classifier sees")
+    crop: float = sourced(0.64, "authors' code: least area of the square crops that the classifier sees", "(0, 1]")
     low: int = sourced(
         0,
         "table 5, ADM-U: 64 below 256 pixels, 128 below 512; longest side of the images that an upsampler enlarges, 0 is none",
+        "[0, 4096]",
     )
-    upsampler_width: int = sourced(192, "authors' README", auto=_by_side((48, 32), (96, 64)))
-    upsampler_schedule: str = sourced("linear", "authors' README", auto=_by_side((64, "cosine")))
-    upsampler_share: float = sourced(0.5, "papertrial default, of the budget that the classifier leaves")
-    sampler: str = sourced("ddpm", "authors' README; ddpm or ddim")
-    eta: float = sourced(0.0, "authors' code; noise of ddim, where 1 is as much as ddpm has")
-    draw_steps: int = sourced(250, "authors' README; the steps of a drawing, evenly spaced", auto=_by_side((96, 50)))
-    guidance: float = sourced(10.0, "authors' README, of a U-Net that is given no class; 0.5 to 4 for one that is")
+    upsampler_width: int = sourced(192, "authors' README", "[2, 65536]", auto=_by_side((48, 32), (96, 64)))
+    upsampler_schedule: str = sourced("linear", "authors' README", "linear | cosine", auto=_by_side((64, "cosine")))
+    upsampler_share: float = sourced(0.5, "papertrial default, of the budget that the classifier leaves", "(0, 1)")
+    sampler: str = sourced("ddpm", "authors' README", "ddpm | ddim")
+    eta: float = sourced(0.0, "authors' code; noise of ddim, where 1 is as much as ddpm has", "[0, 1]")
+    draw_steps: int = sourced(
+        250, "authors' README; evenly spaced", "[1, 100000], at most steps", auto=_by_side((96, 50))
+    )
+    guidance: float = sourced(10.0, "authors' README, of a U-Net without class; 0.5 to 4 with one", "[0, 1000]")
     pretrained: str = sourced(
-        "", "papertrial default; files of the authors' weights, a U-Net and a classifier, separated by commas"
+        "", "papertrial default; files of the authors' weights, a U-Net and a classifier, separated by commas", "any"
     )
 
 
@@ -467,13 +474,8 @@ def build(config: Config, facts: Facts, backbone: nn.Module | None = None) -> Gu
     shape = facts.channels, facts.height, facts.width
     upsampler, full = None, facts
     if config.low:
-        if not 0 < config.low < _side(facts):
-            raise PapertrialError(
-                f"low is {config.low}, and the images are {facts.height} x {facts.width}",
-                "choose a side between, such as half of it",
-            )
-        if not 0 < config.upsampler_share < 1:
-            raise PapertrialError(f"upsampler_share is {config.upsampler_share}", "give a share between 0 and 1")
+        if config.low >= _side(facts):
+            raise PapertrialError(f"low is {config.low}, and the images are {facts.height} x {facts.width}", "halve it")
         height, width = low_size(config.low, shape[1:])
         facts = replace(facts, height=height, width=width)
     if min(facts.height, facts.width) < 4:

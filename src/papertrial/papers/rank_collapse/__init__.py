@@ -49,7 +49,7 @@ import torch
 from torch import Tensor, nn
 
 from papertrial.core.paper import Curve, Figure, Paper, Report
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.nn.attention import Attention
 from papertrial.nn.mlp import Mlp
 from papertrial.papers.rank_collapse.surgery import Inputs, find_layers, trace
@@ -82,10 +82,11 @@ PAPER = Paper(
 )
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    paths: int = sourced(100, "authors' code: random paths of each length")
-    layers: str = sourced("", "papertrial default: pattern of the names of the layers, found when empty")
+    paths: int = sourced(100, "authors' code: random paths of each length", "[1, 1000000]")
+    layers: str = sourced("", "papertrial default: pattern of the names of the layers, found when empty", "any")
 
 
 def composite_norm(x: Tensor) -> Tensor:

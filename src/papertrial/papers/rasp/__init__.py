@@ -47,7 +47,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 
 if TYPE_CHECKING:
     from papertrial.papers.rasp.compiled import Compiled
@@ -78,11 +78,14 @@ PAPER = Paper(
 )
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    longest: int = sourced(32, "papertrial default: tokens that a compiled program reads")
-    sharpness: float = sourced(128.0, "papertrial default: what a failed condition costs before the softmax")
-    limit: int = sourced(4096, "papertrial default: most values of one s-op in a compiled program")
+    longest: int = sourced(32, "papertrial default: tokens that a compiled program reads", "[1, 4096]")
+    sharpness: float = sourced(
+        128.0, "papertrial default: what a failed condition costs before the softmax", "(0, 1e6]"
+    )
+    limit: int = sourced(4096, "papertrial default: most values of one s-op in a compiled program", "[1, 1000000]")
 
 
 def program(name: str) -> Node:

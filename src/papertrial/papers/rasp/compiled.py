@@ -15,10 +15,13 @@ from torch import Tensor
 
 from papertrial.core.errors import PapertrialError
 from papertrial.core.files import read_json, write_json, write_with
+from papertrial.core.ours import claim
 from papertrial.papers.rasp.graph import Atom, Node
 from papertrial.papers.rasp.network import BOS, PAD, SPECIALS, LayerShape, Shape, Transformer
 from papertrial.papers.rasp.run import Run
 from papertrial.papers.rasp.syntax import RaspError
+
+_FILES = ("model.safetensors", "config.json")
 
 
 @dataclass(frozen=True)
@@ -77,13 +80,22 @@ class Compiled:
         }  # fmt: skip
 
     def save(self, folder: Path) -> None:
-        """Write model.safetensors and config.json."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write model.safetensors and config.json. Raises PapertrialError for a folder that holds anything else."""
+        claim(folder, "compiled program", _FILES, _recognised)
         write_with(folder / "model.safetensors", lambda file: save_file(self.model.state_dict(), file))
         write_json(
             folder / "config.json",
             {"vocabulary": self.vocabulary, "values": self.values, "shape": asdict(self.model.shape)},
         )
+
+
+def _recognised(folder: Path) -> list[str]:
+    """What an earlier version wrote without a marker, if it can be read."""
+    try:
+        load(folder)
+    except PapertrialError:
+        return []
+    return [*_FILES]
 
 
 def load(folder: Path | str) -> Compiled:

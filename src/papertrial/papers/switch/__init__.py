@@ -53,7 +53,7 @@ from papertrial.core.budget import Budget
 from papertrial.core.errors import Declined
 from papertrial.core.facts import Facts
 from papertrial.core.paper import Paper
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.nn import pretrained
 from papertrial.nn.mlp import Mlp
 from papertrial.nn.packing import Packed, Padded, Rows
@@ -94,26 +94,31 @@ PAPER = Paper(
 )
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    width: int = sourced(128, "papertrial default, for minutes of a CPU; variant base-8 has 768")
-    depth: int = sourced(2, "papertrial default; base-8 has 12")
-    heads: int = sourced(4, "papertrial default; base-8 has 12")
-    hidden: int = sourced(512, "papertrial default, four times the width as in base-8")
-    longest: int = sourced(512, "papertrial default; tokens of a row", auto=lambda facts: 128 if facts.causal else None)
-    dropout: float = sourced(0.0, "papertrial default; sec. 2.4 has 0.1 in fine-tuning")
-    tokeniser: str = sourced("bytes", "papertrial default; bytes or bpe")
-    vocabulary: int = sourced(4096, "papertrial default; ids of the tokeniser bpe")
-    causal: bool = sourced(False, "the task", auto=lambda facts: facts.causal)
-    experts: int = sourced(8, "papertrial default; the paper's Switch-Base has 128")
-    every: int = sourced(2, "sec. 2.3; every so many layers has experts")
-    capacity: float = sourced(1.25, "sec. 2.2 and authors' code; factor in training, 0 is no limit")
-    eval_capacity: float = sourced(2.0, "authors' code; factor in use, 0 is no limit")
-    balance: float = sourced(0.01, "sec. 2.2; alpha of the auxiliary loss")
-    jitter: float = sourced(
-        0.01, "authors' code; the router's input is multiplied by 1 - jitter to 1 + jitter in training"
+    width: int = sourced(
+        128, "papertrial default, for minutes of a CPU; variant base-8 has 768", "[1, 65536], multiple of 2 heads"
     )
-    expert_dropout: float = sourced(0.0, "papertrial default; sec. 2.4 has 0.4 in fine-tuning")
+    depth: int = sourced(2, "papertrial default; base-8 has 12", "[1, 256]")
+    heads: int = sourced(4, "papertrial default; base-8 has 12", "[1, 1024]")
+    hidden: int = sourced(512, "papertrial default, four times the width as in base-8", "[1, 262144]")
+    longest: int = sourced(
+        512, "papertrial default; tokens of a row", "[2, 1000000]", auto=lambda facts: 128 if facts.causal else None
+    )
+    dropout: float = sourced(0.0, "papertrial default; sec. 2.4 has 0.1 in fine-tuning", "[0, 1)")
+    tokeniser: str = sourced("bytes", "papertrial default", "bytes | bpe")
+    vocabulary: int = sourced(4096, "papertrial default; ids of the tokeniser bpe", "[258, 1000000]")
+    causal: bool = sourced(False, "the task", auto=lambda facts: facts.causal)
+    experts: int = sourced(8, "papertrial default; the paper's Switch-Base has 128", "[1, 4096]")
+    every: int = sourced(2, "sec. 2.3; every so many layers has experts", "[1, 1000]")
+    capacity: float = sourced(1.25, "sec. 2.2 and authors' code; factor in training, 0 is no limit", "[0, 1000]")
+    eval_capacity: float = sourced(2.0, "authors' code; factor in use, 0 is no limit", "[0, 1000]")
+    balance: float = sourced(0.01, "sec. 2.2; alpha of the auxiliary loss", "[0, 1000]")
+    jitter: float = sourced(
+        0.01, "authors' code; the router's input is multiplied by 1 - jitter to 1 + jitter in training", "[0, 1)"
+    )
+    expert_dropout: float = sourced(0.0, "papertrial default; sec. 2.4 has 0.4 in fine-tuning", "[0, 1)")
 
 
 #: places of an expert at least, authors' code

@@ -18,13 +18,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import TypedDict
 
 from papertrial.core import registry
+from papertrial.core.doors import Door
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.facts import Facts
-from papertrial.core.files import read_json
 from papertrial.core.offers import offers
-from papertrial.core.recipe import sourced
+from papertrial.core.recipe import checked, sourced
+from papertrial.core.run import AGAIN
 from papertrial.nn.heads import NextToken, Supervised
 from papertrial.nn.transformer import auxiliary
 from papertrial.papers.switch.experts import Experts
@@ -32,16 +34,17 @@ from papertrial.papers.switch.experts import Experts
 _TASKS = ("language_modeling", "text_classification")
 
 
+@checked
 @dataclass(frozen=True)
 class Distil:
-    """The technique. Raises PapertrialError without a teacher, for one that is no finished run of `switch`, and for a weight
-    outside 0 to 1; Declined, before training, for a student whose answers or tokens are not the teacher's.
+    """The technique. Raises PapertrialError without a teacher, and for one that is no finished run of `switch`; Declined, before
+    training, for a student whose answers or tokens are not the teacher's.
 
     Classes are told apart by their order, so teacher and student learn from data with the same ones.
     """
 
-    teacher: str = sourced("", "yours: the folder of a finished run of switch")
-    soft: float = sourced(0.25, "sec. 4.2; weight of the teacher's probabilities, the label has the rest")
+    teacher: str = sourced("", "yours: the folder of a finished run of switch", "any")
+    soft: float = sourced(0.25, "sec. 4.2; weight of the teacher's probabilities, the label has the rest", "[0, 1]")
     start: bool = sourced(True, "sec. 4.2; from the teacher's weights, experts and routers left out")
 
     def __post_init__(self) -> None:
@@ -49,8 +52,6 @@ class Distil:
             raise PapertrialError(
                 "distil has no teacher", "type: --technique distil:teacher=RUN, a finished run of switch"
             )
-        if not 0 <= self.soft <= 1:
-            raise PapertrialError(f"soft is {self.soft}", "give a share from 0 to 1; the paper has 0.25")
 
     def caution(self, optim: Any) -> str:
         """What the card says of it."""
@@ -99,13 +100,23 @@ def distilled(teacher: Any, student: Any, batch: Mapping[str, Tensor], soft: flo
     return {"loss": loss, "label_loss": hard.detach(), "teacher_loss": from_teacher.detach(), **added}
 
 
+class _Card(TypedDict):
+    method: dict[str, str]
+    task: dict[str, Any]
+    config: dict[str, Any]
+    facts: dict[str, Any]
+
+
+_TEACHER = Door(_Card, AGAIN)
+
+
 def teacher_of(folder: Path) -> NextToken | Supervised:
     """The model of a finished run of `switch`, in `eval()`. Raises PapertrialError where there is none, Declined for a run
     whose model gives no probabilities."""
     file = folder / "card.json"
     if not file.is_file():
         raise PapertrialError(f"the teacher {folder} holds no trained model", "type: papertrial fit switch --data DATA")
-    card = read_json(file)
+    card = _TEACHER.read(file)
     method = registry.method(card["method"]["name"])
     if method.id != "switch":
         raise PapertrialError(

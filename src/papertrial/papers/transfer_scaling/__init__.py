@@ -48,7 +48,7 @@ import numpy as np
 
 from papertrial.core.curves import fit_falling_line, fit_power_law
 from papertrial.core.paper import Paper, Report, Trainer
-from papertrial.core.recipe import Recipe, sourced
+from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.papers.transfer_scaling.grid import Side, losses_of, sizes, train_grid
 from papertrial.papers.transfer_scaling.report import report
 
@@ -78,20 +78,31 @@ PAPER = Paper(
 )
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
-    sizes: tuple[str, ...] = sourced(("32x2", "64x2"), "papertrial default; width x layers. The paper has 9 sizes")
-    amounts: tuple[float, ...] = sourced((1e3, 3e3), "papertrial default; bytes to fine-tune on, few as sec. 2 asks")
-    curve: tuple[float, ...] = sourced((1e4, 3e4), "papertrial default; further bytes to train on from scratch")
-    pretrain: int = sourced(900, "papertrial default; steps of pre-training at most")
-    steps: int = sourced(300, "papertrial default; of every other model at most")
-    check: int = sourced(25, "papertrial default; steps from one validation to the next")
-    stop: int = sourced(4, "papertrial default; validations without a better loss, after which a model is left")
-    rows: int = sourced(16, "papertrial default; rows of a batch")
-    longest: int = sourced(128, "papertrial default; bytes of a row. The paper has 2048 tokens")
-    rate: float = sourced(5e-3, "papertrial default; learning rate from scratch and in pre-training")
-    tuned_rate: float = sourced(2.5e-3, "papertrial default; learning rate of fine-tuning")
-    judged: int = sourced(1000, "papertrial default; rows a model is judged on; it is validated on a fifth as many")
+    sizes: tuple[str, ...] = sourced(
+        ("32x2", "64x2"), "papertrial default; width x layers. The paper has 9 sizes", "1 to 32 of any"
+    )
+    amounts: tuple[float, ...] = sourced(
+        (1e3, 3e3), "papertrial default; bytes to fine-tune on, few as sec. 2 asks", "1 to 32 of [1, 1e15]"
+    )
+    curve: tuple[float, ...] = sourced(
+        (1e4, 3e4), "papertrial default; further bytes to train on from scratch", "0 to 32 of [1, 1e15]"
+    )
+    pretrain: int = sourced(900, "papertrial default; steps of pre-training at most", "[1, 100000000]")
+    steps: int = sourced(300, "papertrial default; of every other model at most", "[1, 100000000]")
+    check: int = sourced(25, "papertrial default; steps from one validation to the next", "[1, 1000000]")
+    stop: int = sourced(
+        4, "papertrial default; validations without a better loss, after which a model is left", "[1, 1000000]"
+    )
+    rows: int = sourced(16, "papertrial default; rows of a batch", "[1, 1000000]")
+    longest: int = sourced(128, "papertrial default; bytes of a row. The paper has 2048 tokens", "[2, 65536]")
+    rate: float = sourced(5e-3, "papertrial default; learning rate from scratch and in pre-training", "[1e-9, 1000]")
+    tuned_rate: float = sourced(2.5e-3, "papertrial default; learning rate of fine-tuning", "[1e-9, 1000]")
+    judged: int = sourced(
+        1000, "papertrial default; rows a model is judged on; it is validated on a fifth as many", "[1, 100000000]"
+    )
 
 
 _ROUNDING = 1e-9

@@ -15,10 +15,10 @@ import torch
 
 from papertrial.core.budget import Budget, duration, size_in_words
 from papertrial.core.errors import DataError, PapertrialError
-from papertrial.core.files import read_json, to_json
+from papertrial.core.files import to_json
 from papertrial.core.paper import Trainer
 from papertrial.core.recipe import Optim
-from papertrial.core.run import Run
+from papertrial.core.run import RESULT, Run
 from papertrial.core.task import Ragged, Split
 from papertrial.nn.heads import NextToken
 from papertrial.nn.tokenise import Bytes, windows
@@ -111,8 +111,6 @@ def sizes(config: Config) -> dict[str, Size]:
         if width < 16 or width % 16 or depth < 1:
             raise PapertrialError(f"cannot read the size {text!r}", "write sizes=32x2,64x2; widths are multiples of 16")
         found[text] = Size(width, depth, config.longest)
-    if not found or not config.amounts:
-        raise PapertrialError("there is nothing to train", "give sizes=32x2,64x2 and amounts=1e4,3e4")
     return found
 
 
@@ -186,7 +184,7 @@ def _trained(
     with run.locked():
         run.begin(asked)
         if run.done:
-            return dict(read_json(run.path("result.json")))
+            return dict(RESULT.read(run.path("result.json")))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = NextToken(size.network())
@@ -223,7 +221,7 @@ def _trained(
                 "still_improving": best == steps,
             }
         )
-    return dict(read_json(run.path("result.json")))
+    return dict(RESULT.read(run.path("result.json")))
 
 
 def _asked(model: Model, sides: Mapping[str, Side], config: Config, seed: int) -> dict[str, Any]:
