@@ -28,6 +28,7 @@ from papertrial.train.apart import agree
 from papertrial.train.device import seed_step
 from papertrial.train.optim import Ema, make_optimizer, rate, set_rate
 from papertrial.train.per_example import RowGradients
+from papertrial.train.randomness import drawing
 from papertrial.train.shard import shard, whole
 from papertrial.train.technique import Moment, Techniques
 from papertrial.train.watch import explain_nonfinite
@@ -147,6 +148,10 @@ class Updates:
 
     def take(self, step: int, total: int) -> Update:
         """One optimiser step on the global batch. Raises TrainingStopped where a value is not finite."""
+        with drawing:
+            return self._take(step, total)
+
+    def _take(self, step: int, total: int) -> Update:
         begun = time.perf_counter()
         at = Moment(self.seed, step, total, self.rank, self.world, self.batches.total, self.device)
         batch, spans = self._batch(at)
