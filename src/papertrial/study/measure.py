@@ -11,7 +11,7 @@ from typing import Any
 from papertrial.core import registry
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import read_json, write_json, write_text
-from papertrial.core.ours import claim, examine, visible
+from papertrial.core.ours import examine, filled, visible
 from papertrial.core.paper import Report
 from papertrial.core.ranges import require_numbers
 from papertrial.core.recipe import resolve, unknown_settings
@@ -96,16 +96,16 @@ def write(report: Report, folder: Path) -> Report:
     and a caveat says what to install."""
     from papertrial.study.plot import page
 
-    claim(folder, KIND, _FILES, _recognised)
-    files = [folder / "report.json"]
-    try:
-        files.append(write_text(folder / "plot.html", page(report)))
-    except PapertrialError as error:
-        if error.__cause__ is not None:
-            raise
-        report = replace(report, caveats=(*report.caveats, str(error)))
-    report = replace(report, files=tuple(str(file) for file in files))
-    write_json(files[0], report)
+    with filled(folder, KIND, _FILES, _recognised):
+        files = [folder / "report.json"]
+        try:
+            files.append(write_text(folder / "plot.html", page(report)))
+        except PapertrialError as error:
+            if error.__cause__ is not None:
+                raise
+            report = replace(report, caveats=(*report.caveats, str(error)))
+        report = replace(report, files=tuple(str(file) for file in files))
+        write_json(files[0], report)
     return report
 
 
