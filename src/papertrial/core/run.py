@@ -296,10 +296,10 @@ class Run:
         self._forget_the_way()
 
     def _forget_the_way(self) -> None:
-        for run in (self, *self.stages.values()):
-            run.path("checkpoint.safetensors").unlink(missing_ok=True)
+        """Delete the checkpoints, also of stages, and what only the method needed on its way."""
         if (marked := ours.read(self.folder)) is not None:
-            marked.remove("scratch/")
+            ways = {"scratch", "checkpoint.safetensors"}
+            marked.remove(*(name for name in marked.entries if Path(name).name in ways))
 
 
 def environment() -> dict[str, Any]:
