@@ -361,9 +361,7 @@ def test_output_that_cannot_be_written(papertrial, refused, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("keep me")
     assert "not a run" in refused("fit", "rtdl:mlp", "--data", "wine", "--recipe", "tiny", "--out", "mine")
-    assert "not a run" in refused(
-        "fit", "rtdl:mlp", "--data", "wine", "--recipe", "tiny", "--out", "mine", "--fresh"
-    )
+    assert "not a run" in refused("fit", "rtdl:mlp", "--data", "wine", "--recipe", "tiny", "--out", "mine", "--fresh")
     assert (tmp_path / "mine" / "letter.txt").read_text() == "keep me"
 
 

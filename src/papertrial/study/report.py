@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from papertrial.core import registry
-from papertrial.core.arguments import checked
+from papertrial.core.arguments import typed
 from papertrial.core.budget import ESTIMATED, Energy, duration, size_in_words
 from papertrial.core.curves import fit_power_law
 from papertrial.core.errors import PapertrialError, did_you_mean
@@ -70,7 +70,7 @@ class Report:
     size: int
 
 
-@checked
+@typed
 def report(
     folder: Path | str | Artifact | Comparison,
     out: Path | str | None = None,
