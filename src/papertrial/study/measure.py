@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from papertrial.core import registry
-from papertrial.core.arguments import checked
+from papertrial.core.arguments import typed
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import read_json, write_json, write_text
 from papertrial.core.ours import examine, filled, visible
@@ -23,7 +23,7 @@ from papertrial.train.randomness import own_randomness
 KIND, _FILES = "measurement", ("report.json", "plot.html")
 
 
-@checked
+@typed
 @own_randomness()
 def measure(
     analysis: str,
