@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import select
 import shutil
 import signal
@@ -130,6 +131,51 @@ def test_a_run_killed_at_a_checkpoint_ends_as_one_that_was_not(where, commands, 
     assert_same(folder, whole("mixer")[0])
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_run_that_is_told_to_end_writes_a_checkpoint_first(number, commands, whole, tmp_path):
+    """None was due for half a minute."""
+    folder = tmp_path / "run"
+    commands.start(*words("mixer", folder), at=("log", 3, "halt"), every_step=False)
+    commands.halted()
+    _, before = checkpoint.load(folder / "checkpoint.safetensors")
+    os.kill(commands.pid, number)
+    commands.go_on()
+    said = f"papertrial: stopped by {number.name}; the same command goes on from there"
+    assert commands.wait() == (128 + number, [said])
+    _, after = checkpoint.load(folder / "checkpoint.safetensors")
+    assert before["step"] == 0 < after["step"] < 40
+    assert commands.run(*words("mixer", folder)) == (0, [])
+    assert_same(folder, whole("mixer")[0])
+
+
+#: commands, where they are halted, and whether to let them go on later
+OTHERS = {
+    "compare": (
+        "compare rtdl:mlp --data wine --recipe tiny --budget 20steps --seeds 1 --quiet --out OUT",
+        "log",
+        False,
+    ),
+    "index": ("index DOCUMENTS --out OUT", "replace", True),
+    "check": ("check rtdl --kind identity --scale tiny --seeds 1 --evidence OUT", "replace", True),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_commands_that_are_told_to_end_say_so_and_go_on(name, commands, tmp_path):
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents" / "one.txt").write_text("The first of all documents.")
+    line, where, goes_on = OTHERS[name]
+    line = line.replace("OUT", str(tmp_path / "out")).replace("DOCUMENTS", str(tmp_path / "documents")).split()
+    commands.start(*line, at=(where, 0, "halt"))
+    commands.halted()
+    os.kill(commands.pid, signal.SIGTERM)
+    commands.go_on()
+    code, said = commands.wait()
+    assert code == 143 and said[-1].startswith("papertrial: stopped by SIGTERM"), said
+    assert "defect" not in said[-1] and not list((tmp_path / "out").rglob("*.tmp"))
+    assert not goes_on or commands.run(*line)[0] == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_killed_runs_end_as_one_that_was_not(name, commands, whole, tmp_path):
@@ -197,6 +243,83 @@ def test_a_run_that_finds_no_space_to_begin_with_leaves_no_folder(where, after, 
     code, (line,) = commands.run(*words("mixer", tmp_path / "runs" / "run"), at=(where, after, "full"))
     assert code == 2 and "no space left on the disk" in line
     assert not list(tmp_path.iterdir())
+
+
+#: what writes a file or a folder OUT, from a run RUN, and how many bytes of it a disk takes
+WRITERS = {
+    "csv": ("predict RUN wine --out OUT.csv", 1000),
+    "jsonl": ("predict RUN wine --out OUT.jsonl", 1000),
+    "parquet": ("predict RUN wine --out OUT.parquet", 1000),
+    "npy": ("embed RUN wine --out OUT.npy", 1000),
+    "features": ("embed RUN wine --out OUT.parquet", 1000),
+    "torch": ("export RUN --to torch --out OUT.pt2", 10_000),
+    "onnx": ("export RUN --to onnx --out OUT.onnx", 10_000),
+    "eject": ("eject RUN --out OUT", 15_000),
+    "report": ("report RUN --no-data --out OUT.html", 10_000),
+    "linear": ("fit linear --data wine --quiet --out OUT", 1500),
+    "xgboost": ("fit xgboost --data wine --quiet --budget 1trial --out OUT", 5000),
+    "lightgbm": ("fit lightgbm --data wine --quiet --budget 1trial --out OUT", 5000),
+    "catboost": ("fit catboost --data wine --quiet --budget 1trial --out OUT", 5000),
+    "index": ("index DOCUMENTS --out OUT", 1000),
+    "transformer": ("rasp --compile tokens --out OUT", 1000),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WRITERS)
+def test_whatever_is_written_is_written_whole_or_not_at_all(name, commands, whole, tmp_path):
+    """By a disk that takes no more bytes of any file; what stood there before stands there still."""
+    line, room = WRITERS[name]
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents" / "one.txt").write_text("The first of all documents. " * 200)
+    run = tmp_path / "run"
+    if "RUN" in line:
+        shutil.copytree(whole("mlp")[0], run)
+    line = [
+        word.replace("OUT", str(tmp_path / "out")).replace("DOCUMENTS", str(tmp_path / "documents"))
+        for word in line.split()
+    ]
+    line = [str(run) if word == "RUN" else word for word in line]
+    target = Path(line[-1])
+    if target.suffix:
+        target.write_text("what was here before")
+
+    def files():
+        return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"}
+
+    before = files()
+    code, said = commands.run(*line, at=("FSIZE", room, "full"))
+    assert code == 2 and re.match("papertrial: (cannot write|no space left on the disk while writing) ", said[-1]), said
+    after = files()
+    assert {path: after.get(path) for path in before} == before
+    more = {path.relative_to(tmp_path).parts[0] for path in after.keys() - before.keys()}
+    assert more <= ({"out"} if line[0] in ("fit", "index") else set()), more
+    assert not [path for path in after if path.name.endswith(".tmp")]
+    assert commands.run(*line)[0] == 0
+
+
+#: what takes memory, with as much of it as is there, and what the line speaks of
+HUNGRY = {
+    "weights": (
+        "fit rtdl:mlp --data wine --set width=20000 --quiet --out OUT",
+        300,
+        "the weights of rtdl:mlp would take about",
+    ),
+    "training": ("fit rtdl:mlp --data wine --set width=3000 --quiet --out OUT", 200, "of memory"),
+    "predict": ("predict RUN wine", 2, "memory"),
+    "export": ("export RUN --to torch --out OUT.pt2", 10, "memory"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HUNGRY)
+def test_memory_that_is_not_there_is_one_line(name, commands, whole, tmp_path):
+    line, room, words = HUNGRY[name]
+    run = whole("mlp")[0] if "RUN" in line else tmp_path
+    line = line.replace("OUT", str(tmp_path / "out")).replace("RUN", str(run)).split()
+    code, said = commands.run(*line, at=("AS", room * 10**6, "full"))
+    assert code == 2 and said[-1].startswith("papertrial: ") and words in said[-1], said
+    assert "defect" not in said[-1] and not list(tmp_path.rglob("*.tmp"))
 
 
 @pytest.fixture

@@ -11,8 +11,10 @@ import importlib
 import itertools
 import json
 import os
+import resource
 import signal
 import sys
+from pathlib import Path
 
 IMPORTS = (
     "papertrial.app.cli",
@@ -44,12 +46,20 @@ def checkpoint_every_step():
 
 
 def trip(where, after, how):
-    """Let the call `where` (replace, fsync, save_file), after so many, find no space ("full") or halt the process ("halt")."""
+    """Let the call `where` (replace, fsync, save_file, log), after so many, find no space ("full") or halt the process ("halt").
+
+    where: FSIZE, for "full", lets no file grow beyond `after` bytes; AS, for "full", no memory beyond so many more.
+    """
     from safetensors import SafetensorError
 
+    from papertrial.core.run import Run
     from papertrial.train import checkpoint
 
-    owner = checkpoint if where == "save_file" else os
+    if where.isupper():
+        held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() if where == "AS" else 0
+        resource.setrlimit(getattr(resource, f"RLIMIT_{where}"), (held + after,) * 2)
+        return
+    owner = {"save_file": checkpoint, "log": Run}.get(where, os)
     real, calls = getattr(owner, where), itertools.count()
 
     def call(*arguments, **more):
@@ -93,6 +103,7 @@ def serve():
     registry.entries()  # reads all papers
     energy_source()  # asks for the name of the processor, which takes a second
     gc.freeze()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which `nohup` has ignored
     ended = 0
     for line in sys.stdin:
         if ended:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -13,7 +14,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from papertrial.train.processes import ENDED, Stopped
+from papertrial.core.stopping import Stopped
+from papertrial.train.processes import ENDED
 
 
 @pytest.fixture
@@ -345,8 +347,8 @@ def test_prediction_refuses_what_the_model_cannot_read(papertrial, refused, tmp_
     assert code == 0 and "'cheap' (line 5)" in " ".join((out + err).split()), err
     words.loc[:20, "price"] = "cheap"
     words.to_csv("words.csv", index=False)
-    assert "text where numbers are expected" in refused("predict", "run", "words.csv")
-    assert "digits" in refused("predict", "run", "digits")
+    assert "text where numbers are expected" in refused("predict", "run", "words.csv", "--replace")
+    assert "digits" in refused("predict", "run", "digits", "--replace")
     assert ".csv" in refused("predict", "run", "shop.csv", "--out", "answers.xlsx")
     assert "no trained model" in refused("predict", "nowhere", "shop.csv")
     (tmp_path / "run" / "model.safetensors").write_bytes(b"cut")
@@ -359,9 +361,7 @@ def test_output_that_cannot_be_written(papertrial, refused, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("keep me")
     assert "not a run" in refused("fit", "rtdl:mlp", "--data", "wine", "--recipe", "tiny", "--out", "mine")
-    assert "nothing in it is removed" in refused(
-        "fit", "rtdl:mlp", "--data", "wine", "--recipe", "tiny", "--out", "mine", "--fresh"
-    )
+    assert "not a run" in refused("fit", "rtdl:mlp", "--data", "wine", "--recipe", "tiny", "--out", "mine", "--fresh")
     assert (tmp_path / "mine" / "letter.txt").read_text() == "keep me"
 
 
@@ -382,7 +382,7 @@ def test_a_gzipped_table_through_the_real_command(tmp_path):
     assert json.loads(done.stdout)["numbers"]["examples"] == 120
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt(), Stopped(ENDED)])
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), Stopped(signal.SIGTERM), Stopped(signal.SIGTERM, ENDED)])
 @pytest.mark.parametrize("late", [False, True])
 def test_an_interrupt_is_said_whenever_it_comes(stop, late, papertrial, monkeypatch):
     """Also while another error is being told, as when the signal and the broken connection of a lost process race."""
@@ -396,11 +396,11 @@ def test_an_interrupt_is_said_whenever_it_comes(stop, late, papertrial, monkeypa
     monkeypatch.setattr("papertrial.use.fit.fit", interrupted)
     monkeypatch.setattr("papertrial.train.processes.lost", too_late)
     code, _, err = papertrial("fit", "rtdl", "--data", "iris")
-    words = str(stop) or "stopped; the same command goes on from there"
-    assert (code, err) == (130, f"papertrial: {words}\n")
+    words = ENDED if str(stop) == ENDED else f"{str(stop) or 'stopped'}; the same command goes on from there"
+    assert (code, err) == (143 if isinstance(stop, Stopped) else 130, f"papertrial: {words}\n")
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt(), Stopped(ENDED)])
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), Stopped(signal.SIGTERM), Stopped(signal.SIGTERM, ENDED)])
 def test_an_interrupt_is_said_though_tidying_up_after_it_fails(stop, papertrial, monkeypatch):
     """Closing a log that the signal has half closed is an error of its own."""
 
@@ -412,5 +412,5 @@ def test_an_interrupt_is_said_though_tidying_up_after_it_fails(stop, papertrial,
 
     monkeypatch.setattr("papertrial.use.fit.fit", interrupted)
     code, _, err = papertrial("fit", "rtdl", "--data", "iris")
-    words = str(stop) or "stopped; the same command goes on from there"
-    assert (code, err) == (130, f"papertrial: {words}\n")
+    words = ENDED if str(stop) == ENDED else f"{str(stop) or 'stopped'}; the same command goes on from there"
+    assert (code, err) == (143 if isinstance(stop, Stopped) else 130, f"papertrial: {words}\n")

@@ -395,8 +395,11 @@ def test_an_address_of_another_machine_is_said_in_one_line(site, host):
         serve(site, host, 0)
 
 
-@pytest.mark.parametrize(("host", "end"), [("127.0.0.1", signal.SIGINT), ("0.0.0.0", signal.SIGTERM)])
-def test_the_command_serves_until_ctrl_c(tmp_path, host, end):
+@pytest.mark.parametrize(
+    ("host", "end", "code", "said"),
+    [("127.0.0.1", signal.SIGINT, 0, ""), ("0.0.0.0", signal.SIGTERM, 143, "papertrial: stopped by SIGTERM\n")],
+)
+def test_the_command_serves_until_it_is_told_to_end(tmp_path, host, end, code, said):
     command = [sys.executable, "-m", "papertrial", "web", str(tmp_path), "--port", "0", "--host", host]
     environment = {**os.environ, "PAPERTRIAL_CACHE": str(tmp_path / "cache")}
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
@@ -416,7 +419,7 @@ def test_the_command_serves_until_ctrl_c(tmp_path, host, end):
             talk.close()
         server.send_signal(end)
         out, err = server.communicate(timeout=60)
-        assert (server.returncode, out, err) == (0, "", "")
+        assert (server.returncode, out, err) == (code, "", said)
     finally:
         server.kill()
         server.wait()

@@ -17,7 +17,7 @@ def test_a_run_is_exported_and_ejected(papertrial):
     assert code == 0, err
     assert "takes       image float32 (batch, 1, 8, 8)" in out
     assert "64 rows of digits in batches of 1, 2, 7, 64: largest difference" in out
-    code, out, err = papertrial("export", folder, "--to", "torch", "--out", "vit.pt2", "--json")  # replaces the file
+    code, out, err = papertrial("export", folder, "--to", "torch", "--out", "vit.pt2", "--json", "--replace")
     assert json.loads(out) == {"file": "vit.pt2", **json.loads(Path("vit.pt2.json").read_text())}
     code, out, err = papertrial("eject", folder, "--out", "plain", "--json")
     assert code == 0, err
@@ -39,7 +39,7 @@ def test_a_paper_is_started(papertrial):
         (["export", "RUN", "--to", "onxx"], "did you mean 'onnx'"),
         (["export", "nowhere", "--to", "onnx"], "holds no trained model"),
         (["export", "RUN", "--to", "torch", "--data", "wine"], "was trained on images"),
-        (["eject", "RUN", "--out", "RUN/card.json/new"], "cannot write"),
+        (["eject", "RUN", "--out", "RUN/card.json/new"], "card.json is a file"),
         (["eject", "nowhere", "--out", "x"], "holds no trained model"),
         (["new", "mlp_mixer"], "mlp_mixer is taken"),
         (["new", "x", "--kind", "analyses"], "no template of the kind"),

@@ -137,3 +137,36 @@ def test_a_run_that_is_killed_right_after_its_result_forgets_the_way_later(tmp_p
     assert run.done and run.path("checkpoint.safetensors").exists()
     assert run.begin({"lr": 0.1})
     assert sorted(os.listdir(tmp_path / "a")) == [MARKER, "config.json", "environment.json", "result.json"]
+
+
+def test_a_run_that_goes_on_elsewhere_says_what_is_other(tmp_path, monkeypatch):
+    here = {"date": "2021-03-01T10:00:00+00:00", "cpu": "A", "threads": 1, "gpus": [], "versions": {"torch": "2.9", "pandas": "2"}}  # fmt: skip
+    monkeypatch.setattr("papertrial.core.run.environment", lambda: dict(here))
+    run = Run(tmp_path / "a")
+    run.begin({"lr": 0.1})
+    here |= {"threads": 4}
+    run.begin({"lr": 0.1})
+    assert run.moved == "" and run.sittings == []  # nothing was there to go on from
+    (tmp_path / "a" / "checkpoint.safetensors").write_text("the last good state")
+    Run(tmp_path / "a").begin({"lr": 0.1})
+    here |= {"threads": 2, "versions": {"torch": "2.10", "lightgbm": "4"}, "date": "2021-04-05T10:00:00+00:00"}
+    run.begin({"lr": 0.1})
+    told = "with other threads (4, now 2), torch (2.9, now 2.10): the last digits may differ"
+    assert run.moved.startswith(told)
+    again = Run(tmp_path / "a")
+    again.begin({"lr": 0.1})  # as the last time
+    assert again.moved == ""
+    assert [line.startswith(f"on 2021-04-05 it went on {told}") for line in again.sittings] == [True]
+    run.finish({})
+    held = (tmp_path / "a" / "environment.json").read_text()
+    here |= {"cpu": "B"}
+    Run(tmp_path / "a").begin({"lr": 0.1})
+    assert (tmp_path / "a" / "environment.json").read_text() == held
+
+
+def test_a_damaged_record_of_where_it_ran_does_not_stop_a_run(tmp_path):
+    run = Run(tmp_path / "a")
+    run.begin({"lr": 0.1})
+    (tmp_path / "a" / "checkpoint.safetensors").write_text("the last good state")
+    (tmp_path / "a" / "environment.json").write_text("[]")
+    assert run.begin({"lr": 0.1}) and run.sittings == []

@@ -273,6 +273,55 @@ def test_words_looked_up_once_give_the_cosines_of_pairs():
     assert torch.allclose(scorer(single, query, document), scorer(pairs, query, document), rtol=1e-10)
 
 
+def test_kernel_pooling_written_out():
+    """The mean of the features over the tokens that were asked for, by their weight, then the perceptron: pair by pair."""
+
+    class Weighed(nn.Module):
+        words = True
+
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(130, 8, padding_idx=0).double()
+
+        def tokens(self, ids):
+            return self.table(ids)
+
+        def weights(self, ids):
+            return 0.5 + (ids % 3).double()
+
+    torch.manual_seed(0)
+    encoder, scorer = Weighed(), KernelScorer(8, bias=True).double()
+    query = torch.tensor([[101, 102, 0], [103, 105, 107], [104, 0, 0]])
+    document = torch.tensor([[101, 109, 0, 0], [107, 108, 103, 105], [111, 112, 113, 0]])
+    found = scorer(encoder, query, document)
+    assert found.shape == (3,)
+    cosine, asked, held = cosines(encoder, query, document)
+    features = kernel_features(cosine, query.unsqueeze(2) == document.unsqueeze(1), held)
+    for row in range(3):
+        places = [place for place in range(3) if asked[row, place] > 0]
+        weight = [0.5 + int(query[row, place]) % 3 for place in places]
+        mean = sum(w * features[row, place] for w, place in zip(weight, places, strict=True)) / sum(weight)
+        wanted = scorer.last(torch.relu(scorer.hidden(mean)))
+        assert found[row].item() == pytest.approx(wanted.item(), rel=1e-12)
+    assert scorer(encoder, query[:1], document[:1]).shape == (1,)
+
+
+def test_a_cross_encoder_gives_one_score_a_pair():
+    model = Reranker(config(scorer="cross"), byte_encoder()).double().eval()
+    rows = batch()
+    for count in (1, 3):
+        given_ = rows["query"][:count], rows["documents"][:count, 0]
+        assert model.scorer(model.encoder, *given_).shape == (count,)
+
+
+def test_groups_of_empty_documents_keep_a_column():
+    model = Reranker(config(group=3), byte_encoder()).double()
+    rows = batch()
+    rows["documents"].zero_()
+    made = model.views(rows, Draw(0, 0, 3))
+    assert made["documents"].shape == (3, 3, 1) and model.score(made).isfinite().all()
+
+
 @pytest.mark.parametrize("scorer", ["cross", "kernel"])
 @pytest.mark.parametrize("loss", ["lce", "bce"])
 @pytest.mark.parametrize("chunk", [1, 4, 100])

@@ -7,7 +7,7 @@ import math
 import os
 import signal
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -95,6 +95,32 @@ def test_what_is_censored_or_hurts_never_enters_the_law():
     points = grid(lambda d, n: 20 * d**0.4 * n**0.3)
     more = [point(2e4, 1e6, math.inf), point(1e5, 1e6, -1e6), point(5e5, 1e6, -10.0), point(5e5, 1e6, 0.0)]
     assert fit_transfer(points + more) == fit_transfer(points)
+
+
+def test_a_law_can_be_written_and_the_order_of_points_is_nothing():
+    rng = np.random.default_rng(1)
+    points = grid(lambda d, n: 20 * d**0.4 * n**0.3 * math.exp(0.2 * rng.standard_normal()))
+    law = fit_transfer(points)
+    told = json.loads(json.dumps(asdict(law)))
+    assert told["alpha"] == law.alpha and told["intervals"] == [list(ends) for ends in law.intervals]
+    turned = fit_transfer(points[::-1])
+    assert (turned.k, turned.alpha, turned.beta) == pytest.approx((law.k, law.alpha, law.beta))
+
+
+def test_where_all_transfer_is_the_same_the_law_explains_it():
+    law = fit_transfer(grid(lambda d, n: 500.0))
+    assert (law.alpha, law.beta) == pytest.approx((0, 0), abs=1e-9) and law.r2 == 1.0
+
+
+def test_points_come_in_the_order_of_their_amounts():
+    losses = {3000.0: 1.95, 100.0: 4.9, 1000.0: 2.9}
+    found = compare_points({7: CURVE}, {7: losses})
+    assert [point.amount for point in found] == [100.0, 1000.0, 3000.0]
+
+
+def test_less_than_a_unit_of_data_is_known_too():
+    held = Point(7, 0.3, 3.0, 2.0, 0.6, math.inf, 0.1, 10.0)
+    assert held.to_json()["equivalent"] == 0.6 and held.to_json()["multiplier"] == pytest.approx(2)
 
 
 def test_where_on_the_curve_a_model_stands():
@@ -214,10 +240,10 @@ def _measured_until_killed(folder):
 
 
 def test_killed_and_started_again_it_says_the_same(whole, tmp_path):
-    said = tmp_path / "said"
-    assert together(_measured_until_killed, tmp_path, said=said, count=1) == [-signal.SIGKILL], said.read_text()
-    kept = {file: file.stat().st_mtime_ns for file in tmp_path.glob("models/*/result.json")}
-    report = measure("transfer_scaling", "python-docs", "python-lines", out=tmp_path, settings=SMALL, progress=False)
+    said, out = tmp_path / "said", tmp_path / "run"
+    assert together(_measured_until_killed, out, said=said, count=1) == [-signal.SIGKILL], said.read_text()
+    kept = {file: file.stat().st_mtime_ns for file in out.glob("models/*/result.json")}
+    report = measure("transfer_scaling", "python-docs", "python-lines", out=out, settings=SMALL, progress=False)
     assert report.numbers == whole[1].numbers
     assert len(kept) == 3
     assert all(file.stat().st_mtime_ns == before for file, before in kept.items()), "a finished model was trained again"

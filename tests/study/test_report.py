@@ -94,7 +94,7 @@ def regression(tmp_path_factory) -> Path:
 
 
 def written(folder: Path, tmp_path: Path, **options) -> Read:
-    return Read(report(folder, tmp_path / "report.html", **options).file)
+    return Read(report(folder, tmp_path / "report.html", replace=True, **options).file)
 
 
 def copied(folder: Path, tmp_path: Path) -> Path:
@@ -372,6 +372,10 @@ def test_the_command_writes_into_the_folder(papertrial, images, tmp_path):
     told = json.loads(out)
     assert told["kind"] == "run" and told["sections"] == ORDER and told["file"] == str(tmp_path / "b.html")
     assert told["size"] == (tmp_path / "b.html").stat().st_size
+    assert papertrial("report", folder)[0] == 0  # a page of the run's own is written again, any other only when told to
+    code, _, err = papertrial("report", folder, "--out", tmp_path / "b.html")
+    assert code == 2 and "b.html is there already; choose another --out, or add --replace" in err
+    assert papertrial("report", folder, "--out", tmp_path / "b.html", "--replace")[0] == 0
 
 
 def test_what_cannot_be_reported_is_one_line(papertrial, images, comparison, tmp_path, monkeypatch):

@@ -199,7 +199,8 @@ LIMITED = """
 import resource, sys
 import psutil, torch
 sys.path[:0] = sys.argv[2].split(":")
-from test_memory import contrast, table, train, Optim, Budget, Run, Split, memory
+from test_memory import contrast, table, train, Optim, Budget, Run, Split
+from papertrial.core import memory
 torch.set_num_threads(1)
 import torch._dynamo, torch.utils.tensorboard
 held = psutil.Process().memory_info().vms

@@ -1,7 +1,5 @@
 """A training that is interrupted ends with the same weights, bit for bit."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from trainee import CONFIGS, start, supervised, table, weights
@@ -12,8 +10,6 @@ from papertrial.core.recipe import Optim
 from papertrial.core.run import Run
 from papertrial.train import checkpoint
 from papertrial.train.loop import train
-
-PROGRAM = Path(__file__).with_name("trainee.py")
 
 
 class Interrupt:

@@ -111,11 +111,15 @@ def weights(model):
     return {name: tensor.detach().clone() for name, tensor in checkpoint.model_tensors(model).items()}
 
 
-if __name__ == "__main__":
+def program(folder, name):
+    """A training by the processes that meet here; the main one leaves its weights in FOLDER.end."""
     torch.set_num_threads(1)
-    trained, spent = start(sys.argv[2], sys.argv[1], steps=12, checkpoint_seconds=30.0)
+    trained, _ = start(name, folder, steps=12, checkpoint_seconds=30.0)
     if os.environ["RANK"] == "0":
-        checkpoint.save_file(
-            {key: tensor.contiguous() for key, tensor in weights(trained).items()}, f"{sys.argv[1]}.end"
-        )
+        found = {key: tensor.contiguous() for key, tensor in weights(trained).items()}
+        checkpoint.save_file(found, f"{folder}.end")
     torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    program(*sys.argv[1:])

@@ -125,18 +125,23 @@ def test_progress_goes_up_to_all():
     [
         ({"labels": "dog"}, "there is no class 'dog'; did you mean 'tall dog'"),
         ({"labels": "cat", "captions": ["a"]}, "of a class or from a caption"),
-        ({"samples": 0}, "at least 1"),
-        ({"seed": -1}, "at least 0"),
-        ({"guidance": float("nan")}, "guidance is nan; give a number"),
+        ({"samples": 0}, "samples is 0, but it takes a whole number from 1"),
+        ({"seed": -1}, "seed is -1, but it takes"),
+        ({"guidance": float("nan")}, "guidance is nan, but it takes a number from 0"),
         ({"guidance": float("inf")}, "guidance is inf"),
-        ({"samples": 10**12}, "1,000,000,000,000 pictures need 1120000 GB of memory"),
         ({"strength": 0.5}, "goes with an image to start from"),
-        ({"start": "digits", "strength": 0.0}, "above 0 and at most 1"),
+        ({"start": "digits", "strength": 0.0}, "strength is 0, but it takes a number above 0"),
     ],
 )
 def test_options_that_cannot_be(options, said):
     with pytest.raises(PapertrialError, match=said):
         generate(artifact(), **options)
+
+
+def test_more_pictures_than_memory_holds_are_refused_before_one_is_drawn(monkeypatch):
+    monkeypatch.setattr("papertrial.core.memory.free_memory", lambda device: 10**8)
+    with pytest.raises(PapertrialError, match=r"1,000,000 pictures would take about 1.12 GB .* fewer --samples"):
+        generate(artifact(), samples=10**6)
 
 
 @pytest.mark.parametrize(

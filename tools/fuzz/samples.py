@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
 import shutil
+import signal
 import tarfile
+import time
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,13 +22,16 @@ from tools.fuzz.trial import Started
 @dataclass(frozen=True)
 class Sample:
     """make: fills the folder.  before: commands that fill it further.  after: what reads it once it is damaged.  damaged: patterns
-    of the files that may be."""
+    of the files that may be.  killed: the last of the commands before is killed at its first checkpoint.  method: of which a setting
+    beyond its range, or of the training at its end, is asked for in place of damage; it stands for `{set}` in a command."""
 
     name: str
     make: Callable[[Path], object]
     after: tuple[str, ...]
     before: tuple[str, ...] = ()
     damaged: tuple[str, ...] = ("*",)
+    killed: bool = False
+    method: str = ""
 
     def files(self, folder: Path) -> list[Path]:
         """Those that may be damaged, in order."""
@@ -35,15 +41,39 @@ class Sample:
         )
 
 
+def setting(method: str, draw: random.Random) -> str:
+    """`name=value` of a method or of its training, from the ranges that they state."""
+    from papertrial.core import registry
+    from papertrial.core.recipe import Optim, ranges
+    from papertrial.testing.settings import beyond, ends
+
+    config = registry.method(method).module.Config
+    cls = draw.choice((config, config, Optim))
+    name, within = draw.choice(sorted(ranges(cls).items()))
+    values = beyond(within) + (ends(within) if cls is Optim else [])
+    value = draw.choice(values) if values else "x"
+    words = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return f"{name}={words.replace(' ', '-')}"
+
+
 def made(sample: Sample, folder: Path) -> None:
     """The whole sample in a new folder. Raises RuntimeError where a command on whole files fails."""
     folder.mkdir(parents=True)
     sample.make(folder)
     for line in sample.before:
         started = Started(line.split(), folder)
+        killed = False
         while (ended := started.ended()) is None:
-            pass
-        if ended.code:
+            if (
+                sample.killed
+                and line == sample.before[-1]
+                and not killed
+                and any(folder.rglob("checkpoint.safetensors"))
+            ):
+                killed = True
+                os.kill(started.process, signal.SIGKILL)
+            time.sleep(0.005)
+        if ended.code and not killed:
             raise RuntimeError(f"{sample.name}: papertrial {line}: {ended.said[-400:]}")
     for name in ("tmp",) if "cache/*" in sample.damaged else ("tmp", "cache"):
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -251,7 +281,7 @@ _PROGRAM = b"""opp = length - indices - 1;
 reverse(s) { flip = select(indices, opp, ==); return aggregate(flip, s); }
 r = reverse(tokens);
 """
-_JUDGE = "judge new study ours.jsonl theirs.jsonl --db judge.sqlite"
+_JUDGE = "judge new study ours=ours.jsonl theirs=theirs.jsonl --db judge.sqlite"
 
 
 def _template(folder: Path) -> None:
@@ -279,7 +309,7 @@ DATA = (
     _data("csv.gz", _file("d.csv.gz", gzip.compress(_delimited(",", _rows()), mtime=0)), "d.csv.gz", "majority"),
     _data("csv.zip", _zipped, "d.zip", "majority"),
     _data("npz", _arrays, "d.npz", "linear"),
-    _data("npy", lambda folder: _arrays(folder, ".npy"), "d.npy", "random_picture"),
+    _data("npy", lambda folder: _arrays(folder, ".npy"), "d.npy", "pixel_gaussian"),
     _data("photos", _pictures, "photos", "linear"),
     _data("photos.zip", lambda folder: _packed(folder, ".zip"), "d.zip", "majority"),
     _data("photos.tar", lambda folder: _packed(folder, ".tar"), "d.tar", "majority"),
@@ -345,11 +375,28 @@ _BYT5 = "--task text_to_text " + " ".join(
     }.items()
 )
 _AWAY = ("predict runs/run photos", "export runs/run --out m.pt --to torch", "eject runs/run --out plain")
-_COMPARE = "compare rtdl:mlp --data d.csv --budget 4steps --seeds 2 --recipe tiny --folds none --baselines linear --no-worth --out runs/study"
-_FINAL = "fit rtdl:mlp --data d.csv --final --from runs/study --out final --quiet"
+_STOPPED = "fit rtdl:mlp --data d.csv --quiet --out runs/run --recipe tiny --budget 20steps --technique agc"
+_COMPARE = "compare bleu --data d.csv --seeds 2 --no-worth --out runs/study"
 _LOOKS = ("look d.csv", "look photos")
 _MADE = "--task image_generation"
 _DRAW = "generate runs/run --n 2 --out pictures"
+
+_SET = "--recipe tiny --budget 2steps --set {set} --quiet --out run"
+
+SETTINGS = (
+    *(
+        Sample(f"settings of {name}", _TABLE, (f"fit {name} --data d.csv {_SET}",), method=name)
+        for name in ("rtdl", "rtdl:mlp", "linear", "xgboost", "lightgbm")
+    ),
+    *(
+        Sample(f"settings of {name}", _pictures, (f"fit {name} --data photos {_SET}",), method=name)
+        for name in ("mlp_mixer", "nfnet", "resnet", "vit", "guided_diffusion")
+    ),
+    *(
+        Sample(f"settings of {name}", _TEXTS, (f"fit {name} --data d.csv {_SET}",), method=name)
+        for name in ("text_transformer", "byt5", "switch")
+    ),
+)
 
 OWN = (
     _run("mlp_mixer", _pictures, "photos", "mlp_mixer", _STEPS, _AWAY),
@@ -358,15 +405,17 @@ OWN = (
     _run("barlow_twins", _pictures, "photos", "barlow_twins", f"{_STEPS} {_RESNET}", ("embed runs/run photos --out e.npy",)),
     _run("byt5", _TEXTS, "d.csv", "byt5", f"{_STEPS} {_BYT5}", ("generate runs/run a --length 4",)),
     _run("ngram", _prose, "d", "ngram", "", ("evaluate runs/run d",)),
-    _run("random_picture", _pictures, "photos", "random_picture", _MADE, (_DRAW,)),
     _run("pixel_gaussian", _pictures, "photos", "pixel_gaussian", _MADE, (_DRAW,)),
     *(_run(name, _TABLE, "d.csv", name, _TRIALS) for name in ("linear", "majority", "xgboost", "lightgbm", "catboost")),
-    _run("nearest", _pictures, "photos", "nearest", ""),
+    _run("nearest", _TEXTS, "d.csv", "nearest", "--task text_to_text", ("generate runs/run a", "evaluate runs/run d.csv")),
     _run("tfidf", _TEXTS, "d.csv", "tfidf", _TRIALS),
     _run("bm25", _beir, "d", "bm25", "", ("evaluate runs/run d",)),
     _run("rouge", _JUDGED, "d.csv", "rouge", "", ("evaluate runs/run d.csv",)),
     Sample(
-        "comparison", _TABLE, ("report runs/study", _COMPARE, _FINAL, "web /runs /runs/study /reports/study"), (_COMPARE,),
+        "stopped run", _TABLE, (_STOPPED, "report runs/run", f"{_STOPPED} --fresh", "web /runs /runs/run"), (_STOPPED,), ("runs/run/*",), killed=True,
+    ),
+    Sample(
+        "comparison", _JUDGED, ("report runs/study", _COMPARE, "web /runs /runs/study /reports/study"), (_COMPARE,),
         ("runs/study/*.json", "runs/study/*/*/*.json*", "runs/study/*/*/*.npy"),
     ),
     Sample(
@@ -380,7 +429,7 @@ OWN = (
         "evidence", _evidence,
         ("report evidence", "report evidence/rtdl.jsonl", "web / /papers/rtdl", "check rtdl --kind identity --scale tiny --seeds 1"),
     ),
-    Sample("pictures", _pictures, (f"{_DRAW} --replace", _DRAW), (f"fit random_picture --data photos --quiet --out runs/run {_MADE}", _DRAW), ("pictures/*",)),
+    Sample("pictures", _pictures, (f"{_DRAW} --replace", _DRAW), (f"fit pixel_gaussian --data photos --quiet --out runs/run {_MADE}", _DRAW), ("pictures/*",)),
     Sample(
         "judge", _outputs,
         ("judge status --db judge.sqlite", "judge export study answers.jsonl --db judge.sqlite",

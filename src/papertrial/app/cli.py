@@ -5,9 +5,12 @@ Nothing heavy is imported before a command needs it: `papertrial list` imports n
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -15,8 +18,11 @@ from typer.core import TyperGroup
 
 from papertrial.app.commands import finding, making, reading, serving, studying, taking_away, training, using
 from papertrial.app.judge.commands import judge
+from papertrial.core import stopping
 from papertrial.core.errors import PapertrialError, did_you_mean
-from papertrial.core.memory import out_of_memory
+from papertrial.core.files import disk_full
+from papertrial.core.memory import OutOfMemory, out_of_memory, within_the_machine
+from papertrial.core.stopping import Stopped
 from papertrial.core.wording import printable
 from papertrial.train import processes
 
@@ -40,26 +46,49 @@ _LESS = {
 
 
 class Interrupted(PapertrialError):
-    """Ctrl-C, or the end of another process of this run."""
+    """Ctrl-C, a signal, or the end of another process of this run."""
 
     exit_code = 130
 
 
+class _NobodyReads(Exception):
+    """What this is piped into has ended, such as `head -1`."""
+
+
 class _Commands(TyperGroup):
-    """typer turns an interrupt into a silent exit code; here it keeps its words."""
+    """typer turns an interrupt and a broken pipe into silent exit codes; here they keep what they are."""
+
+    def make_context(self, *arguments: Any, **more: Any) -> Any:
+        with _as_they_are():
+            return super().make_context(*arguments, **more)
 
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _as_they_are():
             return super().invoke(ctx)
-        except KeyboardInterrupt as stop:
-            raise _interrupted(stop) from stop
+
+
+@contextlib.contextmanager
+def _as_they_are() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise _interrupted(stop) from stop
+    except BrokenPipeError as error:
+        if _unread(sys.stdout) or _unread(sys.stderr):
+            raise _NobodyReads from error
+        raise RuntimeError(f"what was written to is gone: {error}") from error
+    except SystemExit as end:  # rich has seen it first
+        if any(isinstance(one, BrokenPipeError) for one in _chain(end)):
+            raise _NobodyReads from end
+        raise
 
 
 def _interrupted(stop: KeyboardInterrupt) -> Interrupted:
-    if str(stop):  # Stopped has words of its own
-        return Interrupted(str(stop))
-    resumes = sys.argv[1:2] and sys.argv[1] in _RESUMING
-    return Interrupted("stopped", "the same command goes on from there" if resumes else "")
+    resumes = sys.argv[1:2] and sys.argv[1] in _RESUMING and not (isinstance(stop, Stopped) and stop.said)
+    told = Interrupted(str(stop) or "stopped", "the same command goes on from there" if resumes else "")
+    if isinstance(stop, Stopped):
+        told.exit_code = stop.exit_code
+    return told
 
 
 app = typer.Typer(
@@ -84,8 +113,8 @@ _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Web pages": (serving.web,),
     "This machine": (serving.doctor,),
 }
-for _panel, _commands in _GROUPS.items():
-    for _command in _commands:
+for _panel, _members in _GROUPS.items():
+    for _command in _members:
         # fit has a --help of its own, which shows the options of a paper
         _context: dict[str, Any] | None = {"help_option_names": []} if _command is training.fit else None
         app.command(_command.__name__.strip("_"), rich_help_panel=_panel, context_settings=_context)(_command)
@@ -101,12 +130,23 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
+@cache
+def _commands() -> Any:
+    """All of them, read from the signatures above once in a process."""
+    return typer.main.get_command(app)
+
+
 def main() -> None:
     """Run a command; whatever the user can mend ends in one line and the exit code that goes with it."""
-    try:
-        _run()
-    except KeyboardInterrupt as stop:  # while nothing was running yet, or while another end was being told
-        _stop(str(_interrupted(stop)), Interrupted.exit_code)
+    with stopping.heard(), within_the_machine():
+        try:
+            try:
+                _run()
+            finally:
+                _flush()
+        except KeyboardInterrupt as stop:  # while nothing was running yet, or while another end was being told
+            told = _interrupted(stop)
+            _stop(str(told), told.exit_code)
 
 
 def _run() -> None:
@@ -116,15 +156,14 @@ def _run() -> None:
                 raise PapertrialError("only fit runs in several processes", "start this command without torchrun")
             # DDP warns, below Python, of models that use all of their parameters; torch reads this when it is loaded
             os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-        command = typer.main.get_command(app)
-        sys.exit(command.main(sys.argv[1:], prog_name="papertrial", standalone_mode=False) or 0)
+        sys.exit(_commands().main(sys.argv[1:], prog_name="papertrial", standalone_mode=False) or 0)
     except PapertrialError as error:
-        _stop(str(error), error.exit_code)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        named = None if isinstance(error, OutOfMemory) else out_of_memory(error, "", _less())
+        _stop(str(named or error), (named or error).exit_code)
+    except _NobodyReads:
         sys.exit(0)
     except Exception as error:
-        if named := out_of_memory(error, "", _LESS.get(sys.argv[1] if sys.argv[1:] else "", "give it less at a time")):
+        if named := out_of_memory(error, "", _less()):
             _stop(str(named), named.exit_code)
         if hasattr(error, "format_message"):  # a usage error of the command-line parser
             _stop(_usage(error), 2)
@@ -133,15 +172,42 @@ def _run() -> None:
         before = list(_chain(error))  # tidying up after an interrupt may fail by itself, and hide it
         for stop in before:
             if isinstance(stop, KeyboardInterrupt):
-                _stop(str(_interrupted(stop)), Interrupted.exit_code)
+                told = _interrupted(stop)
+                _stop(str(told), told.exit_code)
         if any(processes.lost(one) for one in before):
             _stop(processes.ENDED, 1)
+        if any(map(disk_full, before)):
+            _stop("no space left on the disk; free some room and run the same command again", 2)
         if os.environ.get("PAPERTRIAL_DEBUG"):
             raise
         _stop(
             f"a defect of papertrial: {type(error).__name__}: {error}; PAPERTRIAL_DEBUG=1 shows where; please report it",
             1,
         )
+
+
+def _less() -> str:
+    return _LESS.get(sys.argv[1] if sys.argv[1:] else "", "give it less at a time")
+
+
+def _flush() -> None:
+    """Write what was printed, now, where what goes wrong can still be said: Python does it when all is over."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+                _stop(f"the output could not be written: {(error.strerror or str(error)).lower()}", 2)
+
+
+def _unread(stream: Any) -> bool:
+    """Whether `stream` is a pipe at whose other end nobody reads."""
+    if not hasattr(select, "poll"):
+        return True
+    watched = select.poll()
+    watched.register(stream.fileno(), select.POLLOUT)
+    return any(found & select.POLLERR for _, found in watched.poll(0))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -154,12 +220,13 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _usage(error: Any) -> str:
     message = " ".join(str(error.format_message()).split())
     if "No such command" in message and sys.argv[1:]:
-        return f"there is no command {sys.argv[1]!r}; {did_you_mean(sys.argv[1], list(typer.main.get_command(app).commands))}"  # type: ignore[attr-defined]
+        return f"there is no command {sys.argv[1]!r}; {did_you_mean(sys.argv[1], list(_commands().commands))}"
     where = f"papertrial {sys.argv[1]} --help" if sys.argv[1:] else "papertrial --help"
     return f"{message.rstrip('.')}; type: {where}"
 
 
 def _stop(message: str, code: int) -> None:
     if processes.may_speak():
-        print(f"papertrial: {printable(' '.join(message.split()))}", file=sys.stderr)
+        with contextlib.suppress(BrokenPipeError):
+            print(f"papertrial: {printable(' '.join(message.split()))}", file=sys.stderr)
     processes.leave(code)

@@ -40,6 +40,7 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from papertrial.baselines._trees import TunedTrees, as_probabilities, nan_for_unseen, shared_threads, target_of
 from papertrial.core.budget import Budget
 from papertrial.core.facts import Facts
+from papertrial.core.files import write_text
 from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.core.task import Split
@@ -154,7 +155,7 @@ class LightGBM:
         return model.current_iteration()
 
     def save(self, model: lightgbm.Booster, folder: Path) -> None:
-        model.save_model(folder / "model.txt")
+        write_text(folder / "model.txt", model.model_to_string())
 
     def load(self, folder: Path) -> lightgbm.Booster:
         return lightgbm.Booster(model_file=folder / "model.txt")

@@ -52,7 +52,7 @@ from papertrial.core import registry
 from papertrial.core.budget import Budget, Meter
 from papertrial.core.errors import DataError, PapertrialError
 from papertrial.core.facts import Facts
-from papertrial.core.files import read_json, write_json, write_with
+from papertrial.core.files import disk_errors, read_json, write_json, write_with
 from papertrial.core.offers import offers
 from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe, checked, resolve, sourced
@@ -436,8 +436,10 @@ class Pretrained:
             stream.seek(0, 2)
             starts = range(done, split.examples, _CHUNK)
             for first in track(starts, len(starts), _LOOKING):
-                stream.write(self._seen(split.take(slice(first, first + _CHUNK))).astype(np.float32).tobytes())
-                stream.flush()
+                seen = self._seen(split.take(slice(first, first + _CHUNK))).astype(np.float32).tobytes()
+                with disk_errors(file):
+                    stream.write(seen)
+                    stream.flush()
                 clock.keep()
         return np.fromfile(file, dtype=np.float32).reshape(split.examples, width)
 

@@ -40,6 +40,7 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from papertrial.baselines._trees import TunedTrees, as_probabilities, nan_for_unseen, shared_threads, target_of
 from papertrial.core.budget import Budget
 from papertrial.core.facts import Facts
+from papertrial.core.files import write_bytes
 from papertrial.core.paper import Paper
 from papertrial.core.recipe import Recipe, checked, sourced
 from papertrial.core.task import Split
@@ -150,7 +151,7 @@ class XGBoost:
         return model.num_boosted_rounds()
 
     def save(self, model: xgboost.Booster, folder: Path) -> None:
-        model.save_model(folder / "model.ubj")
+        write_bytes(folder / "model.ubj", bytes(model.save_raw("ubj")))
 
     def load(self, folder: Path) -> xgboost.Booster:
         return xgboost.Booster({"nthread": self.config.threads}, model_file=folder / "model.ubj")

@@ -66,6 +66,8 @@ class Door:
 
     def checked(self, path: Path | str, content: Any) -> Any:
         """The content of a file that was parsed. Raises as `read` does."""
+        if isinstance(content, dict) and SUM in content and content[SUM] != _sum(content):
+            raise self.damaged(path, "its content is not what was written: the checksum differs")
         if self.version is not None and isinstance(content, dict) and content.get("format") != self.version:
             found = content.get("format", "none")
             newer = isinstance(found, int) and found > self.version
@@ -75,8 +77,6 @@ class Door:
             )
         if why := wrong(self.schema, content):
             raise self.damaged(path, why)
-        if isinstance(content, dict) and SUM in content and content[SUM] != _sum(content):
-            raise self.damaged(path, "its content is not what was written: the checksum differs")
         return content
 
     def write(self, path: Path | str, content: Mapping[str, Any]) -> Path:

@@ -23,8 +23,16 @@ class PapertrialError(Exception):
         super().__init__(f"{self.problem}; {self.fix}" if self.fix else self.problem)
 
 
-class DataError(PapertrialError):
+class DataError(PapertrialError, ValueError):
     """The data cannot be read, or cannot be used for what was asked."""
+
+
+class WrongValue(PapertrialError, ValueError):
+    """An argument of the right type has a value that cannot be."""
+
+
+class WrongType(PapertrialError, TypeError):
+    """An argument is of a type that cannot be, or is none that is taken."""
 
 
 class Declined(PapertrialError):
@@ -35,6 +43,16 @@ class TrainingStopped(PapertrialError):
     """Training collapsed or met non-finite values; the last good checkpoint is kept."""
 
     exit_code = 3
+
+
+def told_elsewhere(kind: str, problem: str, fix: str) -> PapertrialError:
+    """The error of another process, of which only words came over: the class `kind` where it is known here."""
+    classes = [PapertrialError]
+    for known in classes:  # which grows on the way
+        classes += known.__subclasses__()
+    error = Exception.__new__(next((known for known in classes if known.__name__ == kind), PapertrialError))
+    PapertrialError.__init__(error, problem, fix)  # whatever the class itself is made from
+    return error
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,6 +18,11 @@ from typing import Any
 from papertrial.core.errors import PapertrialError
 
 _DIGITS = 4000  # fewer than Python's limit for reading a number
+_NUMBER = re.compile(r"(?:\bos error |\(Error )(\d+)\b")  # of safetensors and CatBoost
+#: what libraries write that tell no number: NumPy, SQLite, C++
+_FULL = re.compile(
+    r"no space left on device|disk quota exceeded|\bdisk is full\b|\d+ requested and \d+ written", re.IGNORECASE
+)
 
 
 @contextmanager
@@ -24,13 +30,33 @@ def disk_errors(path: Path | str) -> Iterator[None]:
     """Turn a full disk, a read-only folder, a missing right and the like into one clear line that names `path`."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except PapertrialError:
+        raise
+    except Exception as error:
+        if disk_full(error):
             raise PapertrialError(
                 f"no space left on the disk while writing {path}", "free some room and run the same command again"
             ) from error
-        why = (error.strerror or str(error)).lower()
+        number = _number(error)
+        if number is None:
+            raise
+        why = (os.strerror(number) if number else str(error)).lower()
         raise PapertrialError(f"cannot write {path}: {why}", "choose another place with --out") from error
+
+
+def disk_full(error: BaseException) -> bool:
+    """Whether an error says, in the words of whichever library, that a disk or a quota is full."""
+    return not isinstance(error, PapertrialError) and (
+        _number(error) in (errno.ENOSPC, errno.EDQUOT) or bool(_FULL.search(str(error)))
+    )
+
+
+def _number(error: BaseException) -> int | None:
+    """The system's number of an error, 0 where it has none; None for one that is not the system's."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    found = _NUMBER.search(str(error))  # of libraries that have exceptions of their own
+    return int(found[1]) if found else None
 
 
 def write_with(path: Path | str, write: Callable[[Path], None]) -> Path:

@@ -94,10 +94,7 @@ class Marked:
         """
         left = self.clear()
         (self.folder / MARKER).unlink(missing_ok=True)
-        (self.folder / LOCK).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # something lies there
-            for folder in reversed(self.made):
-                folder.rmdir()
+        _unmake(self.folder, self.made)
         return left
 
     def _write(self) -> None:
@@ -199,12 +196,24 @@ def held(
                 f"another process is using {folder}", "wait for it, or choose another folder with --out"
             ) from None
     try:
-        found = claim(folder, kind, names, recognise)
+        try:
+            found = claim(folder, kind, names, recognise)
+        except PapertrialError:
+            _unmake(folder, made)
+            raise
         found.made = found.made or made
         found.sweep()
         yield found
     finally:
         lock.release()
+
+
+def _unmake(folder: Path, made: Iterable[Path]) -> None:
+    """Remove the lock, and the folders that were made, the innermost first, where they are empty."""
+    (folder / LOCK).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # something lies there
+        for each in reversed(tuple(made)):
+            each.rmdir()
 
 
 def require_new(folder: Path | str) -> None:
@@ -236,10 +245,9 @@ def require_free(file: Path | str, replace: bool = False) -> None:
     marked = read(file.parent)
     if os.path.lexists(file) and not replace and not (marked is not None and marked.holds(file.name)):
         raise PapertrialError(f"{file} is there already", "choose another --out, or add --replace")
-    with disk_errors(file):  # tried now, so that an hour of work is not lost to a missing right
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=file.parent):
-            pass
+    above = next(folder for folder in file.absolute().parents if folder.exists())
+    with disk_errors(file), tempfile.TemporaryFile(dir=above):  # tried now, not after an hour of work
+        pass
 
 
 def will_write(folder: Path | str, *names: str) -> None:

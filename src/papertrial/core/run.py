@@ -51,6 +51,9 @@ _PACKAGES = (
     "catboost",
     "optuna",
 )
+#: of an environment, what changes the last digits of a sum, beside versions
+_WHERE = ("cpu", "gpus", "threads", "processes", "commit")
+_DIGITS = "the last digits may differ from those of a run in one go"
 #: what repairs a run
 AGAIN = "remove {folder}, and the same fit or compare trains it again"
 CONFIG = RESULT = Door(dict[str, Any], AGAIN)
@@ -123,6 +126,8 @@ class Run:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
+        #: under which other conditions than before it goes on, in words; empty where they are the same, and until `begin`
+        self.moved = ""
         self._marked: ours.Marked | None = None
         self._opened = False
         self._tensorboard: Any = None
@@ -163,6 +168,12 @@ class Run:
     def done(self) -> bool:
         return self.path("result.json").exists()
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is something to go on from."""
+        checkpoints = [run.path("checkpoint.safetensors") for run in (self, *self.stages.values())]
+        return any(map(Path.exists, checkpoints)) or self.path("trials.jsonl").exists() or self.done
+
     @contextmanager
     def locked(self) -> Iterator[Run]:
         """Own the folder; a second process is refused with PapertrialError. The lock dies with the process.
@@ -181,7 +192,9 @@ class Run:
         What a killed process left half-written is removed.
         Raises PapertrialError when the folder holds a different run or other files.
         """
+        made = self._marked.made if self._marked is not None else ()
         self._marked = ours.claim(self.folder, "run", _NAMES, _recognised)
+        self._marked.made = self._marked.made or made
         held = self.path("config.json")
         wanted = json.loads(to_json(config))
         known = held.exists()
@@ -198,15 +211,36 @@ class Run:
             raise PapertrialError(
                 f"{held} is missing, so what was run here is not known", "choose another --out, or add --fresh"
             )
-        else:
-            CONFIG.write(held, config)
         self._opened = True
-        if not self.path("environment.json").exists():
+        if not known:
+            CONFIG.write(held, config)
+        if not self.done and not (known and self.begun and self._sits_on()):
             ENVIRONMENT.write(self.path("environment.json"), environment())
         self._marked.sweep()
         if self.done:
             self._forget_the_way()
         return known
+
+    def _sits_on(self) -> bool:
+        """Note what has changed since the last sitting that changes the last digits of a sum; False without a record of it."""
+        try:
+            held = ENVIRONMENT.read(self.path("environment.json"))
+            later = held.setdefault("later", [])
+            changed = _changed({**held, **(later[-1] if later else {})}, now := environment())
+        except (PapertrialError, AttributeError, TypeError, LookupError):  # damaged, or of another version
+            return False
+        if changed:
+            self.moved = f"with other {', '.join(changed)}: {_DIGITS}"
+            told = {**held, "later": [*later, {**now, "changed": self.moved}]}
+            ENVIRONMENT.write(self.path("environment.json"), told)
+        return True
+
+    @property
+    def sittings(self) -> list[str]:
+        """A line for each time that the run went on under other conditions."""
+        file = self.path("environment.json")
+        later = ENVIRONMENT.read(file).get("later", []) if file.exists() else []
+        return [f"on {entry['date'][:10]} it went on {entry['changed']}" for entry in later]
 
     @contextmanager
     def leaving_nothing_unless_begun(self) -> Iterator[None]:
@@ -214,9 +248,7 @@ class Run:
         try:
             yield
         except PapertrialError:
-            checkpoints = [run.path("checkpoint.safetensors") for run in (self, *self.stages.values())]
-            begun = any(map(Path.exists, checkpoints)) or self.path("trials.jsonl").exists() or self.done
-            if self._marked is not None and self._opened and not begun and not self.scratch.exists():
+            if self._marked is not None and self._opened and not self.begun and not self.scratch.exists():
                 self._marked.delete()
             raise
 
@@ -264,10 +296,10 @@ class Run:
         self._forget_the_way()
 
     def _forget_the_way(self) -> None:
-        for run in (self, *self.stages.values()):
-            run.path("checkpoint.safetensors").unlink(missing_ok=True)
+        """Delete the checkpoints, also of stages, and what only the method needed on its way."""
         if (marked := ours.read(self.folder)) is not None:
-            marked.remove("scratch/")
+            ways = {"scratch", "checkpoint.safetensors"}
+            marked.remove(*(name for name in marked.entries if Path(name).name in ways))
 
 
 def environment() -> dict[str, Any]:
@@ -287,6 +319,18 @@ def environment() -> dict[str, Any]:
         found["threads"] = torch.get_num_threads()
         found["gpus"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return found
+
+
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """`threads (1, now 2)`: of what changes the last digits of a sum, what was known then and is other now."""
+    flat = [{**environment.get("versions", {}), **environment} for environment in (before, now)]
+    names = [name for name in (*_WHERE, *_PACKAGES) if name in flat[0] and name in flat[1]]
+    pairs = [(name, *(_short(held[name]) for held in flat)) for name in names]
+    return [f"{name} ({was}, now {found})" for name, was, found in pairs if was != found]
+
+
+def _short(value: Any) -> str:
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
 
 
 @cache

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from papertrial.core.errors import Declined, PapertrialError, did_you_mean, missing_extra
 from papertrial.core.files import write_with
+from papertrial.core.memory import free_memory
 from papertrial.core.offers import offers
 from papertrial.data.collections.bm25 import best
 
@@ -103,7 +103,7 @@ def needed(kind: str, documents: int, width: int) -> int:
 
 def choose(documents: int, width: int, kind: str | None = None) -> tuple[str, str]:
     """How to find the nearest vectors, and why in words. kind: one of KINDS, or None for that by size. Raises PapertrialError for no room."""
-    room = _ROOM * psutil.virtual_memory().available
+    room = _ROOM * free_memory()
     kind = "flat" if documents < _FEW else kind
     by_size = KINDS[(documents > _FLAT) + (documents > _GRAPH)]
     fitting = [name for name in KINDS[KINDS.index(kind or by_size) :] if needed(name, documents, width) <= room]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from papertrial.core.errors import DataError
-from papertrial.core.memory import ran_out
+from papertrial.core.memory import ran_out, require
 from papertrial.core.task import Ragged, Split
 
 _WORTH_A_THREAD = 1 << 18  # bytes; gathering a smaller batch takes less time than handing it to another thread
@@ -132,6 +132,11 @@ def forward_batches(
                 continue
             out = out.float() if out.dtype in (torch.bfloat16, torch.float16) else out
             parts.append(out.cpu().numpy())
+            if not begin:
+                size = (
+                    2 * parts[0].nbytes / len(parts[0]) * split.examples if len(parts[0]) else 0
+                )  # parts, and all in one
+                require(size, f"answers for {split.examples:,} rows", "give it a part of the rows at a time")
             begin += batch
     if not parts:
         return np.empty(0, dtype=np.float32)

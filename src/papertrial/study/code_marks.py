@@ -15,6 +15,7 @@ import ast
 import hashlib
 import json
 import math
+import os
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -119,8 +120,8 @@ def watched(paper: str) -> Iterator[list[str]]:
 def _named(files: Iterable[str], folders: Iterable[Path]) -> list[str]:
     found = set()
     for root in folders:
-        inside = (path for path in map(Path, files) if path.is_relative_to(root))
-        found |= {path.relative_to(root.parent).as_posix() for path in inside}
+        inside = (file for file in files if file == str(root) or file.startswith(f"{root}{os.sep}"))
+        found |= {Path(file).relative_to(root.parent).as_posix() for file in inside}
     return sorted(found)
 
 

@@ -21,8 +21,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from papertrial.core import errors, registry
-from papertrial.core.errors import DataError, PapertrialError, did_you_mean, missing_extra
+from papertrial.core import registry
+from papertrial.core.errors import DataError, PapertrialError, did_you_mean, missing_extra, told_elsewhere
+from papertrial.core.memory import OutOfMemory
 from papertrial.core.request import Request
 from papertrial.core.run import Run
 
@@ -155,11 +156,11 @@ class OnRay:
                 "look for too little memory; the same command goes on from the last checkpoint",
             ) from None
         except self.ray.exceptions.OutOfMemoryError:
-            raise PapertrialError(
+            raise OutOfMemory(
                 f"Ray stopped the run in {job.folder} because memory ran out", "give each run more --cores"
             ) from None
         if failed is not None:
-            raise getattr(errors, failed[0], PapertrialError)(*failed[1:])
+            raise told_elsewhere(*failed)
         if not Run(job.folder).done:
             raise PapertrialError(
                 f"{job.folder} is not the same folder on all machines", "choose an --out on storage that they share"

@@ -12,6 +12,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -295,8 +296,6 @@ class Page:
 
 def render(page: Page) -> str:
     """The page as HTML. Raises PapertrialError when the package plotly is missing."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     try:
         from plotly.offline import get_plotlyjs
     except ImportError:
@@ -305,11 +304,7 @@ def render(page: Page) -> str:
     sections = [section for section in page.sections if section.blocks]
     name_of, plots = plots_of([block for section in sections for block in section.blocks])
     scripts = [_script(get_plotlyjs()), _script((_HERE / "page.js").read_text(encoding="utf-8"))] if plots else []
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["typeset"] = typeset
-    text = environment.get_template("page.html").render(
+    text = _template().render(
         page=page,
         sections=sections,
         name_of=name_of,
@@ -319,6 +314,18 @@ def render(page: Page) -> str:
         hashes=" ".join(f"'sha256-{_hash(script)}'" for script in scripts) or "'none'",
     )
     return text.strip() + "\n"
+
+
+@cache
+def _template() -> Any:
+    """The page with gaps, compiled once in a process."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["typeset"] = typeset
+    return environment.get_template("page.html")
 
 
 def typeset(text: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from papertrial.core import registry
+from papertrial.core.arguments import checked
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import read_json, write_json, write_text
 from papertrial.core.ours import claim, examine, visible
@@ -17,10 +18,13 @@ from papertrial.core.ranges import require_numbers
 from papertrial.core.recipe import resolve, unknown_settings
 from papertrial.core.registry import Method
 from papertrial.study.model_source import Wanted, find_subject, slug
+from papertrial.train.randomness import own_randomness
 
 KIND, _FILES = "measurement", ("report.json", "plot.html")
 
 
+@checked
+@own_randomness()
 def measure(
     analysis: str,
     what: Any,
@@ -34,17 +38,24 @@ def measure(
     seed: int = 0,
     progress: bool = True,
 ) -> Report:
-    """Run the analysis on `what` (see `study.subject`) and write report.json and plot.html.
+    """What an analysis says of a model, or of data: a table, a sentence, and the files report.json and plot.html.
 
-    data: anything `papertrial.open` takes, a text file for a language model with a tokenizer, or for a module tensors:
-    one, a tuple, or a mapping by name. Made up from the seed where it is left out and the model says what it takes.
-    Of an analysis that trains models of its own, `what` and `data` are both data, as `papertrial.open` takes them; its
-    runs lie in the folder, and the same call goes on with them when it was interrupted.
-    out: by default a folder beside the run, or below `runs`; nothing is written for an nn.Module without it.
-    examples: how many are looked at.  tokens: of each made-up or text example.
+    analysis: a paper of that kind, such as "rank_collapse".  what: a run's folder or an `Artifact`, a method with fresh
+    weights such as "vit", "hf:FOLDER", "package.module:factory", or an nn.Module.  data: anything `papertrial.open` takes,
+    a text file for a language model with a tokenizer, or for a module tensors: one, a tuple, or a mapping by name. Made up
+    from the seed where it is left out and the model says what it takes. Of an analysis that trains models of its own,
+    `what` and `data` are both data, as `papertrial.open` takes them; its runs lie in the folder, and the same call goes on
+    with them when it was interrupted.  out: by default a folder beside the run, or below `runs`; nothing is written for an
+    nn.Module without it.  recipe, settings: of the analysis.  examples: how many are looked at.  tokens: of each made-up or
+    text example.  seed: of fresh weights and made-up examples.  progress: show bars.
 
-    Raises PapertrialError when there is no such analysis or model, DataError for data that does not fit it, Declined
-    when the analysis cannot measure it.
+    Raises PapertrialError when there is no such analysis or model, DataError for data that does not fit it, Declined when
+    the analysis cannot measure it.
+
+        >>> import papertrial as pt
+        >>> report = pt.measure("rank_collapse", "vit", "digits", examples=4, out="collapse", progress=False)
+        >>> len(report.rows) > 1
+        True
     """
     method = registry.method(analysis)
     if method.paper.kind != "analysis":

@@ -1,4 +1,5 @@
-"""The last good state of a training in one safetensors file: tensors, and the rest as JSON. Nothing is pickled.
+"""The last good state of a training in one safetensors file: tensors, and the rest as JSON. Nothing is pickled, and the
+SHA-256 of both is checked when it is read.
 
 Names: `model/<parameter or buffer>`, `extra/<module>`, `optimizer/<index>/<entry>`, `ema/<index>`, `best/<parameter or buffer>`.
 The file is written beside the old one and renamed, so a kill at any moment leaves one of the two whole.
@@ -6,7 +7,7 @@ The file is written beside the old one and renamed, so a kill at any moment leav
 
 from __future__ import annotations
 
-import errno
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from papertrial.core.doors import Damaged
 from papertrial.core.errors import PapertrialError
 from papertrial.core.files import to_json, write_with
 from papertrial.train.shard import put, whole
@@ -94,30 +96,36 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[st
 def save(path: Path, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> None:
     """Raises PapertrialError when the disk is full or the place cannot be written; the old file then stays."""
     ready = {name: _own_memory(tensor) for name, tensor in tensors.items()}
-    metadata = {"papertrial": to_json({"format": _FORMAT, **state})}
-
-    def write(temporary: Path) -> None:
-        try:
-            save_file(ready, temporary, metadata=metadata)
-        except SafetensorError as error:  # safetensors hides the OSError in its text
-            raise OSError(errno.ENOSPC if "os error 28" in str(error) else errno.EIO, str(error)) from error
-
-    write_with(path, write)
+    told = to_json({"format": _FORMAT, **state})
+    metadata = {"papertrial": told, "sha256": _sum(ready, told)}
+    write_with(path, lambda temporary: save_file(ready, temporary, metadata=metadata))
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors on the CPU, and the state. Raises PapertrialError for a file that is damaged or of another format."""
+    anew = "remove it, and the run starts over with the same command"
     try:
         with safe_open(path, framework="pt") as file:
-            state = json.loads((file.metadata() or {})["papertrial"])
+            metadata = file.metadata() or {}
+            state = json.loads(metadata["papertrial"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise PapertrialError(
-            f"{path} is damaged ({error})", "remove it, and the run starts over with the same command"
-        ) from None
-    if state.pop("format") != _FORMAT:
+        version = state.pop("format")
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise Damaged(path, error, anew) from None
+    if version != _FORMAT:
         raise PapertrialError(f"{path} was written by another version of papertrial", "add --fresh to start over")
+    # earlier versions kept no sum
+    if "sha256" in metadata and metadata["sha256"] != _sum(tensors, metadata["papertrial"]):
+        raise Damaged(path, "its content is not what was written: the checksum differs", anew)
     return tensors, state
+
+
+def _sum(tensors: Mapping[str, Tensor], told: str) -> str:
+    digest = hashlib.sha256(told.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -21,10 +21,11 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
+from papertrial.core import stopping
 from papertrial.core.budget import Budget, Energy, Meter, duration, size_in_words
 from papertrial.core.doors import Door
 from papertrial.core.errors import PapertrialError, TrainingStopped
-from papertrial.core.memory import OutOfMemory, ran_out
+from papertrial.core.memory import OutOfMemory, free_memory, ran_out
 from papertrial.core.offers import offers
 from papertrial.core.recipe import Optim
 from papertrial.core.run import AGAIN, Run
@@ -248,7 +249,7 @@ class _Training:
         except (RuntimeError, MemoryError) as error:
             if ran_out(error) is None:
                 raise
-            free = size_in_words(memory.free_memory(self.device))
+            free = size_in_words(free_memory(self.device))
             raise OutOfMemory(
                 f"memory ran out in step {self.state.step + 1}, with {free} of it free",
                 f"use --set batch={max(1, updates.batches.total // 2)}, or close what else takes memory",
@@ -297,7 +298,7 @@ class _Training:
         if self.main:
             self.run.tensorboard()
         mark, marked_step, waited, saved = time.monotonic(), self.state.step, 0.0, time.monotonic()
-        with Display(total, self.state.step, progress and self.main, name) as display:
+        with Display(total, self.state.step, progress and self.main, name) as display, stopping.between_steps():
             while self.state.step < total and not self.state.complete:
                 self._collect(self.state.step)
                 outcome = self.updates.take(self.state.step, total)
@@ -323,9 +324,11 @@ class _Training:
                     if self.main:
                         self.run.log(step, **row)
                 display.show(step)
-                if self._due(time.monotonic() - saved >= checkpoint_seconds, log):
+                if self._due(stopping.asked() or time.monotonic() - saved >= checkpoint_seconds, log):
                     self._save()
                     saved = time.monotonic()
+                if self.main and (log or not self.together):  # the others end when they meet it no more
+                    stopping.check()
         self.state.complete = True
         if self.main or self.together:
             self._save()

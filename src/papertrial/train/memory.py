@@ -12,15 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -28,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from papertrial.core.budget import size_in_words
 from papertrial.core.errors import Declined
-from papertrial.core.memory import ran_out
+from papertrial.core.memory import free_memory, ran_out
 from papertrial.core.offers import offers
 from papertrial.core.task import Ragged
 from papertrial.nn.batches import to_tensors
@@ -41,7 +38,6 @@ _BESIDE, _COPIES = 1.25, 3
 #: share of the free memory that a step may take, and a piece of one: small pieces cost next to no time, and heaps have holes
 _SHARE, _PIECE = 0.85, 0.4
 _RESERVE = 256_000_000  # for what is no step: logs, checkpoints, threads
-_CGROUPS = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -217,50 +213,3 @@ def in_pieces(encoder: nn.Module, piece: int) -> Iterator[None]:
         yield
     finally:
         del encoder.forward
-
-
-# ------------------------------------------------------------------------------------------------------- how much there is
-
-
-def free_memory(device: torch.device | str = "cpu") -> int:
-    """Bytes that this process may still take: of the GPU, or of the machine, its container and its limits (`ulimit -v`)."""
-    if torch.device(device).type == "cuda":
-        return int(torch.cuda.mem_get_info()[0])
-    free = [psutil.virtual_memory().available]
-    free += [max(0, most - used) for most, used in _cgroups()]
-    held = psutil.Process().memory_info()
-    free += [max(0, most - used) for most, used in zip(_limits(), (held.vms, held.rss), strict=False)]
-    return int(min(free))
-
-
-def machine_memory(device: torch.device | str = "cpu") -> int:
-    """Bytes a run may come to use: of the GPU, or the least of what the machine, its container and its limits give."""
-    if torch.device(device).type == "cuda":
-        return int(torch.cuda.mem_get_info()[1])
-    return int(min([psutil.virtual_memory().total, *(most for most, _ in _cgroups()), *_limits()]))
-
-
-def _limits() -> tuple[float, ...]:
-    """Bytes of addresses and of data that this process may have; infinite without a limit, nothing where there are none."""
-    try:
-        resource: Any = importlib.import_module("resource")
-    except ImportError:  # Windows
-        return ()
-    found = (resource.getrlimit(limit)[0] for limit in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
-    return tuple(float("inf") if most == resource.RLIM_INFINITY else most for most in found)
-
-
-def _cgroups() -> list[tuple[int, int]]:
-    """(most, used) of the control groups of this process that limit memory: version 2 and 1. Used leaves out cached files."""
-    found = []
-    with contextlib.suppress(OSError, ValueError):
-        own = [line.split(":", 2)[2] for line in Path("/proc/self/cgroup").read_text().splitlines()]
-        folders = {_CGROUPS, _CGROUPS / "memory", *(_CGROUPS / name.lstrip("/") for name in own)}
-        folders |= {_CGROUPS / "memory" / name.lstrip("/") for name in own}
-        for folder in folders:
-            for limit, usage in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
-                with contextlib.suppress(OSError, ValueError):  # `max` is no number: no limit
-                    most, used = int((folder / limit).read_text()), int((folder / usage).read_text())
-                    stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-                    found.append((most, used - int(stat.get("inactive_file", 0))))
-    return found

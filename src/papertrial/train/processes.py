@@ -19,18 +19,14 @@ from datetime import timedelta
 from types import FrameType
 from typing import Any, TypeVar
 
-from papertrial.core import errors
-from papertrial.core.errors import PapertrialError
+from papertrial.core import stopping
+from papertrial.core.errors import PapertrialError, told_elsewhere
 
 #: how long a process waits for the others in the middle of a training; one that dies is noticed at once
 TIMEOUT = timedelta(minutes=30)
 _POLL = 0.02  # seconds
 ENDED = "another process of this run ended; the same command goes on from the last checkpoint"
 _T = TypeVar("_T")
-
-
-class Stopped(KeyboardInterrupt):
-    """SIGTERM came: torchrun sends it to the processes that are left when one has ended."""
 
 
 class _Notes:
@@ -53,6 +49,7 @@ class _Notes:
 
 
 _notes: _Notes | None = None
+_before: Any = signal.SIG_DFL  # what SIGTERM did
 
 
 def several() -> bool:
@@ -66,7 +63,7 @@ def is_main() -> bool:
 
 def join() -> None:
     """Meet the other processes; nothing happens for one that is alone or has met them."""
-    global _notes
+    global _notes, _before
     if not several() or _notes is not None:
         return
     import torch
@@ -74,7 +71,7 @@ def join() -> None:
 
     store, rank, world = next(dist.rendezvous("env://", timeout=TIMEOUT))
     _notes = _Notes(store)
-    signal.signal(signal.SIGTERM, _stopped)
+    _before = signal.signal(signal.SIGTERM, _stopped)
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(
@@ -112,7 +109,7 @@ def _first(work: Callable[[], Any], key: str, lead: bool) -> Any:
         return answer
     found = _notes.wait(key)
     if "error" in found:
-        raise getattr(errors, found["error"], PapertrialError)(found["problem"], found["fix"])
+        raise told_elsewhere(found["error"], found["problem"], found["fix"])
     return found["answer"]
 
 
@@ -155,9 +152,10 @@ def part() -> None:
 
     once(lambda: None)  # who keeps the store must not go before the others have read it
     dist.destroy_process_group()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, _before)
     _notes = None
 
 
 def _stopped(number: int, frame: FrameType | None) -> None:
-    raise Stopped(ENDED)
+    """torchrun sends SIGTERM to all when it is told to end, and to those that are left when one has ended."""
+    stopping.arrived(stopping.Stopped(number, ENDED))

@@ -26,6 +26,7 @@ from papertrial.core.recipe import Optim
 from papertrial.core.task import Ragged, Split
 from papertrial.nn.modes import evaluating
 from papertrial.train.device import accelerator, from_main, seed_step
+from papertrial.train.randomness import drawing
 
 _COLLECTING = 0x636F6C  # a stream of random numbers beside that of the steps
 
@@ -60,9 +61,10 @@ class Rounds:
         begun = time.perf_counter()
         found = None
         if self.accelerate.is_main_process:
-            seed_step(self.seed ^ _COLLECTING, step, 0, self.accelerate.device)
             draw = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, step, _COLLECTING])))
-            rows, state = self.source.collect(step, dict(self.state), draw)
+            with drawing:
+                seed_step(self.seed ^ _COLLECTING, step, 0, self.accelerate.device)
+                rows, state = self.source.collect(step, dict(self.state), draw)
             found = Split(rows).columns, {name: _array(value) for name, value in state.items()}
         columns, self.state = from_main(self.accelerate, found)
         self.rows, self.begun, self.seconds = Split(columns), step, time.perf_counter() - begun

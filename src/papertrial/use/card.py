@@ -13,7 +13,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from papertrial.core import registry
 from papertrial.core.budget import Budget
-from papertrial.core.doors import Door, read_tensors
+from papertrial.core.doors import Door, read_tensors, sums
 from papertrial.core.errors import PapertrialError
 from papertrial.core.files import disk_errors, write_with
 from papertrial.core.offers import offers
@@ -202,9 +202,11 @@ def card_of(
     seed: int,
     licence: str,
     result: dict[str, Any],
+    weights: Mapping[str, str],
     frozen: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The content of card.json. frozen: what was trained and what was proved unchanged, where a technique chose."""
+    """The content of card.json. weights: SHA-256 of their files.  frozen: what was trained and what was proved unchanged,
+    where a technique chose."""
     from papertrial.train.technique import reshapes
 
     paper = resolved.method.paper
@@ -252,6 +254,7 @@ def card_of(
         "weights": None
         if isinstance(model, Estimator)
         else {"file": WEIGHTS, "parameters": sum(p.numel() for p in model.parameters())},
+        "sums": weights,
         "licence": {
             "weights": f"trained here from {licence}",
             "code": "Apache-2.0",
@@ -278,8 +281,9 @@ def card_of(
     }
 
 
-def save_weights(run: Run, model: Any, head: Mapping[str, np.ndarray]) -> None:
-    """`model.safetensors` with the model and the probe, or the folder `estimator` in the library's own format."""
+def save_weights(run: Run, model: Any, head: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """`model.safetensors` with the model and the probe, or the folder `estimator` in the library's own format; returns the
+    SHA-256 of each file."""
     from safetensors.torch import save_file
 
     if isinstance(model, Estimator):
@@ -293,7 +297,7 @@ def save_weights(run: Run, model: Any, head: Mapping[str, np.ndarray]) -> None:
                 temporary.rename(target)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
-        return
+        return sums(run.folder, [ESTIMATOR])
     import torch
 
     tensors = {
@@ -301,6 +305,7 @@ def save_weights(run: Run, model: Any, head: Mapping[str, np.ndarray]) -> None:
     }
     tensors |= {f"head.{name}": torch.from_numpy(np.ascontiguousarray(array)) for name, array in head.items()}
     write_with(run.path(WEIGHTS), lambda temporary: save_file(tensors, str(temporary)))
+    return sums(run.folder, [WEIGHTS])
 
 
 def _resolved(card: dict[str, Any]) -> Resolved:
@@ -323,8 +328,8 @@ def _dataclass(cls: type, values: dict[str, Any]) -> Any:
     """JSON has no tuples: lists become tuples again. Weights to start from are not fetched: the artifact has its own."""
     plain = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     try:
-        return cls(**plain | {name: False for name in ("pretrained",) if name in plain})
-    except TypeError as error:
+        return cls(**plain | {name: type(plain[name])() for name in ("pretrained",) if name in plain})
+    except (TypeError, PapertrialError) as error:
         raise PapertrialError(
             f"the card's settings are not those of this version of papertrial ({error})",
             "train it again, or install the version the card names",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
@@ -16,8 +16,9 @@ import numpy as np
 
 import papertrial
 from papertrial.core import registry
+from papertrial.core.arguments import Names, checked, require_gradients
 from papertrial.core.budget import Budget, Meter
-from papertrial.core.doors import read_array
+from papertrial.core.doors import check_sums, read_array, sums
 from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.files import to_json, write_with
 from papertrial.core.memory import naming
@@ -32,6 +33,7 @@ from papertrial.tasks._calibration import asked as threshold_asked
 from papertrial.tasks._calibration import chosen, on_test, reliability
 from papertrial.tasks._metrics import far_from_ceiling
 from papertrial.train import processes
+from papertrial.train.randomness import drawing, own_randomness
 from papertrial.use.account import keep_hashes
 from papertrial.use.answer_files import write_picture
 from papertrial.use.artifact import Artifact
@@ -70,6 +72,7 @@ class Outcome:
         """Raises PapertrialError when the folder holds no finished run."""
         file = folder / "result.json"
         result = RESULT.read(file)
+        check_sums(folder, result.get("sums", {}), RESULT.repair(file))
         return cls(
             folder,
             result["method"],
@@ -87,6 +90,7 @@ class Outcome:
         )
 
 
+@own_randomness()
 def fit_prepared(
     method: Method,
     task: Task,
@@ -113,6 +117,7 @@ def fit_prepared(
 
     from papertrial.train.technique import proofs
 
+    require_gradients(f"{method.name} is trained")
     request = (request or Request()).but(**asked)
     if found is not None:
         prepared = replace(prepared, notes=(*prepared.notes, *found.notes(prepared.train.examples)))
@@ -135,14 +140,17 @@ def fit_prepared(
         _require_sight(run)
         if done:
             return Outcome.read(run.folder)
+        if run.moved:
+            print(f"{run.folder} goes on {run.moved}", file=sys.stderr, flush=True)
         steps = (resolved.host or resolved).method.paper.kind != "estimator"
         less = f"type a smaller --set batch=... (it is {resolved.optim.batch})" if steps else "give it fewer rows"
         held.enter_context(naming(resolved.name, less))
         licence = _tell_licence(resolved)
         seed = request.seed
-        torch.manual_seed(seed)
-        model = build_model(task, resolved, prepared)
-        rows = task.training(model, prepared)
+        with drawing:
+            torch.manual_seed(seed)
+            model = build_model(task, resolved, prepared)
+            rows = task.training(model, prepared)
         meter, stages = Meter(), dict[str, Any]()
         if not isinstance(model, Estimator):
             meter, stages = _train(task, model, rows, prepared, resolved, budget, run, request)
@@ -150,6 +158,7 @@ def fit_prepared(
         def conclude() -> None:
             spent = meter
             if isinstance(model, Estimator):
+                held.enter_context(drawing)
                 spent = _fit_estimator(model, rows, prepared, budget, run, seed, found)
             head = task.finish(model, prepared, seed)
             result = _judge(task, model, head, prepared, seed, request.threshold)
@@ -159,7 +168,7 @@ def fit_prepared(
             per_example, sheets = result.pop("per_example"), result.pop("sheets")
             arrays = {"": per_example} | {f"-{name}": values for name, values in result.pop("beside").items()}
             result["beside"] = [name[1:] for name in arrays if name]
-            save_weights(run, model, head)
+            weights = save_weights(run, model, head)
             keep_hashes(run.folder, task, prepared)
             if keep := task_offers(task).keep:
                 keep(prepared.state, run.folder)
@@ -168,9 +177,10 @@ def fit_prepared(
                 write_picture(run.path(name), sheet)
             for name, values in arrays.items():
                 write_with(run.path(f"per_example{name}.npy"), partial(_save_array, array=values))
+            result["sums"] = sums(run.folder, [f"per_example{name}.npy" for name in arrays])
             frozen = proofs([run, *run.stages.values()]) if isinstance(model, torch.nn.Module) else None
-            told = replace(prepared, notes=(*prepared.notes, *_cut(task, model, prepared)))
-            card = card_of(task, resolved, told, model, budget, seed, licence, result, frozen)
+            told = replace(prepared, notes=(*prepared.notes, *run.sittings, *_cut(task, model, prepared)))
+            card = card_of(task, resolved, told, model, budget, seed, licence, result, weights, frozen)
             card |= {"final": found.to_json()} if found else {}
             card["uses"] = uses(Artifact(run.folder, _as_read(card), task, model, head))
             CARD.write(run.path("card.json"), card)
@@ -180,16 +190,18 @@ def fit_prepared(
     return Outcome.read(run.folder)
 
 
+@checked
+@own_randomness()
 def fit(
     method: str,
     data: Any,
     *,
     task: str | None = None,
-    target: str | None = None,
+    target: str | int | None = None,
     group: str | None = None,
     time: str | None = None,
     dates: str | None = None,
-    missing: str | None = None,
+    missing: Names | None = None,
     metric: str | None = None,
     threshold: str | None = None,
     out: Path | str | None = None,
@@ -197,7 +209,7 @@ def fit(
     backbone: str | None = None,
     recipe: str = "base",
     settings: Mapping[str, Any] | None = None,
-    techniques: Sequence[str] | str = (),
+    techniques: Names = (),
     budget: Budget | str | None = None,
     labels: int | None = None,
     size: int | None = None,
@@ -210,17 +222,29 @@ def fit(
 ) -> Any:
     """Open the data, train `method` on it and return the `Artifact`.
 
-    data: anything `papertrial.open` takes.  group, time, dates, missing: as it takes them.  metric: what is judged and chosen by, such as
-    "average_precision"; by default what the data call for.  out: the run's folder, by default `runs/<method>-<data>`.  host:
-    the model that a technique is tried on, by default the one its task suggests.  techniques: such as `["agc:clip=0.02"]`.
-    threshold: where the rarer of two classes begins, chosen on the validation rows, such as "recall=0.9".
-    final: learn from all rows, with the settings and for the steps that the `comparison` in a folder found (by default that
-    of the data in `runs`), which also says what to expect.  labels: how many labels per class a method may see
-    (image_representation).  size: side of the images in pixels.  shard, and several
-    processes: see `fit_prepared`.
+    method: a paper or baseline, such as "mlp_mixer" or "rtdl:resnet".  data: anything `papertrial.open` takes.  target,
+    group, time, dates, missing: as it takes them.  task: what is learned, by default the first of the paper's tasks that
+    fits.  metric: what is judged and chosen by, such as "average_precision"; by default what the data call for.  out: the
+    run's folder, by default `runs/<method>-<data>`.  host: the model that a technique is tried on, by default the one its
+    task suggests.  backbone: the network of an objective.  recipe: paper, base or tiny.  settings: by name, such as `{"lr":
+    0.001, "backbone.width": 64}`.  techniques: such as `["agc:clip=0.02"]`.  budget: such as "90s", "10m" or "500steps", by
+    default that of the recipe or the task.  seed: of all that is drawn.  fresh: start over where the folder holds a run.
+    progress: show a bar.  threshold: where the rarer of two classes begins, chosen on the validation rows, such as
+    "recall=0.9".  final: learn from all rows, with the settings and for the steps that the `comparison` in a folder found
+    (by default that of the data in `runs`), which also says what to expect.  labels: how many labels per class a method may
+    see (image_representation).  size: side of the images in pixels.  shard, and several processes: see `fit_prepared`.
+
+    Raises PapertrialError for an unknown name or setting, a value out of its range and an `out` that holds something else,
+    DataError for data that cannot be read, Declined for a method that does not suit them, TrainingStopped on collapse.
+
+        >>> import papertrial as pt
+        >>> model = pt.fit("rtdl:mlp", "iris", budget="50steps", progress=False)
+        >>> model.predict("iris")["prediction"].iloc[0]
+        'setosa'
     """
     from papertrial.data import open as open_data
 
+    require_gradients(f"{method} is trained")
     request = Request(
         task=task, target=target, group=group, time=time, dates=dates, missing=missing, metric=metric,
         threshold=threshold, host=host, backbone=backbone, recipe=recipe,

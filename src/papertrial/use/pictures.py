@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import shutil
 import sys
 import tempfile
@@ -16,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
+from PIL import Image
 
-from papertrial.core import ours
-from papertrial.core.budget import duration, size_in_words
+from papertrial.core import memory, notebook, ours
+from papertrial.core.budget import duration
 from papertrial.core.errors import DataError, Declined, PapertrialError, did_you_mean
 from papertrial.core.files import disk_errors, to_json, write_text
 from papertrial.core.offers import offers
@@ -85,9 +84,6 @@ def generate(
     wanted = [labels] if isinstance(labels, str) else list(labels)
     asked = {"labels": wanted, "captions": captions, "start": start is not None}
     require(artifact, [*given, *(name for name, value in asked.items() if value)])
-    for name, value in given.items():
-        if not math.isfinite(value):
-            raise PapertrialError(f"{name} is {value}", "give a number")
     require_numbers(samples=samples, seed=seed, steps=steps, guidance=guidance, strength=strength)
     if strength is not None and start is None:
         raise PapertrialError("strength goes with an image to start from", "add --start")
@@ -122,15 +118,11 @@ def generate(
 
 
 def _require_room(artifact: Artifact, count: int) -> None:
-    """Raise PapertrialError for more pictures than memory holds."""
+    """Raise OutOfMemory for more pictures than memory holds."""
     state = artifact.card["state"]
     needed = count * (state["height"] * state["width"] * state["channels"] + _BESIDE)
-    free = psutil.virtual_memory().available
-    if 2 * needed > free:  # the grid holds all of them again
-        raise PapertrialError(
-            f"{count:,} pictures need {size_in_words(2 * needed)} of memory, and {size_in_words(free)} are free",
-            "ask for fewer --samples at a time, with another --seed and --out each",
-        )
+    fix = "ask for fewer --samples at a time, with another --seed and --out each"
+    memory.require(2 * needed, f"{count:,} pictures", fix)  # the grid holds all of them again
 
 
 def remarks(artifact: Artifact, made: Sequence[Picture], options: dict[str, Any]) -> list[str]:
@@ -241,6 +233,13 @@ def save(artifact: Artifact, out: Path | str | None = None, *, replace: bool = F
     return {"folder": out, "grid": out / GRID, "pictures": lines, "notes": notes}
 
 
+def read(folder: Path, line: dict[str, Any]) -> Picture:
+    """A picture that `save` wrote, by its line in LIST."""
+    with Image.open(folder / line["file"]) as held:
+        pixels = np.asarray(held)
+    return Picture(pixels if pixels.ndim == 3 else pixels[..., None], line["seed"], line["label"], line["caption"])
+
+
 def _free(first: Path) -> Path:
     """The folder, or the first with a number behind it that is not there."""
     names = itertools.chain([first], (first.with_name(f"{first.name}-{count}") for count in itertools.count(2)))
@@ -290,6 +289,7 @@ class Bar:
         self.wanted, self.begun = wanted, time.monotonic()
         self.said = self.begun
         self.bar: Any = None
+        self.line = notebook.Line() if notebook.inside() else None
 
     def __enter__(self) -> Heard:
         return self._hear
@@ -297,6 +297,8 @@ class Bar:
     def __exit__(self, *what: Any) -> None:
         if self.bar is not None:
             self.bar.stop()
+        if self.line is not None:
+            self.line.end()
 
     def _hear(self, share: float) -> None:
         now = time.monotonic()
@@ -311,7 +313,11 @@ class Bar:
                 self.bar.start()
                 self.bar.add_task("drawing", total=1.0)
             self.bar.update(self.bar.task_ids[0], completed=share)
+            return
+        left = duration((now - self.begun) * (1 - share) / max(share, 1e-9))
+        text = f"drawing: {share:.0%}, {left} left"
+        if self.line is not None:
+            self.line.show(text)
         elif now - self.said >= _LINE:
             self.said = now
-            left = duration((now - self.begun) * (1 - share) / max(share, 1e-9))
-            print(f"drawing: {share:.0%}, {left} left", file=sys.stderr, flush=True)
+            print(text, file=sys.stderr, flush=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from papertrial.core.budget import size_in_words
-from papertrial.core.errors import PapertrialError
-from papertrial.core.task import Prepared, Task
-from papertrial.use.card import Resolved, build_model
+from typing import Any
 
-_RESERVE = 256_000_000  # bytes for what is no weight
+from papertrial.core.errors import PapertrialError
+from papertrial.core.memory import require
+from papertrial.core.task import Prepared, Task
+from papertrial.train.randomness import drawn_apart
+from papertrial.use.card import Resolved, build_model
 
 
 def weights_of(task: Task, resolved: Resolved, prepared: Prepared) -> int:
@@ -17,18 +18,16 @@ def weights_of(task: Task, resolved: Resolved, prepared: Prepared) -> int:
     """
     import torch
 
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+    with drawn_apart(), torch.device("meta"):
         model = build_model(task, resolved, prepared)
     return sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
 
 
 def require_room(task: Task, resolved: Resolved, prepared: Prepared) -> None:
-    """Raise PapertrialError, with the figures, where the weights alone take more memory than there is.
+    """Raise OutOfMemory, with the figures, where the weights alone take more memory than there is.
 
     Weights from elsewhere have the size of their files, and a network of the user's own may not know of the meta device.
     """
-    from papertrial.train.memory import free_memory
-
     (network, config), made = resolved.network, resolved.host or resolved
     if made.method.paper.kind == "estimator" or getattr(config, "pretrained", False):
         return
@@ -38,9 +37,10 @@ def require_room(task: Task, resolved: Resolved, prepared: Prepared) -> None:
         raise
     except Exception:
         return
-    free = max(0, free_memory() - _RESERVE)
-    if needed > free:
-        raise PapertrialError(
-            f"the weights of {network.name} need {size_in_words(needed)} of memory, and {size_in_words(free)} are free",
-            "choose smaller sizes with --set",
-        )
+    require(needed, f"the weights of {network.name}", "choose smaller sizes with --set")
+
+
+def built(task: Task, resolved: Resolved, prepared: Prepared) -> Any:
+    """The model, where there is room for it. Raises as `require_room` and `build_model` do."""
+    require_room(task, resolved, prepared)
+    return build_model(task, resolved, prepared)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from papertrial.core import registry
-from papertrial.core.ranges import NUMBERS, require_numbers
+from papertrial.core.ranges import NUMBERS
 
 DATA_HELP = (
     "Images or texts in a folder or archive, a table or text file, a built-in name such as digits, or hf:ID; "
@@ -49,7 +49,8 @@ def number_option(name: str, help: str, *flags: str, **more: Any) -> Any:
     """An option that is a number of `core.ranges.NUMBERS`, whose range is shown and kept."""
 
     def held(value: float | None) -> float | None:
-        require_numbers(**{name: value})
+        if value is not None:
+            NUMBERS[name].require(name.replace("_", "-"), value, what="--")
         return value
 
     return typer.Option(*flags, help=help, metavar=str(NUMBERS[name]), callback=held, **more)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from papertrial.app import printing
-from papertrial.app.commands.options import Host, Json, Port, Proxy
+from papertrial.app.commands.options import Host, Json, Port, Proxy, number_option
 from papertrial.core.errors import DataError, PapertrialError, did_you_mean, missing_extra
 from papertrial.core.ours import require_free
 from papertrial.core.wording import counted
@@ -80,13 +80,13 @@ def new(
     template: Annotated[
         str, typer.Option(help="genie (five points), pairwise (side by side), or your own FILE.toml.")
     ] = "genie",
-    raters: Annotated[int, typer.Option(help="Invitations to make.", min=1, max=10_000)] = 1,
+    raters: Annotated[int, number_option("raters", "Invitations to make.")] = 1,
     labels: Annotated[
         int,
-        typer.Option(
+        number_option(
+            "labels_per_item",
+            "Raters for each output or pair; GENIE advises more items rather than more labels.",
             "--labels-per-item",
-            help="Raters for each output or pair; GENIE advises more items rather than more labels.",
-            min=1,
         ),
     ] = 1,
     checks: Annotated[
@@ -103,7 +103,7 @@ def new(
         typer.Option(help="Folder that image paths are relative to, if not the file's own.", show_default=False),
     ] = None,
     minutes: Annotated[
-        float, typer.Option(help="Minutes until an item that was left unanswered may go to another rater.", min=0.1)
+        float, number_option("minutes", "Minutes until an item that was left unanswered may go to another rater.")
     ] = 30,
     url: Address = _URL,
     json: Json = False,
@@ -186,7 +186,7 @@ def _to_judge() -> Any:
 @judge.command("invite")
 def invite(
     study: Name,
-    raters: Annotated[int, typer.Option(help="How many, called rater 1, rater 2, ...", min=1, max=10_000)] = 1,
+    raters: Annotated[int, number_option("raters", "How many, called rater 1, rater 2, ...")] = 1,
     name: Annotated[list[str] | None, typer.Option(help="A rater's name; may be repeated.", show_default=False)] = None,
     db: Database = _FILE,
     url: Address = _URL,

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from papertrial.app.site.guard import LOOPBACK
 from papertrial.core.errors import PapertrialError, missing_extra
+from papertrial.core.stopping import SIGNALS, Stopped
 
 if TYPE_CHECKING:
     from papertrial.app.site.site import Site
@@ -138,13 +139,19 @@ def _run(server: Any, listening: socket.socket) -> None:
     """Until Ctrl-C or a signal to end. The server has a thread of its own: uvicorn raises anew, in the middle of its own
     end, the signals that it catches on the main one."""
 
-    def end(*_: object) -> None:
+    came: list[int] = []
+
+    def end(number: int, _: object) -> None:
+        came.append(number)
         server.should_exit = True  # within `_PATIENCE`, however often it is told
 
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
-    for each in (signal.SIGINT, signal.SIGTERM):  # until the process ends, which takes a moment more
-        signal.signal(each, end)
+    for each in (signal.SIGINT, *SIGNALS):  # until the process ends, which takes a moment more
+        if signal.getsignal(each) is not signal.SIG_IGN:
+            signal.signal(each, end)
     thread.start()
     thread.join()
     if not server.started:
         raise PapertrialError("the site could not be started", "what is printed above says why")
+    if came and came[0] in SIGNALS:
+        raise Stopped(came[0])

@@ -164,11 +164,11 @@ class Collection(Data):
         judged: list[tuple[str, str, int]] = []
         for place, article in enumerate(squad(path), 1):
             for number, paragraph in enumerate(article["paragraphs"], 1):
-                text = str(paragraph.get("context", ""))
-                held = documents.setdefault(text, Document(f"{place}-{number}", str(article.get("title", "")), text))
-                for asked in paragraph.get("qas", ()):
+                text = paragraph["context"]
+                held = documents.setdefault(text, Document(f"{place}-{number}", article.get("title") or "", text))
+                for asked in paragraph.get("qas") or ():
                     key = str(asked.get("id", f"q{len(queries) + 1}"))
-                    queries.append((key, str(asked.get("question", ""))))
+                    queries.append((key, asked["question"]))
                     judged.append((key, held.id, 1))
         return cls(path.name, documents.values(), queries, {0: judged})
 

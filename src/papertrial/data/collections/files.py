@@ -11,12 +11,14 @@ import csv
 import gzip
 import io
 import re
-import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from typing_extensions import NotRequired, TypedDict
+
+from papertrial.core.doors import wrong
 from papertrial.core.errors import DataError
 from papertrial.core.files import parse_json
 from papertrial.core.wording import counted
@@ -89,7 +91,6 @@ def rows_of(path: Path, note: Callable[[str], None]) -> Iterator[tuple[int, dict
     text = _text(path, note)
     head = text[: text.find("\n") + 1 or None]
     delimiter = "\t" if kind_of(path) != ".csv" else max(",;\t|", key=head.count)
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         for row in reader:
@@ -98,16 +99,33 @@ def rows_of(path: Path, note: Callable[[str], None]) -> Iterator[tuple[int, dict
         raise DataError(f"{path}, line {reader.line_num}: {error}", "is it a table?") from None
 
 
+class _Question(TypedDict):
+    question: str
+    id: NotRequired[str | int]
+
+
+class _Paragraph(TypedDict):
+    context: str
+    qas: NotRequired[list[_Question] | None]
+
+
+class _Article(TypedDict):
+    paragraphs: list[_Paragraph]
+    title: NotRequired[str | None]
+
+
+class _Squad(TypedDict):
+    """What is read of SQuAD's layout."""
+
+    data: list[_Article]
+
+
 def squad(path: Path) -> list[Any]:
     """The articles of a file in SQuAD's layout. Raises DataError for other JSON."""
     content = _load_json(path)
-    articles = content.get("data") if isinstance(content, dict) else None
-    listed = isinstance(articles, list) and all(
-        isinstance(row, dict) and isinstance(row.get("paragraphs"), list) for row in articles
-    )
-    if not isinstance(articles, list) or not listed:
-        raise DataError(f"{path} is not laid out as SQuAD is", "data: a list of articles with paragraphs")
-    return list(articles)
+    if why := wrong(_Squad, content):
+        raise DataError(f"{path} is not laid out as SQuAD is ({why})", "data: a list of articles with paragraphs")
+    return list(content["data"])
 
 
 def looks_like_squad(path: Path) -> bool:
@@ -149,7 +167,8 @@ def _named(path: Path) -> Callable[[tuple[int, dict[str, Any]]], Document]:
 
 def _json(path: Path, note: Callable[[str], None]) -> Iterator[tuple[int, dict[str, Any]]]:
     content = _load_json(path)
-    rows = content if isinstance(content, list) else next((v for v in content.values() if isinstance(v, list)), None)
+    held = content.values() if isinstance(content, dict) else [content]
+    rows = next((value for value in held if isinstance(value, list)), None)
     if not rows or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{path} holds no list of objects", ACCEPTED)
     yield from enumerate(rows, 1)
