@@ -101,18 +101,11 @@ def _trained(
 
 
 def write(report: Report, folder: Path) -> Report:
-    """report.json and plot.html in `folder`; the report with `files` filled in. Without plotly the plot is left out,
-    and a caveat says what to install."""
+    """report.json and plot.html in `folder`; the report with `files` filled in."""
     from papertrial.study.plot import page
 
     claim(folder, KIND, _FILES, _recognised)
-    files = [folder / "report.json"]
-    try:
-        files.append(write_text(folder / "plot.html", page(report)))
-    except PapertrialError as error:
-        if error.__cause__ is not None:
-            raise
-        report = replace(report, caveats=(*report.caveats, str(error)))
+    files = [folder / "report.json", write_text(folder / "plot.html", page(report))]
     report = replace(report, files=tuple(str(file) for file in files))
     write_json(files[0], report)
     return report
