@@ -12,7 +12,7 @@ from papertrial.core import registry
 from papertrial.core.arguments import checked
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import read_json, write_json, write_text
-from papertrial.core.ours import examine, filled, visible
+from papertrial.core.ours import claim, examine, filled, visible
 from papertrial.core.paper import Report
 from papertrial.core.ranges import require_numbers
 from papertrial.core.recipe import resolve, unknown_settings
