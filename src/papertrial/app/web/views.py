@@ -103,9 +103,9 @@ def side_by_side(*pair: tuple[Entry, Path]) -> Page:
     same = cards[0]["data"]["fingerprint"] == cards[1]["data"]["fingerprint"]
     metric, higher = metric_of(cards[0])
     curves: list[Any] = []
-    for place, (name, run) in enumerate(zip(names, runs, strict=True)):
+    for name, run, shade in zip(names, runs, map(colour, range(2)), strict=True):
         with suppress(*DAMAGE):
-            own = report_blocks.curves([run], {run.method: colour(place)}.__getitem__, metric, higher)
+            own = report_blocks.curves([run], {run.method: shade}.__getitem__, metric, higher)
             curves += [replace(figure, title=f"{name}: {figure.title}") for figure in figures_in(own)]
     words = "Two runs are not a verdict: papertrial compare gives one, over seeds."
     answers = [Answer("The data differ", ": the figures do not compare.", "open")] if not same else []
