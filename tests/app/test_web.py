@@ -25,11 +25,12 @@ from papertrial.app.web.routes import _gallery
 from papertrial.app.web.runs import DONE, RUNNING, STOPPED, UNKNOWN, UNREADABLE, Runs
 from papertrial.core import registry
 from papertrial.core.errors import PapertrialError
-from papertrial.core.files import read_json, write_json
+from papertrial.core.files import read_json
 from papertrial.core.run import Run
 from papertrial.discover.index import index
 from papertrial.study.check import history, latest
 from papertrial.study.compare import compare
+from papertrial.use.final import COMPARISON
 from papertrial.use.fit import fit
 
 HOME = "http://127.0.0.1:8000"
@@ -249,7 +250,7 @@ def test_a_comparison_before_its_first_round(folder, copy):
     page = client.get("/runs/wine").text
     assert "No round is complete yet" in page and "rtdl:mlp on wine" in page and "hx-trigger" in page
     study = read_json(folder / "wine" / "comparison.json")
-    write_json(copy / "wine" / "comparison.json", study | {"complete": False})
+    COMPARISON.write(copy / "wine" / "comparison.json", study | {"complete": False})
     page = client.get("/runs/wine").text
     assert "From the rounds that are complete" in page and "linear" in page
     old(copy)
