@@ -194,7 +194,7 @@ def test_settings_that_cannot_be_are_refused(text, words):
 
 
 def test_a_teacher_without_probabilities_is_declined(tmp_path):
-    card = {"method": {"name": "switch"}, "task": {"name": "sentence_similarity"}}
+    card = {"method": {"name": "switch"}, "task": {"name": "sentence_similarity"}, "config": {}, "facts": {}}
     (tmp_path / "card.json").write_text(json.dumps(card))
     with pytest.raises(Declined, match="no probabilities"):
         distil.teacher_of(tmp_path)

@@ -97,7 +97,10 @@ def artifact(tmp_path_factory, monkeypatch):
         model.encoder.tokeniser.fit(WORDS)
         save_file({f"model.{name}": value for name, value in model.state_dict().items()}, folder / "model.safetensors")
         card = {
-            "format": 1, "method": {"name": method.name}, "backbone": None, "backbone_config": None,
+            "format": 1, "method": {"name": method.name, "title": "", "arxiv": None, "caveats": []}, "backbone": None,
+            "backbone_config": None, "backbone_settings": [], "settings": [], "weights": None, "notes": [], "metrics": {},
+            "intervals": {}, "licence": {}, "data": {"name": "", "fingerprint": None, "numbers": {}},
+            "environment": {"date": "", "python": "", "versions": {}, "cpu": "", "cores": 1, "system": ""},
             "task": {"name": Task.name, "version": 1}, "facts": Facts("text", 1).to_json(), "state": {},
             "config": {"kind": kind}, "optim": asdict(Optim()),
         }  # fmt: skip

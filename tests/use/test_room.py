@@ -43,7 +43,9 @@ def test_techniques_are_looked_at_first_too():
 def test_weights_that_do_not_fit_are_refused_with_the_figure(tmp_path):
     begun = time.process_time()
     huge = {"width": 65536, "token_hidden": 65536, "channel_hidden": 262144, "depth": 64}
-    with pytest.raises(PapertrialError, match=r"the weights of mlp_mixer would take about \d+ GB of memory, and .* are free"):
+    with pytest.raises(
+        PapertrialError, match=r"the weights of mlp_mixer would take about \d+ GB of memory, and .* are free"
+    ):
         pt.fit("mlp_mixer", "digits", settings=huge, recipe="tiny", out=tmp_path / "run", progress=False)
     assert time.process_time() - begun < 30
     assert not (tmp_path / "run").exists()

@@ -16,8 +16,10 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from papertrial.core import notebook, registry
+from papertrial.core.doors import Door
 from papertrial.core.errors import DataError, PapertrialError
 from papertrial.core.files import write_with
 from papertrial.core.html import page
@@ -25,6 +27,13 @@ from papertrial.core.memory import free_memory
 from papertrial.core.wording import aligned, counted
 from papertrial.data.belonging import NONE, by_time, coded, found_in, is_pattern, joined, moments, when
 
+
+class _Cached(TypedDict):
+    content: Any
+    checksum: str
+
+
+_CACHED = Door(_Cached, "remove it")
 csv.field_size_limit(1 << 30)  # of the whole process; a cell may be longer than Python's 128 KiB
 T = TypeVar("T", bound="Data")
 #: set to False to keep progress bars off the error stream
@@ -259,6 +268,19 @@ def cache_folder() -> Path:
     if chosen:
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "papertrial"
+
+
+def recall(name: str) -> Any:
+    """A small result that is kept in the cache; None where there is none, or it is not as it was written."""
+    with contextlib.suppress(PapertrialError):
+        return _CACHED.read(cache_folder() / f"{name}.json")["content"]
+    return None
+
+
+def remember(name: str, content: Any) -> None:
+    """Keep a small result; a cache that cannot be written costs time, nothing else."""
+    with contextlib.suppress(PapertrialError, UnicodeEncodeError):
+        _CACHED.write(cache_folder() / f"{name}.json", {"content": content})
 
 
 def cached_array(

@@ -23,9 +23,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from papertrial.core.errors import DataError, PapertrialError
-from papertrial.core.files import read_json, to_json, write_text
-from papertrial.data.base import cache_folder, cached_array, fingerprint, track
+from papertrial.core.errors import DataError
+from papertrial.data.base import cache_folder, cached_array, fingerprint, recall, remember, track
 from papertrial.data.layout import EXTENSIONS
 
 #: endings of files beside images that may hold their captions; tables may be packed as .gz
@@ -165,13 +164,13 @@ class Source:
         """The headers of all files; kept in the cache."""
         if self._headers is None:
             name = f"headers-{DECODER}-{self.fingerprint}"
-            kept = _recall(name)
+            kept = recall(name)
             if kept is None:
                 headers = Headers()
                 with pillow_limits():
                     for item in track(self.items(range(len(self.names))), len(self.names), f"reading {self.what}"):
                         headers.add(item)
-                _remember(name, vars(headers))
+                remember(name, vars(headers))
             else:
                 headers = _headers(kept)
             self._headers = headers
@@ -183,7 +182,7 @@ class Source:
         """uint8 (M, height, width, channels) of the rows that decode, in order, and row -> reason for the others."""
         key = fingerprint(DECODER, self.fingerprint, len(rows), rows.astype(np.int64))
         name = f"pixels-{key}-{height}x{width}x{channels}"
-        kept = _recall(f"{name}-bad")
+        kept = recall(f"{name}-bad")
         if kept is None:  # never finished, or half of the cache was deleted
             with contextlib.suppress(OSError):
                 (cache_folder() / f"{name}.npy").unlink()
@@ -199,7 +198,7 @@ class Source:
                 else:
                     array[place] = result
                     place += 1
-            _remember(f"{name}-bad", bad)
+            remember(f"{name}-bad", bad)
 
         array = cached_array(name, (len(rows), height, width, channels), np.uint8, fill, note)
         return array[: len(rows) - len(bad)], bad
@@ -280,7 +279,7 @@ class Archive(Source):
         stat = path.stat()
         key = fingerprint("archive", path.name, stat.st_size, stat.st_mtime_ns)
         self.path = path
-        kept = _recall(f"listing-{DECODER}-{key}")
+        kept = recall(f"listing-{DECODER}-{key}")
         if kept is None:
             names, sizes, others, headers = [], [], _Others(), Headers()
             beside: dict[str, str] = {}  # JSON, which the cache is, holds no bytes
@@ -290,7 +289,7 @@ class Archive(Source):
                     sizes.append(len(content))
                     headers.add(content)
             kept = {"names": names, "sizes": sizes, "others": others, "headers": vars(headers), "beside": beside}
-            _remember(f"listing-{DECODER}-{key}", kept)
+            remember(f"listing-{DECODER}-{key}", kept)
         super().__init__(kept["names"], kept["sizes"], key, kept["others"])
         self._beside = kept["beside"]
         self.beside = sorted(self._beside)
@@ -454,17 +453,3 @@ def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 def _headers(kept: dict[str, Any]) -> Headers:
     return Headers(**{**kept, "bad": {int(row): why for row, why in kept["bad"].items()}})
-
-
-def _recall(name: str) -> Any:
-    """A small result kept in the cache, or None."""
-    with contextlib.suppress(PapertrialError):
-        return read_json(cache_folder() / f"{name}.json")
-    return None
-
-
-def _remember(name: str, content: Any) -> None:
-    with contextlib.suppress(
-        PapertrialError, UnicodeEncodeError
-    ):  # a cache that cannot be written costs time, nothing else
-        write_text(cache_folder() / f"{name}.json", to_json(content))

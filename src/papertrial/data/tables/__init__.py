@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from papertrial.core.errors import DataError, did_you_mean
-from papertrial.core.files import read_json, write_json
 from papertrial.core.kind import Kind
 from papertrial.core.task import Ragged
 from papertrial.core.wording import counted
-from papertrial.data.base import Data, Look, cache_folder, cached_array, fingerprint
+from papertrial.data.base import Data, Look, cache_folder, cached_array, fingerprint, recall, remember
 from papertrial.data.belonging import NONE
 from papertrial.data.layout import PARTS
 from papertrial.data.tables.alike import merged, respelled
@@ -191,10 +190,9 @@ class Table(Data):
         """Set `columns` and the array of their values, from the cache where an earlier reading is kept there."""
         how = str(self.reading.to_json())
         key = "tables/" + fingerprint(_CACHE_VERSION, how, *(source.key for source in self._sources))
-        facts = cache_folder() / f"{key}.json"
         filed = all(source.key for source in self._sources)
-        kept = filed and facts.exists()
-        content = read_json(facts) if kept else {}
+        content = recall(key) if filed else None
+        kept = content is not None
         if kept:
             self._forms, self._source_rows, self._words = content["forms"], content["rows"], tuple(content["words"])
             for line in content["notes"]:
@@ -235,8 +233,8 @@ class Table(Data):
             for (name, form), bits in zip(self._forms.items(), self._array, strict=True)
         }
         if isinstance(self._array, np.memmap):
-            write_json(
-                facts,
+            remember(
+                key,
                 {
                     "forms": self._forms, "rows": self._source_rows, "words": list(self._words), "notes": self.notes,
                     "columns": [column.to_json() for column in self.columns.values()],

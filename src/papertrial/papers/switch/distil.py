@@ -101,7 +101,7 @@ def distilled(teacher: Any, student: Any, batch: Mapping[str, Tensor], soft: flo
 
 
 class _Card(TypedDict):
-    method: dict[str, str]
+    method: dict[str, Any]
     task: dict[str, Any]
     config: dict[str, Any]
     facts: dict[str, Any]
