@@ -5,7 +5,7 @@ BENCH := .venv-bench
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-all mutants lint claims bench docs dist clean
+.PHONY: demo test test-slow test-all fuzz mutants lint claims bench docs dist clean
 .DELETE_ON_ERROR:
 
 # timm is a peer of the parity tests only; its dependency torchvision has no CPU build and is not needed for them.
@@ -34,6 +34,12 @@ test-slow: $(STAMP)
 
 test-all: $(STAMP)
 	$(PYTEST)
+
+# Damaged files of all formats, through the commands that read them: make fuzz [INPUTS=400] [SEED=0]
+INPUTS ?= 400
+SEED ?= 0
+fuzz: $(STAMP)
+	$(BIN)/python -m tools.fuzz --number $(INPUTS) --seed $(SEED)
 
 # What share of small bugs in a file its tests notice: make mutants FILE=src/papertrial/core/stats.py [N=30]
 N ?= 30

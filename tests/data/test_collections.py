@@ -141,6 +141,27 @@ def test_squad(tmp_path):
     assert data.query_ids.tolist() == ["1", "2", "3"] and grades(data) == [{"1-1": 1}] * 3 and not data.given_split
 
 
+@pytest.mark.parametrize(
+    ("paragraph", "where"),
+    [
+        ({"context": "Rome."}, ""),
+        ({"context": "Rome.", "qas": None}, ""),
+        ({"context": "Rome.", "qas": 3}, "data.0.paragraphs.1.qas"),
+        ({"context": None, "qas": []}, "data.0.paragraphs.1.context"),
+        ({"context": "Rome.", "qas": [[]]}, "data.0.paragraphs.1.qas.0"),
+        ([], "data.0.paragraphs.1"),
+    ],
+)
+def test_squad_that_is_damaged_says_where(tmp_path, paragraph, where):
+    asked = {"context": "Paris.", "qas": [{"id": 1, "question": "Which city?"}]}
+    (tmp_path / "d.json").write_text(json.dumps({"data": [{"paragraphs": [asked, paragraph]}]}))
+    if where:
+        with pytest.raises(DataError, match=rf"d.json is not laid out as SQuAD is \({where}: "):
+            open_data(tmp_path / "d.json")
+    else:
+        assert open_data(tmp_path / "d.json").query_ids.tolist() == ["1"]
+
+
 def test_judged_sentences(tmp_path):
     for name, rows in (
         ("train", "q one,1,an answer\nq one,0,no answer"),

@@ -749,3 +749,11 @@ def test_parts_of_different_types_are_settled_together(tmp_path):
     assert (types(table)["a"], table.columns["a"].missing, table.rows) == ("numeric", 3, 2003)
     assert any("3 of 2003 values are not numbers" in note and "'x' (row 1)" in note for note in table.notes)
     assert table.columns["w"].categories == ("w0", "w1", "w2", "w7")
+
+
+@pytest.mark.parametrize("cell", ["9" * 400, "9" * 5000, "-" + "9" * 309, "a" * 200_000])
+def test_a_cell_that_python_holds_as_no_number_is_read(tmp_path, cell):
+    rows = [f"{place % 7},{'abc'[place % 3]}\n" for place in range(60)]
+    (tmp_path / "d.csv").write_text("size,y\n" + "".join(rows) + f"{cell},a\n")
+    table = open_data(tmp_path / "d.csv", "y")
+    assert table.rows == 61 and table.look().facts

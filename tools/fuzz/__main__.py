@@ -1,4 +1,5 @@
-"""`python -m tools.fuzz`: damaged files of all formats, people's and papertrial's own, through the commands that read them; `make fuzz`.
+"""`python -m tools.fuzz`: damaged files of all formats, people's and papertrial's own, through the commands that read them, and
+settings at the ends of their ranges and beyond; `make fuzz`.
 
 Every command must end well or with one line: no defect, no abort, nothing over a minute or 2 GiB, nothing written outside of its folder, and
 nothing printed that controls a terminal. The damage is drawn from the seed, so a finding comes back with its number.
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tools.fuzz.damage import damages
-from tools.fuzz.samples import DATA, OWN, Sample, made
+from tools.fuzz.samples import DATA, OWN, SETTINGS, Sample, made, setting
 from tools.fuzz.trial import Ended, Started
 
 #: what is in memory before the first fork; the processes begin with it
@@ -55,13 +56,16 @@ def cases(number: int, seed: int, wanted: list[Sample], whole: Path, place: Path
         folder = place / f"case-{at}"
         shutil.copytree(whole / sample.name, folder)
         words = []
-        for _ in range(draw.choice((1, 1, 1, 2))):
+        for _ in range(0 if sample.method else draw.choice((1, 1, 1, 2))):
             file = draw.choice(sample.files(folder))
             content = file.read_bytes()
             damaged, what = draw.choice(damages(file))(content, draw)
             file.write_bytes(damaged)
             words.append(f"{file.relative_to(folder)}: {what}")
-        yield Case(at, sample, folder, "; ".join(words), list(sample.after))
+        asked = setting(sample.method, draw) if sample.method else ""
+        yield Case(
+            at, sample, folder, asked or "; ".join(words), [line.replace("{set}", asked) for line in sample.after]
+        )
 
 
 def tried(waiting: Iterator[Case], jobs: int, until: float) -> Iterator[Case]:
@@ -105,7 +109,7 @@ def main() -> int:
 
 def _all(given: argparse.Namespace, place: Path) -> int:
     begun = time.monotonic()
-    samples = [sample for sample in (*DATA, *OWN) if given.match in sample.name]
+    samples = [sample for sample in (*DATA, *OWN, *SETTINGS) if given.match in sample.name]
     samples_made = list(samples) if given.case is None else [samples[given.case % len(samples)]]
     findings = commands = inputs = 0
     for sample in samples_made:

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
 import shutil
+import signal
 import tarfile
+import time
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,13 +22,16 @@ from tools.fuzz.trial import Started
 @dataclass(frozen=True)
 class Sample:
     """make: fills the folder.  before: commands that fill it further.  after: what reads it once it is damaged.  damaged: patterns
-    of the files that may be."""
+    of the files that may be.  killed: the last of the commands before is killed at its first checkpoint.  method: of which a setting
+    beyond its range, or of the training at its end, is asked for in place of damage; it stands for `{set}` in a command."""
 
     name: str
     make: Callable[[Path], object]
     after: tuple[str, ...]
     before: tuple[str, ...] = ()
     damaged: tuple[str, ...] = ("*",)
+    killed: bool = False
+    method: str = ""
 
     def files(self, folder: Path) -> list[Path]:
         """Those that may be damaged, in order."""
@@ -35,15 +41,39 @@ class Sample:
         )
 
 
+def setting(method: str, draw: random.Random) -> str:
+    """`name=value` of a method or of its training, from the ranges that they state."""
+    from papertrial.core import registry
+    from papertrial.core.recipe import Optim, ranges
+    from papertrial.testing.settings import beyond, ends
+
+    config = registry.method(method).module.Config
+    cls = draw.choice((config, config, Optim))
+    name, within = draw.choice(sorted(ranges(cls).items()))
+    values = beyond(within) + (ends(within) if cls is Optim else [])
+    value = draw.choice(values) if values else "x"
+    words = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return f"{name}={words.replace(' ', '-')}"
+
+
 def made(sample: Sample, folder: Path) -> None:
     """The whole sample in a new folder. Raises RuntimeError where a command on whole files fails."""
     folder.mkdir(parents=True)
     sample.make(folder)
     for line in sample.before:
         started = Started(line.split(), folder)
+        killed = False
         while (ended := started.ended()) is None:
-            pass
-        if ended.code:
+            if (
+                sample.killed
+                and line == sample.before[-1]
+                and not killed
+                and any(folder.rglob("checkpoint.safetensors"))
+            ):
+                killed = True
+                os.kill(started.process, signal.SIGKILL)
+            time.sleep(0.005)
+        if ended.code and not killed:
             raise RuntimeError(f"{sample.name}: papertrial {line}: {ended.said[-400:]}")
     for name in ("tmp",) if "cache/*" in sample.damaged else ("tmp", "cache"):
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -345,10 +375,28 @@ _BYT5 = "--task text_to_text " + " ".join(
     }.items()
 )
 _AWAY = ("predict runs/run photos", "export runs/run --out m.pt --to torch", "eject runs/run --out plain")
+_STOPPED = "fit rtdl:mlp --data d.csv --quiet --out runs/run --recipe tiny --budget 20steps --technique agc"
 _COMPARE = "compare bleu --data d.csv --seeds 2 --no-worth --out runs/study"
 _LOOKS = ("look d.csv", "look photos")
 _MADE = "--task image_generation"
 _DRAW = "generate runs/run --n 2 --out pictures"
+
+_SET = "--recipe tiny --budget 2steps --set {set} --quiet --out run"
+
+SETTINGS = (
+    *(
+        Sample(f"settings of {name}", _TABLE, (f"fit {name} --data d.csv {_SET}",), method=name)
+        for name in ("rtdl", "rtdl:mlp", "linear", "xgboost", "lightgbm")
+    ),
+    *(
+        Sample(f"settings of {name}", _pictures, (f"fit {name} --data photos {_SET}",), method=name)
+        for name in ("mlp_mixer", "nfnet", "resnet", "vit", "guided_diffusion")
+    ),
+    *(
+        Sample(f"settings of {name}", _TEXTS, (f"fit {name} --data d.csv {_SET}",), method=name)
+        for name in ("text_transformer", "byt5", "switch")
+    ),
+)
 
 OWN = (
     _run("mlp_mixer", _pictures, "photos", "mlp_mixer", _STEPS, _AWAY),
@@ -363,6 +411,9 @@ OWN = (
     _run("tfidf", _TEXTS, "d.csv", "tfidf", _TRIALS),
     _run("bm25", _beir, "d", "bm25", "", ("evaluate runs/run d",)),
     _run("rouge", _JUDGED, "d.csv", "rouge", "", ("evaluate runs/run d.csv",)),
+    Sample(
+        "stopped run", _TABLE, (_STOPPED, "report runs/run", f"{_STOPPED} --fresh", "web /runs /runs/run"), (_STOPPED,), ("runs/run/*",), killed=True,
+    ),
     Sample(
         "comparison", _JUDGED, ("report runs/study", _COMPARE, "web /runs /runs/study /reports/study"), (_COMPARE,),
         ("runs/study/*.json", "runs/study/*/*/*.json*", "runs/study/*/*/*.npy"),

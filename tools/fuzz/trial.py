@@ -121,7 +121,8 @@ def _pages(addresses: Sequence[str]) -> int:
 
     from papertrial.app.web import make_web
 
-    site: Any = make_web(Path("runs"), evidence=Path("evidence")).guard
+    runs = Path("runs") if Path("runs").is_dir() else None
+    site: Any = make_web(runs, evidence=Path("evidence")).guard
     client = TestClient(site, base_url="http://127.0.0.1:8000")
     for address in addresses:
         answer = client.get(address)

@@ -275,6 +275,10 @@ NUMBERS = {
         ("guidance", "[0, 1000]", float),
         ("steps", "[1, 100000]", int),
         ("strength", "(0, 1]", float),
+        ("longest", "[1, 4096]", int),
+        ("raters", "[1, 10000]", int),
+        ("labels_per_item", "[1, 10000]", int),
+        ("minutes", "[0.1, 1000000]", float),
     )
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import csv
 import hashlib
 import os
 import sys
@@ -24,6 +25,7 @@ from papertrial.core.memory import free_memory
 from papertrial.core.wording import aligned, counted
 from papertrial.data.belonging import NONE, by_time, coded, found_in, is_pattern, joined, moments, when
 
+csv.field_size_limit(1 << 30)  # of the whole process; a cell may be longer than Python's 128 KiB
 T = TypeVar("T", bound="Data")
 #: set to False to keep progress bars off the error stream
 show_progress = True

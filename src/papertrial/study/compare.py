@@ -289,6 +289,7 @@ def compare(
         runs = trained * seeds * max(1, parts) + curve_runs
         usual = shared(chosen.budget, seeds * parts) if parts else chosen.budget
         study.request = request.but(budget=_budget(budget, total, runs, usual))
+        study.asked["runs"] = len(entrants) * seeds * max(1, parts) + curve_runs
         study.plan = _plan(study, entrants, runs, curve_runs)
         if why:
             study.plan += f"\nfolds: {why}"

@@ -132,20 +132,18 @@ def run_cost(
     import torch
 
     from papertrial.train.sources import learnt_from
-    from papertrial.use.card import build_model
     from papertrial.use.choose import budget_of, resolve_method
     from papertrial.use.fit import validation
-    from papertrial.use.room import require_room
+    from papertrial.use.room import built
 
     request = (request or Request()).but(**asked)
     seed = request.seed
     resolved = resolve_method(method, prepared, request, task=task)
     spending = budget_of(resolved, task, request.budget)
-    require_room(task, resolved, prepared)
     with tempfile.TemporaryDirectory(prefix="papertrial-estimate-") as folder:
         with drawing:
             torch.manual_seed(seed)
-            model = build_model(task, resolved, prepared)
+            model = built(task, resolved, prepared)
             rows = task.training(model, prepared)
         run = Run(Path(folder) / "run")
         if isinstance(model, Estimator):

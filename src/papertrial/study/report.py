@@ -83,7 +83,7 @@ def report(
     folder: a run's or a comparison's, an `Artifact` or a `Comparison` itself, or evidence: a folder of it or one .jsonl
     file.  out: by default report.html in the folder, or beside a file, under its name.  data: open the training data again,
     for pictures and distributions.  replace: a file that is there already and was not written into the folder by an earlier
-    call. Raises PapertrialError when there is none of them, for such a file, or when the package plotly is missing.
+    call. Raises PapertrialError when there is none of them, and for such a file.
 
         >>> import papertrial as pt
         >>> model = pt.fit("linear", "iris", out="runs/iris", progress=False)

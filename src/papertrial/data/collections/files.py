@@ -11,7 +11,6 @@ import csv
 import gzip
 import io
 import re
-import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -92,7 +91,6 @@ def rows_of(path: Path, note: Callable[[str], None]) -> Iterator[tuple[int, dict
     text = _text(path, note)
     head = text[: text.find("\n") + 1 or None]
     delimiter = "\t" if kind_of(path) != ".csv" else max(",;\t|", key=head.count)
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         for row in reader:

@@ -43,7 +43,6 @@ _HALF = 0.5  # share of the images with a text file of their own from which thes
 _NAMED = 3  # files named in a note
 _SEVERAL = -1  # in place of a row, where a name is that of more than one image
 _LONGEST_LABEL = 40  # characters
-_QUOTED = 1 << 24  # characters of one cell of a table
 
 
 class Place(Protocol):
@@ -383,7 +382,6 @@ def _table(name: str, text: str, notes: list[str]) -> Iterator[Mapping[str, Any]
     if found is None:
         return
     delimiter, header, headed = found
-    csv.field_size_limit(_QUOTED)
     if not headed and _are_labels(text, delimiter):
         header = ["file", "label"]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)

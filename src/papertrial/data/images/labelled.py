@@ -45,7 +45,6 @@ _FORM = "sample_sub"  # what the name of a form for answers begins with; its lab
 _HALF = 0.5  # share of the rows that name an image here, from which a table is about the images
 _SEEN = 200  # rows by which that is judged first
 _NAMED = 5  # columns named in a note
-_QUOTED = 1 << 24  # characters of one cell
 
 
 @dataclass
@@ -280,7 +279,6 @@ def _cells(name: str, text: str) -> tuple[list[str], list[list[str]]]:
         return [key.strip() for key in columns], [[_plain(record.get(key)) for key in columns] for record in records]
     head = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(",\t;|", key=head.count)
-    csv.field_size_limit(_QUOTED)
     try:
         rows = [
             [cell.strip() for cell in row]

@@ -21,6 +21,7 @@ CATEGORIES = 1000  # kept per column: the most common ones
 _COUNTED = 1 << 18  # distinct texts whose counts are held while a column is read
 _DISTINCT = 1 << 20  # distinct values are counted exactly up to here
 _EXACT = 2.0**53  # whole numbers beyond this do not fit float64
+_FLOAT = 300  # digits that a float64 surely holds, rounded; Python reads no more than 4300
 _HEAD = 2000  # values by which a column is told from one that needs a closer look
 _CLOSER = 0.5  # share of values that look like numbers, dates or times in a column of text that is looked at closer
 
@@ -156,7 +157,7 @@ class Sighting:
             self.shortest, self.longest = min(self.shortest, bounds["min"]), max(self.longest, bounds["max"])
         if self.longest > 15 and np.nanmax(np.abs(floats), initial=0) > _EXACT:
             digits = text.filter(matches(text, _DIGITS)).to_pylist()
-            self.lossy += sum(int(one) != int(float(one)) for one in digits)
+            self.lossy += sum(len(one) > _FLOAT or int(one) != int(float(one)) for one in digits)
         if self.grouped:
             self.grouped = _may_be_thousands(floats[:_HEAD]) and _may_be_thousands(floats)
 
