@@ -29,14 +29,45 @@ import papertrial as pt
 ```
 
 The names below are all that most programs need. Importing papertrial imports no torch; each function imports what it needs when it is called.
+`papertrial.load` and `doctor` are called `loaded` and `checks` where they are written.
 
 ::: papertrial.data.open.open
+    options: {heading_level: 2, show_root_heading: true}
+
+::: papertrial.use.suitability.look
+    options: {heading_level: 2, show_root_heading: true}
+
+::: papertrial.core.page.read
+    options: {heading_level: 2, show_root_heading: true}
+
+::: papertrial.core.registry.reading_list
+    options: {heading_level: 2, show_root_heading: true}
+
+::: papertrial.core.registry.papers
     options: {heading_level: 2, show_root_heading: true}
 
 ::: papertrial.use.fit.fit
     options: {heading_level: 2, show_root_heading: true}
 
-::: papertrial.load
+::: papertrial.use.asked.loaded
+    options: {heading_level: 2, show_root_heading: true}
+
+::: papertrial.use.asked.predict
+    options: {heading_level: 2, show_root_heading: true}
+
+::: papertrial.use.asked.evaluate
+    options: {heading_level: 2, show_root_heading: true}
+
+::: papertrial.use.asked.embed
+    options: {heading_level: 2, show_root_heading: true}
+
+::: papertrial.use.asked.generate
+    options: {heading_level: 2, show_root_heading: true}
+
+::: papertrial.use.export.export
+    options: {heading_level: 2, show_root_heading: true}
+
+::: papertrial.use.eject.eject
     options: {heading_level: 2, show_root_heading: true}
 
 ::: papertrial.study.compare.compare
@@ -45,10 +76,34 @@ The names below are all that most programs need. Importing papertrial imports no
 ::: papertrial.study.estimate.estimate
     options: {heading_level: 2, show_root_heading: true}
 
+::: papertrial.study.report.report
+    options: {heading_level: 2, show_root_heading: true}
+
+::: papertrial.study.check.check
+    options: {heading_level: 2, show_root_heading: true}
+
 ::: papertrial.study.measure.measure
     options: {heading_level: 2, show_root_heading: true}
 
+::: papertrial.discover.index.index
+    options: {heading_level: 2, show_root_heading: true}
+
+::: papertrial.discover.search.search
+    options: {heading_level: 2, show_root_heading: true}
+
+::: papertrial.app.new.new
+    options: {heading_level: 2, show_root_heading: true}
+
+::: papertrial.use.doctor.checks
+    options: {heading_level: 2, show_root_heading: true}
+
 ::: papertrial.use.artifact.Artifact
+    options: {heading_level: 2, show_root_heading: true}
+
+::: papertrial.sklearn.Classifier
+    options: {heading_level: 2, show_root_heading: true}
+
+::: papertrial.sklearn.Regressor
     options: {heading_level: 2, show_root_heading: true}
 """
 
