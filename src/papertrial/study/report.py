@@ -95,8 +95,8 @@ def report(
     file = Path(out) if out is not None else beside
     if file.suffix.lower() not in (".html", ".htm"):
         raise PapertrialError(f"a report is a web page, not {file.name}", "give --out a name that ends in .html")
-    require_free(file, replace)
     kind, page = page_of(folder, data=data)
+    require_free(file, replace)
     text = render(page)
     if out is None and not replace:
         will_write(file.parent, file.name)
@@ -520,7 +520,7 @@ def _of_run(folder: Path, data: bool) -> Page:
         ),
         Section("Papers and caveats", report_blocks.papers([card], [])),
         Section("Cost", [report_blocks.cost({card["method"]["name"]: [run]}), Text(report_blocks.total([run]))]),
-        Section("Protocol", [Items(_run_protocol(card, metric, higher))]),
+        Section("Protocol", [Items(report_blocks.protocol(card, metric, higher))]),
         Section("How to reproduce", report_blocks.reproduce(folder, [run], fit_command(run), card)),
     ]
     return Page(
@@ -582,26 +582,3 @@ def _run_errors(run: Record) -> list[Any]:
     drawn = figures.confusion("Confusion", "truth by row, answer by column", counts, classes)
     calibrated = report_blocks.reliability(run)
     return [report_blocks.share_right({"right": counts}, classes), drawn, *([calibrated] if calibrated else [])]
-
-
-def _run_protocol(card: Mapping[str, Any], metric: str, higher: bool) -> list[str]:
-    facts = card["facts"]
-    return [
-        f"Task {card['task']['name']} v{card['task']['version']}: {metric} ({'higher' if higher else 'lower'} is better)",
-        f"{facts['examples']} examples to learn from"
-        + (f", {facts['labelled']} of them with a label" if facts["labelled"] else ""),
-        *(
-            []
-            if card.get("final")
-            else ["The test rows depend on the data alone and are the same for every method and seed."]
-        ),
-        *_grouped(card),
-        *card["notes"],
-    ]
-
-
-def _grouped(card: Mapping[str, Any]) -> list[str]:
-    test = card.get("test", {"rows": 0, "groups": 0})
-    if test["groups"] == test["rows"]:
-        return []
-    return [f"{test['rows']:,} test rows in {test['groups']:,} groups, each of which counts once in an interval"]
