@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from papertrial.core import registry
-from papertrial.core.arguments import checked
+from papertrial.core.arguments import typed
 from papertrial.core.budget import ESTIMATED, Energy, duration, size_in_words
 from papertrial.core.curves import fit_power_law
 from papertrial.core.errors import PapertrialError, did_you_mean
@@ -70,7 +70,7 @@ class Report:
     size: int
 
 
-@checked
+@typed
 def report(
     folder: Path | str | Artifact | Comparison,
     out: Path | str | None = None,
@@ -237,6 +237,7 @@ def _of_comparison(folder: Path, data: bool) -> Page:
     asked = [row.name for row in found.rows if row.role == "method"] or [found.reference]
     verb = "Do" if len(asked) > 1 else "Does"
     unfinished = "" if found.complete else "Not finished: the same command goes on from here."
+    command = compare_command(found, study.config, study.asked, study.card, study.folder)
     left_out = _left_out([*study.unread, *(line for run in study.every for line in run.damage)])
     sections = [
         Section("Result", _result(study)),
@@ -253,12 +254,7 @@ def _of_comparison(folder: Path, data: bool) -> Page:
         Section("Protocol", _protocol(study)),
         Section(
             "How to reproduce",
-            report_blocks.reproduce(
-                folder,
-                study.every,
-                compare_command(study.found, study.config, study.asked, study.card, study.folder),
-                study.card,
-            ),
+            report_blocks.reproduce(folder, study.every, command, study.card),
         ),
     ]
     return Page(
@@ -520,7 +516,7 @@ def _of_run(folder: Path, data: bool) -> Page:
         ),
         Section("Papers and caveats", report_blocks.papers([card], [])),
         Section("Cost", [report_blocks.cost({card["method"]["name"]: [run]}), Text(report_blocks.total([run]))]),
-        Section("Protocol", [Items(report_blocks.protocol(card, metric, higher))]),
+        Section("Protocol", [Items(report_blocks.run_protocol(card, metric, higher))]),
         Section("How to reproduce", report_blocks.reproduce(folder, [run], fit_command(run), card)),
     ]
     return Page(
