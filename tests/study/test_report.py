@@ -103,6 +103,7 @@ def copied(folder: Path, tmp_path: Path) -> Path:
 
 def changed(file: Path, change) -> None:
     content = read_json(file)
+    content.pop("checksum", None)
     change(content)
     write_json(file, content)
 

@@ -95,8 +95,8 @@ def report(
     file = Path(out) if out is not None else beside
     if file.suffix.lower() not in (".html", ".htm"):
         raise PapertrialError(f"a report is a web page, not {file.name}", "give --out a name that ends in .html")
-    require_free(file, replace)
     kind, page = page_of(folder, data=data)
+    require_free(file, replace)
     text = render(page)
     if out is None and not replace:
         will_write(file.parent, file.name)
