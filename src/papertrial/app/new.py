@@ -14,7 +14,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from papertrial.core import registry
-from papertrial.core.arguments import checked
+from papertrial.core.arguments import typed
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import disk_errors, write_text
 from papertrial.core.ours import require_new
@@ -63,7 +63,7 @@ A paper for papertrial: `src/papertrial_{name}/{name}.py`, its claims in `{name}
 """
 
 
-@checked
+@typed
 def new(name: str, kind: str = "architecture", out: Path | str | None = None) -> list[Path]:
     """Start a paper: its file, its claims and its test, which pass every check from the start. Returns their paths.
 

@@ -1,6 +1,6 @@
 """Arguments of public functions, checked against their annotations before anything is read or written.
 
-`@checked` refuses an argument of another type, a number out of the range that `ranges.NUMBERS` gives it, and an argument that there
+`@typed` refuses an argument of another type, a number out of the range that `ranges.NUMBERS` gives it, and an argument that there
 is none of, each in one line with what would do. What is annotated with `Any` is left to the function.
 """
 
@@ -38,7 +38,7 @@ _WORDS: dict[Any, str] = {
 }
 
 
-def checked(function: Callable[P, R]) -> Callable[P, R]:
+def typed(function: Callable[P, R]) -> Callable[P, R]:
     """The function, which raises WrongType or WrongValue for arguments that its annotations do not allow."""
 
     @functools.wraps(function)

@@ -176,6 +176,20 @@ def claim(folder: Path | str, kind: str, names: Iterable[str] = (), recognise: R
 
 
 @contextmanager
+def filled(
+    folder: Path | str, kind: str, names: Iterable[str] = (), recognise: Recognise = lambda folder: ()
+) -> Iterator[Marked]:
+    """`claim`, for what is written in one go: where that fails, nothing is left of a folder that was new."""
+    found = claim(folder, kind, names, recognise)
+    try:
+        yield found
+    except PapertrialError:
+        if found.made:
+            found.delete()
+        raise
+
+
+@contextmanager
 def held(
     folder: Path | str, kind: str, names: Iterable[str] = (), recognise: Recognise = lambda folder: ()
 ) -> Iterator[Marked]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from papertrial.core import registry
-from papertrial.core.arguments import checked
+from papertrial.core.arguments import typed
 from papertrial.core.html import page
 from papertrial.core.paper import Paper
 from papertrial.core.wording import aligned
@@ -60,7 +60,7 @@ class Page:
         return "\n".join([*aligned(rows), "", self.text or "on the reading list, not on the shelf yet"])
 
 
-@checked
+@typed
 def read(paper: str) -> Page:
     """What a paper is: the idea, the equation, what its text hides, how to try it.
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from papertrial.core import registry
-from papertrial.core.arguments import Names, checked
+from papertrial.core.arguments import Names, typed
 from papertrial.core.errors import DataError, did_you_mean
 from papertrial.core.kind import load
 from papertrial.data import foreign, members
@@ -19,7 +19,7 @@ from papertrial.data.belonging import NONE
 from papertrial.data.given import Given
 
 
-@checked
+@typed
 def open(
     source: Any,
     target: str | int | None = None,

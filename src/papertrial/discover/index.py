@@ -14,7 +14,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from papertrial.core import memory, ours
-from papertrial.core.arguments import Names, checked
+from papertrial.core.arguments import Names, typed
 from papertrial.core.budget import duration
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import read_json, write_json, write_with
@@ -74,7 +74,7 @@ class Indexed:
         return asdict(self)
 
 
-@checked
+@typed
 def index(
     corpus: Path | str | Collection | None = None,
     out: Path | str = "index",

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from papertrial.core.arguments import checked
+from papertrial.core.arguments import typed
 from papertrial.core.errors import Declined, PapertrialError, did_you_mean
 from papertrial.core.offers import offers
 from papertrial.core.wording import counted
@@ -245,7 +245,7 @@ def marked(snippet: str, marks: Sequence[tuple[int, int]], left: str = "*", righ
     return snippet
 
 
-@checked
+@typed
 def search(
     index: Path | str,
     query: str,

@@ -27,7 +27,7 @@ import numpy as np
 from typing_extensions import NotRequired, TypedDict
 
 from papertrial.core import ours, registry
-from papertrial.core.arguments import Names, checked, require_gradients
+from papertrial.core.arguments import Names, require_gradients, typed
 from papertrial.core.doors import Damaged, Door
 from papertrial.core.errors import Declined, PapertrialError, did_you_mean
 from papertrial.core.files import to_json, write_text
@@ -148,7 +148,7 @@ def _interval(values: Sequence[float]) -> tuple[float, float] | None:
     return float(x.mean()) - half, float(x.mean()) + half
 
 
-@checked
+@typed
 def check(
     papers: Names | None = None,
     *,

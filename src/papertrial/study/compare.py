@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from papertrial.core import registry
-from papertrial.core.arguments import Names, checked, require_gradients
+from papertrial.core.arguments import Names, require_gradients, typed
 from papertrial.core.budget import Budget, duration
 from papertrial.core.errors import DataError, Declined, PapertrialError, TrainingStopped
 from papertrial.core.files import to_json
@@ -151,7 +151,7 @@ class _Study:
         return pooled([(entrant.runs[seed, fold], self.tested(fold)) for fold in units if fold is not None])
 
 
-@checked
+@typed
 @own_randomness()
 def compare(
     methods: Names,
@@ -289,6 +289,7 @@ def compare(
         runs = trained * seeds * max(1, parts) + curve_runs
         usual = shared(chosen.budget, seeds * parts) if parts else chosen.budget
         study.request = request.but(budget=_budget(budget, total, runs, usual))
+        study.asked["runs"] = len(entrants) * seeds * max(1, parts) + curve_runs
         study.plan = _plan(study, entrants, runs, curve_runs)
         if why:
             study.plan += f"\nfolds: {why}"

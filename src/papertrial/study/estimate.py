@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from papertrial.core import memory, registry
-from papertrial.core.arguments import Names, checked, require_gradients
+from papertrial.core.arguments import Names, require_gradients, typed
 from papertrial.core.budget import Budget, Energy, duration, size_in_words
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.offers import offers, task_offers
@@ -54,7 +54,7 @@ _ROOM = 0.6  # share of the free memory that the measured steps may take
 _FEW, _SOME, _SOME_SECONDS = 64, 2000, 2.0  # rows first tried, most rows, and about most seconds, for the judging
 
 
-@checked
+@typed
 @own_randomness()
 def estimate(
     method: str,

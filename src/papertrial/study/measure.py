@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from papertrial.core import registry
-from papertrial.core.arguments import checked
+from papertrial.core.arguments import typed
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import read_json, write_json, write_text
-from papertrial.core.ours import claim, examine, visible
+from papertrial.core.ours import claim, examine, filled, visible
 from papertrial.core.paper import Report
 from papertrial.core.ranges import require_numbers
 from papertrial.core.recipe import resolve, unknown_settings
@@ -23,7 +23,7 @@ from papertrial.train.randomness import own_randomness
 KIND, _FILES = "measurement", ("report.json", "plot.html")
 
 
-@checked
+@typed
 @own_randomness()
 def measure(
     analysis: str,
@@ -101,20 +101,13 @@ def _trained(
 
 
 def write(report: Report, folder: Path) -> Report:
-    """report.json and plot.html in `folder`; the report with `files` filled in. Without plotly the plot is left out,
-    and a caveat says what to install."""
+    """report.json and plot.html in `folder`; the report with `files` filled in."""
     from papertrial.study.plot import page
 
-    claim(folder, KIND, _FILES, _recognised)
-    files = [folder / "report.json"]
-    try:
-        files.append(write_text(folder / "plot.html", page(report)))
-    except PapertrialError as error:
-        if error.__cause__ is not None:
-            raise
-        report = replace(report, caveats=(*report.caveats, str(error)))
-    report = replace(report, files=tuple(str(file) for file in files))
-    write_json(files[0], report)
+    with filled(folder, KIND, _FILES, _recognised):
+        files = [folder / "report.json", write_text(folder / "plot.html", page(report))]
+        report = replace(report, files=tuple(str(file) for file in files))
+        write_json(files[0], report)
     return report
 
 

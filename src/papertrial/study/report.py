@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from papertrial.core import registry
-from papertrial.core.arguments import checked
+from papertrial.core.arguments import typed
 from papertrial.core.budget import ESTIMATED, Energy, duration, size_in_words
 from papertrial.core.curves import fit_power_law
 from papertrial.core.errors import PapertrialError, did_you_mean
@@ -70,7 +70,7 @@ class Report:
     size: int
 
 
-@checked
+@typed
 def report(
     folder: Path | str | Artifact | Comparison,
     out: Path | str | None = None,
@@ -83,7 +83,7 @@ def report(
     folder: a run's or a comparison's, an `Artifact` or a `Comparison` itself, or evidence: a folder of it or one .jsonl
     file.  out: by default report.html in the folder, or beside a file, under its name.  data: open the training data again,
     for pictures and distributions.  replace: a file that is there already and was not written into the folder by an earlier
-    call. Raises PapertrialError when there is none of them, for such a file, or when the package plotly is missing.
+    call. Raises PapertrialError when there is none of them, and for such a file.
 
         >>> import papertrial as pt
         >>> model = pt.fit("linear", "iris", out="runs/iris", progress=False)
@@ -237,6 +237,7 @@ def _of_comparison(folder: Path, data: bool) -> Page:
     asked = [row.name for row in found.rows if row.role == "method"] or [found.reference]
     verb = "Do" if len(asked) > 1 else "Does"
     unfinished = "" if found.complete else "Not finished: the same command goes on from here."
+    command = compare_command(found, study.config, study.asked, study.card, study.folder)
     left_out = _left_out([*study.unread, *(line for run in study.every for line in run.damage)])
     sections = [
         Section("Result", _result(study)),
@@ -253,12 +254,7 @@ def _of_comparison(folder: Path, data: bool) -> Page:
         Section("Protocol", _protocol(study)),
         Section(
             "How to reproduce",
-            report_blocks.reproduce(
-                folder,
-                study.every,
-                compare_command(study.found, study.config, study.asked, study.card, study.folder),
-                study.card,
-            ),
+            report_blocks.reproduce(folder, study.every, command, study.card),
         ),
     ]
     return Page(
@@ -520,7 +516,7 @@ def _of_run(folder: Path, data: bool) -> Page:
         ),
         Section("Papers and caveats", report_blocks.papers([card], [])),
         Section("Cost", [report_blocks.cost({card["method"]["name"]: [run]}), Text(report_blocks.total([run]))]),
-        Section("Protocol", [Items(_run_protocol(card, metric, higher))]),
+        Section("Protocol", [Items(report_blocks.run_protocol(card, metric, higher))]),
         Section("How to reproduce", report_blocks.reproduce(folder, [run], fit_command(run), card)),
     ]
     return Page(
@@ -582,26 +578,3 @@ def _run_errors(run: Record) -> list[Any]:
     drawn = figures.confusion("Confusion", "truth by row, answer by column", counts, classes)
     calibrated = report_blocks.reliability(run)
     return [report_blocks.share_right({"right": counts}, classes), drawn, *([calibrated] if calibrated else [])]
-
-
-def _run_protocol(card: Mapping[str, Any], metric: str, higher: bool) -> list[str]:
-    facts = card["facts"]
-    return [
-        f"Task {card['task']['name']} v{card['task']['version']}: {metric} ({'higher' if higher else 'lower'} is better)",
-        f"{facts['examples']} examples to learn from"
-        + (f", {facts['labelled']} of them with a label" if facts["labelled"] else ""),
-        *(
-            []
-            if card.get("final")
-            else ["The test rows depend on the data alone and are the same for every method and seed."]
-        ),
-        *_grouped(card),
-        *card["notes"],
-    ]
-
-
-def _grouped(card: Mapping[str, Any]) -> list[str]:
-    test = card.get("test", {"rows": 0, "groups": 0})
-    if test["groups"] == test["rows"]:
-        return []
-    return [f"{test['rows']:,} test rows in {test['groups']:,} groups, each of which counts once in an interval"]

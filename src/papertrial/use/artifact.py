@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from papertrial.core import registry
-from papertrial.core.arguments import Names, checked
+from papertrial.core.arguments import Names, typed
 from papertrial.core.doors import check_sums
 from papertrial.core.errors import DataError, Declined, PapertrialError, did_you_mean
 from papertrial.core.facts import Facts
@@ -141,7 +141,7 @@ class Artifact:
         """Probabilities (N, classes) or values (N,), float64."""
         return self.task.outputs(self._answering(), self.head, self.encode(data).split)
 
-    @checked
+    @typed
     def predict(self, data: Any, *, dates: str | None = None, missing: Names | None = None) -> pd.DataFrame:
         """What the model answers for each example: the columns `example`, `prediction`, and a probability `p(class)` per class.
 
@@ -184,7 +184,7 @@ class Artifact:
             answers["prediction"] = labels_of(state)[answered(outputs, state["class_names"], held)]
         return {"example": given.names, **answers}
 
-    @checked
+    @typed
     def evaluate(
         self,
         data: Any,
@@ -277,7 +277,7 @@ class Artifact:
                 return self.opened(data, group=known, **how)
         return self.opened(data, **how)
 
-    @checked
+    @typed
     def embed(self, data: Any, *, dates: str | None = None, missing: Names | None = None) -> np.ndarray:
         """Features of each example, float32 (N, width).
 
@@ -293,7 +293,7 @@ class Artifact:
         _told(given, data)
         return self.task.embed(self._answering(), given.split)
 
-    @checked
+    @typed
     def generate(self, prompts: Names = (), **options: Any) -> list[Any]:
         """Texts that go on from prompts, or answer them; or pictures, of which the prompts are captions.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from papertrial.core.arguments import Names, checked
+from papertrial.core.arguments import Names, typed
 from papertrial.core.wording import several
 from papertrial.use import answer_files
 from papertrial.use.account import Evaluation
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Run = Artifact | Path | str
 
 
-@checked
+@typed
 def loaded(run: Run) -> Artifact:
     """The trained model in a run's folder, read back; an `Artifact` is returned as it is.
 
@@ -36,7 +36,7 @@ def loaded(run: Run) -> Artifact:
     return Artifact.load(run)
 
 
-@checked
+@typed
 def predict(
     run: Run,
     data: Any,
@@ -67,7 +67,7 @@ def predict(
     return answers
 
 
-@checked
+@typed
 def embed(
     run: Run,
     data: Any,
@@ -100,7 +100,7 @@ def embed(
     return features
 
 
-@checked
+@typed
 def evaluate(
     run: Run,
     data: Any,
@@ -127,7 +127,7 @@ def evaluate(
     return loaded(run).evaluate(data, metric=metric, group=group, strict=strict, dates=dates, missing=missing)
 
 
-@checked
+@typed
 def generate(
     run: Run,
     prompts: Names = (),

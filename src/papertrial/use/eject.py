@@ -26,7 +26,7 @@ from torch import nn
 
 import papertrial
 from papertrial.core import registry
-from papertrial.core.arguments import checked
+from papertrial.core.arguments import typed
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.files import disk_errors, write_json, write_text
@@ -51,7 +51,7 @@ TOLERANCE = 1e-6
 _KEPT = ("The idea", "The equation", "What matters", "Notation")
 
 
-@checked
+@typed
 def eject(run: Run, out: Path | str, data: Any = None) -> dict[str, Any]:
     """The model as a folder of plain PyTorch: source, weights and a loader that need no papertrial.
 

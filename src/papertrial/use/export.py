@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 import papertrial
-from papertrial.core.arguments import checked
+from papertrial.core.arguments import typed
 from papertrial.core.budget import size_in_words
 from papertrial.core.errors import PapertrialError, did_you_mean, missing_extra
 from papertrial.core.files import to_json, write_json, write_text, write_with
@@ -44,7 +44,7 @@ _COPIES = 4
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 
 
-@checked
+@typed
 def export(
     run: Run, to: str, out: Path | str | None = None, data: Any = None, *, replace: bool = False
 ) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 
 import papertrial
 from papertrial.core import registry
-from papertrial.core.arguments import Names, checked, require_gradients
+from papertrial.core.arguments import Names, require_gradients, typed
 from papertrial.core.budget import Budget, Meter
 from papertrial.core.doors import check_sums, read_array, sums
 from papertrial.core.errors import DataError, Declined, PapertrialError
@@ -190,7 +190,7 @@ def fit_prepared(
     return Outcome.read(run.folder)
 
 
-@checked
+@typed
 @own_randomness()
 def fit(
     method: str,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from papertrial.core import registry
-from papertrial.core.arguments import Names, checked
+from papertrial.core.arguments import Names, typed
 from papertrial.core.errors import missing_extra
 from papertrial.core.offers import task_offers
 from papertrial.data import open as open_data
@@ -81,7 +81,7 @@ class Suited(Look):
         return [*super().table(), *fits]
 
 
-@checked
+@typed
 def look(
     data: Any, target: str | int | None = None, *, dates: str | None = None, missing: Names | None = None
 ) -> Suited:
