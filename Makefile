@@ -24,6 +24,7 @@ demo: $(STAMP)
 	@echo "next: open runs/demo/report.html in a browser"
 	@echo "      papertrial compare YOUR_PAPER --data YOUR_FILE   (source $(VENV)/bin/activate first, or call $(BIN)/papertrial)"
 
+# Compiled files are kept whatever the environment says: each process that tests start would compile the sources anew.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test: $(STAMP)

@@ -34,9 +34,8 @@ def _quiet_machine(tmp_path_factory):
     torch.set_num_threads(1)
     os.environ["PAPERTRIAL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            os, "fsync", lambda file: None
-        )  # no test cuts the power; test_torture.py has processes of its own
+        # no test cuts the power, and those of test_torture.py, which break off at this call, have processes of their own
+        patch.setattr(os, "fsync", lambda file: None)
         yield
 
 
