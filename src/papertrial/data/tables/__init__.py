@@ -192,8 +192,7 @@ class Table(Data):
         key = "tables/" + fingerprint(_CACHE_VERSION, how, *(source.key for source in self._sources))
         filed = all(source.key for source in self._sources)
         content = recall(key) if filed else None
-        kept = content is not None
-        if kept:
+        if content is not None:
             self._forms, self._source_rows, self._words = content["forms"], content["rows"], tuple(content["words"])
             for line in content["notes"]:
                 self.note(line)
@@ -217,10 +216,10 @@ class Table(Data):
             self._array = np.empty(shape, np.uint64)
             fill(self._array)
         else:
-            if not kept:
+            if content is None:
                 (cache_folder() / f"{key}.npy").unlink(missing_ok=True)
             self._array = cached_array(key, shape, np.uint64, fill, self.note)
-        if kept and not made.texts:
+        if content is not None and not made.texts:
             self.columns = {entry["name"]: Column.from_json(entry) for entry in content["columns"]}
             self._lost = {name: Lost(**lost) for name, lost in content["lost"].items()}
             return
