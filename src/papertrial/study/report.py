@@ -95,7 +95,8 @@ def report(
     file = Path(out) if out is not None else beside
     if file.suffix.lower() not in (".html", ".htm"):
         raise PapertrialError(f"a report is a web page, not {file.name}", "give --out a name that ends in .html")
-    require_free(file, replace)
+    if file.parent.is_dir():  # else there may be nothing to report on, which is said first
+        require_free(file, replace)
     kind, page = page_of(folder, data=data)
     text = render(page)
     if out is None and not replace:
