@@ -43,7 +43,7 @@ def test_techniques_are_looked_at_first_too():
 def test_weights_that_do_not_fit_are_refused_with_the_figure(tmp_path):
     begun = time.process_time()
     huge = {"width": 65536, "token_hidden": 65536, "channel_hidden": 262144, "depth": 64}
-    with pytest.raises(PapertrialError, match=r"the weights of mlp_mixer need \d+ GB of memory, and .* are free"):
+    with pytest.raises(PapertrialError, match=r"the weights of mlp_mixer would take about \d+ GB of memory, and .* are free"):
         pt.fit("mlp_mixer", "digits", settings=huge, recipe="tiny", out=tmp_path / "run", progress=False)
     assert time.process_time() - begun < 30
     assert not (tmp_path / "run").exists()
@@ -56,6 +56,7 @@ def test_asking_for_room_changes_nothing(monkeypatch):
     assert torch.equal(before, torch.get_rng_state())
     parts = [*b.model().parameters(), *b.model().buffers()]
     assert room.weights_of(b.task, b.resolved(), b.prepared) == sum(part.nbytes for part in parts)
-    monkeypatch.setattr("papertrial.train.memory.free_memory", lambda *_: room._RESERVE + 1000)
+    monkeypatch.setattr("papertrial.core.memory._WORTH_ASKING", 0)
+    monkeypatch.setattr("papertrial.core.memory.free_memory", lambda *_: 1000)
     with pytest.raises(PapertrialError, match="and 1 kB are free"):
         room.require_room(b.task, b.resolved(), b.prepared)
