@@ -33,6 +33,11 @@ def _quiet_machine(tmp_path_factory):
 
     torch.set_num_threads(1)
     os.environ["PAPERTRIAL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            os, "fsync", lambda file: None
+        )  # no test cuts the power; test_torture.py has processes of its own
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -283,6 +283,7 @@ def test_whatever_is_written_is_written_whole_or_not_at_all(name, commands, whol
     target = Path(line[-1])
     if target.suffix:
         target.write_text("what was here before")
+        line.append("--replace")
 
     def files():
         return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"}

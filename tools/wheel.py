@@ -44,6 +44,7 @@ WORKS = (
     "fit rtdl:resnet --data iris --budget 3steps --out runs/iris --quiet",
     "predict runs/digits digits --out answers.csv",
     "evaluate runs/iris iris",
+    "report runs/iris",
     "export runs/digits --to torch",
     "eject runs/digits --out ejected",
     "search list attention",
@@ -54,7 +55,6 @@ WORKS = (
 NEEDS = {
     "tabular": "fit xgboost --data iris --out runs/x",
     "tabm": "fit tabm --data iris --out runs/x",
-    "report": "report runs/digits",
     "export": "export runs/digits --to onnx",
     "encoder": "fit minilm --data python-pairs --out runs/x",
     "vision": "fit pretrained --data digits --out runs/x",

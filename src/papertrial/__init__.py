@@ -24,24 +24,36 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 WAITS_PASSIVELY = _in_time and os.environ["OMP_WAIT_POLICY"].upper() == "PASSIVE"
 
 __version__ = "0.2.0"
-__all__ = ["Artifact", "compare", "estimate", "fit", "load", "measure", "open", "papers"]
 
 _FACE = {
-    "open": ("papertrial.data", "open"),
-    "fit": ("papertrial.use.fit", "fit"),
-    "compare": ("papertrial.study.compare", "compare"),
-    "measure": ("papertrial.study.measure", "measure"),
-    "estimate": ("papertrial.study.estimate", "estimate"),
-    "Artifact": ("papertrial.use.artifact", "Artifact"),
-    "papers": ("papertrial.core.registry", "papers"),
+    "Artifact": "papertrial.use.artifact:Artifact",
+    "Budget": "papertrial.core.budget:Budget",
+    "PapertrialError": "papertrial.core.errors:PapertrialError",
+    "check": "papertrial.study.check:check",
+    "compare": "papertrial.study.compare:compare",
+    "doctor": "papertrial.use.doctor:checks",
+    "eject": "papertrial.use.eject:eject",
+    "embed": "papertrial.use.asked:embed",
+    "estimate": "papertrial.study.estimate:estimate",
+    "evaluate": "papertrial.use.asked:evaluate",
+    "export": "papertrial.use.export:export",
+    "fit": "papertrial.use.fit:fit",
+    "generate": "papertrial.use.asked:generate",
+    "index": "papertrial.discover.index:index",
+    "load": "papertrial.use.asked:loaded",
+    "look": "papertrial.use.suitability:look",
+    "measure": "papertrial.study.measure:measure",
+    "new": "papertrial.app.new:new",
+    "open": "papertrial.data.open:open",
+    "papers": "papertrial.papers",
+    "predict": "papertrial.use.asked:predict",
+    "read": "papertrial.core.page:read",
+    "reading_list": "papertrial.core.registry:reading_list",
+    "report": "papertrial.study.report:report",
+    "search": "papertrial.discover.search:search",
+    "sklearn": "papertrial.sklearn",
 }
-
-
-def load(folder: Any) -> Any:
-    """The trained model in a run's folder; see `papertrial.use.artifact.Artifact`."""
-    from papertrial.use.artifact import Artifact
-
-    return Artifact.load(folder)
+__all__ = [*_FACE]
 
 
 def __getattr__(name: str) -> Any:
@@ -49,8 +61,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'papertrial' has no attribute {name!r}")
     from importlib import import_module
 
-    module, attribute = _FACE[name]
-    return getattr(import_module(module), attribute)
+    module, _, attribute = _FACE[name].partition(":")
+    held = import_module(module)
+    return getattr(held, attribute) if attribute else held
 
 
 def __dir__() -> list[str]:

@@ -347,8 +347,8 @@ def test_prediction_refuses_what_the_model_cannot_read(papertrial, refused, tmp_
     assert code == 0 and "'cheap' (line 5)" in " ".join((out + err).split()), err
     words.loc[:20, "price"] = "cheap"
     words.to_csv("words.csv", index=False)
-    assert "text where numbers are expected" in refused("predict", "run", "words.csv")
-    assert "digits" in refused("predict", "run", "digits")
+    assert "text where numbers are expected" in refused("predict", "run", "words.csv", "--replace")
+    assert "digits" in refused("predict", "run", "digits", "--replace")
     assert ".csv" in refused("predict", "run", "shop.csv", "--out", "answers.xlsx")
     assert "no trained model" in refused("predict", "nowhere", "shop.csv")
     (tmp_path / "run" / "model.safetensors").write_bytes(b"cut")
@@ -361,9 +361,7 @@ def test_output_that_cannot_be_written(papertrial, refused, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("keep me")
     assert "not a run" in refused("fit", "rtdl:mlp", "--data", "wine", "--recipe", "tiny", "--out", "mine")
-    assert "not a run" in refused(
-        "fit", "rtdl:mlp", "--data", "wine", "--recipe", "tiny", "--out", "mine", "--fresh"
-    )
+    assert "not a run" in refused("fit", "rtdl:mlp", "--data", "wine", "--recipe", "tiny", "--out", "mine", "--fresh")
     assert (tmp_path / "mine" / "letter.txt").read_text() == "keep me"
 
 

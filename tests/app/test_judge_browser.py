@@ -208,6 +208,81 @@ def test_behind_a_proxy_with_tls_a_study_is_judged_and_administered(tmp_path):
     store.close()
 
 
+def test_a_scale_of_numbers_is_answered_by_its_own_keys(tmp_path):
+    words = ", ".join(f'"{number}"' for number in range(11))
+    values = ", ".join(str(number / 10) for number in range(11))
+    form = tmp_path / "scale.toml"
+    form.write_text(
+        f'kind = "rating"\n[[questions]]\nname = "q"\ntext = "How good?"\nscale = {{ words = [{words}], values = [{values}] }}\n'
+    )
+    store = Store(tmp_path / "x.db", create=True)
+    study, _, [(_, token)] = new_study(store, outputs(tmp_path, 5, "a"), asked=str(form), raters=1)
+    site = make_site()
+    add_judge(site, store)
+    with serving(site) as home, browser() as made:
+        page = made.new_page()
+        page.goto(f"{home}/judge/enter/{token}")
+        page.keyboard.press("Enter")
+        for place, (keys, own) in enumerate((("7", 0.7), ("10", 1.0), ("0", 0.0), ("1", 0.1)), 1):
+            page.wait_for_selector(f"text={place} of 5")
+            page.wait_for_timeout(320)
+            for key in keys:
+                page.keyboard.press(key)
+            page.wait_for_selector(f"text={place + 1} of 5")
+            assert store.judgements(study.id).ratings[-1].value == own
+        page.wait_for_timeout(320)
+        page.keyboard.press("r")  # the words go where they are typed, digits too
+        page.keyboard.type("it has 7 errors")
+        page.keyboard.press("Escape")
+        page.keyboard.press("1")
+        page.keyboard.press("Enter")  # at once: no 0 follows
+        page.wait_for_selector("text=Thank you")
+    found = store.judgements(study.id)
+    assert found.ratings[-1].value == 0.1 and [remark.remark for remark in found.remarks] == ["it has 7 errors"]
+    store.close()
+
+
+def test_a_lost_connection_hides_no_answer_and_is_made_good(tmp_path):
+    rows = [{"item": place, "system": s, "output": "A long text. " * 400} for place in range(2) for s in "AB"]
+    Image.new("RGB", (1500, 700), (30, 200, 30)).save(tmp_path / "large.png")
+    drawn = [{"item": 1, "system": "A", "image": "large.png"}]
+    store = Store(tmp_path / "x.db", create=True)
+    texts, _, invited = new_study(store, write_rows(tmp_path / "texts.jsonl", rows), asked="pairwise", raters=2)
+    _, _, [(_, pictures)] = new_study(store, write_rows(tmp_path / "drawn.jsonl", drawn), raters=1)
+    site = make_site()
+    add_judge(site, store)
+    free = """[...document.querySelectorAll(".choices button, #notice button")].every((one) => {
+        one.scrollIntoView({ block: "nearest" });
+        const { x, y, width, height } = one.getBoundingClientRect();
+        return one.contains(document.elementFromPoint(x + width / 2, y + height / 2));
+    })"""
+    with serving(site) as home, browser() as made:
+        for width, (_, token) in zip((390, 1280), invited, strict=True):
+            context = made.new_context(viewport={"width": width, "height": 800}, has_touch=width == 390)
+            page = context.new_page()
+            page.goto(f"{home}/judge/enter/{token}")
+            page.click("text=Begin")
+            page.wait_for_selector(".answers")
+            page.wait_for_timeout(320)
+            context.set_offline(True)
+            page.locator(".choices button").first.click()
+            page.wait_for_selector("#notice:not([hidden])")
+            assert page.evaluate(free), width
+            context.set_offline(False)  # what was lost is sent again by itself
+            page.wait_for_selector("text=1 of 1 done")
+            context.close()
+        page = made.new_page(viewport={"width": 390, "height": 800})
+        page.goto(f"{home}/judge/enter/{pictures}")
+        page.click("text=Begin")
+        page.click(".enlarge img")
+        assert page.evaluate("document.querySelector('#large img').width") == 1500
+        page.keyboard.press("1")  # answers nothing while the picture is open
+        page.keyboard.press("Escape")
+        assert page.evaluate("!document.querySelector('#large').open") and page.locator(".answers").count()
+    assert len(store.judgements(texts.id).preferences) == 2
+    store.close()
+
+
 def test_every_page_is_shown_wide_and_narrow(tmp_path):
     rows = [
         {"item": f"item {place}", "system": system, "source": f"A question with <b> in {place}?", "output": text}

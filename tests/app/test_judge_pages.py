@@ -20,11 +20,13 @@ pytest.importorskip("sqlmodel", reason="needs sqlmodel (the extra web)")
 
 import judging
 from judging import new_study, outputs, write_rows
-from papertrial.app.judge.routes import add_judge, enlarged, looks_like_code
+from papertrial.app.judge.markdown import rendered
+from papertrial.app.judge.routes import _keys, add_judge, enlarged, looks_like_code
 from papertrial.app.judge.store import Store
 from papertrial.app.site import make_site
 from papertrial.core.files import read_json
-from papertrial.core.judgement import Judgements
+from papertrial.core.judgement import Judgements, Question, Scale, Template, template
+from papertrial.data.open import open as open_data
 
 HOST = "http://127.0.0.1"
 _ASSIGNMENT = re.compile(r'name="assignment" value="(\d+)">\s*<fieldset')
@@ -334,6 +336,94 @@ def test_several_questions_are_all_asked(site, store, tmp_path):
     assert [(row.question, row.value) for row in store.judgements(study.id).ratings] == [("a", 0), ("b", 0.5)]
 
 
+def test_what_cannot_be_judged_and_why_and_remarks_are_kept(site, store, tmp_path):
+    study, admin, [(_, token), (other, _)] = new_study(store, outputs(tmp_path, 2, "a"))
+    browser, owner = Browser(site), Browser(site)
+    browser.get(f"/judge/enter/{token}")
+    page = browser.post(f"/judge/r/{study.id}/begin")
+    refused = {"assignment": assignment(page), "refuse": "1"}
+    answer = browser.post(f"/judge/r/{study.id}/answer", {**refused, "remark": "  "})
+    assert answer.status_code == 409 and "said why" in answer.text
+    page = browser.post(f"/judge/r/{study.id}/answer", {**refused, "remark": "it is in <Dutch>\0"})
+    assert "Thank you" in page.text and "1 answer is kept" in page.text  # the share of one, of two raters
+    [remark] = store.remarks(study.id)
+    assert (remark.remark, remark.judged, remark.system) == ("it is in <Dutch>\ufffd", False, "system-a")
+    assert [one.refused for one in store.progress(study.id).raters] == [1, 0]
+    # its unit is free for others, and never comes back to whoever refused it
+    desk = store.take(other, 1)
+    while desk.work:
+        desk = store.answer(other, desk.work.assignment, {"quality": 1.0}, "good")
+    owner.get(f"/judge/enter/{admin}")
+    page = owner.get(f"/judge/a/{study.id}").text
+    assert "it is in &lt;Dutch&gt;" in page and "cannot judge" in page and "could not judge 1" in page
+    found = Judgements.read(_saved(owner.get(f"/judge/a/{study.id}/export.jsonl"), tmp_path / "all.jsonl"))
+    assert found == store.judgements(study.id) and not found.remarks[0].judged
+    assert "rater said why" in owner.get(f"/judge/a/{study.id}/results").text
+    last = re.search(r'name="assignment" value="(\d+)"', browser.get(f"/judge/r/{study.id}").text)[1]
+    browser.post(f"/judge/r/{study.id}/undo", {"assignment": last})
+    assert all(one.judged for one in store.remarks(study.id)) and store.progress(study.id).raters[0].refused == 0
+
+
+def test_a_refused_unit_is_given_to_another_rater_and_its_labels_stay_as_many(store, tmp_path):
+    study, _, [(one, _), (two, _)] = new_study(store, outputs(tmp_path, 1, "a"))
+    desk = store.take(one)
+    store.refuse(one, desk.work.assignment, "empty")
+    assert store.desk(one).state == "finished" and store.take(two).work is not None
+    store.undo(one, desk.work.assignment)  # both hold it now
+    for rater in (one, two):
+        store.answer(rater, store.desk(rater).work.assignment, {"quality": 0.5})
+    assert len(store.judgements(study.id).ratings) == 2 and store.progress(study.id).raters[0].refused == 0
+
+
+def test_a_post_that_is_cut_off_is_one_line(site, capsys):
+    async def cut():
+        async def receive():
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            pass
+
+        headers = [(b"host", b"127.0.0.1"), (b"origin", b"http://127.0.0.1"), (b"content-length", b"99")]
+        scope = {
+            "type": "http", "method": "POST", "path": "/judge/r/1/answer", "raw_path": b"", "query_string": b"",
+            "headers": headers, "scheme": "http", "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 1),
+            "root_path": "", "http_version": "1.1",
+        }  # fmt: skip
+        await site.guard(scope, receive, send)
+
+    asyncio.run(cut())
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1 and "POST /judge/r/1/answer was cut off" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "keys"),
+    [
+        ([str(number) for number in range(11)], [str(number) for number in range(11)]),
+        (["-1 (worse)", "0", "\u22122", "2"], ["-1", "0", "-2", "2"]),
+        (["1.5", "2.5"], ["1", "2"]),
+        (["1st", "1 more"], ["1", "2"]),
+        (["yes", "no"], ["1", "2"]),
+    ],
+)
+def test_numbers_are_answered_by_their_own_keys(words, keys):
+    question = Question("q", "?", Scale(tuple(words), tuple(place / len(words) for place in range(len(words)))))
+    assert _keys(Template("t", "rating", (question,))) == [keys]
+
+
+def test_a_pair_is_answered_by_arrows_and_by_numbers():
+    assert _keys(template("pairwise")) == [["ArrowLeft 1", "Space 2", "ArrowRight 3"]]
+
+
+def test_markdown_is_rendered_and_leads_nowhere():
+    text = "# A\n**b** <script>x</script> [w](javascript:1) [l](http://x.y) ![p](http://x.y/p.png)\n\n<http://z.z>\n\n|a|\n|-|\n|1|"
+    made = rendered(text)
+    assert "<strong>b</strong>" in made and '<p class="heading h1">A</p>' in made and "<td>1</td>" in made
+    assert "<u>l</u>" in made and "[picture: p]" in made and "&lt;script&gt;" in made
+    for bad in ("<script", "<a", "<img", "href", "src=", "<h1"):
+        assert bad not in made
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [
@@ -459,6 +549,59 @@ def test_a_study_from_the_command_line(papertrial, tmp_path):
     ):
         code, _, err = papertrial("judge", *words)
         assert code == 2 and wanted in err and len(err.splitlines()) == 1, (words, err)
+
+
+def test_published_ratings_come_in_from_the_command_line(papertrial, tmp_path):
+    rows = [f"{item}\t{system}\tr{item % 3}\t{vote}" for item in range(12) for system, vote in (("x", 1), ("y", 5))]
+    _text(tmp_path / "published.tsv", "id\tmodel\tworker\tvote\n" + "\n".join(rows) + "\n")
+    columns = ("--columns", "item=id,system=model", "--columns", "rater=worker,value=vote")
+    code, out, _ = papertrial("judge", "results", "published.tsv", *columns, "--scale", "1-5", "--json")
+    (board,) = read_json(_text(tmp_path / "told.json", out))
+    assert code == 0 and [(row["system"], row["score"]) for row in board["rows"]] == [("y", 1.0), ("x", 0.0)]
+    _, out, _ = papertrial("judge", "results", "published.tsv", *columns, "--scale", "5-1")
+    assert "x is better than y" in out
+    _, out, _ = papertrial("judge", "results", "published.tsv", *columns, "--words", "1=0,5=", "--json")
+    assert [row["system"] for row in read_json(_text(tmp_path / "told.json", out))[0]["rows"]] == ["x"]
+    for words, wanted in (
+        ((*columns, "--scale", "1-4"), "a value of 5 is not on the scale from 1 to 4"),
+        (("--columns", "item=ids"), "no column 'ids'; did you mean 'id'?"),
+        (("--columns", "iten=id"), "did you mean 'item'"),
+        (("--columns", "item"), "is not NAME=VALUE"),
+        (("--scale", "5"), "is not WORST-BEST"),
+        (("--words", "yes=x"), "not a number"),
+    ):
+        code, _, err = papertrial("judge", "results", "published.tsv", *words)
+        assert code == 2 and wanted in err and len(err.splitlines()) == 1, (words, err)
+
+
+def test_an_export_is_data_that_metrics_are_judged_on(papertrial, tmp_path):
+    rows = [
+        {
+            "item": item,
+            "system": system,
+            "reference": f"the answer is {item}",
+            "output": f"{words} {item}",
+            "value": "v",
+        }
+        for item in range(8)
+        for system, words in (("good", "the answer is"), ("bad", "no idea of"))
+    ]
+    checks = write_rows(tmp_path / "checks.jsonl", [{"output": "xx", "answer": "strongly disagree"}])
+    store = Store(tmp_path / "judgements.db", create=True)
+    study, _, [(rater, _)] = new_study(store, write_rows(tmp_path / "o.jsonl", rows), raters=1, checks=checks)
+    desk = store.take(rater)
+    while desk.work:
+        desk = store.answer(
+            rater, desk.work.assignment, {"quality": float("answer" in desk.work.outputs[0].text)}, "so"
+        )
+    name = study.name
+    store.close()
+    assert papertrial("judge", "export", name, "judged.csv")[0] == 0
+    found = open_data("judged.csv")
+    assert found.kind == "judged" and len(found) == 16 and found.systems == ("bad", "good")
+    assert sorted(found.scores) == [0.0] * 8 + [1.0] * 8
+    assert "the answer is 3" in found.first.texts() and "no idea of 3" in found.second.texts()
+    assert len(Judgements.read("judged.csv").ratings) == 16 and "shown_value" in (tmp_path / "judged.csv").read_text()
 
 
 def _text(path, content):

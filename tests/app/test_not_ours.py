@@ -391,3 +391,24 @@ def test_a_link_in_a_run_leads_nobody_out_of_it(call, tmp_path):
     code, _, error = call(words, place, "--fresh")
     assert seen(theirs) == before
     assert code == 0 and not (place / "model.safetensors").is_symlink(), error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", GOING_ON)
+def test_what_an_earlier_version_began_goes_on(call, tmp_path, words):
+    """Killed halfway and without a marker, a folder is recognised by all that it holds, marked, and gone on with."""
+    whole, place, done = tmp_path / "whole", tmp_path / "place", GOING_ON[words]
+    assert call(words, whole)[0] == 0
+    assert killed(words.replace("PLACE", str(place)).split(), 40 if "linear" not in words else 25)
+    for marker in place.rglob(ours.MARKER):
+        marker.unlink()
+    (place / ".mine.txt").write_text("mine")
+    code, _, error = call(words, place)
+    assert code == 0 and f"{place} is marked as a" in error and "of an earlier papertrial, known by" in error, error
+    assert figures(place, done) == figures(whole, done) and (place / ".mine.txt").exists()
+    for marker in place.rglob(ours.MARKER):
+        marker.unlink()
+    (place / "notes.txt").write_text("mine")
+    code, _, error = call(words, place, "--fresh")
+    assert code == 0 and (place / "notes.txt").read_text() == "mine", error
+    assert figures(place, done) == figures(whole, done)

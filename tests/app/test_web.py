@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import threading
 import time
@@ -30,6 +31,7 @@ from papertrial.core.run import Run
 from papertrial.discover.index import index
 from papertrial.study.check import history, latest
 from papertrial.study.compare import compare
+from papertrial.use.card import CARD
 from papertrial.use.final import COMPARISON
 from papertrial.use.fit import fit
 
@@ -179,7 +181,7 @@ def test_the_list_tells_the_state_of_each(folder, client):
     assert found["nested/mixer"].metric[0] == "accuracy"
     text = client.get("/runs").text
     assert "nested/mixer" in text and "mlp_mixer on digits" in text and "notes" not in text
-    assert "hx-get" not in text  # nothing runs, so nothing is looked at again
+    assert "every 2s" not in text  # nothing runs, so nothing is looked at again
 
 
 def test_what_is_done_shows_its_report(folder, client):
@@ -437,6 +439,53 @@ def test_links_are_not_followed(folder, copy):
         shutil.copy(folder / "stopped" / "config.json", copy / "mixer" / "config.json")
 
 
+def test_the_list_of_runs_is_narrowed_and_ordered(client):
+    def listed(**asked):
+        page = client.get("/runs", params=asked).text
+        return [path for path in re.findall(r'id="to-\d+" href="/runs/([^"]+)"', page) if not path.startswith("x")]
+
+    assert listed(q="wine") == ["wine"] and listed(q="mixer digits", state="done") == ["nested/mixer"]
+    assert listed(state="stopped", q="mlp") == ["stopped"] and listed(q="none") == []
+    assert listed(sort="path") == sorted(listed()) and set(listed(sort="result")) == set(listed(sort="time"))
+    page = client.get("/runs", params={"q": EVIL, "sort": EVIL}).text
+    assert EVIL not in page and "&lt;script&gt;" in page
+
+
+def test_two_runs_stand_side_by_side(client, folder, copy):
+    for name in ("one", "other"):
+        shutil.copytree(folder / "nested" / "mixer", copy / name)
+    card = read_json(copy / "other" / "card.json")
+    card["settings"][0]["value"] = 12345
+    CARD.write(copy / "other" / "card.json", card)
+    own = client_of(copy)
+    page = own.get("/side", params={"run": ["one", "other"]}).text
+    assert "12345" in page and "accuracy" in page and "no verdict" not in page and "not a verdict" in page
+    assert page.count('class="plot"') >= 2
+    assert own.get("/side", params={"run": ["one"]}).status_code == 400
+    assert own.get("/side", params={"run": ["one", "../one"]}).status_code == 404
+    refused = client.get("/side", params={"run": ["nested/mixer", "stopped"]})
+    assert refused.status_code == 400 and "no run that is done" in refused.text
+
+
+def test_a_comparison_says_how_far_it_is(folder, copy):
+    shutil.copytree(folder / "wine", copy / "wine")
+    held = read_json(copy / "wine" / "comparison.json")
+    assert held["asked"]["runs"] == 6  # three methods, two seeds
+    COMPARISON.write(
+        copy / "wine" / "comparison.json", {**held, "complete": False, "asked": {**held["asked"], "runs": 12}}
+    )
+    entry = Runs(copy).entry("wine")
+    (part,) = entry.parts
+    assert (part.step, part.total, part.unit) == (6, 12, "runs") and part.left == pytest.approx(entry.seconds)
+    page = client_of(copy).get("/runs/wine").text
+    assert "6 of 12 runs" in page and "left" in page
+
+
+def test_the_evidence_on_all_papers_is_one_page(client):
+    page = client.get("/evidence").text
+    assert "Do the claims of" in page and 'href="#overview"' in page and "answer bad" not in page
+
+
 def test_a_pipe_is_not_waited_for(copy):
     (copy / "mixer" / "config.json").unlink()
     os.mkfifo(copy / "mixer" / "config.json")
@@ -446,11 +495,31 @@ def test_a_pipe_is_not_waited_for(copy):
 
 def test_sheets_of_pictures_come_first_and_small_ones_are_enlarged():
     found = [(f"run/pictures/{seed:05d}.png", (16, 8)) for seed in range(30)]
-    shown = _gallery([*found, ("run/drawn.png", (130, 66)), ("run/pictures/wide.png", (800, 200))])
+    shown = _gallery([*found, ("run/drawn.png", (130, 66)), ("run/pictures/wide.png", (800, 200))], str.upper)
     assert len(shown) == 24
-    assert shown[0] == ("/pictures/run/drawn.png", "run/drawn.png", 390, 198)
-    assert shown[1] == ("/pictures/run/pictures/00000.png", "run/pictures/00000.png", 144, 72)
-    assert _gallery([("a.png", (800, 200))])[0][2:] == (800, 200)
+    assert shown[0] == ("/pictures/run/drawn.png", "run/drawn.png", "RUN/DRAWN.PNG", 390, 198)
+    assert shown[1][3:] == (144, 72)
+    assert _gallery([("a.png", (800, 200))], str)[0][3:] == (800, 200)
+
+
+def test_a_picture_is_called_what_it_is(copy):
+    made = copy / "mixer" / "made"
+    made.mkdir()
+    for name in ("grid.png", "cat-00001.png", "dog-00001.png", "other.png"):
+        picture(made / name)
+    picture(copy / "mixer" / "test.png")
+    rows = [{"file": f"{label}-00001.png", "label": label, "caption": None} for label in ("cat", "dog")]
+    (made / "pictures.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = client_of(copy).get("/runs/mixer").text
+    for words in (
+        "2 pictures that the model drew, row by row: cat, dog",
+        "Drawn by the model: dog",
+        "The test examples themselves",
+        "A picture in the folder of the run",
+    ):
+        assert f'alt="{words}"' in page
+    (made / "pictures.jsonl").write_text("{\n3\n")
+    assert 'alt="A picture in the folder of the run"' in client_of(copy).get("/runs/mixer").text
 
 
 def test_pictures_are_png_files_of_runs_and_nothing_else(folder, client, copy):

@@ -8,8 +8,11 @@ from torch import nn
 
 import peers
 from papertrial.baselines import resnet, untrained, vit
+from papertrial.core import registry
 from papertrial.core.errors import PapertrialError
 from papertrial.core.facts import Facts
+from papertrial.data.images import Images
+from papertrial.use.choose import resolve_method
 
 
 def _scatter(model):
@@ -156,6 +159,15 @@ def test_mimetic_attention_looks_at_what_is_near():
     assert maps["xavier"][far == 0].mean() < 1.3 * maps["xavier"][far > 5].mean()
     with pytest.raises(PapertrialError, match="init is 'magic', but it takes xavier or mimetic"):
         vit.VisionTransformer(vit.Config(patch=4, width=8, depth=1, heads=2, hidden=8, init="magic"), 3, 8, 8)
+
+
+@pytest.mark.parametrize(("name", "init"), [("vit", "mimetic"), ("vit:S/16", "xavier")])
+def test_vit_begins_mimetic_but_published_sizes_as_published(name, init):
+    images = Images.from_arrays(
+        torch.rand(40, 16, 16, 3, generator=torch.Generator().manual_seed(0)).numpy(), [0, 1] * 20
+    )
+    prepared = registry.task("image_classification").prepare(images)
+    assert resolve_method(registry.method(name), prepared).config.init == init
 
 
 def test_positions_tell_every_patch_apart():

@@ -67,7 +67,7 @@ def test_a_file_from_elsewhere(tmp_path):
         ("a.jsonl", '{"item": 1, "system": "a", "value": 1}', "line 1: a rating without rater"),
         ("a.jsonl", '{"kind": "ratings", "item": 1}', "did you mean 'rating'"),
         ("a.jsonl", '{"item": 1}', "no value, no outcome and no right; the columns are item"),
-        ("a.jsonl", '{"rater": "r", "right": "maybe"}', "'maybe' is neither right nor wrong"),
+        ("a.jsonl", '{"rater": "r", "right": "maybe"}', "right is 'maybe', neither true nor false"),
         ("a.csv", "item,first,second,rater,outcome\n1,a,b,r,0.7\n", "line 2: 0.7 is not an outcome"),
         ("a.csv", "item,first,second,rater,outcome\n1,a,a,r,1\n", "line 2: 'a' is compared with itself"),
         ("a.csv", "item,system,rater,value\n1,a,r,good\n", "line 2: the value 'good' is not a number"),

@@ -527,6 +527,7 @@ def numbers(alone=1e-9, skip=0.5, whole=0.4, rate=3.0, layers=4, attention=4, ot
         ({}, "holds", "after 4 layers (residual 1.0e-09, its logarithm grows at least 3.0-fold with a layer); with its skip "
          "connections it keeps 0.50, and the whole model 0.40. The claim holds here."),
         ({"rate": None}, "holds", "faster than can be followed"),
+        ({"rate": None, "alone": 1.0, "skip": 0.7}, "fails", "(too high to tell how fast it falls)"),
         ({"rate": 1.5}, "fails", "It collapses, but not doubly exponentially: the claim holds in part."),
         ({"skip": 0.05}, "fails", "The claim does not hold here."),
         ({"skip": 0.05, "rate": 1.5}, "fails", "The claim does not hold here."),

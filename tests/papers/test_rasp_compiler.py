@@ -97,6 +97,11 @@ def test_any_program_that_compiles_is_computed(program, inputs):
         assert found == pytest.approx(Run(text)(program).tolist(), rel=1e-9)
 
 
+def test_without_settings_the_defaults_hold():
+    compiled = rasp.as_transformer("length", "ab")
+    assert compiled(["abb", "a" * Config().longest]) == [[3, 3, 3], [Config().longest] * Config().longest]
+
+
 def test_it_is_a_plain_transformer():
     """Softmax attention over all that is not padding, and no interpreter: traced, it is operations of torch alone."""
     compiled = rasp.as_transformer("reverse", "abc", Config(longest=6))

@@ -50,6 +50,11 @@ class FakeData:
         return SimpleNamespace(numbers={})
 
 
+@dataclass(frozen=True)
+class NoSettings:
+    """The Config of every method of this world."""
+
+
 @dataclass
 class World:
     """What the fake runs answer, and what was asked of them. `skill` is the mean score of a method at 400 labels."""
@@ -159,7 +164,9 @@ def world(monkeypatch):
     entries = {name: Entry(paper, f"fake.{name}", Path(f"{name}.py"), "papers") for name, paper in PAPERS.items()}
     monkeypatch.setattr(registry, "entries", lambda: entries)
     monkeypatch.setattr(
-        registry, "method", lambda name: Method(name, "", SimpleNamespace(recipes=own.get(name, recipes)), PAPERS[name])
+        registry,
+        "method",
+        lambda name: Method(name, "", SimpleNamespace(recipes=own.get(name, recipes), Config=NoSettings), PAPERS[name]),
     )
     monkeypatch.setattr(choose, "choose_task", lambda data, name=None: world.task)
     monkeypatch.setattr(choose, "prepare", world.prepare)
@@ -543,6 +550,19 @@ def test_methods_can_be_added(run, world):
     assert len(world.calls) == 5 * 3
 
 
+def test_adding_a_method_that_is_interrupted_forgets_nothing(run, world):
+    """The one before stays in the table, and what was said of it stays said, whenever the addition comes to its end."""
+    first = run(["new"])
+    for after in (1, 0):  # the second is interrupted before its first round is kept
+        world.interrupt_at = len(world.calls) + after
+        with pytest.raises(KeyboardInterrupt):
+            run(["other"])
+    world.interrupt_at = -1
+    found = run(["other"])
+    assert found.complete and {"new", "other"} <= {row.name for row in found.rows}
+    assert set(first.sentences) <= {*found.earlier, *found.sentences}
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
@@ -586,7 +606,7 @@ def test_a_total_is_shared_out(run, world):
     [
         ({"budget": "1m", "total": "5m"}, "both given"),
         ({"total": "500steps"}, "not a time"),
-        ({"seeds": 0}, "too few"),
+        ({"seeds": 0}, "from 1 to 200"),
         ({"methods": []}, "no method"),
     ],
 )

@@ -21,7 +21,7 @@ import webpage
 from papertrial.app.cli import main
 from papertrial.claims import _lab
 from papertrial.core import registry
-from papertrial.core.errors import PapertrialError, missing_extra
+from papertrial.core.errors import missing_extra
 from papertrial.core.files import to_json
 from papertrial.core.paper import Curve, Figure, claims_of
 from papertrial.study import check as study
@@ -142,7 +142,7 @@ def test_the_figure_shows_seeds_and_marks_its_points():
     assert across["type"] == "log" and across["ticktext"] == ["0.2", "3.2"]
     crowded = Curve.over_seeds("c", [{f"at {x}": 1.0 for x in (1, 1.05, 100)}], "at {}")
     assert draw(dataclasses.replace(figure, curves=(crowded,))).layout["xaxis"]["dtick"] == 1
-    graph = pytest.importorskip("plotly.graph_objects", reason="needs the extra report")
+    graph = pytest.importorskip("plotly.graph_objects", reason="needs plotly (the extra dev)")
     graph.Figure({"data": draw(figure).data, "layout": draw(figure).layout})  # raises for what Plotly does not know
 
 
@@ -364,10 +364,3 @@ def test_other_lines_in_the_folder_are_left_alone(outside):
     Path("evidence/.elsewhere_fall-falls-tiny.json").write_text("{}")
     Path("evidence/bytes.jsonl").write_bytes(b"\xff\xfe\x00")
     assert report("evidence").sections == ("Overview", "elsewhere_fall")
-
-
-def test_without_plotly_one_line(outside, monkeypatch):
-    study.check("elsewhere_fall", folder="evidence")
-    monkeypatch.setitem(sys.modules, "plotly.offline", None)
-    with pytest.raises(PapertrialError, match=r"pip install 'papertrial\[report\]'"):
-        report("evidence")

@@ -275,7 +275,6 @@ def a_report(**changes):
 
 
 def test_the_page_needs_nothing_else():
-    pytest.importorskip("plotly", reason="needs the extra report")
     html = page(a_report(caveats=("mind & gap",)))
     assert "A &lt;title&gt;" in html and "&lt;script&gt;" in html and "mind &amp; gap" in html
     own = re.sub(r"<script.*?</script>", "", html, flags=re.S)
@@ -284,7 +283,6 @@ def test_the_page_needs_nothing_else():
 
 
 def test_the_figure_shows_lines_bands_and_the_floor():
-    pytest.importorskip("plotly", reason="needs the extra report")
     drawn = draw(a_report().figures[0])
     band, line = drawn.data
     assert line["mode"] == "lines+markers" and line["y"] == [1.0, 1e-8, 1e-16]
@@ -293,19 +291,10 @@ def test_the_figure_shows_lines_bands_and_the_floor():
     assert low < -17 and high > 0
     assert drawn.layout["yaxis"]["type"] == "log"
     assert drawn.layout["annotations"][0]["y"] == pytest.approx(-14)
-    graph = pytest.importorskip("plotly.graph_objects", reason="needs the extra report")
+    graph = pytest.importorskip("plotly.graph_objects", reason="needs plotly (the extra dev)")
     graph.Figure({"data": drawn.data, "layout": drawn.layout})  # raises for what Plotly does not know
     whole = Figure("t", "x", "y", (Curve("c", (0.0, 40.0), (1.0, 2.0)),))
     assert "shapes" not in draw(whole).layout and draw(whole).layout["xaxis"]["dtick"] == 4
-
-
-def test_without_plotly_the_numbers_are_kept(here, monkeypatch):
-    monkeypatch.setitem(sys.modules, "plotly", None)
-    monkeypatch.setitem(sys.modules, "plotly.offline", None)
-    report = tiny("vit", "digits", out="kept")
-    assert report.files == ("kept/report.json",)
-    assert "pip install 'papertrial[report]'" in report.caveats[-1]
-    assert "papertrial[report]" in (here / "kept" / "report.json").read_text()
 
 
 def test_without_transformers_one_line(here, monkeypatch):
@@ -340,7 +329,9 @@ def test_the_command_prints_table_and_sentence(command):
         "rank_collapse", "vit", "--data", "digits", "--recipe", "tiny", "--examples", 4, "--out", "kept"
     )
     assert code == 0, err
-    assert "attention alone" in out and "verdict" in out and "holds here" in out and "saved in kept/plot.html" in out
+    assert "attention alone" in out and "verdict" in out and "saved in kept/plot.html" in out
+    # it begins mimetic: values come out as they went in, and attention alone keeps what it is to lose
+    assert "The claim does not hold here." in " ".join(out.split())
 
 
 def test_the_command_as_json(command):

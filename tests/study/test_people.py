@@ -15,7 +15,17 @@ from scipy.stats import kendalltau, pearsonr, spearmanr
 from papertrial.core.errors import DataError, PapertrialError
 from papertrial.core.files import to_json
 from papertrial.core.judgement import Check, Judgements, Preference, Rating
-from papertrial.study.people import BETTER, CANNOT_TELL, WORSE, Difference, Limits, boards, by_output, correlations
+from papertrial.study.people import (
+    BETTER,
+    CANNOT_TELL,
+    WORSE,
+    Difference,
+    Limits,
+    Rater,
+    boards,
+    by_output,
+    correlations,
+)
 
 
 def study(
@@ -133,6 +143,28 @@ def test_one_rater_and_few_items_cannot_tell_and_say_why():
     assert math.isnan(board.rows[0].low) and board.differences[0].word == CANNOT_TELL
     (board,) = boards(Judgements(tuple(Rating(str(i), s, str(i % 3), "q", 1.0) for i in range(20) for s in "ab")))
     assert board.differences[0].word == CANNOT_TELL and board.rows[0].score == board.rows[0].high == 1.0
+
+
+def test_ten_items_are_ten_and_uneven_ones_say_what_was_tested():
+    def reasons(answers):
+        told = [(str(i), r) for i, count in answers for r in "xyzuvw"[:count]]
+        ratings = [Rating(item, s, r, "q", v) for item, r in told for s, v in (("a", 1.0), ("b", 0.0))]
+        (board,) = boards(Judgements(tuple(ratings)), draws=50)
+        return {d.reason for d in board.differences}
+
+    for count in range(1, 40):
+        ratings = [Rating(str(i), s, r, "q", 1.0) for i in range(count) for s in "abc" for r in "xyz"]
+        (board,) = boards(Judgements(tuple(ratings)), draws=2)
+        assert ("too few items" in board.verdict) == (count < 10), count
+    assert reasons([(i, 3) for i in range(10)]) == {""}
+    (uneven,) = reasons([(0, 6), *((i, 1) for i in range(1, 11))])
+    assert uneven.startswith("too few items to judge by: answers lie so unevenly on 11 that they weigh as on 5.")
+
+
+def test_a_share_of_right_answers_is_met_by_that_share():
+    rater = Rater("x", 5, 0.07, 100, 7, None)
+    assert Limits(None, right=0.07, agreement=0.07).broken(rater) == ""
+    assert Limits(None, right=0.08).broken(rater) == "7 of 100 test questions right"
 
 
 def test_genies_interval_takes_raters_as_given():

@@ -250,6 +250,10 @@ def test_every_figure_is_one_that_plotly_knows(comparison, images, regression, t
     for folder in (comparison, images, regression):
         for plot in written(folder, tmp_path).plots.values():
             graph.Figure(plot)  # raises for a property or a value that it does not have
+            assert {trace["type"] for trace in plot["data"]} <= {
+                "scatter",
+                "heatmap",
+            }  # the bundle holds these and few more
 
 
 # ------------------------------------------------------------------------------------------------------- missing pieces
@@ -395,13 +399,15 @@ def test_what_cannot_be_reported_is_one_line(papertrial, images, comparison, tmp
     shutil.copy(comparison / "comparison.json", lonely)
     with pytest.raises(PapertrialError, match="are not there"):
         report(lonely)
-    monkeypatch.setitem(sys.modules, "plotly.offline", None)
-    with pytest.raises(PapertrialError, match=r"pip install 'papertrial\[report\]'"):
-        report(images, tmp_path / "c.html")
     assert not list(tmp_path.glob("*.html"))
 
 
 # ----------------------------------------------------------------------------------------------------------- the browser
+
+
+def test_a_report_weighs_less_than_two_megabytes(comparison, images, hostile, tmp_path):
+    for name, folder in (("comparison", comparison), ("images", images), ("hostile", hostile)):
+        assert report(folder, tmp_path / f"{name}.html").size < 2_000_000
 
 
 def test_a_browser_draws_it_without_a_complaint(comparison, images, hostile, tmp_path):

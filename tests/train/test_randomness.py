@@ -49,9 +49,7 @@ def test_what_trains_and_loads_gives_the_callers_numbers_back(seeded, tmp_path):
     model.predict("wine")
     assert state() == seeded
     with pytest.raises(PapertrialError):
-        pt.fit(
-            "rtdl:mlp", "wine", recipe="tiny", settings={"lr": 1e30, "clip": 0}, out=tmp_path / "bad", progress=False
-        )
+        pt.fit("rtdl:mlp", "wine", recipe="tiny", settings={"lr": 1e30}, out=tmp_path / "bad", progress=False)
     assert state() == seeded
 
 

@@ -140,8 +140,9 @@ def test_the_rows_of_a_later_stage_are_made_when_it_begins(tmp_path):
 
 
 def test_a_finished_run_keeps_the_logs_and_no_checkpoint(tmp_path):
-    start(tmp_path)
     run = Run(tmp_path)
+    run.begin({})
+    start(tmp_path)
     assert all(stage.path("checkpoint.safetensors").exists() for stage in run.stages.values())
     run.finish({})
     assert not list(tmp_path.rglob("checkpoint.safetensors"))

@@ -11,10 +11,11 @@ from trainee import CONFIGS, Twin, start, supervised, table, twin, weights
 
 import papertrial as pt
 from papertrial.core.budget import Budget
-from papertrial.core.errors import DataError, PapertrialError
-from papertrial.core.recipe import Optim
+from papertrial.core.errors import DataError, PapertrialError, TrainingStopped
+from papertrial.core.recipe import Optim, ranges
 from papertrial.core.run import Run
 from papertrial.core.task import Split
+from papertrial.testing.settings import ends
 from papertrial.train.device import accelerator, emulates_bf16
 from papertrial.train.loop import train
 from papertrial.train.optim import Ema, Lars, make_optimizer, parameter_groups, rate
@@ -68,6 +69,21 @@ def test_own_groups_win_and_keep_their_rate():
     model.parameter_groups = lambda optim: [heads, {"params": list(model.parameters())}]
     with pytest.raises(ValueError, match="repeats"):
         make_optimizer(model, Optim())
+
+
+@pytest.mark.parametrize("name", [name for name, within in ranges(Optim).items() if within.choices != (False, True)])
+def test_training_runs_at_the_ends_of_its_ranges(name, tmp_path):
+    """It learns, or says why it does not: no step ends in an error of torch."""
+    for place, value in enumerate(ends(ranges(Optim)[name])):
+        for optimizer in ("adamw", "sgd") if name in ("lr", "weight_decay", "momentum") else ("adamw",):
+            optim = dataclasses.replace(Optim(batch=20, optimizer=optimizer), **{name: value})
+            try:
+                meter = go(supervised(), optim, Budget(steps=2), tmp_path / f"{place}{optimizer}", validate=lambda: 0.0)
+                assert meter.steps == 2
+            except TrainingStopped:
+                assert name in ("lr", "weight_decay")
+            except PapertrialError:
+                assert name in ("batch", "accumulate")
 
 
 @pytest.mark.parametrize("change", [{"optimizer": "adamm"}, {"schedule": "cosin"}, {"precision": "bf61"}])

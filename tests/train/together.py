@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch.distributed import TCPStore
 
+from papertrial.testing.ranks import LOADED
+
 
 def together(work, *arguments, said: Path, count=2):
     """Run `work(*arguments)` in `count` processes that may meet; their exit codes, in order of rank.
@@ -16,7 +18,7 @@ def together(work, *arguments, said: Path, count=2):
     said: a file, where they leave what they write on the error stream; their output is in one with the suffix `.out`.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["papertrial.testing"])
+    context.set_forkserver_preload(LOADED)
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # torchrun keeps one, too
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
     started = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -55,10 +56,22 @@ def assert_same(answer, name):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=TOLERANCE * max(1.0, float(wanted.std())))
 
 
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory):
+    """name -> the file of its program, which is traced once, and what `export` said of it."""
+
+    @cache
+    def of(name):
+        file = tmp_path_factory.mktemp("traced") / "model.pt2"
+        return file, export(run(name), "torch", out=file, data=data(name))
+
+    return of
+
+
 @pytest.mark.parametrize("name", IN_TORCH)
-def test_a_torch_program_answers_as_the_artifact(name, tmp_path):
-    about = export(run(name), "torch", out=tmp_path / "model.pt2", data=data(name))
-    program = torch.export.load(tmp_path / "model.pt2").module()
+def test_a_torch_program_answers_as_the_artifact(name, traced):
+    file, about = traced(name)
+    program = torch.export.load(file).module()
     assert_same(lambda *inputs: program(*inputs).detach().numpy(), name)
     assert about["check"]["largest_difference"] <= about["check"]["allowed"]
 
@@ -75,32 +88,31 @@ def test_an_onnx_file_answers_as_the_artifact(name, tmp_path):
     assert_same(lambda *inputs: session.run(None, dict(zip(names, (x.numpy() for x in inputs), strict=True)))[0], name)
 
 
-def test_what_stands_where_the_mask_is_false_changes_nothing(tmp_path):
-    export(run("text_transformer"), "torch", out=tmp_path / "model.pt2")
-    program = torch.export.load(tmp_path / "model.pt2").module()
+def test_what_stands_where_the_mask_is_false_changes_nothing(traced):
+    program = torch.export.load(traced("text_transformer")[0]).module()
     ids, mask = text_export.tensors(run("text_transformer"), rows("text_transformer", 9))
     assert not mask.all()
     torch.testing.assert_close(program(ids.masked_fill(~mask, 77), mask), program(ids, mask), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", ["text_transformer", "bpe", *slow("minilm", "language", "language:bpe")])
-def test_the_snippet_makes_the_ids_that_the_model_was_trained_on(name, tmp_path):
-    artifact = run(name)
-    about = export(artifact, "torch", out=tmp_path / "model.pt2", data=data(name))
+def test_the_snippet_makes_the_ids_that_the_model_was_trained_on(name, traced):
+    artifact, (file, about) = run(name), traced(name)
+    place = file.parent
     learnt = name in ("bpe", "minilm", "language:bpe")
-    assert (tmp_path / "model.pt2.tokenizer.json").exists() == learnt
+    assert (place / "model.pt2.tokenizer.json").exists() == learnt
     assert about["tokeniser"]["kind"] == ("tokenizers" if learnt else "bytes")
-    assert json.loads((tmp_path / "model.pt2.json").read_text())["use"] == about["use"]
+    assert json.loads((place / "model.pt2.json").read_text())["use"] == about["use"]
     texts = ODD + [text for text, _ in sentences(20)]
     asked = "\nids, mask = encode(json.load(open('texts.json')))\nnp.savez('ids.npz', ids=ids, mask=mask)\n"
-    (tmp_path / "texts.json").write_text(json.dumps(texts))
+    (place / "texts.json").write_text(json.dumps(texts))
     done = subprocess.run(
         [sys.executable, "-I", "-B", "-c", f"{BARE}\nimport json\n{about['use']}{asked}"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
+        cwd=place, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     ids, mask = (tensor.numpy() for tensor in text_export.tensors(artifact, Split({"text": Ragged.of_texts(texts)})))
-    with np.load(tmp_path / "ids.npz") as found:
+    with np.load(place / "ids.npz") as found:
         assert np.array_equal(found["mask"], mask) and np.array_equal(found["ids"][mask], ids[mask])
 
 

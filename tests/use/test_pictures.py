@@ -129,7 +129,6 @@ def test_progress_goes_up_to_all():
         ({"seed": -1}, "seed is -1, but it takes"),
         ({"guidance": float("nan")}, "guidance is nan, but it takes a number from 0"),
         ({"guidance": float("inf")}, "guidance is inf"),
-        ({"samples": 10**12}, "1,000,000,000,000 pictures would take about 1120000 GB"),
         ({"strength": 0.5}, "goes with an image to start from"),
         ({"start": "digits", "strength": 0.0}, "strength is 0, but it takes a number above 0"),
     ],
@@ -137,6 +136,12 @@ def test_progress_goes_up_to_all():
 def test_options_that_cannot_be(options, said):
     with pytest.raises(PapertrialError, match=said):
         generate(artifact(), **options)
+
+
+def test_more_pictures_than_memory_holds_are_refused_before_one_is_drawn(monkeypatch):
+    monkeypatch.setattr("papertrial.core.memory.free_memory", lambda device: 10**8)
+    with pytest.raises(PapertrialError, match=r"1,000,000 pictures would take about 1.12 GB .* fewer --samples"):
+        generate(artifact(), samples=10**6)
 
 
 @pytest.mark.parametrize(

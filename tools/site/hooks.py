@@ -71,9 +71,9 @@ def from_root(text: str) -> str:
 
 
 def _assets() -> Iterator[tuple[str, str]]:
-    from plotly.offline import get_plotlyjs
+    from papertrial.study.html_page import plotly
 
-    yield "assets/plotly.min.js", get_plotlyjs()
+    yield "assets/plotly.min.js", plotly()
     yield "assets/figures.js", (_STUDY / "page.js").read_text(encoding="utf-8")
     colours = (_STUDY / "page.css").read_text(encoding="utf-8").split("* {", 1)[0]
     yield "assets/site.css", colours + (Path(__file__).parent / "site.css").read_text(encoding="utf-8")

@@ -14,6 +14,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from papertrial.core import registry
+from papertrial.core.arguments import typed
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import disk_errors, write_text
 from papertrial.core.ours import require_new
@@ -62,12 +63,19 @@ A paper for papertrial: `src/papertrial_{name}/{name}.py`, its claims in `{name}
 """
 
 
-def new(name: str, kind: str = "architecture", out: Path | None = None) -> list[Path]:
-    """Write the files and return their paths.
+@typed
+def new(name: str, kind: str = "architecture", out: Path | str | None = None) -> list[Path]:
+    """Start a paper: its file, its claims and its test, which pass every check from the start. Returns their paths.
+
+    name: the paper's id.  kind: architecture, objective, technique or analysis.
 
     Inside of a checkout of papertrial they go to the two shelves, `papers` and `claims`, and the tests; elsewhere, or with `out`, into a package of
     their own in the folder `out` (by default `papertrial-<name>`) that offers the paper through an entry point.
     Raises PapertrialError for a name that is taken or cannot be one, an unknown kind, and files that are there already.
+
+        >>> import papertrial as pt
+        >>> sorted(file.name for file in pt.new("my_idea", out="my_idea") if file.suffix == ".py")
+        ['__init__.py', 'my_idea.py', 'my_idea_claims.py', 'test_my_idea.py']
     """
     _check_name(name)
     if kind not in KINDS:
@@ -85,7 +93,7 @@ def new(name: str, kind: str = "architecture", out: Path | None = None) -> list[
                 raise PapertrialError(f"{place} is there already", "choose another name, or edit it")
         templates = (kind, f"{kind}_claims", f"{kind}_test")
         return [write_text(place, _filled(template, paper)) for place, template in zip(places, templates, strict=True)]
-    return _package(paper, out or Path(f"papertrial-{name.replace('_', '-')}"))
+    return _package(paper, Path(out or f"papertrial-{name.replace('_', '-')}"))
 
 
 def _check_name(name: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import typer
 
 from papertrial.core.errors import PapertrialError
-from papertrial.core.files import disk_errors, to_json
+from papertrial.core.files import to_json
 from papertrial.papers.rasp.language import Function, Pattern, Program, Session
 from papertrial.papers.rasp.layers import Drawing, plan
 from papertrial.papers.rasp.syntax import RaspError, Source, Unfinished, parse
@@ -132,8 +132,7 @@ def compile_to(
         tried = differences(compiled, program.node, strings=100, seed=0)
     except RaspError as error:
         _stop(error)
-    with disk_errors(out):
-        compiled.save(out)
+    compiled.save(out)
     facts = {**compiled.facts(), "strings": tried.strings, "compared": tried.compared, "different": tried.different}
     if json:
         print(to_json({"folder": out, **facts}, indent=2))

@@ -72,7 +72,7 @@ class Config:
     vocabulary: int = sourced(32_128, "sec. 2.2; ids of a tokeniser learnt from the training texts", "[258, 1000000]")
     longest: int = sourced(512, "sec. 3.1.2; tokens read of a source", "[2, 1000000]")
     dropout: float = sourced(0.1, "sec. 3.1.2", "[0, 1)", auto=lambda facts: 0.0)
-    beams: int = sourced(1, "sec. 3.1.2; 1 writes the most probable token", "[1, 1024]")
+    beams: int = sourced(1, "sec. 3.1.2; 1 writes the most probable token", "[1, 64]")
     writes: bool = sourced(True, "the task; else the encoder alone", auto=lambda facts: facts.writes)
 
 

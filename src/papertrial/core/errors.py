@@ -23,8 +23,16 @@ class PapertrialError(Exception):
         super().__init__(f"{self.problem}; {self.fix}" if self.fix else self.problem)
 
 
-class DataError(PapertrialError):
+class DataError(PapertrialError, ValueError):
     """The data cannot be read, or cannot be used for what was asked."""
+
+
+class WrongValue(PapertrialError, ValueError):
+    """An argument of the right type has a value that cannot be."""
+
+
+class WrongType(PapertrialError, TypeError):
+    """An argument is of a type that cannot be, or is none that is taken."""
 
 
 class Declined(PapertrialError):

@@ -78,6 +78,9 @@ def write_with(path: Path | str, write: Callable[[Path], None]) -> Path:
             temporary.chmod(0o666 & ~_umask())
             os.replace(temporary, path)
         finally:
+            with suppress(OSError):  # listing a folder takes memory, of which there may be none
+                temporary.unlink(missing_ok=True)
+                inside.rmdir()
             shutil.rmtree(inside, ignore_errors=True)
     return path
 

@@ -1,11 +1,15 @@
-"""What people said of outputs: ratings, preferences between two, and answers to test questions; and what they were asked.
+"""What people said of outputs: ratings, preferences between two, answers to test questions, remarks; and what they were asked.
 
-Judgements are files of one answer a row, JSON Lines or CSV, whose columns are the fields of `Rating`, `Preference` and
-`Check`, and `kind`, which says which of the three a row is (without it, the columns say so):
+Judgements are files of one answer a row, JSON Lines or CSV, whose columns are the fields of `Rating`, `Preference`, `Check`
+and `Remark`, and `kind`, which says which of these a row is (without it, the columns say so):
 
     {"kind": "rating", "item": "12", "system": "t5", "rater": "ann", "question": "quality", "value": 0.75}
     {"kind": "preference", "item": "12", "first": "t5", "second": "bart", "rater": "ann", "question": "better", "outcome": 1}
     {"kind": "check", "rater": "ann", "question": "quality", "right": true}
+    {"kind": "remark", "item": "12", "system": "t5", "rater": "ann", "remark": "it is in Dutch", "judged": false}
+
+A study's own file holds what was judged, too: `output` (of a pair `first_output` and `second_output`), and what was shown
+beside it, such as `reference`.
 
 What is asked is a `Template`, a TOML file; those in the folder `templates` have names, and `genie` is the default.
 """
@@ -18,7 +22,7 @@ import io
 import math
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +36,10 @@ else:
 
 #: what a row may leave out: one question is the usual case, and files from elsewhere name none
 QUESTION = "quality"
+#: of files of judgements, plain or .gz
+ENDINGS = (".jsonl", ".csv", ".tsv")
+#: how the texts of outputs are shown
+FORMATS = ("text", "markdown")
 _TEMPLATES = Path(__file__).parent / "templates"
 _YES, _NO = ("true", "yes", "1"), ("false", "no", "0")
 
@@ -101,6 +109,26 @@ class Check:
         _named(self, "rater", "question")
 
 
+@dataclass(frozen=True)
+class Remark:
+    """What a rater added in words. judged: False where the words say why the output could not be judged.
+
+    system: of an output; first, second: of a pair.
+    """
+
+    item: str
+    rater: str
+    remark: str
+    judged: bool = True
+    system: str = ""
+    first: str = ""
+    second: str = ""
+    at: str = ""
+
+    def __post_init__(self) -> None:
+        _named(self, "item", "rater", "remark")
+
+
 def _named(row: Any, *names: str) -> None:
     for name in names:
         if not str(getattr(row, name)).strip():
@@ -112,9 +140,12 @@ def _timed(row: Any) -> None:
         raise DataError(f"{row.seconds:g} seconds are not a duration", "write 0 where it is not known")
 
 
-_KINDS: dict[str, type] = {"rating": Rating, "preference": Preference, "check": Check}
+_KINDS: dict[str, type] = {"rating": Rating, "preference": Preference, "check": Check, "remark": Remark}
 #: the column that only rows of this kind have
-_TELLING = {"right": "check", "outcome": "preference", "value": "rating"}
+_TELLING = {"right": "check", "outcome": "preference", "value": "rating", "remark": "remark"}
+_COLUMNS = ("kind", *dict.fromkeys(field.name for kind in _KINDS.values() for field in fields(kind)))
+#: columns that hold yes or no
+_ANSWERS = ("right", "judged")
 
 
 @dataclass(frozen=True)
@@ -124,9 +155,10 @@ class Judgements:
     ratings: tuple[Rating, ...] = ()
     preferences: tuple[Preference, ...] = ()
     checks: tuple[Check, ...] = ()
+    remarks: tuple[Remark, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.ratings) + len(self.preferences) + len(self.checks)
+        return len(self.ratings) + len(self.preferences) + len(self.checks) + len(self.remarks)
 
     @classmethod
     def read(
@@ -135,34 +167,51 @@ class Judgements:
         *,
         columns: Mapping[str, str] | None = None,
         words: Mapping[str, float | None] | None = None,
+        scale: tuple[float, float] | None = None,
     ) -> Judgements:
-        """From .jsonl or .csv, plain or .gz; columns that are not known are passed over.
+        """From .jsonl, .csv or .tsv, plain or .gz; columns that are not known are passed over.
 
         columns: names of ours -> names in the file, for files from elsewhere: `{"item": "bbcid", "rater": "worker_id"}`.
         words: what an answer in words is worth, for `value` and `outcome`: `{"yes": 1, "no": 0}`, or a `Scale.by_word`; a row
         whose word is worth None is passed over.
+        scale: (worst, best) of the numbers in `value`, where these are not 0 and 1.
         Raises DataError that names the file and the line.
         """
         path = Path(path)
+        for name in columns or {}:
+            if name not in _COLUMNS:
+                raise DataError(f"judgements have no column {name!r}", did_you_mean(name, _COLUMNS))
         found: dict[str, list[Any]] = {kind: [] for kind in _KINDS}
+        unseen = set((columns or {}).values())
         for line, row in _rows(path):
+            unseen -= row.keys()
             ours = {**row, **{name: row.get(theirs) for name, theirs in (columns or {}).items()}}
             if words and any(words.get(str(ours.get(name)).strip(), 0) is None for name in ("value", "outcome")):
                 continue
             try:
-                kind, answer = _answer(ours, words or {})
+                kind, answer = _answer(ours, words or {}, scale)
             except DataError as error:
+                for theirs in sorted(unseen):
+                    raise DataError(f"{path} has no column {theirs!r}", did_you_mean(theirs, row)) from None
                 raise DataError(f"{path}, line {line}: {error.problem}", error.fix) from None
             found[kind].append(answer)
         if not any(found.values()):
             raise DataError(f"{path} holds no judgements", "give a file with one answer per row")
-        return cls(tuple(found["rating"]), tuple(found["preference"]), tuple(found["check"]))
+        return cls(*(tuple(some) for some in found.values()))
 
-    def write(self, path: Path | str) -> Path:
-        """As .jsonl or .csv, by the name of the file, in one step. Raises DataError for another name."""
+    def write(self, path: Path | str, shown: Mapping[str, Mapping[str, Mapping[str, str]]] | None = None) -> Path:
+        """As .jsonl or .csv, by the name of the file, in one step. Raises DataError for another name.
+
+        shown: item -> {"": what stood beside its outputs, by column; system: {"output": its text}}, which is written beside
+        each answer. A column that an answer has too gets the name `shown_...`.
+        """
         path = Path(path)
-        parts: tuple[tuple[Any, ...], ...] = (self.ratings, self.preferences, self.checks)
-        rows = [{"kind": kind, **asdict(row)} for kind, part in zip(_KINDS, parts, strict=True) for row in part]
+        parts: tuple[tuple[Any, ...], ...] = (self.ratings, self.preferences, self.checks, self.remarks)
+        rows = [
+            {"kind": kind, **asdict(row), **_beside(asdict(row), shown or {})}
+            for kind, part in zip(_KINDS, parts, strict=True)
+            for row in part
+        ]
         if path.suffix == ".jsonl":
             return write_text(path, "".join(to_json(row) + "\n" for row in rows))
         if path.suffix == ".csv":
@@ -175,12 +224,23 @@ class Judgements:
         raise DataError(f"judgements are not written as {path.name}", "end the name in .jsonl or .csv")
 
 
+def _beside(row: Mapping[str, Any], shown: Mapping[str, Mapping[str, Mapping[str, str]]]) -> dict[str, str]:
+    """The columns that tell what an answer is about."""
+    item = shown.get(row.get("item", ""), {})
+    found = {
+        f"shown_{name}" if name in (*_COLUMNS, "output") else name: text for name, text in item.get("", {}).items()
+    }
+    for of, named in (("system", ""), ("first", "first_"), ("second", "second_")):
+        found |= {f"{named}{name}": text for name, text in item.get(row.get(of) or "\0", {}).items()}
+    return found
+
+
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(number of the line, row) of a file."""
     packed = path.suffix == ".gz"
     ending = path.with_suffix("").suffix if packed else path.suffix
-    if ending not in (".jsonl", ".csv"):
-        raise DataError(f"{path} is not a file of judgements", "give a .jsonl or a .csv file")
+    if ending not in ENDINGS:
+        raise DataError(f"{path} is not a file of judgements", "give a .jsonl, .csv or .tsv file")
     try:
         content = gzip.decompress(path.read_bytes()) if packed else path.read_bytes()
         text = content.decode("utf-8-sig")
@@ -188,7 +248,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise DataError(f"there is no {path}", "check the path") from None
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read ({error})", "give a file in UTF-8") from None
-    yield from (_csv_rows if ending == ".csv" else _json_rows)(text, path)
+    yield from _json_rows(text, path) if ending == ".jsonl" else _csv_rows(text, path, ending)
 
 
 def _json_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -204,8 +264,10 @@ def _json_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield line, row
 
 
-def _csv_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+def _csv_rows(text: str, path: Path, ending: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    csv.field_size_limit(1 << 30)  # a whole output may be one cell
+    delimiter = "\t" if ending == ".tsv" else ","
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     try:
         for row in reader:
             if None in row:
@@ -218,7 +280,9 @@ def _csv_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise DataError(f"{path}, line {line}: {error}", "mend the quotes") from None
 
 
-def _answer(row: Mapping[str, Any], words: Mapping[str, float | None]) -> tuple[str, Any]:
+def _answer(
+    row: Mapping[str, Any], words: Mapping[str, float | None], scale: tuple[float, float] | None
+) -> tuple[str, Any]:
     """The kind of a row and what it says."""
     row = {name: cell for name, cell in row.items() if cell is not None}
     guess = next((kind for column, kind in _TELLING.items() if column in row), "")
@@ -229,17 +293,27 @@ def _answer(row: Mapping[str, Any], words: Mapping[str, float | None]) -> tuple[
     row = {"question": QUESTION, **row}
     known = {field.name: field for field in fields(_KINDS[kind])}
     cells = {name: _cell(name, cell, words) for name, cell in row.items() if name in known}
-    missing = [name for name in known if name not in cells and name not in ("at", "seconds")]
+    if scale is not None and kind == "rating" and "value" in cells:
+        cells["value"] = _on_scale(cells["value"], scale)
+    missing = [name for name, field in known.items() if name not in cells and field.default is MISSING]
     if missing:
         raise DataError(f"a {kind} without {', '.join(missing)}", f"the columns are {', '.join(sorted(row))}")
     return kind, _KINDS[kind](**cells)
 
 
+def _on_scale(value: float, scale: tuple[float, float]) -> float:
+    """0 for the worst and 1 for the best of the scale."""
+    worst, best = scale
+    if not min(scale) <= value <= max(scale):
+        raise DataError(f"a value of {value:g} is not on the scale from {worst:g} to {best:g}", "mend the scale")
+    return (value - worst) / (best - worst)
+
+
 def _cell(name: str, cell: Any, words: Mapping[str, float | None]) -> Any:
-    if name == "right":
+    if name in _ANSWERS:
         written = str(cell).strip().lower()
         if written not in (*_YES, *_NO):
-            raise DataError(f"{cell!r} is neither right nor wrong", "write true or false")
+            raise DataError(f"{name} is {cell!r}, neither true nor false", "write true or false")
         return written in _YES
     if name in ("value", "outcome", "seconds"):
         worth = None if name == "seconds" else words.get(str(cell).strip())
@@ -288,6 +362,7 @@ class Question:
 class Template:
     """What raters see. kind: `rating` (one output at a time) or `pair` (two side by side, whose scale is worth 1 for the
     first, 0 for the second and 0.5 for neither).  guidelines: shown before the first item.  source: where it comes from.
+    format: `text`, as it is, or `markdown`, rendered without links, pictures and HTML.
 
     Raises DataError for what does not fit together.
     """
@@ -297,8 +372,11 @@ class Template:
     questions: tuple[Question, ...]
     guidelines: str = ""
     source: str = ""
+    format: str = "text"
 
     def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise DataError(f"{self.format!r} is no format of texts", did_you_mean(self.format, FORMATS))
         if self.kind not in ("rating", "pair"):
             raise DataError(f"{self.kind!r} is not a kind of template", "write rating or pair")
         names = [question.name for question in self.questions]
@@ -332,7 +410,7 @@ def template(name: str = "genie") -> Template:
 
 
 def _template(name: str, content: Mapping[str, Any]) -> Template:
-    _only(content, "a template", "kind", "questions", "guidelines", "source")
+    _only(content, "a template", "kind", "questions", "guidelines", "source", "format")
     asked = content.get("questions")
     if not isinstance(asked, list) or not all(isinstance(entry, dict) for entry in asked):
         raise DataError("no questions", "write [[questions]] with name, text and scale")
@@ -342,6 +420,7 @@ def _template(name: str, content: Mapping[str, Any]) -> Template:
         tuple(_question(entry) for entry in asked),
         guidelines=_text(content, "guidelines", "").strip(),
         source=_text(content, "source", ""),
+        format=_text(content, "format", "text"),
     )
 
 

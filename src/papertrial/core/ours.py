@@ -94,10 +94,7 @@ class Marked:
         """
         left = self.clear()
         (self.folder / MARKER).unlink(missing_ok=True)
-        (self.folder / LOCK).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # something lies there
-            for folder in reversed(self.made):
-                folder.rmdir()
+        _unmake(self.folder, self.made)
         return left
 
     def _write(self) -> None:
@@ -179,6 +176,20 @@ def claim(folder: Path | str, kind: str, names: Iterable[str] = (), recognise: R
 
 
 @contextmanager
+def filled(
+    folder: Path | str, kind: str, names: Iterable[str] = (), recognise: Recognise = lambda folder: ()
+) -> Iterator[Marked]:
+    """`claim`, for what is written in one go: where that fails, nothing is left of a folder that was new."""
+    found = claim(folder, kind, names, recognise)
+    try:
+        yield found
+    except PapertrialError:
+        if found.made:
+            found.delete()
+        raise
+
+
+@contextmanager
 def held(
     folder: Path | str, kind: str, names: Iterable[str] = (), recognise: Recognise = lambda folder: ()
 ) -> Iterator[Marked]:
@@ -199,12 +210,24 @@ def held(
                 f"another process is using {folder}", "wait for it, or choose another folder with --out"
             ) from None
     try:
-        found = claim(folder, kind, names, recognise)
+        try:
+            found = claim(folder, kind, names, recognise)
+        except PapertrialError:
+            _unmake(folder, made)
+            raise
         found.made = found.made or made
         found.sweep()
         yield found
     finally:
         lock.release()
+
+
+def _unmake(folder: Path, made: Iterable[Path]) -> None:
+    """Remove the lock, and the folders that were made, the innermost first, where they are empty."""
+    (folder / LOCK).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # something lies there
+        for each in reversed(tuple(made)):
+            each.rmdir()
 
 
 def require_new(folder: Path | str) -> None:

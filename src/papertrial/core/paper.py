@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from papertrial.core.html import page
 from papertrial.core.wording import aligned
 
 if TYPE_CHECKING:
@@ -224,6 +225,10 @@ class Report:
     def __repr__(self) -> str:
         table = aligned([self.head, *self.rows]) if self.head else []
         return "\n".join([self.title, *aligned(self.facts), *table, self.verdict])
+
+    def _repr_html_(self) -> str:
+        caveats = (f"caveat: {line}" for line in self.caveats)
+        return page(self.title, facts=self.facts, head=self.head, rows=self.rows, lines=[self.verdict, *caveats])
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

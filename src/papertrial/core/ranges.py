@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from papertrial.core.errors import PapertrialError, did_you_mean
+from papertrial.core.errors import PapertrialError, WrongValue, did_you_mean
 
 #: what holds a value against another; how it is said; whether each entry of a tuple is held to it
 _VERBS: dict[str, Callable[[Any, Any], bool]] = {
@@ -189,13 +189,13 @@ class Range:
         return None
 
     def require(self, name: str, value: Any, default: Any = None, what: str = "the setting ") -> None:
-        """Raise PapertrialError, in one line with the range, for a value that is none of these."""
+        """Raise WrongValue, in one line with the range, for a value that is none of these."""
         if value in self:
             return
         fix = "" if default is None or default not in self else f"its default is {shown(default)}"
         if self.choices and self.entries is None and isinstance(value, str):
             fix = did_you_mean(value, map(str, self.choices))
-        raise PapertrialError(f"{what}{name} is {shown(value)}, but it takes {self.words()}", fix)
+        raise WrongValue(f"{what}{name} is {shown(value)}, but it takes {self.words()}", fix)
 
     def require_with(self, name: str, value: Any, others: Mapping[str, Any]) -> None:
         """Raise PapertrialError for a value that others do not leave room for."""
@@ -275,12 +275,16 @@ NUMBERS = {
         ("guidance", "[0, 1000]", float),
         ("steps", "[1, 100000]", int),
         ("strength", "(0, 1]", float),
+        ("longest", "[1, 4096]", int),
+        ("raters", "[1, 10000]", int),
+        ("labels_per_item", "[1, 10000]", int),
+        ("minutes", "[0.1, 1000000]", float),
     )
 }
 
 
 def require_numbers(**asked: float | None) -> None:
-    """Raise PapertrialError for a number of NUMBERS that is out of its range; None is none."""
+    """Raise WrongValue for a number of NUMBERS that is out of its range; None is none."""
     for name, value in asked.items():
         if value is not None:
             NUMBERS[name].require(name, value, what="")

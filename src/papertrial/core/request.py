@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from papertrial.core.arguments import Names
 from papertrial.core.budget import Budget
 from papertrial.core.errors import PapertrialError
 from papertrial.core.ranges import require_numbers
@@ -31,11 +32,11 @@ class Request:
     """
 
     task: str | None = None
-    target: str | None = None
+    target: str | int | None = None
     group: str | None = None
     time: str | None = None
     dates: str | None = None
-    missing: str | None = None
+    missing: Names | None = None
     metric: str | None = None
     threshold: str | None = None
     folds: int | str | None = None
@@ -44,7 +45,7 @@ class Request:
     backbone: str | None = None
     recipe: str = "base"
     settings: Mapping[str, Any] = field(default_factory=dict)
-    techniques: Sequence[str] = ()
+    techniques: Names = ()
     budget: Budget | None = None
     labels: int | None = None
     size: int | None = None
@@ -60,6 +61,7 @@ class Request:
         plain: dict[str, Any] = {
             "settings": dict(self.settings or {}),
             "techniques": tuple(several(self.techniques or ())),
+            "target": None if self.target is None else str(self.target),  # columns of frames may be called by numbers
         }
         for name, value in plain.items():
             object.__setattr__(self, name, value)

@@ -192,7 +192,9 @@ class Run:
         What a killed process left half-written is removed.
         Raises PapertrialError when the folder holds a different run or other files.
         """
+        made = self._marked.made if self._marked is not None else ()
         self._marked = ours.claim(self.folder, "run", _NAMES, _recognised)
+        self._marked.made = self._marked.made or made
         held = self.path("config.json")
         wanted = json.loads(to_json(config))
         known = held.exists()
@@ -209,9 +211,9 @@ class Run:
             raise PapertrialError(
                 f"{held} is missing, so what was run here is not known", "choose another --out, or add --fresh"
             )
-        else:
-            CONFIG.write(held, config)
         self._opened = True
+        if not known:
+            CONFIG.write(held, config)
         if not self.done and not (known and self.begun and self._sits_on()):
             ENVIRONMENT.write(self.path("environment.json"), environment())
         self._marked.sweep()
@@ -294,10 +296,10 @@ class Run:
         self._forget_the_way()
 
     def _forget_the_way(self) -> None:
-        for run in (self, *self.stages.values()):
-            run.path("checkpoint.safetensors").unlink(missing_ok=True)
+        """Delete the checkpoints, also of stages, and what only the method needed on its way."""
         if (marked := ours.read(self.folder)) is not None:
-            marked.remove("scratch/")
+            ways = {"scratch", "checkpoint.safetensors"}
+            marked.remove(*(name for name in marked.entries if Path(name).name in ways))
 
 
 def environment() -> dict[str, Any]:

@@ -65,6 +65,11 @@ LONG, LONG_OF_FEW, MANY, TOO_FEW = 5.0, 3.5, 200, 100
 ANYWHERE = (-math.inf, math.inf)
 
 
+def reaches(value: float, least: float) -> bool:
+    """Whether an estimate is `least` or more, but for the rounding of its last digits: 0.07 of 100 is 7.000000000000001."""
+    return value >= least or math.isclose(value, least, rel_tol=1e-9)
+
+
 def by_group(differences: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
     """The influences of groups, (seeds, G), from those of examples, (seeds, N): the unit of analysis where examples are no
     chances of their own (rows of one patient, copies of one picture).

@@ -14,6 +14,7 @@ import numpy as np
 
 from papertrial.core.budget import Budget
 from papertrial.core.facts import Facts
+from papertrial.core.html import page
 from papertrial.core.wording import aligned, counted
 
 _PIECE = 1 << 22  # values of a Ragged that are taken together
@@ -190,11 +191,18 @@ class Scores:
     remarks: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        ends = {name: "[{:.3f}, {:.3f}]".format(*pair) for name, pair in self.intervals.items()}
-        rows = [(name, f"{value:.3f}", ends.get(name, "")) for name, value in self.metrics.items()]
+        return "\n".join([*self.remarks, self._head(), *aligned(self._rows())])
+
+    def _repr_html_(self) -> str:
+        return page(self._head(), rows=self._rows(), lines=self.remarks)
+
+    def _head(self) -> str:
         among = f" in {counted(self.groups, 'group')}" if self.groups else ""
-        head = f"{counted(len(self.per_example), 'example')}{among}, with 95 % intervals"
-        return "\n".join([*self.remarks, head, *aligned(rows)])
+        return f"{counted(len(self.per_example), 'example')}{among}, with 95 % intervals"
+
+    def _rows(self) -> list[tuple[str, str, str]]:
+        ends = {name: "[{:.3f}, {:.3f}]".format(*pair) for name, pair in self.intervals.items()}
+        return [(name, f"{value:.3f}", ends.get(name, "")) for name, value in self.metrics.items()]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import zipfile
 import zlib
@@ -54,17 +55,31 @@ def pair_of(source: Any) -> tuple[Any, Any]:
 
 def array_of(values: Any) -> np.ndarray:
     """Raises DataError for what is no array of numbers or words."""
-    detached = values.detach().cpu() if hasattr(values, "detach") else values
+    kind = type(values).__name__
+    if isinstance(values, io.IOBase):
+        raise DataError(f"an open file ({kind}) is given", "give the path of the file")
+    if hasattr(values, "toarray"):
+        raise DataError(f"a {kind} is sparse", "give it as X.toarray()")
+    detached = values.detach().cpu() if hasattr(values, "cpu") else values
     try:
         return np.asarray(detached)
     except (ValueError, TypeError):
         raise DataError(f"a {type(values).__name__} is not an array of even rows", accepted()) from None
 
 
+def one_hot(values: np.ndarray) -> bool:
+    """Whether each row (N, classes) is 0 but for one 1."""
+    if values.dtype.kind not in "biuf":
+        return False
+    return bool(((values == 0) | (values == 1)).all() and (values.sum(axis=1) == 1).all())
+
+
 def target_of(x: Any, y: Any) -> np.ndarray:
     """y as (N,). Raises DataError when it has another length than x or several columns."""
     values = array_of(y)
     values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
+    if values.ndim == 2 and len(values) == len(x) and one_hot(values):
+        raise DataError(f"the labels are one-hot, of shape {values.shape}", "give class numbers: y.argmax(1)")
     if values.shape != (len(x),):
         raise DataError(f"{len(x)} examples but a target of shape {values.shape}", "give one value per example")
     return values

@@ -9,18 +9,20 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
 from typing_extensions import TypedDict
 
-from papertrial.core import registry
+from papertrial.core import notebook, registry
 from papertrial.core.doors import Door
 from papertrial.core.errors import DataError, PapertrialError
 from papertrial.core.files import write_with
+from papertrial.core.html import page
 from papertrial.core.memory import free_memory
 from papertrial.core.wording import aligned, counted
 from papertrial.data.belonging import NONE, by_time, coded, found_in, is_pattern, joined, moments, when
@@ -69,7 +71,14 @@ class Look:
 
     def __repr__(self) -> str:
         """As people read it, in a notebook too."""
-        return "\n".join([f"{self.name} ({self.kind})", *aligned(self.facts), *(f"- {note}" for note in self.notes)])
+        return "\n".join([f"{self.name} ({self.kind})", *aligned(self.table()), *(f"- {note}" for note in self.notes)])
+
+    def _repr_html_(self) -> str:
+        return page(f"{self.name} ({self.kind})", facts=self.table(), lines=self.notes)
+
+    def table(self) -> list[tuple[str, str]]:
+        """The facts as labels and words."""
+        return self.facts
 
 
 class Data:
@@ -83,7 +92,7 @@ class Data:
     which may be "none".  together: int64 (N,), equal for rows that the user puts together, -1 for rows of no such group; None
     for no groups.  times: float64 (N,), when each row is from (days since 1970 where `dates`), NaN where that is not known;
     None where no time was named.  part: int8 (N,), 0 = train or free, 1 = valid, 2 = test, -1 = left out, `WHOLE` = train,
-    with nothing held out.
+    with no test.  own: see `own_labels`.
     """
 
     kind = ""
@@ -100,6 +109,7 @@ class Data:
     times: np.ndarray | None = None
     part: Any
     names: Any
+    own: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, name: str, fingerprint: str, notes: Iterable[str] = ()) -> None:
         self.name = name
@@ -125,6 +135,10 @@ class Data:
     def label_words(self) -> list[str]:
         """The label of each example as it stands in the data, "" for none; empty where that is not known."""
         return []
+
+    def own_labels(self) -> dict[str, Any]:
+        """Name of a class -> what it is in the labels of the user: a number or a boolean. Empty where it is the name."""
+        return dict(self.own)
 
     @property
     def copies(self) -> np.ndarray:
@@ -196,7 +210,7 @@ class Data:
             self.notes.append(line)
 
 
-#: in `part`: all rows are to learn from
+#: in `part`: rows to learn from where none are held out for a test
 WHOLE = 3
 
 
@@ -316,23 +330,30 @@ def _reserve(path: Path) -> None:
 
 
 def track(steps: Iterable[Any], total: int | None, what: str) -> Iterator[Any]:
-    """Pass `steps` on; after two seconds a bar on the error stream says how far it is (only on a terminal)."""
-    if not (show_progress and sys.stderr.isatty()):
+    """Pass `steps` on; after two seconds the error stream says how far it is: a bar on a terminal, a line in a notebook."""
+    terminal, line = sys.stderr.isatty(), notebook.Line() if notebook.inside() else None
+    if not (show_progress and (terminal or line)):
         yield from steps
         return
     started, bar = time.monotonic(), None
     try:
         for done, step in enumerate(steps, 1):
             yield step
-            if bar is None and time.monotonic() - started > 2:
+            if time.monotonic() - started <= 2:
+                continue
+            if line is not None:
+                line.show(f"{what}: {done:,}" + (f" of {total:,}" if total else ""))
+                continue
+            if bar is None:
                 from rich.console import Console
                 from rich.progress import Progress
 
                 bar = Progress(console=Console(stderr=True), transient=True)
                 bar.start()
                 bar.add_task(what, total=total)
-            if bar is not None:
-                bar.update(bar.task_ids[0], completed=done)
+            bar.update(bar.task_ids[0], completed=done)
     finally:
         if bar is not None:
             bar.stop()
+        if line is not None:
+            line.end()

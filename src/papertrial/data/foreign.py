@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from papertrial.core.errors import DataError, missing_extra
+from papertrial.data.arrays import one_hot
 from papertrial.data.base import track
 from papertrial.data.layout import PARTS
 
@@ -63,6 +64,12 @@ class Items:
         return _item(self.source, row)[0]
 
 
+def told(error: Exception) -> str:
+    """The type of an error of somebody else's code, and the first line of what it says."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
+
+
 def is_hub(source: Any) -> bool:
     """Whether it is the name of a data set of the hub, or one of its data sets."""
     words = isinstance(source, str | Path) and str(source).startswith("hf:")
@@ -74,14 +81,12 @@ def items_of(source: Any) -> Items:
 
     Raises DataError for other items, and for tensors of different shapes.
     """
-    name = type(source).__name__
-    if not hasattr(source, "__len__") or len(source) == 0:
-        raise DataError(f"the {name} is empty or has no length", "give a map-style Dataset with items (image, label)")
+    name, count = type(source).__name__, _length(source)
     first, _ = _item(source, 0)
     labels, arrays, digest = [], [], hashlib.blake2b(digest_size=12)
-    for row in track(range(len(source)), len(source), f"reading {name}"):
+    for row in track(range(count), count, f"reading {name}"):
         x, y = _item(source, row)
-        labels.append(y.item() if hasattr(y, "item") else y)
+        labels.append(_label(y, row, name))
         if isinstance(x, Image.Image):
             digest.update(f"{x.mode}{x.size}".encode() + x.tobytes())
         else:
@@ -97,8 +102,43 @@ def items_of(source: Any) -> Items:
     return Items(name, len(labels), stacked, tensors, y, class_names, digest.hexdigest(), source)
 
 
+def _length(source: Any) -> int:
+    """Raises DataError for a Dataset that is empty or has no length."""
+    name = type(source).__name__
+    try:
+        count = len(source)
+    except Exception as error:  # whatever the user's code raises
+        why = "" if not hasattr(source, "__len__") else f" ({told(error)})"
+        raise DataError(
+            f"the {name} has no length{why}", "give a map-style Dataset with items (image, label)"
+        ) from error
+    if not count:
+        raise DataError(f"the {name} is empty", "give one with items (image, label)")
+    return count
+
+
+def _label(value: Any, row: int, name: str) -> Any:
+    """A label as a plain number or text. Raises DataError for one of several values."""
+    held = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    if held.size != 1:
+        hint = "give its class number: y.argmax()" if held.size and one_hot(held.reshape(1, -1)) else "give one value"
+        raise DataError(f"the label of item {row} of {name} has the shape {held.shape}", hint)
+    return held.item()
+
+
 def _item(source: Any, row: int) -> tuple[Any, Any]:
-    item = source[row]
+    try:
+        item = source[row]
+    except IndexError as error:
+        count = len(source)
+        raise DataError(
+            f"{type(source).__name__} says that it has {count} items, and has no item {row} ({told(error)})",
+            "mend its __len__",
+        ) from error
+    except Exception as error:  # whatever the user's code raises
+        raise DataError(
+            f"item {row} of {type(source).__name__} cannot be read ({told(error)})", "mend its __getitem__"
+        ) from error
     if isinstance(item, tuple | list) and len(item) in (1, 2):
         x, y = (*item, None)[:2]
     else:
@@ -127,10 +167,9 @@ def load(words: str) -> Hub:
         else:
             held = datasets.load_dataset(key, configuration or None)
     except Exception as error:  # the libraries behind it raise errors of many kinds
-        lines = str(error).strip().splitlines()
-        why = f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
         raise DataError(
-            f"hf:{words} cannot be loaded ({why})", "check the id and the network; data downloaded once opens offline"
+            f"hf:{words} cannot be loaded ({told(error)})",
+            "check the id and the network; data downloaded once opens offline",
         ) from None
     return hub_of(held, local.name if local.is_dir() else key)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,29 @@ def as_words(labels: np.ndarray, class_names: Sequence[str]) -> list[str]:
     """The name of each label int64 (N,), "" for -1."""
     names = [*map(str, class_names), ""]
     return [names[label] for label in np.asarray(labels).tolist()]
+
+
+def own_labels(labels: Any, class_names: Sequence[str]) -> dict[str, Any]:
+    """Name of a class -> what it is in `labels`, as people keep them (see `as_labels`): a whole number, a boolean or a
+    fraction. Empty where it is the name."""
+    held = np.asarray(labels)
+    kind: str = held.dtype.kind
+    if kind == "O":
+        kinds = {
+            np.asarray(value).dtype.kind for value in held.ravel().tolist() if value is not None and value == value
+        }
+        kind = kinds.pop() if len(kinds) == 1 else ""
+    types: dict[str, Callable[[str], Any]] = {"b": lambda name: name == "1", "i": int, "u": int, "f": float}
+    return {name: types[kind](name) for name in class_names} if kind in types else {}
+
+
+def written_labels(class_names: Sequence[str]) -> dict[str, Any]:
+    """The same of labels that stand in a file as text, where all are written as whole numbers, or as booleans."""
+    if {name.casefold() for name in class_names} <= {"true", "false"}:
+        return {name: name.casefold() == "true" for name in class_names}
+    if all(name.removeprefix("-").isdecimal() and str(int(name)) == name for name in class_names):
+        return {name: int(name) for name in class_names}
+    return {}
 
 
 def as_labels(

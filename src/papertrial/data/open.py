@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from papertrial.core import registry
+from papertrial.core.arguments import Names, typed
 from papertrial.core.errors import DataError, did_you_mean
 from papertrial.core.kind import load
 from papertrial.data import foreign, members
@@ -18,16 +19,17 @@ from papertrial.data.belonging import NONE
 from papertrial.data.given import Given
 
 
+@typed
 def open(
     source: Any,
-    target: str | None = None,
+    target: str | int | None = None,
     *,
     name: str | None = None,
     like: Mapping[str, Any] | None = None,
     group: str | None = None,
     time: str | None = None,
     dates: str | None = None,
-    missing: str | Sequence[str] | None = None,
+    missing: Names | None = None,
 ) -> Data:
     """Images, a Table, Texts, Pairs, Judged outputs or a Collection from whatever `source` is, or data of another package's kind.
 
@@ -48,7 +50,7 @@ def open(
       them, alone or with labels; a data frame; a torch Dataset of (image or vector, label) items; a Hugging Face data
       set; {"train": ..., "test": ...} of arrays, strings or frames; opened data itself
 
-    target: the column to predict (tables, and data sets of the hub).  name: what to call the data.  like: `columns` of
+    source: the data.  target: the column to predict (tables, and data sets of the hub).  name: what to call the data.  like: `columns` of
     the texts or `read_as` of the table that a model was trained on, so that a table is read in the same way.
     group: the column that says which rows belong together (a patient, a user, a document), of the table or of a table beside
     the images; or a regular expression with one group in brackets, for the paths of files or the ids of queries; "none" for
@@ -57,12 +59,18 @@ def open(
     dates: `dmy` or `mdy`, which comes first in dates such as 3/4/2024 where a column does not tell.  missing: the texts that
     stand for a missing value in a table beside empty cells, such as "NA,-999", or "none"; the usual ones where left out.
     Raises DataError that says what was found and what is accepted. Pickles are never loaded.
+
+        >>> import papertrial as pt
+        >>> data = pt.open("iris")
+        >>> len(data), data.target_kind
+        (150, 'multiclass')
     """
     if isinstance(source, Data):
         if group or time:
             source = copy(source)
             source.belong(group, time)
         return source
+    target = None if target is None else str(target)  # columns of frames may be called by numbers
     place, member, columns = _taken_apart(source)
     file = members.taken(Path(place).expanduser(), member) if member else place
     from papertrial.data.tables.reading import Reading  # pandas is not for those who only search
@@ -178,6 +186,8 @@ def _built_in(name: str, given: Given) -> Data:
 
 def _unknown(given: Given) -> DataError:
     """What no kind knows, in words."""
+    if given.arrays is not None and all(not x.ndim for x, _ in given.arrays.values()):
+        return DataError(f"data of the type {type(given.source).__name__} are not known", accepted())
     if given.arrays is not None:
         shapes = ", ".join(str(x.shape) for x, _ in given.arrays.values())
         return DataError(f"an array of shape {shapes} is neither a table (2 axes) nor images (3 or 4)", accepted())

@@ -25,7 +25,7 @@ def digits() -> Images:
 
     held = load_digits()
     pixels = (held.images * (255 / 16)).round().astype(np.uint8)
-    return Images.from_arrays(pixels, held.target, [str(name) for name in held.target_names], name="digits")
+    return Images.from_arrays(pixels, held.target, name="digits")
 
 
 def iris() -> Any:

@@ -14,12 +14,13 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from papertrial.core import memory, ours
+from papertrial.core.arguments import Names, typed
 from papertrial.core.budget import duration
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import read_json, write_json, write_with
 from papertrial.core.ours import Marked
 from papertrial.core.task import Ragged
-from papertrial.core.wording import counted
+from papertrial.core.wording import counted, several
 from papertrial.data.base import track
 from papertrial.data.collections import Collection, texts_of
 from papertrial.data.collections.analyse import USUAL, Analyser, main_language
@@ -73,15 +74,16 @@ class Indexed:
         return asdict(self)
 
 
+@typed
 def index(
-    corpus: Any = None,
+    corpus: Path | str | Collection | None = None,
     out: Path | str = "index",
     *,
     encoder: str | dense.TextEncoder | None = None,
     kind: str | None = None,
     stem: bool | None = None,
     add: bool = False,
-    delete: Sequence[str] = (),
+    delete: Names = (),
     fresh: bool = False,
     echo: Callable[[str], None] = lambda line: None,
 ) -> Indexed:
@@ -91,10 +93,21 @@ def index(
     ids: new ones are added, those with another text replaced, and those that the corpus has no longer removed, unless
     `add` keeps them.  delete: ids to remove.  encoder: see `dense.encoder`; an index that has vectors keeps its encoder,
     "none" drops them.  kind: one of `dense.KINDS` instead of that by size.  stem: words of one stem and with other
-    accents count as the same, by the language of most documents; True where it is left out.  fresh: make it anew.  echo: takes the lines said on the way.
+    accents count as the same, by the language of most documents; True where it is left out.
+    fresh: make it anew.  echo: takes the lines said on the way.
 
     Raises PapertrialError for an unknown kind, for an id to delete that is not there, when memory has no room, or while another process builds;
     DataError for a corpus that cannot be read.
+
+        >>> import papertrial as pt
+        >>> from pathlib import Path
+        >>> Path("notes").mkdir()
+        >>> Path("notes/sea.txt").write_text("The sea is deep.") > 0
+        True
+        >>> pt.index("notes", "notes.index").documents
+        1
+        >>> pt.search("notes.index", "deep").hits[0].id
+        'sea.txt'
     """
     if kind is not None and kind not in dense.KINDS:  # before anything is read or made
         raise PapertrialError(f"there is no kind of index {kind!r}", did_you_mean(kind, dense.KINDS))
@@ -110,7 +123,7 @@ def index(
         if store is not None:
             tidy(mine, store, encoded=False)
         try:
-            return _Build(mine, store, data, encoder, kind, stem, add, delete, echo).run()
+            return _Build(mine, store, data, encoder, kind, stem, add, several(delete), echo).run()
         except PapertrialError:
             if not ours.visible(folder):
                 mine.delete()

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 from typing_extensions import NotRequired, TypedDict
 
 from papertrial.core import ours
@@ -212,27 +213,51 @@ def require(folder: Path) -> None:
 
 
 def _recognised(folder: Path) -> list[str]:
-    """What an earlier version left without a marker: generations of arrays and batches of vectors, told by all their files."""
-    names = [MANIFEST] if _is_manifest(folder / MANIFEST) else []
-    for inside in ours.visible(folder):
-        files = [file.name for file in (folder / inside).iterdir()] if (folder / inside).is_dir() else []
-        made = [name for name in files if not _TEMPORARY.fullmatch(name)]
-        generation = re.fullmatch(r"generation-[1-9][0-9]*", inside) and set(made) <= {*_FILES}
-        encoded = inside == ENCODED and all(re.fullmatch(r"[0-9a-f]{12}-[0-9]{6}\.safetensors", name) for name in made)
-        if made and (generation or encoded):
-            names += [f"{inside}/{name}" for name in files]
-        elif (folder / inside).is_dir() or inside != MANIFEST:
-            return []
-    return names
+    """What an earlier version left without a marker, told by all the files of each generation and of the batches of vectors.
+
+    What else is in the folder is the user's where a manifest says that it is an index; else there must be nothing.
+    """
+    known: dict[str, list[str]] = {}
+    for place in (folder / name for name in ours.visible(folder)):
+        files = sorted(place.iterdir()) if place.is_dir() and not place.is_symlink() else []
+        made = [file for file in files if not _TEMPORARY.fullmatch(file.name)]
+        if made and all(map(_is_batch if place.name == ENCODED else _is_array, made)):
+            known[place.name] = [f"{place.name}/{file.name}" for file in files]
+    names = [name for found in known.values() for name in found]
+    manifest = _manifest(folder / MANIFEST)
+    if manifest.get("generation") in known:
+        return [MANIFEST, *names]
+    first = any(name == ENCODED or f"{name}/text.npy" in found for name, found in known.items())
+    return names if first and known.keys() >= {*ours.visible(folder)} - {MANIFEST} else []
 
 
-def _is_manifest(file: Path) -> bool:
-    """Whether a file is a manifest, of whatever format, and whole."""
+def _is_array(file: Path) -> bool:
+    """Whether a file is one of a generation, by its name, its folder's, and for the text also by what it holds."""
+    if not number_of(file.parent.name) or file.name not in _FILES:
+        return False
+    try:
+        return file.name != "text.npy" or read_array(file, "").dtype == np.uint8
+    except PapertrialError:
+        return False
+
+
+def _is_batch(file: Path) -> bool:
+    """Whether a file holds vectors of a build that was going on."""
+    try:
+        with safe_open(file, framework="numpy") as held:
+            return set(held.keys()) == {"hashes", "vectors"}
+    except (OSError, SafetensorError):
+        return False
+
+
+def _manifest(file: Path) -> dict[str, Any]:
+    """A manifest of whatever format; empty where there is none, or it is not whole."""
     try:
         manifest = read_json(file)
     except PapertrialError:
-        return False
-    return isinstance(manifest, dict) and {"format", "generation", "documents", "corpus", "dense"} <= manifest.keys()
+        return {}
+    whole = isinstance(manifest, dict) and {"format", "generation", "documents", "corpus", "dense"} <= manifest.keys()
+    return manifest if whole and isinstance(manifest["generation"], str) else {}
 
 
 def next_generation(mine: Marked) -> Path:

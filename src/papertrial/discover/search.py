@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from papertrial.core.arguments import typed
 from papertrial.core.errors import Declined, PapertrialError, did_you_mean
 from papertrial.core.offers import offers
 from papertrial.core.wording import counted
@@ -244,6 +245,7 @@ def marked(snippet: str, marks: Sequence[tuple[int, int]], left: str = "*", righ
     return snippet
 
 
+@typed
 def search(
     index: Path | str,
     query: str,
@@ -252,9 +254,17 @@ def search(
     mode: str | None = None,
     rerank: Path | str | Reranker | None = None,
 ) -> Found:
-    """Open an index and ask it once; `list` is the reading list. rerank: a run's folder, or a function.
+    """Find documents in an index: by their words, by meaning, or by both.
 
-    Raises PapertrialError where there is no index, or the run is no reranker.
+    index: its folder, or "list", the reading list.  query: what to look for.  most: documents to give.  mode: hybrid, bm25 or dense;
+    by default hybrid where the index has vectors.  rerank: the folder of a reranker's run, or a function, which puts what was
+    found into a new order.
+
+    Raises PapertrialError where there is no index, for a mode that it has not, and where the run is no reranker.
+
+        >>> import papertrial as pt
+        >>> "rtdl" in [hit.id for hit in pt.search("list", "deep learning for tabular data").hits]
+        True
     """
     searcher = reading_list() if str(index) == "list" and not Path("list").exists() else Searcher(read(index))
     chosen = reranker(rerank) if isinstance(rerank, str | Path) else rerank

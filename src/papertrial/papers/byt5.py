@@ -99,7 +99,7 @@ class Config:
     dropout: float = sourced(0.0, "sec. 3.2, pre-training; the authors fine-tune with 0.1", "[0, 1)")
     share: float = sourced(0.15, "sec. 3.1; share of bytes that are masked in pre-training", "[0.001, 0.9]")
     span: float = sourced(20.0, "sec. 3.1; mean bytes of a masked span", "[1, 1000]")
-    beams: int = sourced(1, "papertrial default; 1 writes the most probable byte", "[1, 1024]")
+    beams: int = sourced(1, "papertrial default; 1 writes the most probable byte", "[1, 64]")
     writes: bool = sourced(True, "the task; else the encoder alone", auto=lambda facts: facts.writes)
     pretrained: str = sourced("", "papertrial default; a run's folder, or hf:<id or folder>, of the same sizes", "any")
 

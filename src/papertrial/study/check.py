@@ -27,6 +27,7 @@ import numpy as np
 from typing_extensions import NotRequired, TypedDict
 
 from papertrial.core import ours, registry
+from papertrial.core.arguments import Names, require_gradients, typed
 from papertrial.core.doors import Damaged, Door
 from papertrial.core.errors import Declined, PapertrialError, did_you_mean
 from papertrial.core.files import to_json, write_text
@@ -34,6 +35,7 @@ from papertrial.core.paper import CLAIM_KINDS, Claim
 from papertrial.core.ranges import require_numbers
 from papertrial.core.run import commit, environment
 from papertrial.core.stats import LEVEL
+from papertrial.core.wording import several
 from papertrial.study import code_marks
 from papertrial.train.randomness import own_randomness
 
@@ -146,30 +148,39 @@ def _interval(values: Sequence[float]) -> tuple[float, float] | None:
     return float(x.mean()) - half, float(x.mean()) + half
 
 
+@typed
 def check(
-    papers: str | Sequence[str],
+    papers: Names | None = None,
     *,
-    claims: Sequence[str] = (),
-    kinds: Sequence[str] = (),
+    claims: Names = (),
+    kinds: Names = (),
     scale: str = "tiny",
     seeds: int | None = None,
     folder: Path | str = "evidence",
     jobs: int = 1,
     echo: Callable[[str], None] | None = None,
 ) -> list[Evidence]:
-    """Run the claims of papers (all, those named, or those of some kinds) and append a line of evidence for each.
+    """Run the claims of papers and append a line of evidence for each, which is returned too.
 
-    jobs: processes that run seeds side by side; with several, each takes its share of the cores.
-    A check that was interrupted goes on with the seeds that were not finished. Raises PapertrialError for an unknown
-    paper, claim or scale.
+    papers: ids, all on the shelf where left out.  claims: only those named.  kinds: only claims of these: identity,
+    property, trend, number.  scale: tiny (seconds, shows that it runs) or base (minutes, evidence).  seeds: of each claim,
+    by default as many as its kind needs.  folder: of the evidence.  jobs: processes that run seeds side by side; with
+    several, each takes its share of the cores.  echo: takes the lines said on the way; None for silence. A check that was
+    interrupted goes on with the seeds that were not finished. Raises PapertrialError for an unknown paper, claim or scale.
+
+        >>> import papertrial as pt
+        >>> [found.verdict for found in pt.check("mlp_mixer", claims="sizes_are_as_published")]
+        ['holds']
     """
+    require_gradients("claims are checked")
     say = echo or (lambda line: None)
+    claims, kinds = several(claims), several(kinds)
     if scale not in SCALES:
         raise PapertrialError(f"there is no scale {scale!r}", did_you_mean(scale, SCALES))
     require_numbers(seeds=seeds, jobs=jobs)
     asked = [
         (paper, claim, seeds or SEEDS[claim.kind])
-        for paper in ([papers] if isinstance(papers, str) else papers)
+        for paper in several(registry.papers() if papers is None else papers)
         for claim in _asked(paper, claims, kinds)
     ]
     results = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from papertrial.core import registry
+from papertrial.core.arguments import Names, require_gradients, typed
 from papertrial.core.budget import Budget, duration
 from papertrial.core.errors import DataError, Declined, PapertrialError, TrainingStopped
 from papertrial.core.files import to_json
@@ -150,28 +151,29 @@ class _Study:
         return pooled([(entrant.runs[seed, fold], self.tested(fold)) for fold in units if fold is not None])
 
 
+@typed
 @own_randomness()
 def compare(
-    methods: Sequence[str] | str,
+    methods: Names,
     data: Any,
     *,
     task: str | None = None,
-    target: str | None = None,
+    target: str | int | None = None,
     group: str | None = None,
     time: str | None = None,
     dates: str | None = None,
-    missing: str | None = None,
+    missing: Names | None = None,
     metric: str | None = None,
     folds: int | str | None = None,
     budget: Budget | str | None = None,
     total: Budget | str | None = None,
     seeds: int | None = None,
     against: str | None = None,
-    baselines: Sequence[str] | str | None = None,
+    baselines: Names | None = None,
     host: str | None = None,
     backbone: str | None = None,
     settings: Mapping[str, Any] | None = None,
-    techniques: Sequence[str] | str = (),
+    techniques: Names = (),
     recipe: str = "base",
     labels: int | None = None,
     size: int | None = None,
@@ -186,29 +188,37 @@ def compare(
 ) -> Comparison:
     """Compare `methods` with the task's baselines on the user's data, at an equal budget, over paired seeds.
 
-    data: anything `papertrial.open` takes, or what it returned; group, time, dates, missing: as it takes them.  metric: what is judged and
-    chosen by, by default what the data call for.  folds: every row is a test row once, in so many folds, cut anew with each
-    seed; "none" for one test part; by default 5 where fewer than 2 000 rows can be judged and the data come without test rows.
-    seeds: 5, or 3 of folds, where not given.  budget: of one run, by default the task's, of which 15 runs in folds get a third
-    each; total: time for everything, shared out evenly over the runs.  against: the baseline verdicts are measured against, by default
-    the task's strongest reference by mean validation score.  baselines: names instead of the task's own, or "none".
-    host: what techniques are tried on; the same host without them takes part, and is what they are measured against unless
-    `against` names something else.  backbone: for objectives, baselines among them.  labels, size: see `papertrial.fit`.  settings, techniques: for the
-    methods, not for the baselines.  worth: train the reference on a quarter and half of the labels too, to say what a
-    method is worth in labels, where the task has any.
-    out: by default `runs/compare-<data>`.  engine: "local", one run after the other, or "ray", spread over the Ray
-    cluster at `address` (by default that of this machine, or one started for the time), each run on `cores` cores of its
-    own; `data` and `out` must then mean the same on all machines.  echo: takes the lines said on the way; None for silence.
+    methods: papers, such as "rtdl" or ["rtdl:resnet", "rtdl:mlp"].  data: anything `papertrial.open` takes, or what it
+    returned; target, group, time, dates, missing: as it takes them.  task: the one to compare on, by default the first that
+    fits.  metric: what is judged and chosen by, by default what the data call for.  folds: every row is a test row once, in
+    so many folds, cut anew with each seed; "none" for one test part; by default 5 where fewer than 2 000 rows can be judged
+    and the data come without test rows.  seeds: 5, or 3 of folds, where not given.  budget: of one run, by default the
+    task's, of which 15 runs in folds get a third each; total: time for everything, shared out evenly over the runs.
+    against: the baseline verdicts are measured against, by default the task's strongest reference by mean validation score.
+    baselines: names instead of the task's own, or "none".  host: what techniques are tried on; the same host without them
+    takes part, and is what they are measured against unless `against` names something else.  backbone: for objectives,
+    baselines among them.  labels, size: see `papertrial.fit`.  settings, techniques, recipe: for the methods, not for the
+    baselines.  worth: train the reference on a quarter and half of the labels too, to say what a method is worth in labels,
+    where the task has any.  out: by default `runs/compare-<data>`.  fresh: start over where it holds an earlier comparison.
+    progress: show a bar for each run.  engine: "local", one run after the other, or "ray", spread over the Ray cluster at
+    `address` (by default that of this machine, or one started for the time), each run on `cores` cores of its own; `data`
+    and `out` must then mean the same on all machines.  echo: takes the lines said on the way; None for silence.
 
     A comparison that was interrupted goes on where it stopped, and one asked for again with more seeds or methods adds
     them; each such look at more seeds is tested at half the level of the one before (see `core.stats`).
 
-    Raises PapertrialError for an unknown name, or when `out` holds a comparison of something else; DataError when no
-    task fits the data; Declined when none of the methods can take part or no reference could be run.
+    Raises PapertrialError for an unknown name, or when `out` holds a comparison of something else; DataError when no task
+    fits the data; Declined when none of the methods can take part or no reference could be run.
+
+        >>> import papertrial as pt
+        >>> verdict = pt.compare("linear", "iris", baselines="majority", seeds=2, folds="none", worth=False, echo=None)
+        >>> verdict.reference
+        'majority'
     """
     from papertrial.use.choose import choose_task
     from papertrial.use.fit import default_folder
 
+    require_gradients("methods are compared")
     request = Request(
         task=task, target=target, group=group, time=time, dates=dates, missing=missing, metric=metric, folds=folds, host=host, backbone=backbone,
         recipe=recipe, settings=settings or {}, techniques=techniques, labels=labels, size=size, fresh=fresh,
@@ -279,6 +289,7 @@ def compare(
         runs = trained * seeds * max(1, parts) + curve_runs
         usual = shared(chosen.budget, seeds * parts) if parts else chosen.budget
         study.request = request.but(budget=_budget(budget, total, runs, usual))
+        study.asked["runs"] = len(entrants) * seeds * max(1, parts) + curve_runs
         study.plan = _plan(study, entrants, runs, curve_runs)
         if why:
             study.plan += f"\nfolds: {why}"

@@ -13,6 +13,7 @@ from papertrial.core.budget import ESTIMATED, UNKNOWN, Energy, duration, size_in
 from papertrial.core.doors import Damaged
 from papertrial.core.errors import PapertrialError
 from papertrial.core.files import disk_errors
+from papertrial.core.html import page
 from papertrial.core.ours import visible
 from papertrial.core.stats import Verdict
 from papertrial.study.worth import Worth
@@ -23,6 +24,7 @@ FAILED = "failed"
 #: what stands beside a metric in the table
 BESIDE = {"average_precision": "auc"}
 WIDTH = 100
+_UNFINISHED = "not finished: the same command goes on from here"
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,17 @@ class Comparison:
 
     def __repr__(self) -> str:
         return "\n".join(self.lines())
+
+    def _repr_html_(self) -> str:
+        head, *rows = _columns(self)
+        names = [self.shown(row.name) for row in self.rows]
+        notes = [*(f"skipped: {name}: {why}" for name, why in self.declined.items()), *self.notes]
+        return page(
+            self.protocol,
+            head=["method", *head],
+            rows=[[name, *cells] for name, cells in zip(names, rows, strict=True)],
+            lines=[*self.sentences, *notes, *([] if self.complete else [_UNFINISHED])],
+        )
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"rows": [asdict(row) | {"worth": row.worth} for row in self.rows]}
@@ -177,11 +190,23 @@ def _lines(result: Comparison) -> list[str]:
     for sentence in result.earlier:
         lines += _wrap(f"said before, and replaced by the above: {sentence}", "note      ")
     if not result.complete:
-        lines += _wrap("not finished: the same command goes on from here", "note      ")
+        lines += _wrap(_UNFINISHED, "note      ")
     return lines
 
 
 def _table(result: Comparison) -> list[str]:
+    """The table in columns, at most WIDTH wide."""
+    table = _columns(result)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    room = max(12, WIDTH - sum(widths) - 2 * len(widths))
+    names = [_cut(name, room) for name in ("method", *(result.shown(row.name) for row in result.rows))]
+    table = [[name, *cells] for name, cells in zip(names, table, strict=True)]
+    widths = [max(map(len, names)), *widths]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+
+
+def _columns(result: Comparison) -> list[list[str]]:
+    """The head and a row for each method, without their names."""
     digits = _digits(result)
     beside = [name for name in (result.beside or BESIDE.get(result.metric),) if name]
     against = _cut(f"vs {result.shown(result.reference)}", 24)
@@ -194,12 +219,7 @@ def _table(result: Comparison) -> list[str]:
         table[0].append("worth")
         for cells, row in zip(table[1:], result.rows, strict=True):
             cells.append("-" if row.worth is None else f"{row.worth} {row.worth.interval}".strip())
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    room = max(12, WIDTH - sum(widths) - 2 * len(widths))
-    names = [_cut(name, room) for name in ("method", *(result.shown(row.name) for row in result.rows))]
-    table = [[name, *cells] for name, cells in zip(names, table, strict=True)]
-    widths = [max(map(len, names)), *widths]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    return table
 
 
 def _cells(row: Row, digits: int) -> list[str]:

@@ -12,13 +12,14 @@ import importlib
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from papertrial.core import memory, registry
+from papertrial.core.arguments import Names, require_gradients, typed
 from papertrial.core.budget import Budget, Energy, duration, size_in_words
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.offers import offers, task_offers
@@ -26,11 +27,11 @@ from papertrial.core.recipe import Optim
 from papertrial.core.request import Request
 from papertrial.core.run import Run
 from papertrial.core.task import Estimator, Prepared, Split, Task
-from papertrial.core.wording import aligned
 from papertrial.study.compare import CURVE_SEEDS, FRACTIONS
+from papertrial.study.cost import Cost, Estimate, Plan
 from papertrial.study.entrants import plan
 from papertrial.train.randomness import drawing, own_randomness
-from papertrial.use.folds import choice, rounds, shared
+from papertrial.use.folds import choice, shared
 
 if TYPE_CHECKING:
     from papertrial.train.pace import Pace
@@ -53,141 +54,23 @@ _ROOM = 0.6  # share of the free memory that the measured steps may take
 _FEW, _SOME, _SOME_SECONDS = 64, 2000, 2.0  # rows first tried, most rows, and about most seconds, for the judging
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What one run of a method is expected to cost.
-
-    preparing, training, judging: seconds of reading and splitting the data, of the training with its validations (what
-    a run reports as `seconds`), and of the final probe and scores.  steps, epochs, samples: of training; 0 for methods
-    that are not trained by steps, which have trials.  peak_bytes: of the process, or of the GPU.  kwh, energy,
-    energy_how: during the training, and how the power was found out.  measured: what it rests on.
-    notes: where it may be off.
-    """
-
-    method: str
-    recipe: str
-    budget: str
-    parameters: int
-    preparing: float
-    training: float
-    validating: float
-    judging: float
-    steps: int
-    epochs: float
-    samples: int
-    trials: int
-    peak_bytes: int
-    kwh: float | None
-    energy: str
-    energy_how: str
-    measured: str
-    notes: tuple[str, ...] = ()
-
-    @property
-    def seconds(self) -> float:
-        return self.preparing + self.training + self.judging
-
-    def spent(self) -> Energy:
-        return Energy(self.kwh, self.energy, self.energy_how)
-
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "seconds": self.seconds}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a comparison is expected to cost: so many runs, one after another. costs: of one run of each method.
-
-    kwh, energy, energy_how: as in `Cost`, of all runs.  notes: who would not take part.  folds: that each of the `seeds` cuts the
-    rows into, 0 for one test part.
-    """
-
-    seeds: int
-    runs: int
-    seconds: float
-    kwh: float | None
-    energy: str
-    energy_how: str
-    costs: tuple[Cost, ...]
-    notes: tuple[str, ...] = ()
-    folds: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        return dict(vars(self))
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """cost: of one run.  comparison: with the task's baselines over seeds, where that was asked for.
-
-    starting: seconds of loading the packages that a run needs, which each process does once.
-    decoding: seconds that reading the data took this time and will not take again, since what was decoded is cached.
-    machine_bytes: memory there is.
-    """
-
-    data: str
-    cost: Cost
-    starting: float
-    decoding: float
-    machine_bytes: int
-    comparison: Plan | None = None
-
-    @property
-    def seconds(self) -> float:
-        """Of the whole command that makes one run."""
-        return self.starting + self.cost.seconds
-
-    def __repr__(self) -> str:
-        return "\n".join(aligned(self.lines()))
-
-    def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "seconds": self.seconds}
-
-    def lines(self) -> list[tuple[str, str]]:
-        """Labels and words, in order."""
-        cost, comparison = self.cost, self.comparison
-        once = f", and {duration(self.decoding)} more the first time" if self.decoding >= 1 else ""
-        rows = [
-            ("method", f"{cost.method}, recipe {cost.recipe}, budget {cost.budget}"),
-            ("starting", f"{duration(self.starting)} to load what a run needs"),
-            ("data", f"{self.data}: {duration(cost.preparing)} to prepare{once}"),
-        ]
-        if cost.parameters:
-            rows.append(("model", f"{cost.parameters / 1e6:.2f} M weights, {size_in_words(4 * cost.parameters)}"))
-        rows += [
-            ("measured", cost.measured),
-            ("training", _spent(cost)),
-            ("judging", duration(cost.judging)),
-            ("total", duration(self.seconds)),
-            ("memory", f"{size_in_words(cost.peak_bytes)} at its peak, of {size_in_words(self.machine_bytes)}"),
-            ("energy", cost.spent().sentence()),
-        ]
-        rows += [("note", note) for note in cost.notes]
-        if comparison is not None:
-            energy = Energy(comparison.kwh, comparison.energy)
-            words = f"{rounds(comparison.seeds, comparison.folds)}, {comparison.runs} runs: {duration(comparison.seconds)}, {energy}"
-            rows.append(("compare", words))
-            rows += [("", f"{one.method}: {duration(one.seconds)} per run, {one.spent()}") for one in comparison.costs]
-            rows += [("", note) for note in comparison.notes]
-        return rows
-
-
+@typed
 @own_randomness()
 def estimate(
     method: str,
     data: Any,
     *,
     task: str | None = None,
-    target: str | None = None,
+    target: str | int | None = None,
     group: str | None = None,
     time: str | None = None,
     dates: str | None = None,
-    missing: str | None = None,
+    missing: Names | None = None,
     host: str | None = None,
     backbone: str | None = None,
     recipe: str = "base",
     settings: Mapping[str, Any] | None = None,
-    techniques: Sequence[str] | str = (),
+    techniques: Names = (),
     budget: Budget | str | None = None,
     labels: int | None = None,
     size: int | None = None,
@@ -195,14 +78,21 @@ def estimate(
     folds: int | str | None = None,
     seed: int = 0,
 ) -> Estimate:
-    """Estimate what `papertrial.fit` with the same arguments would cost here; with `seeds`, `papertrial.compare` too, in `folds` as it
-    would choose them.
+    """Minutes, memory and energy of `papertrial.fit` with the same arguments, before it starts.
+
+    method, data, task, target, group, time, dates, missing, host, backbone, recipe, settings, techniques, budget, labels, size,
+    seed: as `papertrial.fit` takes them.  seeds: estimate `papertrial.compare` with so many too, in `folds` as it takes them.
 
     Raises PapertrialError when a batch needs clearly more memory than there is, and whatever `fit` would refuse.
+
+        >>> import papertrial as pt
+        >>> pt.estimate("linear", "iris").cost.trials > 0
+        True
     """
     from papertrial.data import open as open_data
     from papertrial.use.choose import check_request, prepare, task_for
 
+    require_gradients("the cost of training is measured")
     request = Request(
         task=task, target=target, group=group, time=time, dates=dates, missing=missing, host=host, backbone=backbone, recipe=recipe,
         settings=settings or {}, techniques=techniques, budget=Budget.of(budget), labels=labels, size=size, seed=seed,
@@ -242,20 +132,18 @@ def run_cost(
     import torch
 
     from papertrial.train.sources import learnt_from
-    from papertrial.use.card import build_model
     from papertrial.use.choose import budget_of, resolve_method
     from papertrial.use.fit import validation
-    from papertrial.use.room import require_room
+    from papertrial.use.room import built
 
     request = (request or Request()).but(**asked)
     seed = request.seed
     resolved = resolve_method(method, prepared, request, task=task)
     spending = budget_of(resolved, task, request.budget)
-    require_room(task, resolved, prepared)
     with tempfile.TemporaryDirectory(prefix="papertrial-estimate-") as folder:
         with drawing:
             torch.manual_seed(seed)
-            model = build_model(task, resolved, prepared)
+            model = built(task, resolved, prepared)
             rows = task.training(model, prepared)
         run = Run(Path(folder) / "run")
         if isinstance(model, Estimator):
@@ -567,15 +455,6 @@ def total(
 
 
 # ------------------------------------------------------------------------------------------------------------------- words
-
-
-def _spent(cost: Cost) -> str:
-    if cost.trials:
-        return f"{duration(cost.training)} for {cost.trials} trials"
-    if not cost.steps:
-        return "none"
-    words = f"{duration(cost.training)} for {cost.steps} steps, {cost.epochs:.3g} epochs, {cost.samples} examples"
-    return words + (f"; {duration(cost.validating)} of it to validate" if cost.validating else "")
 
 
 def _short(seconds: float) -> str:

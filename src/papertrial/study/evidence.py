@@ -142,7 +142,8 @@ def _answer(found: Sequence[Tried]) -> Answer:
     counts = {verdict: sum(tried.count(verdict) for tried in found) for verdict in VERDICTS}
     words = {FAILS: "fails" if counts[FAILS] == 1 else "fail", CANNOT_TELL: "cannot be told", NOT_RUN: "not run"}
     rest = [f"{counts[verdict]} {word}" for verdict, word in words.items() if counts[verdict]]
-    tone = "bad" if counts[FAILS] else "open" if rest else "good"
+    # one claim of a hundred that fails is news, and no alarm
+    tone = "bad" if counts[FAILS] > counts[HOLDS] else "open" if rest else "good"
     begin = f"{counts[HOLDS]} of {counted(sum(counts.values()), 'claim')} {'holds' if counts[HOLDS] == 1 else 'hold'}"
     return Answer(begin, f"; {listed(rest)}." if rest else ".", tone)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from papertrial.study.html_page import (
     Table,
     Text,
 )
+from papertrial.use.card import CARD
 
 if TYPE_CHECKING:
     from papertrial.core.task import Prepared, Split
@@ -39,6 +40,8 @@ _BINS, _LEVELS, _ROWS = 24, 8, 100_000
 _TEXTS, _LETTERS = 3, 200
 #: sides up to which pictures are kept as they are; larger ones are compressed
 _SMALL = 32
+#: classes that a sheet of drawn pictures has rows for, and examples of each class from which all of them are in the test
+_SHEET_ROWS, _PLENTY = 10, 100
 
 
 def blocks(card: Mapping[str, Any]) -> list[Any]:
@@ -138,21 +141,38 @@ def sheets(runs: Mapping[str, Path]) -> list[Any]:
         return []
     test = next(iter(kept.values())).with_name("test.png")
     files = {"test images": test, **kept}
-    drawn = [Sheet(name, _sheet(file, name)) for name, file in files.items() if file.exists()]
+    rows = _rows_of(next(iter(runs.values())))
+    drawn, unread = [], []
+    for name, file in files.items():
+        if file.exists():
+            try:
+                drawn.append(Sheet(name, _sheet(file, name, rows), rows))
+            except (OSError, SyntaxError, ValueError) as error:  # as Pillow says of a file that is damaged
+                unread.append(Text(f"Left out: {file} cannot be read ({error}).", "note"))
     words = (
         "Each generator drew one picture for each of these test images, of its class or from its caption where it takes"
         " them: the first ones, none picked out."
     )
-    return [Text(words, "note"), Grid(drawn, 300)]
+    return [Text(words, "note"), Grid(drawn, 300), *unread] if drawn else unread
 
 
-def _sheet(file: Path, name: str) -> Picture:
+def _rows_of(folder: Path) -> list[str]:
+    """The classes that the rows of a sheet show; none where rows may be something else (see `tasks._image_quality.shown`)."""
+    card = CARD.read(folder / "card.json")
+    names = card.get("state", {}).get("class_names") or []
+    counts = card["data"]["numbers"].get("class_counts") or {}
+    held = list(counts.values()) if isinstance(counts, dict) else list(counts)
+    return list(names[:_SHEET_ROWS]) if len(names) > 1 and len(held) == len(names) and min(held) >= _PLENTY else []
+
+
+def _sheet(file: Path, name: str, rows: Sequence[str]) -> Picture:
     from PIL import Image
 
     with Image.open(file) as image:
         width, height = image.size
     address = f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}"
-    return Picture(address, f"{name}, side by side", width, height)
+    words = f"{name}, a row for each class: {', '.join(rows)}" if rows else f"{name}, side by side"
+    return Picture(address, words, width, height)
 
 
 def texts(prepared: Prepared) -> list[Any]:

@@ -18,7 +18,6 @@ from typing import Any, ClassVar
 
 from markupsafe import Markup
 
-from papertrial.core.errors import missing_extra
 from papertrial.core.files import to_json
 
 _HERE = Path(__file__).parent
@@ -217,10 +216,11 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Many small pictures in one large one, under a title."""
+    """Many small pictures in one large one, under a title. rows: what each row of them shows, from the top, where that is known."""
 
     title: str
     picture: Picture
+    rows: Sequence[str] = ()
     kind: ClassVar[str] = "sheet"
 
 
@@ -294,16 +294,16 @@ class Page:
     foot: str = ""
 
 
-def render(page: Page) -> str:
-    """The page as HTML. Raises PapertrialError when the package plotly is missing."""
-    try:
-        from plotly.offline import get_plotlyjs
-    except ImportError:
-        raise missing_extra("a report", "plotly", "report") from None
+def plotly() -> str:
+    """The script that draws figures: Plotly's bundle of plots with axes, a third of the whole (MIT)."""
+    return (_HERE / "plotly.min.js").read_text(encoding="utf-8")
 
+
+def render(page: Page) -> str:
+    """The page as HTML."""
     sections = [section for section in page.sections if section.blocks]
     name_of, plots = plots_of([block for section in sections for block in section.blocks])
-    scripts = [_script(get_plotlyjs()), _script((_HERE / "page.js").read_text(encoding="utf-8"))] if plots else []
+    scripts = [_script(plotly()), _script((_HERE / "page.js").read_text(encoding="utf-8"))] if plots else []
     text = _template().render(
         page=page,
         sections=sections,
@@ -338,7 +338,7 @@ def plots_of(blocks: Sequence[Any]) -> tuple[Callable[[Figure], str], Markup]:
     the script that draws them; empty where there are none."""
     names: dict[int, str] = {}
     plots: dict[str, Any] = {}
-    for figure in _figures(blocks):
+    for figure in figures_in(blocks):
         name = "figure-" + re.sub(r"\W+", "-", figure.title.lower()).strip("-")
         while name in plots:
             name += "-"
@@ -347,14 +347,14 @@ def plots_of(blocks: Sequence[Any]) -> tuple[Callable[[Figure], str], Markup]:
     return lambda figure: names[id(figure)], Markup(_json(plots) if plots else "")
 
 
-def _figures(blocks: Sequence[Any]) -> list[Figure]:
+def figures_in(blocks: Sequence[Any]) -> list[Figure]:
     """All figures, those within other blocks too, in their order."""
     found = []
     for block in blocks:
         if isinstance(block, Figure):
             found.append(block)
         elif isinstance(block, Grid | Fold):
-            found += _figures(block.blocks)
+            found += figures_in(block.blocks)
     return found
 
 

@@ -249,8 +249,8 @@ def standing(answers: Answers, draws: int = 2000, seed: int = 0) -> Standing:
 
 
 def _even(groups: np.ndarray) -> float:
-    share = np.bincount(groups) / len(groups)
-    return float(1 / np.square(share).sum())
+    count = np.bincount(groups)
+    return len(groups) ** 2 / int(np.square(count).sum())  # of whole numbers: ten equal shares are ten, not 9.999...
 
 
 def _covariance(answers: Answers, groups: np.ndarray, size: float, draws: int, rng: np.random.Generator) -> np.ndarray:

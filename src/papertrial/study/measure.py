@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from papertrial.core import registry
+from papertrial.core.arguments import typed
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.files import read_json, write_json, write_text
-from papertrial.core.ours import claim, examine, visible
+from papertrial.core.ours import claim, examine, filled, visible
 from papertrial.core.paper import Report
 from papertrial.core.ranges import require_numbers
 from papertrial.core.recipe import resolve, unknown_settings
@@ -22,6 +23,7 @@ from papertrial.train.randomness import own_randomness
 KIND, _FILES = "measurement", ("report.json", "plot.html")
 
 
+@typed
 @own_randomness()
 def measure(
     analysis: str,
@@ -36,17 +38,24 @@ def measure(
     seed: int = 0,
     progress: bool = True,
 ) -> Report:
-    """Run the analysis on `what` (see `study.subject`) and write report.json and plot.html.
+    """What an analysis says of a model, or of data: a table, a sentence, and the files report.json and plot.html.
 
-    data: anything `papertrial.open` takes, a text file for a language model with a tokenizer, or for a module tensors:
-    one, a tuple, or a mapping by name. Made up from the seed where it is left out and the model says what it takes.
-    Of an analysis that trains models of its own, `what` and `data` are both data, as `papertrial.open` takes them; its
-    runs lie in the folder, and the same call goes on with them when it was interrupted.
-    out: by default a folder beside the run, or below `runs`; nothing is written for an nn.Module without it.
-    examples: how many are looked at.  tokens: of each made-up or text example.
+    analysis: a paper of that kind, such as "rank_collapse".  what: a run's folder or an `Artifact`, a method with fresh
+    weights such as "vit", "hf:FOLDER", "package.module:factory", or an nn.Module.  data: anything `papertrial.open` takes,
+    a text file for a language model with a tokenizer, or for a module tensors: one, a tuple, or a mapping by name. Made up
+    from the seed where it is left out and the model says what it takes. Of an analysis that trains models of its own,
+    `what` and `data` are both data, as `papertrial.open` takes them; its runs lie in the folder, and the same call goes on
+    with them when it was interrupted.  out: by default a folder beside the run, or below `runs`; nothing is written for an
+    nn.Module without it.  recipe, settings: of the analysis.  examples: how many are looked at.  tokens: of each made-up or
+    text example.  seed: of fresh weights and made-up examples.  progress: show bars.
 
-    Raises PapertrialError when there is no such analysis or model, DataError for data that does not fit it, Declined
-    when the analysis cannot measure it.
+    Raises PapertrialError when there is no such analysis or model, DataError for data that does not fit it, Declined when
+    the analysis cannot measure it.
+
+        >>> import papertrial as pt
+        >>> report = pt.measure("rank_collapse", "vit", "digits", examples=4, out="collapse", progress=False)
+        >>> len(report.rows) > 1
+        True
     """
     method = registry.method(analysis)
     if method.paper.kind != "analysis":
@@ -92,20 +101,13 @@ def _trained(
 
 
 def write(report: Report, folder: Path) -> Report:
-    """report.json and plot.html in `folder`; the report with `files` filled in. Without plotly the plot is left out,
-    and a caveat says what to install."""
+    """report.json and plot.html in `folder`; the report with `files` filled in."""
     from papertrial.study.plot import page
 
-    claim(folder, KIND, _FILES, _recognised)
-    files = [folder / "report.json"]
-    try:
-        files.append(write_text(folder / "plot.html", page(report)))
-    except PapertrialError as error:
-        if error.__cause__ is not None:
-            raise
-        report = replace(report, caveats=(*report.caveats, str(error)))
-    report = replace(report, files=tuple(str(file) for file in files))
-    write_json(files[0], report)
+    with filled(folder, KIND, _FILES, _recognised):
+        files = [folder / "report.json", write_text(folder / "plot.html", page(report))]
+        report = replace(report, files=tuple(str(file) for file in files))
+        write_json(files[0], report)
     return report
 
 

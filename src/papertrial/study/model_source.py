@@ -92,9 +92,11 @@ def _try(subject: Subject) -> None:
 def _find(analysis: str, what: Any, data: Any, wanted: Wanted) -> Subject:
     from torch import nn
 
+    from papertrial.use.artifact import Artifact
+
     if isinstance(what, nn.Module):
         return _module(what, data, wanted, type(what).__name__)
-    words = str(what)
+    words = str(what.folder if isinstance(what, Artifact) else what)
     place = Path("runs") / f"{analysis}-{slug(words)}"
     if (Path(words) / "card.json").exists() or (Path(words).is_dir() and words not in registry.entries()):
         return replace(_run(Path(words), data, wanted), place=Path(words) / analysis)

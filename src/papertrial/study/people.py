@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
@@ -24,6 +24,7 @@ from papertrial.core.agreement import Alpha, agreement, alpha
 from papertrial.core.errors import DataError, PapertrialError, did_you_mean
 from papertrial.core.judgement import Check, Judgements
 from papertrial.core.paper import Report
+from papertrial.core.wording import counted
 from papertrial.papers import genie
 from papertrial.study.leaderboard import Answers, Standing, standing
 
@@ -117,9 +118,13 @@ class Limits:
         """Why the rater is left out; empty when not."""
         if self.noisy is not None and rater.noisy is not None and rater.noisy > self.noisy:
             return f"noisy with probability {rater.noisy:.3f} by {rater.checks} test questions, {rater.right} right"
-        if self.right is not None and rater.checks and rater.right < self.right * rater.checks:
+        if self.right is not None and rater.checks and not stats.reaches(rater.right, self.right * rater.checks):
             return f"{rater.right} of {rater.checks} test questions right"
-        if self.agreement is not None and rater.agreement is not None and rater.agreement < self.agreement:
+        if (
+            self.agreement is not None
+            and rater.agreement is not None
+            and not stats.reaches(rater.agreement, self.agreement)
+        ):
             return f"agreement with the others {rater.agreement:.2f}"
         return ""
 
@@ -233,11 +238,13 @@ def boards(
         raters = _raters(answers, rows, judgements.checks, chances)
         options: dict[str, Any] = {"draws": draws, "seed": seed, "interval": interval}
         board = _board(kind, question, answers, raters, **options)
+        board = replace(board, notes=(*board.notes, *_unjudged(judgements)))
         broken = ((rater.name, limits.broken(rater)) for rater in raters) if limits else ()
         left_out = tuple((name, why) for name, why in broken if why)
         if left_out:
             kept = answers.without([name for name, _ in left_out])
-            board = _board(kind, question, kept, raters, left_out=left_out, full=board, **options)
+            left = _board(kind, question, kept, raters, left_out=left_out, full=board, **options)
+            board = replace(left, notes=(*left.notes, *_unjudged(judgements)))
         found.append(board)
     return tuple(found)
 
@@ -257,7 +264,7 @@ def _board(
     where = standing(answers, draws, seed)
     order = np.argsort(-where.value, kind="stable")
     names = [answers.systems[place] for place in order]
-    differences = _differences(where, order, names, kind)
+    differences = _differences(where, order, names, kind, len(answers.items))
     worse_than = dict.fromkeys(names, 0)
     for d in differences:
         if d.word != CANNOT_TELL:
@@ -312,14 +319,18 @@ def _half(squares: stats.MeanSquares, where: Standing) -> float:
     return float(stats.half_width(squares)) if where.items > 1.5 else math.nan
 
 
-def _differences(where: Standing, order: np.ndarray, names: Sequence[str], kind: str) -> tuple[Difference, ...]:
-    """Of all pairs of systems; the words hold for all of them at once."""
+def _differences(
+    where: Standing, order: np.ndarray, names: Sequence[str], kind: str, items: int
+) -> tuple[Difference, ...]:
+    """Of all pairs of systems; the words hold for all of them at once. items: that have an answer."""
     pairs = list(combinations(range(len(names)), 2))
     reason = ""
     if where.one_rater:
         reason = "there is only one rater, and another may judge differently"
-    elif where.items < stats.FEWEST_EXAMPLES:
-        reason = f"too few items to judge by; at least {stats.FEWEST_EXAMPLES} are needed"
+    elif not stats.reaches(where.items, stats.FEWEST_EXAMPLES):
+        uneven = items >= stats.FEWEST_EXAMPLES
+        held = f": answers lie so unevenly on {items} that they weigh as on {where.items:.1f}" if uneven else ""
+        reason = f"too few items to judge by{held}; at least {stats.FEWEST_EXAMPLES} are needed"
     squares = []
     for first, second in pairs:
         contrast = np.zeros(len(names))
@@ -340,6 +351,16 @@ def _differences(where: Standing, order: np.ndarray, names: Sequence[str], kind:
             Difference(names[first], names[second], word, difference, low, high, p, more, "" if told else reason)
         )
     return tuple(found)
+
+
+def _unjudged(judgements: Judgements) -> tuple[str, ...]:
+    """What raters could not judge, which no score holds."""
+    count = sum(not remark.judged for remark in judgements.remarks)
+    return (
+        (f"{counted(count, 'time')} a rater said why something could not be judged: it counts nowhere",)
+        if count
+        else ()
+    )
 
 
 def _notes(where: Standing, kind: str, interval: str) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ _MARKERS = ("circle", "diamond", "square", "triangle-up")
 
 
 def page(report: Report) -> str:
-    """The verdict, the figures, the table and the caveats as HTML. Raises PapertrialError when plotly is missing."""
+    """The verdict, the figures, the table and the caveats as HTML."""
     return render(
         Page(
             "papertrial measure",

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from papertrial.core import registry
+from papertrial.core.arguments import typed
 from papertrial.core.budget import ESTIMATED, Energy, duration, size_in_words
 from papertrial.core.curves import fit_power_law
 from papertrial.core.errors import PapertrialError, did_you_mean
@@ -43,7 +44,8 @@ from papertrial.study.html_page import (
     typeset,
 )
 from papertrial.study.report_blocks import Record, listed, number, signed
-from papertrial.study.report_commands import fit_command
+from papertrial.study.report_commands import compare_command, fit_command
+from papertrial.use.artifact import Artifact
 from papertrial.use.final import COMPARISON
 from papertrial.use.folds import rounds
 
@@ -68,15 +70,27 @@ class Report:
     size: int
 
 
-def report(folder: Path | str, out: Path | str | None = None, *, data: bool = True, replace: bool = False) -> Report:
-    """Write the page of a run's or a comparison's folder, or of evidence: a folder of it or one .jsonl file.
+@typed
+def report(
+    folder: Path | str | Artifact | Comparison,
+    out: Path | str | None = None,
+    *,
+    data: bool = True,
+    replace: bool = False,
+) -> Report:
+    """One HTML page that needs no network: the verdict, what it rests on, what it cost, how to reproduce it.
 
-    out: by default report.html in the folder, or beside a file, under its name.
-    data: open the training data again, for pictures and distributions.  replace: a file that is there already and was not
-    written into the folder by an earlier call.
-    Raises PapertrialError when there is none of them, for such a file, or when the package plotly is missing.
+    folder: a run's or a comparison's, an `Artifact` or a `Comparison` itself, or evidence: a folder of it or one .jsonl
+    file.  out: by default report.html in the folder, or beside a file, under its name.  data: open the training data again,
+    for pictures and distributions.  replace: a file that is there already and was not written into the folder by an earlier
+    call. Raises PapertrialError when there is none of them, and for such a file.
+
+        >>> import papertrial as pt
+        >>> model = pt.fit("linear", "iris", out="runs/iris", progress=False)
+        >>> pt.report("runs/iris").file.name
+        'report.html'
     """
-    folder = Path(folder)
+    folder = Path(folder.folder if isinstance(folder, Artifact | Comparison) else folder)
     beside = folder.with_suffix(".html") if folder.suffix == ".jsonl" else folder / "report.html"
     file = Path(out) if out is not None else beside
     if file.suffix.lower() not in (".html", ".htm"):
@@ -223,6 +237,7 @@ def _of_comparison(folder: Path, data: bool) -> Page:
     asked = [row.name for row in found.rows if row.role == "method"] or [found.reference]
     verb = "Do" if len(asked) > 1 else "Does"
     unfinished = "" if found.complete else "Not finished: the same command goes on from here."
+    command = compare_command(found, study.config, study.asked, study.card, study.folder)
     left_out = _left_out([*study.unread, *(line for run in study.every for line in run.damage)])
     sections = [
         Section("Result", _result(study)),
@@ -237,7 +252,10 @@ def _of_comparison(folder: Path, data: bool) -> Page:
         ),
         Section("Cost", _cost(study)),
         Section("Protocol", _protocol(study)),
-        Section("How to reproduce", report_blocks.reproduce(folder, study.every, _compare_command(study), study.card)),
+        Section(
+            "How to reproduce",
+            report_blocks.reproduce(folder, study.every, command, study.card),
+        ),
     ]
     return Page(
         f"papertrial comparison · {found.metric} · {study.rounds} · {found.budget} per run",
@@ -470,29 +488,6 @@ def _protocol(study: _Compared) -> list[Any]:
     return [Items(items), *([Heading("Notes"), Items(found.notes)] if found.notes else [])]
 
 
-def _compare_command(study: _Compared) -> str:
-    config, asked, card = study.config, study.asked, study.card
-    methods = asked.get("methods") or [row.name for row in study.found.rows if row.role == "method"]
-    words = ["papertrial", "compare", *methods, *report_blocks.data_words(card), "--seeds", str(study.found.seeds)]
-    words += report_blocks.budget_words(config["budget"])
-    words += report_blocks.flags(
-        folds=asked.get("folds"),
-        against=asked.get("against"),
-        host=config.get("host"),
-        backbone=config["backbone"],
-        recipe=None if config["recipe"] == "base" else config["recipe"],
-        labels=config["labels"],
-        size=config["size"],
-    )
-    words += [word for text in config.get("techniques") or () for word in ("--technique", text)]
-    words += report_blocks.set_words(config["settings"])
-    words += [] if asked.get("worth", True) else ["--no-worth"]
-    command = shlex.join([*words, "--out", str(study.folder)])
-    if asked.get("baselines") is not None:
-        command += f"\n# asked from Python, with baselines={asked['baselines']!r}"
-    return command + report_blocks.given_from_python(card)
-
-
 # ----------------------------------------------------------------------------------------------------------------- run
 
 
@@ -521,7 +516,7 @@ def _of_run(folder: Path, data: bool) -> Page:
         ),
         Section("Papers and caveats", report_blocks.papers([card], [])),
         Section("Cost", [report_blocks.cost({card["method"]["name"]: [run]}), Text(report_blocks.total([run]))]),
-        Section("Protocol", [Items(_run_protocol(card, metric, higher))]),
+        Section("Protocol", [Items(report_blocks.run_protocol(card, metric, higher))]),
         Section("How to reproduce", report_blocks.reproduce(folder, [run], fit_command(run), card)),
     ]
     return Page(
@@ -583,26 +578,3 @@ def _run_errors(run: Record) -> list[Any]:
     drawn = figures.confusion("Confusion", "truth by row, answer by column", counts, classes)
     calibrated = report_blocks.reliability(run)
     return [report_blocks.share_right({"right": counts}, classes), drawn, *([calibrated] if calibrated else [])]
-
-
-def _run_protocol(card: Mapping[str, Any], metric: str, higher: bool) -> list[str]:
-    facts = card["facts"]
-    return [
-        f"Task {card['task']['name']} v{card['task']['version']}: {metric} ({'higher' if higher else 'lower'} is better)",
-        f"{facts['examples']} examples to learn from"
-        + (f", {facts['labelled']} of them with a label" if facts["labelled"] else ""),
-        *(
-            []
-            if card.get("final")
-            else ["The test rows depend on the data alone and are the same for every method and seed."]
-        ),
-        *_grouped(card),
-        *card["notes"],
-    ]
-
-
-def _grouped(card: Mapping[str, Any]) -> list[str]:
-    test = card.get("test", {"rows": 0, "groups": 0})
-    if test["groups"] == test["rows"]:
-        return []
-    return [f"{test['rows']:,} test rows in {test['groups']:,} groups, each of which counts once in an interval"]

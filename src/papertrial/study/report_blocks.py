@@ -429,3 +429,27 @@ def listed(words: Sequence[str]) -> str:
 
 def sentence(words: str) -> str:
     return words[:1].upper() + words[1:] + ("" if words.endswith(".") else ".")
+
+
+def run_protocol(card: Mapping[str, Any], metric: str, higher: bool) -> list[str]:
+    """What a run learned from and was judged on, line by line."""
+    facts = card["facts"]
+    return [
+        f"Task {card['task']['name']} v{card['task']['version']}: {metric} ({'higher' if higher else 'lower'} is better)",
+        f"{facts['examples']} examples to learn from"
+        + (f", {facts['labelled']} of them with a label" if facts["labelled"] else ""),
+        *(
+            []
+            if card.get("final")
+            else ["The test rows depend on the data alone and are the same for every method and seed."]
+        ),
+        *_grouped(card),
+        *card["notes"],
+    ]
+
+
+def _grouped(card: Mapping[str, Any]) -> list[str]:
+    test = card.get("test", {"rows": 0, "groups": 0})
+    if test["groups"] == test["rows"]:
+        return []
+    return [f"{test['rows']:,} test rows in {test['groups']:,} groups, each of which counts once in an interval"]

@@ -1,15 +1,18 @@
-"""The command line that makes a run again, as one would type it."""
+"""The command line that makes a run or a comparison again, as one would type it."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from papertrial.core import registry
 from papertrial.core.errors import PapertrialError
 from papertrial.study import report_blocks
+from papertrial.study.comparison import Comparison
 from papertrial.study.report_blocks import Record
 
 
@@ -44,6 +47,31 @@ def fit_command(run: Record) -> str:
     command = shlex.join([*words, *report_blocks.set_words(own), "--out", str(run.folder)])
     if "fraction" in options:
         command += f"\n# within a comparison, with fraction={options['fraction']} of the training rows"
+    return command + report_blocks.given_from_python(card)
+
+
+def compare_command(
+    found: Comparison, config: Mapping[str, Any], asked: Mapping[str, Any], card: dict[str, Any], folder: Path
+) -> str:
+    """Of a comparison. card: of one of its runs."""
+    methods = asked.get("methods") or [row.name for row in found.rows if row.role == "method"]
+    words = ["papertrial", "compare", *methods, *report_blocks.data_words(card), "--seeds", str(found.seeds)]
+    words += report_blocks.budget_words(config["budget"])
+    words += report_blocks.flags(
+        folds=asked.get("folds"),
+        against=asked.get("against"),
+        host=config.get("host"),
+        backbone=config["backbone"],
+        recipe=None if config["recipe"] == "base" else config["recipe"],
+        labels=config["labels"],
+        size=config["size"],
+    )
+    words += [word for text in config.get("techniques") or () for word in ("--technique", text)]
+    words += report_blocks.set_words(config["settings"])
+    words += [] if asked.get("worth", True) else ["--no-worth"]
+    command = shlex.join([*words, "--out", str(folder)])
+    if asked.get("baselines") is not None:
+        command += f"\n# asked from Python, with baselines={asked['baselines']!r}"
     return command + report_blocks.given_from_python(card)
 
 

@@ -49,8 +49,16 @@ class Common:
         """`prediction`, and `p(class)` for each class where there are classes."""
         if "class_names" not in state:
             return {"prediction": outputs}
-        names = np.asarray(state["class_names"])
-        return {"prediction": names[outputs.argmax(1)], **{f"p({n})": outputs[:, i] for i, n in enumerate(names)}}
+        names = state["class_names"]
+        return {
+            "prediction": labels_of(state)[outputs.argmax(1)],
+            **{f"p({n})": outputs[:, i] for i, n in enumerate(names)},
+        }
+
+
+def labels_of(state: Mapping[str, Any]) -> np.ndarray:
+    """(classes,): the classes as the labels of the training data were, numbers and booleans among them."""
+    return np.asarray(state.get("labels", state["class_names"]))
 
 
 def objective(method: Any, config: Any, facts: Facts, backbone: nn.Module | None, around: Any = None) -> Any:

@@ -30,6 +30,7 @@ from papertrial.core.errors import DataError, Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.offers import offers
 from papertrial.core.task import Prepared, Scores, Split, Supports
+from papertrial.data.images.arrays import usual_range, value_range
 from papertrial.nn.heads import Supervised
 from papertrial.nn.views import Draw, flip, shift
 from papertrial.tasks._choosing import ACCURACY, for_classes, unusual
@@ -250,9 +251,10 @@ class ImageTask(Common):
     def encode(self, state: Mapping[str, Any], data: Any) -> Split:
         """New images at the size and with the channels of the model. Labels are kept where their class is known to the
         model, and -1 elsewhere. Raises DataError when the channels cannot be converted."""
-        columns: dict[str, Any] = {
-            "image": as_trained(data.pixels(state["height"], state["width"], state["channels"]), state)
-        }
+        pixels = data.pixels(state["height"], state["width"], state["channels"])
+        if told := other_range(pixels, state):
+            data.note(told)
+        columns: dict[str, Any] = {"image": as_trained(pixels, state)}
         columns |= _photos(data, np.arange(len(columns["image"])), state)
         label = known_labels(state, data)
         if (label >= 0).any():
@@ -395,5 +397,36 @@ def as_trained(pixels: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
     """Bytes as they are where the model was trained on bytes; otherwise float32 in [0, 1], as the training images were."""
     if pixels.dtype == np.uint8 and state["bytes"]:
         return pixels
-    values = np.asarray(pixels, dtype=np.float32) / (255 if pixels.dtype == np.uint8 else 1)
-    return np.clip((values - state["low"]) / (state["high"] - state["low"]), 0, 1, dtype=np.float32)
+    low, high = state["low"], state["high"]
+    values: np.ndarray = np.asarray(pixels, dtype=np.float32)
+    if pixels.dtype == np.uint8:
+        first, last = usual_range(low, high) or (0, 1)
+        values = values / 255 * (last - first) + first
+    elif state["bytes"] and values.size and values.max() > 1:
+        values = values / 255
+    return np.clip((values - low) / (high - low), 0, 1, dtype=np.float32)
+
+
+def other_range(pixels: np.ndarray, state: Mapping[str, Any]) -> str:
+    """A line where new images have values of another range than those that were trained on, "" where they do not."""
+    if pixels.dtype == np.uint8 and state["bytes"]:
+        return ""
+    low, high = state["low"], state["high"]
+    trained = (0, 255) if state["bytes"] else usual_range(low, high)
+    before = "bytes from 0 to 255" if state["bytes"] else f"values from {low:g} to {high:g}"
+    if pixels.dtype == np.uint8:
+        first, last = trained or (0, 1)
+        same = "" if trained else "; they may mean something else"
+        return f"bytes are read as values from {first} to {last}, since the model was trained on {before}{same}"
+    least, most = value_range(np.asarray(pixels))
+    given = usual_range(least, most)
+    if state["bytes"] and given == (0, 255):
+        return f"values from {least:g} to {most:g} are divided by 255, since the model was trained on {before}"
+    if trained is None:  # alike, as far as can be told
+        beyond = 0.05 * (high - low)
+        within = low - beyond <= least and most <= high + beyond and 2 * (most - least) >= high - low
+    else:
+        within = given == trained
+    if within or (state["bytes"] and given == (0, 1)):
+        return ""
+    return f"values from {least:g} to {most:g}, where the model was trained on {before}: read on that scale, and what is beyond is cut off"

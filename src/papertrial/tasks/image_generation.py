@@ -47,7 +47,7 @@ from papertrial.tasks._image_quality import (
     real_scores,
     shown,
 )
-from papertrial.tasks._images import Rows, as_trained, pixel_state, working_size
+from papertrial.tasks._images import Rows, as_trained, other_range, pixel_state, working_size
 from papertrial.tasks._split import require_fraction
 
 #: what measures pictures, as a file of the artifact
@@ -93,6 +93,8 @@ class ImageGeneration(Common):
         """New images at the size and with the channels of the model, with labels where it knows their class and -1
         elsewhere. Raises DataError when the channels cannot be converted."""
         pixels = data.pixels(state["height"], state["width"], state["channels"])
+        if told := other_range(pixels, state):
+            data.note(told)
         return Split({"image": _as_bytes(pixels, state), "label": known_labels(state, data)})
 
     def build(self, method: Any, config: Any, optim: Any, prepared: Prepared, backbone: nn.Module | None = None) -> Any:

@@ -142,17 +142,17 @@ class TabularTask(Common):
             without = int((~known).sum())  # in the words of the facts page, so that it is said once
             notes.append(f"{counted(without, 'row')} without a target: not used to train or score supervised methods")
         if (part == WHOLE).any():
-            return np.flatnonzero(part == WHOLE), *2 * (np.zeros(0, dtype=np.int64),), notes
+            return np.flatnonzero(part == WHOLE), np.flatnonzero(part == 1), np.zeros(0, dtype=np.int64), notes
         if not (part == 2).any():
             free = np.flatnonzero(part == 0)
-            part[free[_pick(strata[free], groups[free], test_share, np.random.default_rng(SPLIT_SEED))]] = 2
+            part[free[drawn(strata[free], groups[free], test_share, np.random.default_rng(SPLIT_SEED))]] = 2
             notes.append(f"test: {(part == 2).sum()} of {known.sum()} rows, the same for every seed")
         if not (part == 1).any():
             free = np.flatnonzero(part == 0)
-            part[free[_pick(strata[free], groups[free], valid_share, np.random.default_rng([seed, 0]))]] = 1
+            part[free[drawn(strata[free], groups[free], valid_share, np.random.default_rng([seed, 0]))]] = 1
         for index in (0, 1):
             rows = np.flatnonzero(part == index)
-            dropped = _pick(
+            dropped = drawn(
                 strata[rows], np.arange(len(rows)), 1 - float(fraction), np.random.default_rng([seed, 1, index])
             )
             part[rows[dropped]] = -1
@@ -241,7 +241,7 @@ def unseen(state: Mapping[str, Any], split: Split) -> list[str]:
     return lines
 
 
-def _pick(strata: np.ndarray, groups: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+def drawn(strata: np.ndarray, groups: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
     """A random mask (N,) with a share of each stratum, never all of it; rows of one group are taken together."""
     _, first, group = np.unique(groups, return_index=True, return_inverse=True)
     label = strata[first]

@@ -16,6 +16,17 @@ from typing import Any
 
 import torch
 
+#: what the server that ranks are forked from imports once for all of them: this package, and what their work would import
+LOADED = [
+    "papertrial.testing",
+    "papertrial.app.cli",
+    "papertrial.tasks.image_classification",
+    "scipy.stats",
+    "sklearn.datasets",
+    "sklearn.linear_model",
+    "torch.utils.tensorboard",
+]
+
 
 def in_ranks(work: Callable[..., None], *arguments: Any, count: int = 2) -> Callable[[], None]:
     """Start `work(rank, *arguments)` in `count` processes with a group of gloo, and return a function that waits for them.
@@ -45,7 +56,7 @@ class _Ranks:
         # children of a server that has imported torch once; where there is no such server, each imports it
         how = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         context: Any = multiprocessing.get_context(how)
-        context.set_forkserver_preload(["papertrial.testing"])
+        context.set_forkserver_preload(LOADED)
         meeting = f"file://{kept_folder()}/rendezvous"
         self.ends, theirs = zip(*(context.Pipe() for _ in range(count)), strict=True)
         # daemons end with whoever started them, waited for or not

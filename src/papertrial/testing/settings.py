@@ -21,7 +21,7 @@ from papertrial.core.ranges import Range
 from papertrial.core.recipe import known_settings, ranges
 from papertrial.testing.steps import first_batch, loss_of
 from papertrial.train.sources import collected, is_source, learnt_from
-from papertrial.train.stages import rows_of
+from papertrial.train.stages import optim_of, rows_of, stages_of
 from papertrial.use.card import build_model
 from papertrial.use.room import weights_of
 
@@ -130,11 +130,14 @@ def _step_with(b: Any, name: str, value: Any) -> list[float]:
     torch.manual_seed(0)
     model = build_model(b.task, resolved, b.prepared)
     few = replace(b.prepared, train=b.prepared.train.take(slice(0, 4 * _ROWS)))
-    rows, stages = b.task.training(model, few), offers(model).stages
-    parts = [(one.model, rows_of(one, rows)) for one in stages()] if stages else [(model, learnt_from(model, rows))]
+    rows = b.task.training(model, few)
+    parts = [(model, learnt_from(model, rows), resolved.optim)]
+    if offers(model).stages:
+        stages = stages_of(model, resolved.optim)
+        parts = [(one.model, rows_of(one, rows), optim_of(one, resolved.optim)) for one in stages]
     sizes = []
-    for part, own in parts:
-        split = collected(own, part, resolved.optim, 0) if is_source(own) else own
+    for part, own, optim in parts:
+        split = collected(own, part, optim, 0) if is_source(own) else own
         loss = loss_of(part, first_batch(part, split, _ROWS))
         loss.backward()
         gradients = [p.grad for p in part.parameters() if p.grad is not None]

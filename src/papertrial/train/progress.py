@@ -1,4 +1,5 @@
-"""What a person sees while training: a bar on a terminal, a line now and then elsewhere. All of it on stderr."""
+"""What a person sees while training: a bar on a terminal, a line that is written over in a notebook, and one now and then elsewhere.
+All of it on stderr."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import time
 from types import TracebackType
 from typing import Any
 
+from papertrial.core import notebook
 from papertrial.core.budget import duration
 
 _REFRESH, _LINE = 0.1, 30.0  # seconds
@@ -20,6 +22,7 @@ class Display:
         self._begun = self._shown = time.monotonic()
         self._facts = {"loss": float("nan"), "rate": 0.0}
         self._bar: Any = None
+        self._line = notebook.Line() if notebook.inside() else None
         if self.wanted and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -45,6 +48,8 @@ class Display:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+        if self._line is not None:
+            self._line.end()
 
     def show(self, step: int, **facts: float) -> None:
         """`step` steps are done; `facts` (loss, rate) stay until they are given again."""
@@ -52,15 +57,15 @@ class Display:
             return
         self._facts.update(facts)
         now = time.monotonic()
-        if now - self._shown < (_LINE if self._bar is None else _REFRESH):
+        if now - self._shown < (_LINE if self._bar is None and self._line is None else _REFRESH):
             return
         self._shown = now
         if self._bar is not None:
             self._bar.update(self._task, completed=step, **self._facts)
             return
         left = (now - self._begun) / max(1, step - self.first) * (self.total - step)
-        print(
-            f"{self.name}: step {step} of {self.total}, loss {self._facts['loss']:.4g}, {duration(left)} left",
-            file=sys.stderr,
-            flush=True,
-        )
+        text = f"{self.name}: step {step} of {self.total}, loss {self._facts['loss']:.4g}, {duration(left)} left"
+        if self._line is not None:
+            self._line.show(text)
+        else:
+            print(text, file=sys.stderr, flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from papertrial.train.technique import Moment, Techniques
 from papertrial.train.watch import explain_nonfinite
 
 _ROUND = 0x9E3779B97F4A7C15
+#: what torch and the blocks of nn/ say of a row alone
+_ALONE = re.compile(r"more than (1|one) value per channel|batch of two or more|fewer than two rows")
 
 
 class _Objective(nn.Module):
@@ -249,8 +252,17 @@ class Updates:
             yield count * self.world / self.batches.total, self._views(rows, at.step, first, count)
 
     def _forward(self, micro: dict[str, Any]) -> Tensor | dict[str, Any]:
-        with self.accelerate.autocast() if self.bare else contextlib.nullcontext():  # DDP has it built in
-            return self.objective(micro)
+        try:
+            with self.accelerate.autocast() if self.bare else contextlib.nullcontext():  # DDP has it built in
+                return self.objective(micro)
+        except ValueError as error:
+            if _ALONE.search(str(error)) is None:
+                raise
+            raise PapertrialError(
+                f"a step learns from {self.optim.batch} rows in {self.optim.accumulate} parts, and in a part of one row there are "
+                f"no others to normalise it by, or to compare it with",
+                "type a larger --set batch=... or a smaller accumulate=...",
+            ) from error
 
     @contextlib.contextmanager
     def _waiting(self, more: bool) -> Iterator[None]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from papertrial.core.doors import read_array
 from papertrial.core.files import write_with
+from papertrial.core.html import page
 from papertrial.core.offers import task_offers
 from papertrial.core.run import AGAIN
 from papertrial.core.task import Prepared, Ragged, Scores, Split, Task
@@ -67,6 +68,9 @@ class Evaluation(Scores):
 
     def __repr__(self) -> str:
         return "\n".join([super().__repr__(), *(f"note: {line}" for line in self.notes)])
+
+    def _repr_html_(self) -> str:
+        return page(self._head(), rows=self._rows(), lines=[*self.remarks, *(f"note: {line}" for line in self.notes)])
 
 
 def encoded(task: Task, model: Any, state: dict[str, Any], opened: Any) -> Encoded:

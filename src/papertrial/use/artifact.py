@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from papertrial.core import registry
+from papertrial.core.arguments import Names, typed
 from papertrial.core.doors import check_sums
-from papertrial.core.errors import DataError, Declined, PapertrialError
+from papertrial.core.errors import DataError, Declined, PapertrialError, did_you_mean
 from papertrial.core.facts import Facts
+from papertrial.core.html import page
+from papertrial.core.kind import load
 from papertrial.core.memory import require
 from papertrial.core.offers import offers, task_offers
 from papertrial.core.task import Estimator, Prepared, Split, Task
+from papertrial.core.wording import several
 from papertrial.tasks._calibration import answered, on_test
+from papertrial.tasks._common import labels_of
 from papertrial.train.randomness import drawn_apart
 from papertrial.use.account import (
     Encoded,
@@ -29,6 +36,9 @@ from papertrial.use.account import (
     without_label,
 )
 from papertrial.use.card import CARD, ESTIMATOR, WEIGHTS, load_weights, loaded_estimator, rebuilt
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Artifact:
@@ -43,6 +53,18 @@ class Artifact:
 
     def __repr__(self) -> str:
         return f"Artifact {str(self.folder)!r}: {self.card['method']['name']}, trained for {self.task.name}"
+
+    def _repr_html_(self) -> str:
+        card = self.card
+        ends = card.get("intervals", {})
+        facts = [("folder", str(self.folder)), ("task", self.task.name), ("data", str(card["data"]["name"]))]
+        rows = [
+            (name, f"{value:.3f}", "[{:.3f}, {:.3f}]".format(*ends[name]) if name in ends else "")
+            for name, value in card["metrics"].items()
+        ]
+        return page(
+            card["method"]["name"], facts=facts, rows=rows, lines=[*card.get("said_first", ()), *card.get("notes", ())]
+        )
 
     @classmethod
     def load(cls, folder: Path | str) -> Artifact:
@@ -88,14 +110,15 @@ class Artifact:
 
         return open_data(data, like=self.card["state"].get("columns"), **how)
 
-    def encode(self, data: Any) -> Encoded:
+    def encode(self, data: Any, **how: Any) -> Encoded:
         """New data, anything `papertrial.open` takes, as the columns the model was trained on, with what was lost on the way.
 
-        What `encode` returned is returned as it is, so that the other methods take it in place of the data.
+        What `encode` returned is returned as it is, so that the other methods take it in place of the data. how: as `opened`
+        takes it.
         """
         if isinstance(data, Encoded):
             return data
-        opened = self.opened(data)
+        opened = self.opened(data, **how)
         if opened.kind not in task_offers(self.task).kinds:
             raise DataError(
                 f"{opened.name} is {opened.kind}, but this model was trained on {self.task.kind}",
@@ -118,36 +141,76 @@ class Artifact:
         """Probabilities (N, classes) or values (N,), float64."""
         return self.task.outputs(self._answering(), self.head, self.encode(data).split)
 
-    def predict(self, data: Any) -> dict[str, np.ndarray]:
-        """Answers as named columns of equal length: `example`, `prediction`, and a probability per class. A model with a
-        threshold answers by that."""
+    @typed
+    def predict(self, data: Any, *, dates: str | None = None, missing: Names | None = None) -> pd.DataFrame:
+        """What the model answers for each example: the columns `example`, `prediction`, and a probability `p(class)` per class.
+
+        data: anything `papertrial.open` takes, or what `encode` returned.  dates, missing: how a table is read, as
+        `papertrial.open` takes them.
+
+        `prediction` is of the type that the labels were of in training; a model with a threshold answers by that. The index is
+        that of a pandas frame or series, the names of the files of a folder, and else counts the rows from 0; rows that are left
+        out are not in it. What is worth saying of the data, such as pixels of another range than in training, is in
+        `attrs["notes"]`, and is logged as warnings of the logger "papertrial".
+
+        Raises DataError for data that the model cannot read or without examples, Declined for a model that
+        draws pictures.
+
+            >>> import papertrial as pt
+            >>> model = pt.fit("linear", "iris", progress=False)
+            >>> answers = model.predict("iris")
+            >>> list(answers.columns)
+            ['example', 'prediction', 'p(setosa)', 'p(versicolor)', 'p(virginica)']
+        """
+        from papertrial.use.framed import framed
+
+        given = self.encode(data, dates=dates, missing=missing)
+        frame = framed(self.answers(given), given.opened.kind, data)
+        frame.attrs["notes"] = _told(given, data)
+        return frame
+
+    def answers(self, given: Encoded) -> dict[str, np.ndarray]:
+        """The columns of `predict` by name, of data that were encoded."""
         if offers(self.model).draw:
             raise Declined(
                 f"{self.card['method']['name']} draws pictures and gives no answer for each example",
                 f"type: papertrial generate {self.folder}",
             )
-        given = self.encode(data)
         if not given.split.examples:
             raise DataError(f"{given.opened.name} holds no examples", "give data with at least one")
         outputs, state = self.task.outputs(self._answering(), self.head, given.split), self.card["state"]
         answers = self.task.answers(outputs, state)
         if held := self.card.get("threshold"):
-            names = np.asarray(state["class_names"])
-            answers["prediction"] = names[answered(outputs, state["class_names"], held)]
+            answers["prediction"] = labels_of(state)[answered(outputs, state["class_names"], held)]
         return {"example": given.names, **answers}
 
+    @typed
     def evaluate(
-        self, data: Any, metric: str | None = None, group: str | None = None, strict: bool = False
+        self,
+        data: Any,
+        metric: str | None = None,
+        group: str | None = None,
+        strict: bool = False,
+        *,
+        dates: str | None = None,
+        missing: Names | None = None,
     ) -> Evaluation:
-        """Metrics on labelled data, `metric` among them, with what was lost on the way and whether the model has met these
-        rows before.
+        """Metrics on labelled data, with what was lost on the way and whether the model has met these rows before.
 
+        data: anything `papertrial.open` takes, or what `encode` returned.  metric: one that is told too, and judged by.
         group: as `papertrial.open` takes it, by default what the model was trained with, where the data have it. Intervals
         are over groups, where rows of the data belong together.
-        strict: count rows whose label the model does not know as wrong, in place of leaving them out. Raises DataError when
-        the data carry no labels, Declined for `strict` where nothing is classified.
+        strict: count rows whose label the model does not know as wrong, in place of leaving them out.  dates, missing: as
+        `papertrial.open` takes them. Raises DataError when the data carry no labels, Declined for `strict` where nothing is
+        classified.
+
+            >>> import papertrial as pt
+            >>> model = pt.fit("linear", "iris", progress=False)
+            >>> scores = model.evaluate("iris")
+            >>> scores.metrics["accuracy"] > 0.8
+            True
         """
-        given = self.encode(self._grouped(data, group))
+        given = self.encode(self._grouped(data, group, dates=dates, missing=missing))
         split, opened = given.split, given.opened
         if split.examples == len(opened.groups):
             split = split.grouped(opened.groups)
@@ -200,35 +263,85 @@ class Artifact:
             lines.insert(0, f"this is the data it was trained on{value}")
         return lines
 
-    def _grouped(self, data: Any, group: str | None) -> Any:
+    def _grouped(self, data: Any, group: str | None, **how: Any) -> Any:
         """The data, opened with their groups where any are named."""
         from papertrial.data.belonging import NONE
 
         if isinstance(data, Encoded):
             return data
         if group is not None:
-            return self.opened(data, group=group)
+            return self.opened(data, group=group, **how)
         known = self.card["data"].get("options", {}).get("group")
         if known and known != NONE:
             with suppress(DataError):  # other data need not say which of their rows belong together
-                return self.opened(data, group=known)
-        return data
+                return self.opened(data, group=known, **how)
+        return self.opened(data, **how)
 
-    def embed(self, data: Any) -> np.ndarray:
-        """Features (N, width), float32. Raises Declined for a model without features."""
-        return self.task.embed(self._answering(), self.encode(data).split)
+    @typed
+    def embed(self, data: Any, *, dates: str | None = None, missing: Names | None = None) -> np.ndarray:
+        """Features of each example, float32 (N, width).
 
-    def generate(self, prompts: str | Sequence[str] = (), **options: Any) -> list[Any]:
-        """Texts that go on from prompts, or answer them, with the options of `use.generate.generate`; or pictures, of which the
-        prompts are captions, with those of `use.pictures.generate`.
+        data: anything `papertrial.open` takes, or what `encode` returned.  dates, missing: as `papertrial.open` takes them.
+        Raises DataError for data that the model cannot read, Declined for a model without features.
 
-        Raises Declined for a model that makes nothing, or takes no such option.
+            >>> import papertrial as pt
+            >>> model = pt.fit("rtdl:resnet", "iris", budget="1steps", progress=False)
+            >>> len(model.embed("iris"))
+            150
         """
-        if offers(self.model).draw:
-            from papertrial.use import pictures
+        given = self.encode(data, dates=dates, missing=missing)
+        _told(given, data)
+        return self.task.embed(self._answering(), given.split)
 
-            captions = [prompts] if isinstance(prompts, str) else list(prompts)
-            return pictures.generate(self, captions=[*captions, *options.pop("captions", ())], **options)
-        from papertrial.use.generate import generate
+    @typed
+    def generate(self, prompts: Names = (), **options: Any) -> list[Any]:
+        """Texts that go on from prompts, or answer them; or pictures, of which the prompts are captions.
 
-        return generate(self, prompts or "", **options)
+        prompts: one or several; none begins a text from nothing.  options: of texts those of `use.generate.generate`, such as
+        `length`, `temperature`, `samples` and `seed`; of pictures those of `use.pictures.generate`, such as `labels`, `samples`
+        and `seed`. Raises Declined for a model that makes nothing, or takes no such option.
+
+            >>> import papertrial as pt
+            >>> model = pt.fit("mlp_mixer", "digits", recipe="tiny", budget="1steps", progress=False)
+            >>> model.generate("Once upon a time")
+            Traceback (most recent call last):
+            papertrial.core.errors.Declined: mlp_mixer in runs/mlp_mixer-digits generates nothing: ...
+        """
+        from papertrial.use import generate, pictures
+
+        drawing = offers(self.model).draw is not None
+        make: Callable[..., list[Any]] = pictures.generate if drawing else generate.generate
+        if strange := options.keys() - signature(make).parameters.keys():
+            raise Declined(
+                f"{self.card['method']['name']} takes no {min(strange)}",
+                did_you_mean(min(strange), signature(make).parameters),
+            )
+        if drawing:
+            return make(self, captions=[*several(prompts), *options.pop("captions", ())], **options)
+        return make(self, prompts or "", **options)
+
+    def export(
+        self, to: str, out: Path | str | None = None, data: Any = None, *, replace: bool = False
+    ) -> dict[str, Any]:
+        """The model as one file, from raw inputs to answers: see `papertrial.export`, which takes the same arguments."""
+        from papertrial.use.export import export
+
+        return export(self, to, out, data, replace=replace)
+
+    def eject(self, out: Path | str, data: Any = None) -> dict[str, Any]:
+        """The model as a folder of plain PyTorch: see `papertrial.eject`, which takes the same arguments."""
+        from papertrial.use.eject import eject
+
+        return eject(self, out, data)
+
+    def report(self, out: Path | str | None = None, *, data: bool = True, replace: bool = False) -> Any:
+        """The page of the run: see `papertrial.report`, which takes the same arguments."""
+        return load("papertrial.study.report:report")(self.folder, out, data=data, replace=replace)
+
+
+def _told(given: Encoded, data: Any) -> list[str]:
+    """The notes on data that were encoded just now, said; those of what was encoded before are whoever's who did it."""
+    if given is not data:
+        for line in given.notes:
+            logging.getLogger("papertrial").warning("%s", line)
+    return given.notes

@@ -329,7 +329,7 @@ def _dataclass(cls: type, values: dict[str, Any]) -> Any:
     plain = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     try:
         return cls(**plain | {name: type(plain[name])() for name in ("pretrained",) if name in plain})
-    except TypeError as error:
+    except (TypeError, PapertrialError) as error:
         raise PapertrialError(
             f"the card's settings are not those of this version of papertrial ({error})",
             "train it again, or install the version the card names",

@@ -273,7 +273,10 @@ def prepare(task: Task, data: Any, seed: int = 0, **options: Any) -> Prepared:
         "numbers": look.numbers,
     }
     notes = dict.fromkeys([*data.notes, *said, *prepared.notes])
-    return replace(prepared, notes=tuple(notes), origin=origin)
+    state = prepared.state
+    if "class_names" in state and (own := data.own_labels()):
+        state = {**state, "labels": [own[name] for name in state["class_names"]]}
+    return replace(prepared, notes=tuple(notes), origin=origin, state=state)
 
 
 def budget_of(resolved: Resolved, task: Task, budget: Budget | None) -> Budget:

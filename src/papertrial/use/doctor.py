@@ -17,7 +17,12 @@ Check = dict[str, str]
 
 
 def checks() -> list[Check]:
-    """One dict per check: name, state (ok | missing | warning | broken), what."""
+    """Is this machine ready? One dict per check: name, state (ok | missing | warning | broken), what.
+
+    >>> import papertrial as pt
+    >>> pt.doctor()[0]["name"]
+    'python'
+    """
     found = [_check("python", "ok" if sys.version_info >= (3, 10) else "broken", sys.version.split()[0])]
     found += [
         *_torch(),

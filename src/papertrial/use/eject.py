@@ -26,6 +26,7 @@ from torch import nn
 
 import papertrial
 from papertrial.core import registry
+from papertrial.core.arguments import typed
 from papertrial.core.errors import Declined, PapertrialError
 from papertrial.core.facts import Facts
 from papertrial.core.files import disk_errors, write_json, write_text
@@ -38,6 +39,7 @@ from papertrial.nn.heads import Supervised
 from papertrial.tasks._images import Normalized
 from papertrial.use import text_export, textloader
 from papertrial.use.artifact import Artifact
+from papertrial.use.asked import Run, loaded
 from papertrial.use.card import network_of
 from papertrial.use.gather import Place, gather, settled, source
 from papertrial.use.predictor import Predictor, expected, foldable, input_meanings, inputs_of, predictor, sample, spread
@@ -49,14 +51,24 @@ TOLERANCE = 1e-6
 _KEPT = ("The idea", "The equation", "What matters", "Notation")
 
 
-def eject(artifact: Artifact, out: Path | str, data: Any = None) -> dict[str, Any]:
-    """Write `model.py`, `model.safetensors`, `config.json`, `load.py` and `README.md` into the new folder `out`.
+@typed
+def eject(run: Run, out: Path | str, data: Any = None) -> dict[str, Any]:
+    """The model as a folder of plain PyTorch: source, weights and a loader that need no papertrial.
 
-    data: rows to compare the answers on, by default those of the run where they are at hand.
-    Returns the content of config.json. Raises Declined for a method that is no network of papertrial's or of a package
-    with its source, PapertrialError when `out` holds something, or when the folder's answers are not the model's.
+    run: its folder, or what `fit` or `load` returned. Writes `model.py`, `model.safetensors`, `config.json`, `load.py` and
+    `README.md` into the new folder `out`.
+
+    data: rows to compare the answers on, by default those of the run where they are at hand. Returns the content of
+    config.json. Raises Declined for a method that is no network of papertrial's or of a package with its source,
+    PapertrialError when `out` holds something, or when the folder's answers are not the model's.
+
+        >>> import papertrial as pt
+        >>> model = pt.fit("rtdl:mlp", "iris", budget="1steps", out="runs/mlp", progress=False)
+        >>> about = pt.eject("runs/mlp", "mlp")
+        >>> about["check"]["largest_difference"]
+        0.0
     """
-    out = Path(out)
+    artifact, out = loaded(run), Path(out)
     require_new(out)
     model = predictor(artifact)
     if model.answers == "score":

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 import papertrial
+from papertrial.core.arguments import typed
 from papertrial.core.budget import size_in_words
 from papertrial.core.errors import PapertrialError, did_you_mean, missing_extra
 from papertrial.core.files import to_json, write_json, write_text, write_with
@@ -29,6 +30,7 @@ from papertrial.core.ours import require_free, will_write
 from papertrial.core.task import Split
 from papertrial.use import text_export
 from papertrial.use.artifact import Artifact
+from papertrial.use.asked import Run, loaded
 from papertrial.use.predictor import Predictor, expected, folded, input_meanings, inputs_of, predictor, sample, spread
 
 #: largest difference allowed: of a probability, or in standard deviations of values and features
@@ -42,18 +44,29 @@ _COPIES = 4
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 
 
+@typed
 def export(
-    artifact: Artifact, to: str, out: Path | str | None = None, data: Any = None, *, replace: bool = False
+    run: Run, to: str, out: Path | str | None = None, data: Any = None, *, replace: bool = False
 ) -> dict[str, Any]:
-    """Write the model as `out` (by default `model.onnx` or `model.pt2` in the run's folder) and `<out>.json` beside it, and
-    `<out>.tokenizer.json` where its texts go through a tokeniser of the `tokenizers` library.
+    """The model as one file, from raw inputs to answers, compared with the model before it is kept.
+
+    run: its folder, or what `fit` or `load` returned. Writes `out` (by default `model.onnx` or `model.pt2` in the run's
+    folder) and `<out>.json` beside it, and `<out>.tokenizer.json` where its texts go through a tokeniser of the
+    `tokenizers` library.
 
     to: `onnx` or `torch`.  data: rows to compare the answers on, by default those of the run where they are at hand.
-    replace: files that are there already and were not written into the run's folder by an earlier call.
-    Returns what the JSON file says: inputs, answers, classes, and the largest difference met.
-    Raises Declined for a method that is no network, PapertrialError when a package is missing, when the model cannot be
-    traced, or when the file's answers differ by more than TOLERANCE.
+    replace: files that are there already and were not written into the run's folder by an earlier call. Returns what the
+    JSON file says: inputs, answers, classes, and the largest difference met. Raises Declined for a method that is no network,
+    PapertrialError when a package is missing, when the model cannot be traced, or when the file's answers differ by more
+    than TOLERANCE.
+
+        >>> import papertrial as pt
+        >>> model = pt.fit("rtdl:mlp", "iris", budget="1steps", out="runs/mlp", progress=False)
+        >>> about = pt.export("runs/mlp", "torch")
+        >>> about["file"].name, about["check"]["largest_difference"] < 1e-4
+        ('model.pt2', True)
     """
+    artifact = loaded(run)
     if to not in SUFFIXES:
         raise PapertrialError(f"there is no format {to!r}", did_you_mean(to, SUFFIXES))
     path = Path(out) if out is not None else artifact.folder / f"model{SUFFIXES[to]}"

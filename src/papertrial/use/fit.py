@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
@@ -16,6 +16,7 @@ import numpy as np
 
 import papertrial
 from papertrial.core import registry
+from papertrial.core.arguments import Names, require_gradients, typed
 from papertrial.core.budget import Budget, Meter
 from papertrial.core.doors import check_sums, read_array, sums
 from papertrial.core.errors import DataError, Declined, PapertrialError
@@ -116,6 +117,7 @@ def fit_prepared(
 
     from papertrial.train.technique import proofs
 
+    require_gradients(f"{method.name} is trained")
     request = (request or Request()).but(**asked)
     if found is not None:
         prepared = replace(prepared, notes=(*prepared.notes, *found.notes(prepared.train.examples)))
@@ -188,17 +190,18 @@ def fit_prepared(
     return Outcome.read(run.folder)
 
 
+@typed
 @own_randomness()
 def fit(
     method: str,
     data: Any,
     *,
     task: str | None = None,
-    target: str | None = None,
+    target: str | int | None = None,
     group: str | None = None,
     time: str | None = None,
     dates: str | None = None,
-    missing: str | None = None,
+    missing: Names | None = None,
     metric: str | None = None,
     threshold: str | None = None,
     out: Path | str | None = None,
@@ -206,7 +209,7 @@ def fit(
     backbone: str | None = None,
     recipe: str = "base",
     settings: Mapping[str, Any] | None = None,
-    techniques: Sequence[str] | str = (),
+    techniques: Names = (),
     budget: Budget | str | None = None,
     labels: int | None = None,
     size: int | None = None,
@@ -219,17 +222,29 @@ def fit(
 ) -> Any:
     """Open the data, train `method` on it and return the `Artifact`.
 
-    data: anything `papertrial.open` takes.  group, time, dates, missing: as it takes them.  metric: what is judged and chosen by, such as
-    "average_precision"; by default what the data call for.  out: the run's folder, by default `runs/<method>-<data>`.  host:
-    the model that a technique is tried on, by default the one its task suggests.  techniques: such as `["agc:clip=0.02"]`.
-    threshold: where the rarer of two classes begins, chosen on the validation rows, such as "recall=0.9".
-    final: learn from all rows, with the settings and for the steps that the `comparison` in a folder found (by default that
-    of the data in `runs`), which also says what to expect.  labels: how many labels per class a method may see
-    (image_representation).  size: side of the images in pixels.  shard, and several
-    processes: see `fit_prepared`.
+    method: a paper or baseline, such as "mlp_mixer" or "rtdl:resnet".  data: anything `papertrial.open` takes.  target,
+    group, time, dates, missing: as it takes them.  task: what is learned, by default the first of the paper's tasks that
+    fits.  metric: what is judged and chosen by, such as "average_precision"; by default what the data call for.  out: the
+    run's folder, by default `runs/<method>-<data>`.  host: the model that a technique is tried on, by default the one its
+    task suggests.  backbone: the network of an objective.  recipe: paper, base or tiny.  settings: by name, such as `{"lr":
+    0.001, "backbone.width": 64}`.  techniques: such as `["agc:clip=0.02"]`.  budget: such as "90s", "10m" or "500steps", by
+    default that of the recipe or the task.  seed: of all that is drawn.  fresh: start over where the folder holds a run.
+    progress: show a bar.  threshold: where the rarer of two classes begins, chosen on the validation rows, such as
+    "recall=0.9".  final: learn from all rows, with the settings and for the steps that the `comparison` in a folder found
+    (by default that of the data in `runs`), which also says what to expect.  labels: how many labels per class a method may
+    see (image_representation).  size: side of the images in pixels.  shard, and several processes: see `fit_prepared`.
+
+    Raises PapertrialError for an unknown name or setting, a value out of its range and an `out` that holds something else,
+    DataError for data that cannot be read, Declined for a method that does not suit them, TrainingStopped on collapse.
+
+        >>> import papertrial as pt
+        >>> model = pt.fit("rtdl:mlp", "iris", budget="50steps", progress=False)
+        >>> model.predict("iris")["prediction"].iloc[0]
+        'setosa'
     """
     from papertrial.data import open as open_data
 
+    require_gradients(f"{method} is trained")
     request = Request(
         task=task, target=target, group=group, time=time, dates=dates, missing=missing, metric=metric,
         threshold=threshold, host=host, backbone=backbone, recipe=recipe,

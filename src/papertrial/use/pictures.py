@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
-from papertrial.core import memory, ours
+from papertrial.core import memory, notebook, ours
 from papertrial.core.budget import duration
 from papertrial.core.errors import DataError, Declined, PapertrialError, did_you_mean
 from papertrial.core.files import disk_errors, to_json, write_text
@@ -232,6 +233,13 @@ def save(artifact: Artifact, out: Path | str | None = None, *, replace: bool = F
     return {"folder": out, "grid": out / GRID, "pictures": lines, "notes": notes}
 
 
+def read(folder: Path, line: dict[str, Any]) -> Picture:
+    """A picture that `save` wrote, by its line in LIST."""
+    with Image.open(folder / line["file"]) as held:
+        pixels = np.asarray(held)
+    return Picture(pixels if pixels.ndim == 3 else pixels[..., None], line["seed"], line["label"], line["caption"])
+
+
 def _free(first: Path) -> Path:
     """The folder, or the first with a number behind it that is not there."""
     names = itertools.chain([first], (first.with_name(f"{first.name}-{count}") for count in itertools.count(2)))
@@ -281,6 +289,7 @@ class Bar:
         self.wanted, self.begun = wanted, time.monotonic()
         self.said = self.begun
         self.bar: Any = None
+        self.line = notebook.Line() if notebook.inside() else None
 
     def __enter__(self) -> Heard:
         return self._hear
@@ -288,6 +297,8 @@ class Bar:
     def __exit__(self, *what: Any) -> None:
         if self.bar is not None:
             self.bar.stop()
+        if self.line is not None:
+            self.line.end()
 
     def _hear(self, share: float) -> None:
         now = time.monotonic()
@@ -302,7 +313,11 @@ class Bar:
                 self.bar.start()
                 self.bar.add_task("drawing", total=1.0)
             self.bar.update(self.bar.task_ids[0], completed=share)
+            return
+        left = duration((now - self.begun) * (1 - share) / max(share, 1e-9))
+        text = f"drawing: {share:.0%}, {left} left"
+        if self.line is not None:
+            self.line.show(text)
         elif now - self.said >= _LINE:
             self.said = now
-            left = duration((now - self.begun) * (1 - share) / max(share, 1e-9))
-            print(f"drawing: {share:.0%}, {left} left", file=sys.stderr, flush=True)
+            print(text, file=sys.stderr, flush=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from papertrial.core.errors import PapertrialError
 from papertrial.core.memory import require
 from papertrial.core.task import Prepared, Task
@@ -36,3 +38,9 @@ def require_room(task: Task, resolved: Resolved, prepared: Prepared) -> None:
     except Exception:
         return
     require(needed, f"the weights of {network.name}", "choose smaller sizes with --set")
+
+
+def built(task: Task, resolved: Resolved, prepared: Prepared) -> Any:
+    """The model, where there is room for it. Raises as `require_room` and `build_model` do."""
+    require_room(task, resolved, prepared)
+    return build_model(task, resolved, prepared)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from papertrial.core import registry
+from papertrial.core.arguments import Names, typed
 from papertrial.core.errors import missing_extra
 from papertrial.core.offers import task_offers
+from papertrial.data import open as open_data
+from papertrial.data.base import Look
 
 OTHER_TASKS = "for other tasks: papertrial read PAPER"
 
@@ -57,3 +60,41 @@ def suits(look: Any) -> Suits:
         if reason != OTHER_TASKS and not shelf[name].refusal and any(map(shelf[name].takes, of_kind))
     }
     return Suits(tasks, papers, near_tasks, near_papers)
+
+
+@dataclass(repr=False)
+class Suited(Look):
+    """A facts page, with what the data are fit for. tasks, papers: see `Suits`."""
+
+    tasks: dict[str, str] = field(default_factory=dict)
+    papers: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**super().to_json(), "tasks": self.tasks, "papers": self.papers}
+
+    def table(self) -> list[tuple[str, str]]:
+        """The facts, and what fits, as labels and words."""
+        fits = [
+            (what, ", ".join(name for name, why in found.items() if not why) or "none")
+            for what, found in (("tasks", self.tasks), ("papers", self.papers))
+        ]
+        return [*super().table(), *fits]
+
+
+@typed
+def look(
+    data: Any, target: str | int | None = None, *, dates: str | None = None, missing: Names | None = None
+) -> Suited:
+    """The facts of your data before anything trains, the tasks they fit, and the papers that accept them.
+
+    data, target, dates, missing: as `papertrial.open` takes them. `tasks` and `papers` of what is returned give for each name why
+    it does not fit, "" where it does; `to_json()` has all of it. Raises DataError for data that cannot be opened.
+
+        >>> import papertrial as pt
+        >>> facts = pt.look("iris")
+        >>> facts.numbers["examples"], facts.tasks["tabular"]
+        (150, '')
+    """
+    page = open_data(data, target, dates=dates, missing=missing).look()
+    found = suits(page)
+    return Suited(page.name, page.kind, page.facts, page.notes, page.numbers, found.tasks, found.papers)

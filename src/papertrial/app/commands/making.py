@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from papertrial.app import printing
-from papertrial.app.commands.options import Json, Out, complete_paper, out_option
+from papertrial.app.commands.options import Json, Out, complete_paper, number_option, out_option
 from papertrial.core.errors import PapertrialError
 
 
@@ -48,7 +48,7 @@ def rasp(
         typer.Option("--compile", help="Program to compile to a PyTorch transformer in --out.", show_default=False),
     ] = None,
     vocabulary: Annotated[str, typer.Option(help="Letters the transformer reads.")] = "abcde",
-    longest: Annotated[int, typer.Option(help="Longest input the transformer reads.", min=1)] = 16,
+    longest: Annotated[int, number_option("longest", "Longest input the transformer reads.")] = 16,
     out: Out = None,
     json: Json = False,
 ) -> None:

@@ -56,39 +56,19 @@ def read(
     json: Json = False,
 ) -> None:
     """What a paper is: the idea, the equation, what its text hides, how to try it."""
-    import ast
+    from papertrial.core.page import read as read_page
 
-    waiting = {row.paper.id: row.paper for row in registry.reading_list() if not row.on_shelf}
-    entry = None if paper in waiting else registry.find(paper)
-    facts = entry.paper if entry else waiting[paper]
-    page = ast.get_docstring(ast.parse(entry.file.read_text(encoding="utf-8"))) if entry else None
+    found = read_page(paper)
     if json:
-        printing.document(
-            {**facts.to_json(), "on_shelf": entry is not None, "page": page, "file": str(entry.file) if entry else None}
-        )
+        printing.document(found)
         return
-    link = f"https://arxiv.org/abs/{facts.arxiv}" if facts.arxiv else ""
-    rows = [
-        ("paper", facts.title),
-        ("authors", facts.authors),
-        ("arXiv", link),
-        ("selected", facts.month),
-        ("kind", facts.kind),
-        ("tasks", ", ".join(facts.tasks)),
-        *(("task", str(told)) for name, told in registry.declared_tasks().items() if name in facts.tasks),
-        ("techniques", ", ".join(f"--technique {name}, with any model" for name in facts.offered) if entry else ""),
-        ("idea", facts.idea),
-    ]
-    rows += [
-        ("builds on", ", ".join(facts.builds_on)),
-        ("code", facts.official + (f" ({facts.licence})" if facts.licence else "")),
-    ]
-    printing.say(*printing.labelled(row for row in rows if row[1]))
-    if entry is None:
+    facts = found.paper
+    printing.say(*printing.labelled(found.facts()))
+    if found.file is None:
         printing.say("", "This paper is on the reading list but not on the shelf yet: it cannot be trained here.")
         return
     printing.say(*printing.labelled(("caveat", caveat) for caveat in facts.caveats))
-    printing.say("", page or "", "", f"code        {entry.file}")
+    printing.say("", found.text, "", f"code        {found.file}")
     printing.say(
         f"use         {facts.command or 'papertrial measure'} --help"
         if facts.refusal

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from papertrial.app import printing
-from papertrial.app.commands.options import Host, Json, Port, Proxy
+from papertrial.app.commands.options import Host, Json, Port, Proxy, data_option
 
 
 def web(
@@ -31,13 +31,19 @@ def web(
     evidence: Annotated[
         Path | None, typer.Option(help="Folder with the evidence on claims.", show_default=False)
     ] = None,
+    data: Annotated[
+        list[str] | None,
+        data_option(
+            "Data that fits and comparisons may be begun on from the page, which then asks for a token; may be repeated."
+        ),
+    ] = None,
 ) -> None:
     """The shelf, runs as they go, search and judgements as a site on this machine. Ctrl-C ends it."""
     from papertrial.app.site import serve
     from papertrial.app.web import make_web
 
     folder = runs if runs is not None else Path("runs") if Path("runs").is_dir() else None
-    site = make_web(folder, host=host, url=url, indexes=index or [], judge=judge, evidence=evidence)
+    site = make_web(folder, host=host, url=url, indexes=index or [], judge=judge, evidence=evidence, data=data or [])
     serve(site, host, port, lambda line: print(line, flush=True))
 
 

@@ -43,7 +43,7 @@ def evaluate(
     from papertrial.use.artifact import Artifact
 
     artifact = Artifact.load(run)
-    scores = artifact.evaluate(_read(artifact, data, dates, missing), metric=metric, group=group, strict=strict)
+    scores = artifact.evaluate(data, metric=metric, group=group, strict=strict, dates=dates, missing=missing)
     judged = len(scores.per_example)
     if json:
         printing.document(
@@ -85,8 +85,8 @@ def predict(
 
     check_table_name(out, replace)
     artifact = Artifact.load(run)
-    given = artifact.encode(_read(artifact, data, dates, missing))
-    answers = artifact.predict(given)
+    given = artifact.encode(data, dates=dates, missing=missing)
+    answers = artifact.answers(given)
     write_table(out, answers)
     rows = len(answers["prediction"])
     if json:
@@ -126,7 +126,7 @@ def embed(
 
     check_array_name(out, replace)
     artifact = Artifact.load(run)
-    given = artifact.encode(_read(artifact, data, dates, missing))
+    given = artifact.encode(data, dates=dates, missing=missing)
     features = artifact.embed(given)
     write_array(out, features, given.names.tolist())
     if json:
@@ -135,11 +135,6 @@ def embed(
     printing.notes(given.notes)
     size = f"{counted(features.shape[0], 'row')} of {counted(features.shape[1], 'feature')}"
     printing.say(f"{size} in {out}{_without(given)}")
-
-
-def _read(artifact: Any, data: str, dates: str | None, missing: str | None) -> Any:
-    """The data as they are, or opened where the user says how."""
-    return data if dates is None and missing is None else artifact.opened(data, dates=dates, missing=missing)
 
 
 def _without(given: Any) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from papertrial.app import printing
-from papertrial.app.commands.options import Host, Json, Port, Proxy
+from papertrial.app.commands.options import Host, Json, Port, Proxy, number_option
 from papertrial.core.errors import DataError, PapertrialError, did_you_mean, missing_extra
 from papertrial.core.ours import require_free
 from papertrial.core.wording import counted
@@ -80,13 +82,13 @@ def new(
     template: Annotated[
         str, typer.Option(help="genie (five points), pairwise (side by side), or your own FILE.toml.")
     ] = "genie",
-    raters: Annotated[int, typer.Option(help="Invitations to make.", min=1, max=10_000)] = 1,
+    raters: Annotated[int, number_option("raters", "Invitations to make.")] = 1,
     labels: Annotated[
         int,
-        typer.Option(
+        number_option(
+            "labels_per_item",
+            "Raters for each output or pair; GENIE advises more items rather than more labels.",
             "--labels-per-item",
-            help="Raters for each output or pair; GENIE advises more items rather than more labels.",
-            min=1,
         ),
     ] = 1,
     checks: Annotated[
@@ -102,8 +104,11 @@ def new(
         Path | None,
         typer.Option(help="Folder that image paths are relative to, if not the file's own.", show_default=False),
     ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Show outputs as Markdown: no links, no pictures, no HTML.")
+    ] = False,
     minutes: Annotated[
-        float, typer.Option(help="Minutes until an item that was left unanswered may go to another rater.", min=0.1)
+        float, number_option("minutes", "Minutes until an item that was left unanswered may go to another rater.")
     ] = 30,
     url: Address = _URL,
     json: Json = False,
@@ -121,6 +126,8 @@ def new(
             f"{labels} labels per item need as many raters, but there are {raters}", f"type: --raters {labels}"
         )
     asked = find_template(template)
+    if markdown:
+        asked = replace(asked, format="markdown")
     material = read(outputs, asked, checks=checks, against=against, images=images)
     store = _store(db, create=True)
     study, token = store.add(called, asked, material, labels=labels, raters=raters, minutes=minutes)
@@ -186,7 +193,7 @@ def _to_judge() -> Any:
 @judge.command("invite")
 def invite(
     study: Name,
-    raters: Annotated[int, typer.Option(help="How many, called rater 1, rater 2, ...", min=1, max=10_000)] = 1,
+    raters: Annotated[int, number_option("raters", "How many, called rater 1, rater 2, ...")] = 1,
     name: Annotated[list[str] | None, typer.Option(help="A rater's name; may be repeated.", show_default=False)] = None,
     db: Database = _FILE,
     url: Address = _URL,
@@ -287,17 +294,19 @@ def export(
     replace: Annotated[bool, typer.Option("--replace", help="Replace a file that is there.")] = False,
     json: Json = False,
 ) -> None:
-    """Write every judgement, one row an answer. Answers that were taken back are left out; the database keeps them."""
+    """Write every judgement, one row an answer, with the output and what was shown beside it: `compare bleu rouge --data
+    FILE.csv` takes it where that holds a reference. Answers that were taken back are left out; the database keeps them."""
     require_free(out, replace)
     store = _store(db)
     own = store.study(study).id or 0
     judgements = store.judgements(own)
     undone = store.progress(own).undone
-    judgements.write(out)
+    judgements.write(out, store.shown(own))
     counts = {
         "ratings": len(judgements.ratings),
         "preferences": len(judgements.preferences),
         "checks": len(judgements.checks),
+        "remarks": len(judgements.remarks),
         "left out": undone,
     }
     if json:
@@ -313,8 +322,29 @@ def export(
 @judge.command("results")
 def results(
     study: Annotated[
-        str, typer.Argument(help="A study of the database, or a .jsonl or .csv file of judgements.", show_default=False)
+        str,
+        typer.Argument(
+            help="A study of the database, or a .jsonl, .csv or .tsv file of judgements.", show_default=False
+        ),
     ],
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Of a file from elsewhere, OURS=THEIRS: item, system, rater, value, question (or first, second, outcome).",
+            show_default=False,
+        ),
+    ] = None,
+    scale: Annotated[
+        str | None,
+        typer.Option(help="Of a file from elsewhere, WORST-BEST: 1-5, or 7-1 where 1 is best.", show_default=False),
+    ] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What answers in words are worth, 0 to 1: yes=1,no=0; an empty one is passed over: unsure=.",
+            show_default=False,
+        ),
+    ] = None,
     db: Database = _FILE,
     everyone: Annotated[
         bool,
@@ -325,11 +355,21 @@ def results(
     json: Json = False,
 ) -> None:
     """The board: scores with intervals over items and raters, agreement, and which differences can be told."""
-    from papertrial.core.judgement import Judgements
+    from papertrial.core.judgement import ENDINGS, Judgements
     from papertrial.study.people import Limits, boards
 
-    if study.removesuffix(".gz").endswith((".jsonl", ".csv")):
-        judgements = Judgements.read(study)
+    if study.removesuffix(".gz").endswith(ENDINGS):
+        judgements = Judgements.read(
+            study,
+            columns=_pairs("--columns", columns),
+            words={word: _worth(worth) for word, worth in _pairs("--words", words).items()},
+            scale=_ends(scale) if scale else None,
+        )
+    elif columns or scale or words:
+        raise PapertrialError(
+            f"{study} is a study of the database, whose columns and scale are known",
+            "leave out --columns, --scale and --words, or name a .csv or .jsonl file",
+        )
     else:
         store = _store(db)
         judgements = store.judgements(store.study(study).id or 0)
@@ -356,6 +396,34 @@ def results(
             "",
         )
         _say(*printing.labelled([("verdict", told.verdict), *(("caveat", line) for line in told.caveats)]))
+
+
+def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
+    """`a=b,c=d`, given once or several times."""
+    found = {}
+    for part in (part for words in given or () for part in words.split(",") if part.strip()):
+        name, equals, value = part.partition("=")
+        if not equals or not name.strip():
+            raise PapertrialError(f"{option} {part!r} is not NAME=VALUE", f"type: {option} item=id,value=score")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def _worth(value: str) -> float | None:
+    try:
+        return float(value) if value else None
+    except ValueError:
+        raise PapertrialError(f"--words: {value!r} is not a number", "type: --words yes=1,no=0") from None
+
+
+def _ends(scale: str) -> tuple[float, float]:
+    """(worst, best) of `1-5`, `5-1`, `-2-2`."""
+    match = re.fullmatch(r"\s*(-?\d+(?:\.\d+)?)\s*-\s*(-?\d+(?:\.\d+)?)\s*", scale)
+    if match is None or float(match[1]) == float(match[2]):
+        raise PapertrialError(
+            f"--scale {scale!r} is not WORST-BEST", "type: --scale 1-5, or --scale 5-1 where 1 is best"
+        )
+    return float(match[1]), float(match[2])
 
 
 def _say(*lines: str) -> None:

@@ -11,22 +11,24 @@ anything. htmx brings in the next item; without JavaScript the same forms lead t
 
 from __future__ import annotations
 
-import contextlib
+import re
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs
 
 from fastapi import Request
 from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
+from papertrial.app.judge.markdown import rendered
+from papertrial.app.judge.outputs import clean
 from papertrial.app.judge.scheduling import Desk, Refused
 from papertrial.app.judge.store import Store
 from papertrial.app.judge.tables import LARGEST_ID, Rater, Study
+from papertrial.app.site.form import form_of
 from papertrial.core.errors import DataError
 from papertrial.core.judgement import Template
 
@@ -40,6 +42,8 @@ _YEAR = 365 * 24 * 3600
 _MOST = 1 << 16  # bytes of a form
 _SEEN = 256  # pixels of a screen that a smaller picture is enlarged to
 _FURTHER = 10  # units, for a rater who has done the share and asks for more
+_REMARK = 4000  # characters of a remark
+_REMARKS = 100  # of them that the administrator's page shows
 _STATES = {"pause": "paused", "open": "open", "close": "closed"}
 
 
@@ -151,12 +155,13 @@ class _Pages:
                 keys=_keys(template),
                 looks_like_code=looks_like_code,
                 enlarged=enlarged,
+                rendered=rendered,
             )
         )
 
     async def step(self, request: Request, study: str, step: str) -> Response:
         """What a rater does: begin, answer, undo, more."""
-        form = await _form(request)
+        form = await form_of(request)
         return await run_in_threadpool(self._step, request, study, step, form)
 
     def _step(self, request: Request, study: str, step: str, form: dict[str, str]) -> Response:
@@ -168,9 +173,7 @@ class _Pages:
             "begin": partial(self.store.take, own),
             "more": partial(self.store.take, own, _FURTHER),
             "undo": lambda: self.store.undo(own, _number(form.get("assignment", ""))),
-            "answer": lambda: self.store.answer(
-                own, _number(form.get("assignment", "")), _answers(found[0].template, form)
-            ),
+            "answer": lambda: self._answered(found[0].template, own, form),
         }
         if step not in steps:
             return self._note(request, 404, "There is no such page.")
@@ -181,6 +184,12 @@ class _Pages:
         if "hx-request" not in request.headers:
             return _to(f"/judge/r/{study}")
         return self._shown(request, *found, desk)
+
+    def _answered(self, template: Template, rater: Rater, form: dict[str, str]) -> Desk:
+        assignment, remark = _number(form.get("assignment", "")), clean(form.get("remark", "")).strip()[:_REMARK]
+        if "refuse" in form:
+            return self.store.refuse(rater, assignment, remark)
+        return self.store.answer(rater, assignment, _answers(template, form), remark)
 
     def image(self, request: Request, study: str, assignment: str, place: str) -> Response:
         """A picture by where it lies on the rater's own desk. No path and no name leads to a file."""
@@ -197,15 +206,17 @@ class _Pages:
     # ---------------------------------------------------------------------------------------------- the administrator
 
     def admin(self, request: Request, study: str) -> Response:
-        return self._administered(request, study, "admin")
+        return self._administered(request, study, "admin", said=True)
 
     def progress(self, request: Request, study: str) -> Response:
         return self._administered(request, study, "progress")
 
-    def _administered(self, request: Request, study: str, page: str, **more: Any) -> Response:
+    def _administered(self, request: Request, study: str, page: str, *, said: bool = False, **more: Any) -> Response:
+        """said: with what raters wrote."""
         own = self._study(request, study)
         if own is None:
             return self._stranger(request)
+        remarks = self.store.remarks(own.id or 0)[::-1] if said else ()
         return _kept_nowhere(
             self.site.page(
                 request,
@@ -214,6 +225,8 @@ class _Pages:
                 study=own,
                 progress=self.store.progress(own.id or 0),
                 ago=lambda at: ago(self.store.clock() - at),
+                remarks=remarks[:_REMARKS],
+                more_remarks=max(0, len(remarks) - _REMARKS),
                 **{"links": [], **more},
             )
         )
@@ -250,7 +263,7 @@ class _Pages:
             return self._boards[number][1:]
 
     async def invite(self, request: Request, study: str) -> Response:
-        form = await _form(request)
+        form = await form_of(request)
         return await run_in_threadpool(self._invite, request, study, form)
 
     def _invite(self, request: Request, study: str, form: dict[str, str]) -> Response:
@@ -303,7 +316,9 @@ class _Pages:
         if kind not in ("jsonl", "csv"):
             return self._note(request, 404, "There is no such page.")
         with tempfile.TemporaryDirectory() as folder:
-            content = self.store.judgements(own.id or 0).write(Path(folder) / f"all.{kind}").read_bytes()
+            number = own.id or 0
+            file = self.store.judgements(number).write(Path(folder) / f"all.{kind}", self.store.shown(number))
+            content = file.read_bytes()
         headers = {"content-disposition": f'attachment; filename="judgements-{own.id}.{kind}"'}
         media = "text/csv; charset=utf-8" if kind == "csv" else "application/x-ndjson"
         return _kept_nowhere(Response(content, media_type=media, headers=headers))
@@ -348,23 +363,28 @@ def _answers(template: Template, form: dict[str, str]) -> dict[str, float]:
 
 
 def _keys(template: Template) -> list[list[str]]:
-    """The key of each answer: its number, and in a pair an arrow or the space bar where its worth says which."""
-    if template.kind != "pair":
-        return [[str(index + 1) for index in range(len(question.scale.words))] for question in template.questions]
+    """The keys of each answer, the one that is shown first: the number it begins with where all answers do, else its place;
+    and in a pair an arrow or the space bar where its worth says which."""
     arrows = {1.0: "ArrowLeft", 0.5: "Space", 0.0: "ArrowRight"}
     found = []
     for question in template.questions:
         values = question.scale.values
-        found.append([arrows[v] if values.count(v) == 1 else str(i + 1) for i, v in enumerate(values)])
+        numbers = _numbers(question.scale.words) or [str(place + 1) for place in range(len(values))]
+        sided = template.kind == "pair"
+        found.append(
+            [
+                f"{arrows[value]} {number}" if sided and values.count(value) == 1 else number
+                for value, number in zip(values, numbers, strict=True)
+            ]
+        )
     return found
 
 
-async def _form(request: Request) -> dict[str, str]:
-    """The first value of each field of a plain form, which the guard has kept small."""
-    body = (await request.body()).decode("utf-8", "replace")
-    with contextlib.suppress(ValueError):  # no form of ours has as many fields
-        return {name: values[0] for name, values in parse_qs(body, max_num_fields=1000).items()}
-    return {}
+def _numbers(words: Sequence[str]) -> list[str]:
+    """What the answers `0`, `1 (poor)`, ... `10` are called on the keyboard; empty unless each has a number of its own."""
+    found = [re.match(r"\s*([-\u2212]?\d+)(?![\d.,]*\d)", word) for word in words]
+    numbers = [match[1].replace("\u2212", "-") for match in found if match]
+    return numbers if len(set(numbers)) == len(words) else []
 
 
 def _number(text: str) -> int:

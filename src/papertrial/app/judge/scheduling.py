@@ -16,10 +16,12 @@ from typing import Any
 import sqlalchemy as sql
 from sqlmodel import Session, col, select
 
-from papertrial.app.judge.tables import Assignment, Item, Judgement, Output, Picture, Rater, Study, Unit
+from papertrial.app.judge.tables import Assignment, Item, Judgement, Output, Picture, Rater, Remark, Study, Unit
 from papertrial.core.errors import PapertrialError
 
 _APART = 1_000_003  # of the draws of two raters
+#: states of what a rater is through with
+FINISHED = ("done", "refused")
 
 _OPEN = (
     select(Assignment)
@@ -29,7 +31,7 @@ _OPEN = (
 )
 LAST = (
     select(Assignment.id)
-    .where(Assignment.rater_id == sql.bindparam("rater"), Assignment.state == "done")
+    .where(Assignment.rater_id == sql.bindparam("rater"), col(Assignment.state).in_(FINISHED))
     .order_by(col(Assignment.answered).desc(), col(Assignment.id).desc())
     .limit(1)
 )
@@ -96,7 +98,7 @@ class Schedule:
         self.clock = clock
         self._checks: dict[int | None, list[int]] = {}
 
-    def keep(self, session: Session, given: Assignment, values: Mapping[str, float]) -> None:
+    def keep(self, session: Session, given: Assignment, values: Mapping[str, float], remark: str = "") -> None:
         """Keep the answers to an assignment, also to one that lapsed meanwhile."""
         now = self.clock()
         seconds = max(0.0, now - given.given)
@@ -107,7 +109,19 @@ class Schedule:
         session.connection().execute(_KEEP, [{**row, "at": now, "seconds": seconds} for row in rows])
         if given.state == "lapsed" and not given.check:
             session.get_one(Unit, given.unit_id).taken += 1
-        given.state, given.answered = "done", now
+        self._finish(session, given, "done", remark)
+
+    def refuse(self, session: Session, given: Assignment, why: str) -> None:
+        """Keep why an assignment cannot be judged; its unit is free for another rater."""
+        if given.state != "lapsed" and not given.check:
+            session.get_one(Unit, given.unit_id).taken -= 1
+        self._finish(session, given, "refused", why)
+
+    def _finish(self, session: Session, given: Assignment, state: str, words: str) -> None:
+        now = self.clock()
+        if words:
+            session.add(Remark(assignment_id=given.id or 0, text=words, judged=state == "done", at=now))
+        given.state, given.answered = state, now
         session.flush()
 
     def take_back(self, session: Session, study: Study, rater: Rater, assignment_id: int) -> None:
@@ -115,8 +129,11 @@ class Schedule:
         if session.exec(LAST, params={"rater": rater.id}).first() == assignment_id:
             last = session.get_one(Assignment, assignment_id)
             now = self.clock()
-            live = col(Judgement.assignment_id) == assignment_id, col(Judgement.undone).is_(None)
-            session.exec(sql.update(Judgement).where(*live).values(undone=now))
+            for table in (Judgement, Remark):
+                live = col(table.assignment_id) == assignment_id, col(table.undone).is_(None)
+                session.exec(sql.update(table).where(*live).values(undone=now))
+            if last.state == "refused" and not last.check:
+                session.get_one(Unit, last.unit_id).taken += 1
             last.state, last.answered = "open", None
             last.given, last.deadline = now, now + 60 * study.minutes
             session.flush()
@@ -216,7 +233,7 @@ def tally(session: Session, rater: Rater) -> Tally:
     rows = session.exec(_COUNTS, params={"rater": rater.id}).all()
     kept = [(check, count) for state, check, count in rows if state != "lapsed"]
     return Tally(
-        done=sum(count for state, _, count in rows if state == "done"),
+        done=sum(count for state, _, count in rows if state in FINISHED),
         units=sum(count for check, count in kept if not check),
         checks=sum(count for check, count in kept if check),
         lapsed=sum(count for state, _, count in rows if state == "lapsed"),

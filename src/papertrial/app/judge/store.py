@@ -26,8 +26,9 @@ from papertrial.app.judge.database import Database
 from papertrial.app.judge.outputs import Entry, Material
 from papertrial.app.judge.scheduling import Desk, Refused, Schedule
 from papertrial.app.judge.tables import LARGEST_ID, Assignment, Item, Judgement, Output, Picture, Rater, Study, Unit
+from papertrial.app.judge.tables import Remark as Said
 from papertrial.core.errors import PapertrialError, did_you_mean
-from papertrial.core.judgement import Check, Judgements, Preference, Rating, Template
+from papertrial.core.judgement import Check, Judgements, Preference, Rating, Remark, Template
 
 #: what every answer asks, built once
 _BOTH = select(Study, Rater).join(Rater, col(Rater.study_id) == Study.id).where(Rater.id == sql.bindparam("rater"))
@@ -47,6 +48,7 @@ class RaterProgress:
     seconds: float | None  # median of an answer
     last: float | None
     revoked: bool
+    refused: int  # that could not be judged
 
 
 @dataclass(frozen=True)
@@ -258,6 +260,11 @@ class Store(Database):
             .join(Assignment, col(Assignment.id) == Judgement.assignment_id)
             .where(Assignment.study_id == study_id)
         )
+        refused = (
+            select(Assignment.rater_id, sql.func.count(Assignment.id))
+            .where(Assignment.study_id == study_id, Assignment.state == "refused")
+            .group_by(col(Assignment.rater_id))
+        )
         with self.reading() as session:
             raters = session.exec(select(Rater).where(Rater.study_id == study_id).order_by(col(Rater.id))).all()
             checks = session.exec(select(Unit.id, Unit.right).where(Unit.study_id == study_id, Unit.check)).all()
@@ -266,24 +273,16 @@ class Store(Database):
             for row in session.connection().execute(given):
                 answers.setdefault(row.rater_id, []).append(row)
             taken_back = session.exec(undone).one()
-        told = tuple(_progress(rater, answers.get(rater.id or 0, []), dict(checks)) for rater in raters)
+            without = dict(session.exec(refused).all())
+        told = tuple(
+            _progress(rater, answers.get(rater.id or 0, []), dict(checks), without.get(rater.id or 0, 0))
+            for rater in raters
+        )
         return StudyProgress(told, sum(rater.done for rater in told), wanted, taken_back)
 
     def judgements(self, study_id: int) -> Judgements:
         """Every judgement that was not undone, in the order given; checks apart."""
-        first, second = (sql.orm.aliased(Output) for _ in range(2))
-        with self.reading() as session:
-            rows = session.exec(
-                select(Judgement, Rater.name, Item.name, Unit.right, first.system, second.system)
-                .join(Assignment, col(Assignment.id) == Judgement.assignment_id)
-                .join(Rater, col(Rater.id) == Assignment.rater_id)
-                .join(Unit, col(Unit.id) == Assignment.unit_id)
-                .join(Item, col(Item.id) == Unit.item_id)
-                .join(first, col(first.id) == Unit.first)
-                .outerjoin(second, col(second.id) == Unit.second)
-                .where(Assignment.study_id == study_id, col(Judgement.undone).is_(None))
-                .order_by(col(Judgement.id))
-            ).all()
+        rows = self._about(study_id, Judgement)
         ratings, preferences, checks = [], [], []
         for judged, rater, item, right, one, two in rows:
             when = {"at": stamp(judged.at), "seconds": round(judged.seconds, 3)}
@@ -293,16 +292,55 @@ class Store(Database):
                 ratings.append(Rating(item, one, rater, judged.question, judged.value, **when))
             else:
                 preferences.append(Preference(item, one, two, rater, judged.question, judged.value, **when))
-        return Judgements(tuple(ratings), tuple(preferences), tuple(checks))
+        return Judgements(tuple(ratings), tuple(preferences), tuple(checks), self.remarks(study_id))
+
+    def remarks(self, study_id: int) -> tuple[Remark, ...]:
+        """What raters wrote, in the order given; of checks nothing."""
+        return tuple(
+            Remark(item, rater, said.text, said.judged, at=stamp(said.at), **_sides_of(one, two))
+            for said, rater, item, right, one, two in self._about(study_id, Said)
+            if right is None
+        )
+
+    def _about(self, study_id: int, table: Any) -> Sequence[Any]:
+        """Rows of `table` that were not undone, with rater, item, the right answers of a check, and systems."""
+        first, second = (sql.orm.aliased(Output) for _ in range(2))
+        asked = (
+            select(table, Rater.name, Item.name, Unit.right, first.system, second.system)
+            .join(Assignment, col(Assignment.id) == table.assignment_id)
+            .join(Rater, col(Rater.id) == Assignment.rater_id)
+            .join(Unit, col(Unit.id) == Assignment.unit_id)
+            .join(Item, col(Item.id) == Unit.item_id)
+            .join(first, col(first.id) == Unit.first)
+            .outerjoin(second, col(second.id) == Unit.second)
+            .where(Assignment.study_id == study_id, col(table.undone).is_(None))
+            .order_by(col(table.id))
+        )
+        with self.reading() as session:
+            return session.exec(asked).all()
+
+    def shown(self, study_id: int) -> dict[str, dict[str, dict[str, str]]]:
+        """What judgements are about, as `Judgements.write` takes it: texts alone."""
+        asked = select(Item, Output).join(Output, col(Output.item_id) == Item.id).where(Item.study_id == study_id)
+        found: dict[str, dict[str, dict[str, str]]] = {}
+        with self.reading() as session:
+            for item, output in session.exec(asked):
+                about = found.setdefault(item.name, {"": dict(item.context)})
+                about[output.system] = {} if output.text is None else {"output": output.text}
+        return found
 
     def count(self, study_id: int) -> int:
-        """Judgements ever made and taken back: what is drawn from them is new when this is."""
-        with self.reading() as session:
-            return session.exec(
-                select(sql.func.count(Judgement.id) + sql.func.count(Judgement.undone))
-                .join(Assignment, col(Assignment.id) == Judgement.assignment_id)
+        """Judgements and remarks ever made and taken back: what is drawn from them is new when this is."""
+
+        def made(table: Any) -> Any:
+            return (
+                select(sql.func.count(table.id) + sql.func.count(table.undone))
+                .join(Assignment, col(Assignment.id) == table.assignment_id)
                 .where(Assignment.study_id == study_id)
-            ).one()
+            )
+
+        with self.reading() as session:
+            return session.exec(made(Judgement)).one() + session.exec(made(Said)).one()
 
     # -------------------------------------------------------------------------------------------------- who comes in
 
@@ -351,24 +389,35 @@ class Store(Database):
 
         return self._as(rater, take)
 
-    def answer(self, rater: Rater, assignment_id: int, values: Mapping[str, float]) -> Desk:
+    def answer(self, rater: Rater, assignment_id: int, values: Mapping[str, float], remark: str = "") -> Desk:
         """Keep the answers to an assignment (question -> value, of two outputs 1 the left, 0 the right), give the next.
 
+        remark: what the rater adds in words.
         An assignment that is done already stays as it is: a double click, a second tab or the back button adds
         nothing. One that lapsed counts after all. Raises Refused for what is not the rater's, or when closed.
         """
+        return self._finish(
+            rater, assignment_id, lambda session, given: self.schedule.keep(session, given, values, remark)
+        )
 
-        def answer(session: Session, study: Study, rater: Rater) -> Desk:
+    def refuse(self, rater: Rater, assignment_id: int, why: str) -> Desk:
+        """Keep why an assignment cannot be judged, give the next. Raises Refused without a reason, and as `answer`."""
+        if not why:
+            raise Refused("it is not said why this cannot be judged", "write the reason in a few words")
+        return self._finish(rater, assignment_id, lambda session, given: self.schedule.refuse(session, given, why))
+
+    def _finish(self, rater: Rater, assignment_id: int, keep: Callable[[Session, Assignment], None]) -> Desk:
+        def finish(session: Session, study: Study, rater: Rater) -> Desk:
             given = session.get(Assignment, assignment_id) if 0 < assignment_id <= LARGEST_ID else None
             if given is None or given.rater_id != rater.id:
                 raise Refused("this is not one of your items", "go back to the page and answer what it shows")
             if study.state == "closed":
                 raise Refused("the study has been closed; this last answer was not kept")
-            if given.state != "done":
-                self.schedule.keep(session, given, values)
+            if given.state not in scheduling.FINISHED:
+                keep(session, given)
             return self.schedule.fill_desk(session, study, rater)
 
-        return self._as(rater, answer)
+        return self._as(rater, finish)
 
     def undo(self, rater: Rater, assignment_id: int) -> Desk:
         """Take back the answers to the rater's last assignment and show it again; the next call goes further back.
@@ -408,6 +457,10 @@ class Store(Database):
                 digest = session.get_one(Output, sides[place]).picture if place < len(sides) else None
             found = session.get(Picture, digest) if digest else None
         return found.content if found else None
+
+
+def _sides_of(one: str, two: str | None) -> dict[str, str]:
+    return {"system": one} if two is None else {"first": one, "second": two}
 
 
 def _insert(session: Session, study: Study, entry: Entry, have: set[str]) -> tuple[int, dict[str, int]]:
@@ -453,7 +506,7 @@ def _rater_of(session: Session, study_id: int, rater_id: int) -> Rater:
 
 
 def _progress(
-    rater: Rater, answers: Sequence[Any], right: Mapping[int, Mapping[str, Sequence[float]]]
+    rater: Rater, answers: Sequence[Any], right: Mapping[int, Mapping[str, Sequence[float]]], refused: int
 ) -> RaterProgress:
     """answers: rows of the columns that `progress` asks for."""
     done = {row.unit_id: row.seconds for row in answers if not row.check}
@@ -468,6 +521,7 @@ def _progress(
         seconds=statistics.median(done.values()) if done else None,
         last=max((row.at for row in answers), default=None),
         revoked=rater.revoked is not None,
+        refused=refused,
     )
 
 

@@ -7,6 +7,7 @@
     rater       a name and the hash of an invitation's token
     assignment  a unit given to a rater, the side each output is shown on, and until when
     judgement   one answer to one question. Only ever added; undoing marks it
+    remark      what a rater wrote beside the answers, or why there are none. Only ever added; undoing marks it
 
 Tokens are 256 random bits and are kept as SHA-256 alone: who reads the database cannot enter with it. The tables have a
 version: a database of an older papertrial is brought up to date when it is opened, one of a newer papertrial is refused.
@@ -113,7 +114,7 @@ class Assignment(Table, table=True):
     rater_id: int = Field(foreign_key="judge_rater.id", index=True)
     check: bool
     flipped: bool  # the second output stands on the left
-    state: str = "open"  # open, done, lapsed
+    state: str = "open"  # open, done, refused: it could not be judged, lapsed
     given: float
     deadline: float
     answered: float | None = None
@@ -144,6 +145,16 @@ class Judgement(Table, table=True):
     )
 
 
+class Remark(Table, table=True):
+    __tablename__ = "judge_remark"
+    id: int | None = Field(default=None, primary_key=True)
+    assignment_id: int = Field(foreign_key="judge_assignment.id", index=True)
+    text: str
+    judged: bool  # False: the words say why the assignment was refused
+    at: float
+    undone: float | None = None
+
+
 class Version(Table, table=True):
     """One row: the version of the tables."""
 
@@ -156,8 +167,13 @@ def _count_versions(connection: sql.Connection) -> None:
     Table.metadata.tables["judge_version"].create(connection, checkfirst=True)
 
 
+def _take_remarks(connection: sql.Connection) -> None:
+    """Raters could not say anything beside their answers."""
+    Table.metadata.tables["judge_remark"].create(connection, checkfirst=True)
+
+
 #: what brings tables of version 0, 1, ... to the next one; whoever changes a table above adds a step
-STEPS: tuple[Callable[[sql.Connection], None], ...] = (_count_versions,)
+STEPS: tuple[Callable[[sql.Connection], None], ...] = (_count_versions, _take_remarks)
 VERSION = len(STEPS)
 
 
@@ -166,4 +182,5 @@ def _template(kept: Mapping[str, Any]) -> Template:
         Question(row["name"], row["text"], Scale(tuple(row["scale"]["words"]), tuple(row["scale"]["values"])))
         for row in kept["questions"]
     ]
-    return Template(kept["name"], kept["kind"], tuple(questions), kept["guidelines"], kept["source"])
+    told = (kept["guidelines"], kept["source"], kept.get("format", "text"))
+    return Template(kept["name"], kept["kind"], tuple(questions), *told)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,12 +15,12 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, FileSystemLoader, PrefixLoader, StrictUndefined
-from plotly.offline import get_plotlyjs
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from papertrial.app.site.guard import Guard, policy
 from papertrial.core.errors import PapertrialError
-from papertrial.study.html_page import typeset
+from papertrial.study.html_page import plotly, typeset
 
 _HERE = Path(__file__).parent
 _STUDY = Path(__file__).parents[2] / "study"
@@ -30,8 +31,9 @@ _FILES = {
     "htmx.min.js": (_HERE / "static" / "htmx.min.js",),
 }
 _MEDIA = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
-#: nothing from texts is run, no style element is added, and no page is kept in the browser's storage
-_HTMX = '{"allowEval": false, "includeIndicatorStyles": false, "historyCacheSize": 0}'
+#: nothing from texts is run, no style element is added, no page is kept in the browser's storage, and a connection that
+#: says nothing for so many milliseconds is lost
+_HTMX = '{"allowEval": false, "includeIndicatorStyles": false, "historyCacheSize": 0, "timeout": 20000}'
 _KEPT = "public, max-age=31536000, immutable"
 
 
@@ -70,10 +72,11 @@ class Site:
         self.templates("study", _STUDY)
         for file, parts in _FILES.items():
             self.asset(file, b"\n".join(part.read_bytes() for part in parts))
-        self.asset("plotly.min.js", get_plotlyjs().encode())
+        self.asset("plotly.min.js", plotly().encode())
         self.app.add_api_route("/static/{name}", self._static, include_in_schema=False)
         self.app.add_exception_handler(HTTPException, self._refused)
         self.app.add_exception_handler(PapertrialError, self._mendable)
+        self.app.add_exception_handler(ClientDisconnect, self._dropped)
         self.app.add_exception_handler(Exception, self._defect)
 
     def templates(self, name: str, folder: Path) -> None:
@@ -130,6 +133,14 @@ class Site:
 
     async def _mendable(self, request: Request, error: Any) -> Response:
         return self.page(request, "site/error.html", 400, words=error.problem, fix=error.fix)
+
+    async def _dropped(self, request: Request, error: Exception) -> Response:
+        """Whoever sent it went away in the middle: nothing was kept, and nobody is there to be told."""
+        print(
+            f"{self.name}: {request.method} {request.url.path} was cut off on its way; nothing of it was kept",
+            file=sys.stderr,
+        )
+        return Response(status_code=400)
 
     async def _defect(self, request: Request, error: Exception) -> Response:
         words = "This page cannot be shown: a defect of papertrial."

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from fastapi import Request
+from fastapi import Query, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from papertrial.app.site.site import Site
 from papertrial.app.web import shelf, views
 from papertrial.app.web.indexes import LIST, Indexes, link
-from papertrial.app.web.runs import MOST, RUNNING, Runs
+from papertrial.app.web.jobs import Jobs
+from papertrial.app.web.runs import MOST, RUNNING, Runs, mark
+from papertrial.app.web.start import add_start
 from papertrial.core import registry
 from papertrial.core.errors import PapertrialError
 from papertrial.data.base import cache_folder
 from papertrial.discover.search import MODES
+from papertrial.study.evidence import evidence_files
 from papertrial.study.html_page import Page, plots_of
 
 #: seconds between two looks at what is running
@@ -32,14 +35,22 @@ _SHEETS = ("drawn.png", "grid.png", "test.png")
 _SHEET, _SINGLE = 480, 144
 
 
-def mount(site: Site, runs: Path | None, indexes: Sequence[Path], evidence: Path) -> None:
-    """Add the shelf, runs and search to a site. Raises PapertrialError for a folder that cannot be used."""
-    web = _Web(site, Runs(runs) if runs is not None else None, Indexes(indexes, _around(runs)), evidence)
+def mount(site: Site, runs: Path | None, indexes: Sequence[Path], evidence: Path, data: Sequence[str] = ()) -> None:
+    """Add the shelf, evidence, runs and search to a site, and with `data` what begins runs on them.
+
+    Raises PapertrialError for a folder or data that cannot be used.
+    """
+    jobs = Jobs(runs, data) if runs is not None and data else None
+    web = _Web(site, Runs(runs) if runs is not None else None, Indexes(indexes, _around(runs)), evidence, jobs)
     site.templates("web", Path(__file__).parent / "templates")
-    site.menu += [("Shelf", "/"), ("Runs", "/runs"), ("Search", "/search")]
+    site.menu += [("Shelf", "/"), ("Evidence", "/evidence"), ("Runs", "/runs"), ("Search", "/search")]
+    if jobs is not None:
+        add_start(site, jobs)
     for address, answer in (
         ("/", web.shelf),
         ("/papers/{name}", web.paper),
+        ("/evidence", web.evidence_page),
+        ("/side", web.side),
         ("/runs", web.runs),
         ("/runs/{path:path}", web.run),
         ("/reports/{path:path}", web.report),
@@ -58,8 +69,10 @@ def _around(runs: Path | None) -> list[Path]:
 class _Web:
     """What the pages are made from. Answers are made in threads, several at a time."""
 
-    def __init__(self, site: Site, runs: Runs | None, indexes: Indexes, evidence: Path) -> None:
-        self.site, self.folder, self.indexes, self.evidence = site, runs, indexes, evidence
+    def __init__(
+        self, site: Site, runs: Runs | None, indexes: Indexes, evidence: Path, jobs: Jobs | None = None
+    ) -> None:
+        self.site, self.folder, self.indexes, self.evidence, self.jobs = site, runs, indexes, evidence, jobs
 
     # -------------------------------------------------------------------------------------------------------- the shelf
 
@@ -90,11 +103,20 @@ class _Web:
         page = Page(f"paper · {name}", row.paper.title, [], sections, lead)
         return self._laid_out(request, page, above=shelf.about(row.paper), here="/")
 
+    def evidence_page(self, request: Request) -> Response:
+        """What is known of the claims of all papers, as `papertrial report evidence` has it."""
+        files = evidence_files(self.evidence) if self.evidence.is_dir() else []
+        if not files:
+            return self._laid_out(request, Page("evidence", "There is no evidence on claims here", [], []))
+        return self._laid_out(request, shelf.overview(self.evidence, tuple(files), tuple(map(mark, files))))
+
     # --------------------------------------------------------------------------------------------------------- the runs
 
-    def runs(self, request: Request) -> Response:
-        found = self.folder.entries() if self.folder is not None else []
-        busy = any(entry.state == RUNNING for entry in found)
+    def runs(self, request: Request, q: str = "", state: str = "", sort: str = "") -> Response:
+        asked = {"q": q[:200], "state": state, "sort": sort if sort in views.ORDERS else "changed"}
+        every = self.folder.entries() if self.folder is not None else []
+        found = views.chosen(every, **asked)
+        busy = any(entry.state == RUNNING for entry in every)
         return self.site.page(
             request,
             "web/runs.html",
@@ -102,14 +124,29 @@ class _Web:
             entries=found[:MOST],
             left_out=len(found) - MOST,
             told=views.told(found),
+            asked=asked,
+            query=urlencode(asked),
+            orders=views.ORDERS,
             tones=views.TONES,
             views=views,
             every=_EVERY if busy else 0,
         )
 
+    def side(self, request: Request, run: list[str] = Query(default=[])) -> Response:  # noqa: B008
+        """Two runs, or two comparisons, beside each other."""
+        if self.folder is None:
+            raise HTTPException(404)
+        if len(run) != 2:
+            raise PapertrialError(
+                f"{len(run)} are chosen, and two stand side by side", "choose two in the list of runs"
+            )
+        found = [(self.folder.entry(path), self.folder.folder(path)) for path in run]
+        return self._laid_out(request, views.side_by_side(*found), here="/runs", trail=[("Runs", "/runs")])
+
     def run(self, request: Request, path: str) -> Response:
         if self.folder is None:
             raise HTTPException(404)
+        job = self.jobs.of(path) if self.jobs is not None else None
         entry, folder = self.folder.entry(path), self.folder.folder(path)
         try:
             page = views.page(entry, folder)
@@ -123,9 +160,11 @@ class _Web:
             last=path.rpartition("/")[2],
             trail=[("Runs", "/runs"), *((part, views.address("/".join(up[: at + 1]))) for at, part in enumerate(up))],
             state=(entry.state, views.TONES[entry.state]),
-            pictures=_gallery(self.folder.pictures(path)),
+            pictures=_gallery(self.folder.pictures(path), self.folder.shown_on),
             download=f"/reports/{quote(path)}" if entry.state == views.DONE else "",
             every=_EVERY if entry.state == RUNNING else 0,
+            job=job,
+            job_state=self.jobs.state(job) if job is not None and self.jobs is not None else "",
         )
 
     def picture(self, path: str) -> Response:
@@ -158,6 +197,8 @@ class _Web:
             "pictures": [],
             "download": "",
             "every": 0,
+            "job": None,
+            "job_state": "",
         } | context
         return self.site.page(
             request, "web/page.html", page=page, sections=sections, name_of=name_of, plots=plots, live=True, **context
@@ -217,12 +258,15 @@ def _cut(snippet: str, marks: Sequence[tuple[int, int]]) -> list[tuple[str, bool
     return [piece for piece in [*pieces, (snippet[end:], False)] if piece[0]]
 
 
-def _gallery(found: Sequence[tuple[str, tuple[int, int]]]) -> list[tuple[str, str, int, int]]:
-    """(address, name, width, height) of the pictures to show, those of many pictures first; small ones as large as is seen."""
+def _gallery(
+    found: Sequence[tuple[str, tuple[int, int]]], words: Callable[[str], str]
+) -> list[tuple[str, str, str, int, int]]:
+    """(address, name, what is on it, width, height) of the pictures to show, those of many pictures first; small ones as
+    large as is seen."""
     shown = []
     sheets_first = sorted(found, key=lambda made: made[0].rpartition("/")[2] not in _SHEETS)
     for name, size in sheets_first[:_PICTURES]:
         wanted = _SHEET if name.rpartition("/")[2] in _SHEETS else _SINGLE
         times = max(1, wanted // max(*size, 1))
-        shown.append((f"/pictures/{quote(name)}", name, size[0] * times, size[1] * times))
+        shown.append((f"/pictures/{quote(name)}", name, words(name), size[0] * times, size[1] * times))
     return shown

@@ -23,6 +23,7 @@ from papertrial.core.budget import Budget
 from papertrial.core.doors import parsed
 from papertrial.core.errors import PapertrialError, did_you_mean
 from papertrial.core.run import LOG, Run
+from papertrial.core.wording import counted
 from papertrial.study.report_blocks import Record
 from papertrial.use.card import ASKED
 from papertrial.use.final import COMPARISON
@@ -72,7 +73,7 @@ class Entry:
     """A run or a comparison as the list shows it.
 
     path: below the runs folder, with "/".  kind: run | comparison, or LOCKED.  changed: when something was last written, in seconds.
-    parts: of a run.  runs: of a comparison, by state.  metric: the primary one with its value.  reason: why it is
+    parts: of a run, or the runs of a comparison.  runs: of a comparison, by state.  metric: the primary one with its value.  reason: why it is
     unreadable.
     """
 
@@ -171,6 +172,23 @@ class Runs:
                 found += [(name, size)] if size else []
         return found
 
+    def shown_on(self, path: str) -> str:
+        """What is on a picture of a run, as far as its name and the list of what was generated tell."""
+        *above, name = path.split("/")
+        known = {"drawn.png": "What the model drew for test examples", "test.png": "The test examples themselves"}
+        listed: list[dict[str, Any]] = []
+        with suppress(FileNotFoundError, *DAMAGE), _opened(self.root, [*above, "pictures.jsonl"]) as stream:
+            listed = [parsed(line) for line in stream.read(_TAIL).splitlines()]
+        asked = {str(row["file"]): str(row.get("label") or row.get("caption") or "") for row in listed if "file" in row}
+        if name == "grid.png" and asked:
+            wishes = ", ".join(filter(None, dict.fromkeys(asked.values())))
+            return f"{counted(len(asked), 'picture')} that the model drew" + (
+                f", row by row: {wishes}" if wishes else ""
+            )
+        if name in asked:
+            return "Drawn by the model" + (f": {asked[name]}" if asked[name] else "")
+        return known.get(name, "A picture in the folder of the run")
+
     def _entry(self, folder: Path, kind: str, held: set[int] | None) -> Entry:
         path = folder.relative_to(self.root).as_posix()
         read: Callable[[Path, str, set[int] | None], Entry] = _run if kind == "run" else _comparison
@@ -260,6 +278,8 @@ def _comparison(folder: Path, path: str, held: set[int] | None) -> Entry:
     busy = any(run.state == RUNNING for run in runs) or time.time() - changed < _SILENCE
     state = DONE if study.get("complete") else RUNNING if busy else _silent(held)
     asked = study.get("asked", {}).get("methods") or _asked(folder, runs)
+    total = study.get("asked", {}).get("runs")
+    seconds = sum(run.seconds or 0.0 for run in runs)
     verdicts = study.get("verdicts", {})
     return Entry(
         path,
@@ -268,10 +288,16 @@ def _comparison(folder: Path, path: str, held: set[int] | None) -> Entry:
         changed,
         ", ".join(map(str, asked)),
         next((run.data for run in runs if run.data), ""),
+        parts=(Part("", _finished(runs), float(total) if total else None, "runs", seconds),),
         runs=tuple(runs),
-        seconds=sum(run.seconds or 0.0 for run in runs),
+        seconds=seconds,
         words=", ".join(f"{name}: {verdict['word']}" for name, verdict in verdicts.items()),
     )
+
+
+def _finished(runs: Sequence[Entry]) -> float:
+    """Runs that are done, and what is done of the others."""
+    return sum(1.0 if run.state == DONE else (run.parts[0].share or 0.0) if run.parts else 0.0 for run in runs)
 
 
 def _asked(folder: Path, runs: Sequence[Entry]) -> list[str]:

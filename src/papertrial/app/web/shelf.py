@@ -18,8 +18,8 @@ from papertrial.core.recipe import Optim, ranges, resolve
 from papertrial.core.registry import Listed
 from papertrial.study import code_marks
 from papertrial.study.check import CANNOT_TELL, FAILS, HOLDS, NOT_RUN, VERDICTS
-from papertrial.study.evidence import TONES, Tried, of_paper
-from papertrial.study.html_page import Code, Facts, Fold, Heading, Link, Section, Table, Text
+from papertrial.study.evidence import TONES, Tried, of_paper, page
+from papertrial.study.html_page import Code, Facts, Fold, Heading, Link, Page, Section, Table, Text
 from papertrial.study.report_blocks import listed, sentence, typed
 
 
@@ -113,6 +113,12 @@ def _written(paper: str) -> tuple[str, ...]:
         if isinstance(node, ast.FunctionDef)
         and any(isinstance(call, ast.Call) and getattr(call.func, "id", "") == "claim" for call in node.decorator_list)
     )
+
+
+@lru_cache(maxsize=4)
+def overview(folder: Path, files: tuple[Path, ...], state: tuple[tuple[int, ...], ...]) -> Page:
+    """Every claim that was tried. state: the marks of the files."""
+    return page(folder, files)
 
 
 @lru_cache(maxsize=64)

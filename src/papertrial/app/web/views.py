@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,18 +25,105 @@ from papertrial.app.web.runs import (
     records,
 )
 from papertrial.core.budget import Budget, duration
+from papertrial.core.errors import PapertrialError
 from papertrial.core.run import ENVIRONMENT
 from papertrial.core.wording import counted
 from papertrial.study import report_blocks
 from papertrial.study.figures import REFERENCE, colour
-from papertrial.study.html_page import Answer, Bars, Code, Facts, Fold, Page, Section, Table, Tag, Text, render
+from papertrial.study.html_page import (
+    Answer,
+    Bars,
+    Code,
+    Facts,
+    Fold,
+    Grid,
+    Page,
+    Section,
+    Table,
+    Tag,
+    Text,
+    figures_in,
+    render,
+)
 from papertrial.study.report import page_of, standing
 from papertrial.study.report_blocks import number, typed
-from papertrial.use.card import ASKED, CARD
+from papertrial.use.card import ASKED, CARD, RESULT
 from papertrial.use.final import COMPARISON
 from papertrial.use.uses import commands, of_card
 
 TONES = {RUNNING: "busy", DONE: "good", STOPPED: "open", UNKNOWN: "open", UNREADABLE: "bad"}
+
+
+#: orders of the list, and how they are called
+ORDERS = {"changed": "last change", "path": "name", "result": "result", "time": "time spent"}
+
+
+def chosen(entries: Sequence[Entry], q: str, state: str, sort: str) -> list[Entry]:
+    """Those that hold all words of `q`, and are of the state; what runs comes first, and what cannot be ordered last."""
+    words = q.casefold().split()
+    found = [
+        entry
+        for entry in entries
+        if state in ("", entry.state)
+        and all(word in f"{entry.path} {entry.method} {entry.data} {entry.words}".casefold() for word in words)
+    ]
+    keys: dict[str, Callable[[Entry], Any]] = {
+        "path": lambda entry: entry.path,
+        "result": lambda entry: (entry.metric is None, entry.metric and (entry.metric[0], -entry.metric[1])),
+        "time": lambda entry: -(entry.seconds or 0.0),
+    }
+    return sorted(found, key=keys[sort]) if sort in keys else found
+
+
+def side_by_side(*pair: tuple[Entry, Path]) -> Page:
+    """Results, cost, and the settings that differ. Raises PapertrialError for what is not done, or two of different kinds."""
+    for entry, _ in pair:
+        if entry.state != DONE or entry.kind != "run":
+            raise PapertrialError(f"{entry.path} is no run that is done", "choose two single runs that are done")
+    held = [_kept(folder) for _, folder in pair]
+    cards, results = [card for card, _ in held], [result for _, result in held]
+    names = [entry.path for entry, _ in pair]
+    rows = [
+        [name, *(number(result["metrics"].get(name)) for result in results)]
+        for name in dict.fromkeys(name for result in results for name in result["metrics"])
+    ]
+    kept = [
+        {entry["name"]: entry["value"] for entry in [*card["settings"], *card["backbone_settings"]]} for card in cards
+    ]
+    about = [{"method": e.method, "data": e.data, "seed": e.seed, "time": duration(e.seconds or 0.0)} for e, _ in pair]
+    told = [
+        {**own, **{name: typed(value) for name, value in some.items()}} for own, some in zip(about, kept, strict=True)
+    ]
+    differing = [
+        [name, *(str(own.get(name, "–")) for own in told)]
+        for name in dict.fromkeys(name for own in told for name in own)
+        if len({str(own.get(name)) for own in told}) > 1
+    ]
+    runs = [records(folder)[0] for _, folder in pair]
+    same = cards[0]["data"]["fingerprint"] == cards[1]["data"]["fingerprint"]
+    metric, higher = metric_of(cards[0])
+    curves: list[Any] = []
+    for name, run, shade in zip(names, runs, map(colour, range(2)), strict=True):
+        with suppress(*DAMAGE):
+            own = report_blocks.curves([run], {run.method: shade}.__getitem__, metric, higher)
+            curves += [replace(figure, title=f"{name}: {figure.title}") for figure in figures_in(own)]
+    words = "Two runs are not a verdict: papertrial compare gives one, over seeds."
+    answers = [Answer("The data differ", ": the figures do not compare.", "open")] if not same else []
+    return Page(
+        "side by side",
+        " and ".join(names),
+        answers,
+        [
+            Section("Results", [Table(["metric", *names], rows)] if rows else []),
+            Section("What differs", [Table(["", *names], differing, words=3)] if differing else [Text("Nothing.")]),
+            Section("Learning", [Grid(curves, 400)] if curves else []),
+        ],
+        words,
+    )
+
+
+def _kept(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    return CARD.read(folder / "card.json"), RESULT.read(folder / "result.json")
 
 
 def page(entry: Entry, folder: Path) -> Page:
@@ -215,6 +303,7 @@ def _comparison(entry: Entry, folder: Path) -> Page:
         f"{entry.method} on {entry.data}" if entry.method else entry.path,
         answers,
         [
+            Section("Progress", _progress(entry)),
             Section("Result", blocks, "From the rounds that are complete." if blocks else ""),
             Section("Runs", [_runs(entry)]),
             Section("Learning", curves),

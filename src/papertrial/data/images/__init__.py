@@ -29,7 +29,7 @@ from papertrial.data.images.decode import (
     Source,
 )
 from papertrial.data.images.look import look
-from papertrial.data.labels import as_labels, as_words
+from papertrial.data.labels import as_labels, as_words, own_labels, written_labels
 from papertrial.data.layout import EXTENSIONS, TEST, layout
 from papertrial.data.textfiles import ARCHIVES
 
@@ -182,6 +182,7 @@ class Images(Data):
             name=self.name,
             notes=[*notes, *told, *found.notes],
         )
+        made.own = written_labels(class_names)
         made.target_is_column = True
         made.columns = {"target": found.column} if target is not None or likely is not None else {}
         return made
@@ -240,6 +241,7 @@ class Images(Data):
         notes = [f"{counted(aside, 'image')} beside {path.name} that it does not name: not used"] if aside else []
         notes += [line for line in (*told, *found.notes) if "that no table gives a label" not in line]
         made = cls(Chosen(source, rows), labels, class_names, part, name=path.name, notes=notes)
+        made.own = written_labels(class_names)
         made.target_is_column = True
         return made
 
@@ -283,7 +285,9 @@ class Images(Data):
             raise DataError(f"{len(array)} images but {len(part)} entries of part", "give one per image")
         if captions is not None and len(captions) != len(array):
             raise DataError(f"{len(array)} images but {len(captions)} captions", "give one per image, '' for none")
-        return cls(Arrays(array), codes, names, part, captions=captions, name=name, notes=notes)
+        made = cls(Arrays(array), codes, names, part, captions=captions, name=name, notes=notes)
+        made.own = own_labels(labels, names) if class_names is None else {}
+        return made
 
     @cached_property
     def _headers(self) -> Headers:

@@ -12,6 +12,9 @@ from papertrial.core.errors import DataError
 from papertrial.data.base import cached_array, fingerprint, track
 from papertrial.data.images.decode import DECODER, Headers, cover
 
+_USUAL = ((0, 1), (-1, 1), (0, 255))
+_TOGETHER = 1024  # images that are looked at together
+
 
 class Arrays:
     """Images that are in memory already: uint8 or float32 (N, H, W, C). A `Source` as far as `Images` needs one."""
@@ -95,4 +98,26 @@ def as_images(images: Any, notes: list[str]) -> np.ndarray:
             notes.append("16-bit values are divided by 65535")
             return (array / np.float32(65535)).astype(np.float32)
     with np.errstate(over="ignore"):  # what does not fit is infinite then, and skipped
-        return np.ascontiguousarray(array, np.float32)
+        values = np.ascontiguousarray(array, np.float32)
+    low, high = value_range(values)
+    if usual_range(low, high) not in ((0, 1), (0, 255)):
+        notes.append(
+            f"values from {low:g} to {high:g}, not from 0 to 1 or from 0 to 255: the least that is trained on is read as black,"
+            " the greatest as white"
+        )
+    return values
+
+
+def value_range(values: np.ndarray) -> tuple[float, float]:
+    """The least and the greatest finite value of images (N, ...), (0, 0) where there is none."""
+    ends = []
+    for begin in range(0, len(values), _TOGETHER):
+        some = values[begin : begin + _TOGETHER]
+        finite = some[np.isfinite(some)]
+        ends += [float(finite.min()), float(finite.max())] if finite.size else []
+    return (min(ends), max(ends)) if ends else (0.0, 0.0)
+
+
+def usual_range(low: float, high: float) -> tuple[int, int] | None:
+    """The narrowest of the ranges that pixels usually have which holds these values; None where none does."""
+    return next(((first, last) for first, last in _USUAL if first <= low and high <= last), None)

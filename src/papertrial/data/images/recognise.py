@@ -14,7 +14,7 @@ from papertrial.data.foreign import Hub, Items
 from papertrial.data.given import Given
 from papertrial.data.images import Images, binary, captions
 from papertrial.data.images.decode import Folder, Pictures
-from papertrial.data.labels import as_labels
+from papertrial.data.labels import as_labels, own_labels
 from papertrial.data.layout import EXTENSIONS, PARTS
 
 
@@ -100,7 +100,9 @@ def _from_items(items: Items) -> Images | None:
     if items.arrays is None:
         codes, names = as_labels(items.labels, items.count, items.class_names)
         pictures = Pictures([str(row) for row in range(items.count)], items.digest, items.item)
-        return Images(pictures, codes, names, name=items.name)
+        images = Images(pictures, codes, names, name=items.name)
+        images.own = own_labels(items.labels, names) if items.class_names is None else {}
+        return images
     if items.arrays.ndim == 2:
         return None
     stacked = items.arrays
@@ -129,10 +131,12 @@ def _from_hub(hub: Hub, image: str, target: str | None) -> Images:
 
     codes: np.ndarray | None = None
     names: tuple[str, ...] = ()
+    own: dict[str, Any] = {}
     if label is not None:
         values = [value for split in raw for value in split[label]]
         classes = getattr(features[label], "names", None)
         codes, names = as_labels(np.array(values, object), len(values), classes)
+        own = own_labels(np.array(values, object), names) if classes is None else {}
     text = next((column for column in captions.TEXT if column in features and column not in (image, label)), None)
     told = None if text is None else [captions.first_caption(value) for split in raw for value in split[text]]
     part = np.repeat([PARTS[split.lower()] for split in splits], [len(split) for split in raw])
@@ -143,4 +147,6 @@ def _from_hub(hub: Hub, image: str, target: str | None) -> Images:
         notes.append("the validation split serves as the test part, as there is none")
     key = fingerprint(*(split._fingerprint for split in splits.values()))
     rows = [str(row) for row in range(int(ends[-1]))]
-    return Images(Pictures(rows, key, item), codes, names, part, captions=told, name=hub.name, notes=notes)
+    images = Images(Pictures(rows, key, item), codes, names, part, captions=told, name=hub.name, notes=notes)
+    images.own = own
+    return images

@@ -21,7 +21,7 @@ from papertrial.data.belonging import NONE
 from papertrial.data.layout import PARTS
 from papertrial.data.tables.alike import merged, respelled
 from papertrial.data.tables.belonging import group_column, same_rows
-from papertrial.data.tables.classes import class_name, class_value, label_sets, look_up
+from papertrial.data.tables.classes import class_label, class_name, class_value, label_sets, look_up
 from papertrial.data.tables.column_values import CATEGORIES, Column, describe, hash_text
 from papertrial.data.tables.files import Frame, Source, source_of
 from papertrial.data.tables.folders import files_of_one
@@ -421,6 +421,16 @@ class Table(Data):
             np.inf
         )  # a name that is no number: in no row, and not what missing values look like
         return look_up(self.bits(column.name), numbers.view(np.uint64)).astype(np.int64), tuple(classes)
+
+    def own_labels(self, name: str | None = None) -> dict[str, Any]:
+        """See `Data.own_labels`, of the target or of column `name`."""
+        column = self.columns.get(name or self.target or "")
+        if column is None or column.form not in ("number", "boolean") or column.unique > CATEGORIES:
+            return {}
+        floats = self.floats(column.name)
+        known = np.unique(floats[~np.isnan(floats)]).tolist()
+        fractions = any(isinstance(source, Frame) and source.holds_floats(column.name) for source in self._sources)
+        return {class_name(value, column.form): class_label(value, column.form, fractions) for value in known}
 
     def values(self, name: str | None = None) -> np.ndarray:
         """The target (or column `name`) as float32 (rows,), NaN for missing. Raises DataError when it holds text."""

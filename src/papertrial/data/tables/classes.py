@@ -27,6 +27,13 @@ def class_name(value: float, form: str) -> str:
     return str(int(value)) if value.is_integer() else repr(value)
 
 
+def class_label(value: float, form: str, fractions: bool) -> bool | int | float:
+    """What a number is as a label. fractions: whole numbers are kept as floats, since all labels are some."""
+    if form == "boolean":
+        return bool(value)
+    return int(value) if value.is_integer() and not fractions else value
+
+
 def class_value(name: str) -> float:
     """The number that a class is called by, NaN where it is none."""
     if name in ("true", "false"):

@@ -323,9 +323,18 @@ class Frame:
         import pandas as pd
 
         frame = frame if isinstance(frame, pd.DataFrame) else pd.DataFrame(frame)
+        if isinstance(frame.columns, pd.MultiIndex):
+            raise DataError(
+                f"the columns of the frame are a MultiIndex of {frame.columns.nlevels} levels",
+                "name each by one text: frame.columns = ['_'.join(map(str, names)) for names in frame.columns]",
+            )
         self.names, self.notes = unique_names(frame.columns)
         columns = {name: frame.iloc[:, index] for index, name in enumerate(self.names)}
         self._piece = _piece(columns, len(frame))
+
+    def holds_floats(self, name: str) -> bool:
+        """Whether a column is one of floating-point numbers."""
+        return name in self._piece.columns and pa.types.is_floating(self._piece.columns[name].type)
 
     def pieces(self, names: Sequence[str] | None = None) -> Iterator[Piece]:
         columns, rows, loose = self._piece

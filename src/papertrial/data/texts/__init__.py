@@ -14,7 +14,7 @@ from papertrial.core.kind import Kind
 from papertrial.core.task import Ragged
 from papertrial.data import textfiles
 from papertrial.data.base import Look, fingerprint, track
-from papertrial.data.labels import as_labels
+from papertrial.data.labels import as_labels, own_labels
 from papertrial.data.layout import layout
 from papertrial.data.texts.look import look
 from papertrial.data.texts.pairs import Pairs
@@ -175,7 +175,9 @@ class Texts(Parted):
         """
         ragged = as_ragged(texts)
         codes, names = as_labels(labels, len(ragged), class_names, "texts")
-        return cls(ragged, codes, names, part, name=name)
+        made = cls(ragged, codes, names, part, name=name)
+        made.own = own_labels(labels, names) if class_names is None else {}
+        return made
 
     # -- facts --------------------------------------------------------------------------------------------------
 

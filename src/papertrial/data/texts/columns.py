@@ -89,7 +89,9 @@ def from_table(
     if len(chosen) > 1:
         notes.append(f"a text is made of the columns {', '.join(map(repr, chosen))}, a line for each")
         read = [_lines_together(read)]
-    return Texts(read[0], labels, class_names, notes=notes, unit="row", **here)
+    texts = Texts(read[0], labels, class_names, notes=notes, unit="row", **here)
+    texts.own = {} if labels is None else table.own_labels(goal)
+    return texts
 
 
 def _chosen(

@@ -1,7 +1,8 @@
 """Outputs of systems beside a reference, with what people thought of them: what a metric of texts is judged on.
 
 A table is read so where it has columns called as in NAMES for the system, the reference and the output. Several rows of one
-output, as of several raters, become one with the mean of their scores.
+output, as of several raters, become one with the mean of their scores. Of what `papertrial judge export` writes, the ratings
+are read.
 """
 
 from __future__ import annotations
@@ -116,6 +117,7 @@ def from_table(
     first, second, system = table.texts([str(found[part]) for part in ("reference", "output", "system")])
     item = table.texts([found["item"]])[0].texts() if found["item"] is not None else []
     scores = np.full(table.rows, np.nan) if score is None else table.floats(score)
+    part, named = table.part, table.names
     columns = {part: name for part, name in found.items() if name is not None} | {"target": score}
     notes = [
         *table.read_notes,
@@ -123,6 +125,13 @@ def from_table(
     ]
     if score is not None and target is None and not like:
         notes.append(f"human scores in column {score!r}, higher is better; name another with --target")
+    ratings = _ratings(table, folded)
+    if ratings is not None:
+        first, second, system, scores, part, named = (
+            some[ratings] for some in (first, second, system, scores, part, named)
+        )
+        item = [item[row] for row in ratings] if item else []
+        notes.append(f"{table.rows - len(ratings):,} rows that are no ratings are left out")
     # rows of one output are several raters'
     key = np.stack(
         [same(second), np.unique(system.texts(), return_inverse=True)[1], _codes(item) if item else same(first)]
@@ -130,17 +139,27 @@ def from_table(
     leads, group = np.unique(key, axis=1, return_index=True, return_inverse=True)[1:]
     group = np.argsort(np.argsort(leads))[group.reshape(-1)]  # numbered in the order of the file
     leads = np.sort(leads)
-    if len(leads) < table.rows:
+    rows = len(group)
+    if len(leads) < rows:
         known = np.isfinite(scores)
         count = np.bincount(group[known], minlength=len(leads))
         total = np.bincount(group[known], scores[known], minlength=len(leads))
         scores = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-        notes.append(f"{table.rows:,} rows are of {len(leads):,} outputs: an output has the mean of its scores")
+        notes.append(f"{rows:,} rows are of {len(leads):,} outputs: an output has the mean of its scores")
     names = system.texts()
     return Judged(
         first[leads], second[leads], [names[row] for row in leads], [item[row] for row in leads] if item else [], scores,
-        part=table.part[leads], name=table.name, names=table.names[leads], notes=notes, columns=columns,
+        part=part[leads], name=table.name, names=named[leads], notes=notes, columns=columns,
     )  # fmt: skip
+
+
+def _ratings(table: Table, folded: Mapping[str, str]) -> np.ndarray | None:
+    """Rows that hold a rating, where the kind of each row says that some hold something else; None where all do."""
+    if "kind" not in folded:
+        return None
+    said = np.array(table.texts([folded["kind"]])[0].texts(), dtype=object)
+    ours = np.isin(said, ["rating", "check", "remark"]).all()
+    return np.flatnonzero(said == "rating") if ours and (said != "rating").any() else None
 
 
 def _codes(words: Sequence[str]) -> np.ndarray:

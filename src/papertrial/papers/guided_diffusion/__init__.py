@@ -152,7 +152,7 @@ class Config:
     classifier_lr: float = sourced(3e-4, "authors' README", "[1e-9, 1000]", auto=_by_side((96, 2e-3)))
     classifier_decay: float = sourced(0.05, "authors' README: weight decay", "[0, 100]")
     classifier_share: float = sourced(
-        0.2, "papertrial default, of the budget: a step of the classifier costs a third of one of the U-Net", "[0, 1)"
+        0.2, "papertrial default, of the budget: a step of the classifier costs a third of one of the U-Net", "(0, 1)"
     )
     crop: float = sourced(0.64, "authors' code: least area of the square crops that the classifier sees", "(0, 1]")
     low: int = sourced(

@@ -336,9 +336,8 @@ def _verdict(numbers: Mapping[str, Any]) -> tuple[str, str]:
         numbers["growth"]["attention alone"],
     )
     fell, fast = alone < COLLAPSED, rate is None or rate >= 2
-    speed = (
-        "faster than can be followed" if rate is None else f"its logarithm grows at least {rate:.1f}-fold with a layer"
-    )
+    unknown = "faster than can be followed" if fell else "too high to tell how fast it falls"
+    speed = unknown if rate is None else f"its logarithm grows at least {rate:.1f}-fold with a layer"
     lost = (
         f"Attention alone makes all tokens alike after {depth} layers (residual {_short(alone, floor)}, {speed})"
         if fell

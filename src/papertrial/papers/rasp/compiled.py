@@ -15,7 +15,7 @@ from torch import Tensor
 
 from papertrial.core.errors import PapertrialError
 from papertrial.core.files import read_json, write_json, write_with
-from papertrial.core.ours import claim
+from papertrial.core.ours import filled
 from papertrial.papers.rasp.graph import Atom, Node
 from papertrial.papers.rasp.network import BOS, PAD, SPECIALS, LayerShape, Shape, Transformer
 from papertrial.papers.rasp.run import Run
@@ -81,12 +81,10 @@ class Compiled:
 
     def save(self, folder: Path) -> None:
         """Write model.safetensors and config.json. Raises PapertrialError for a folder that holds anything else."""
-        claim(folder, "compiled program", _FILES, _recognised)
-        write_with(folder / "model.safetensors", lambda file: save_file(self.model.state_dict(), file))
-        write_json(
-            folder / "config.json",
-            {"vocabulary": self.vocabulary, "values": self.values, "shape": asdict(self.model.shape)},
-        )
+        about = {"vocabulary": self.vocabulary, "values": self.values, "shape": asdict(self.model.shape)}
+        with filled(folder, "compiled program", _FILES, _recognised):
+            write_with(folder / "model.safetensors", lambda file: save_file(self.model.state_dict(), file))
+            write_json(folder / "config.json", about)
 
 
 def _recognised(folder: Path) -> list[str]:
