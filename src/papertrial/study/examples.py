@@ -142,12 +142,18 @@ def sheets(runs: Mapping[str, Path]) -> list[Any]:
     test = next(iter(kept.values())).with_name("test.png")
     files = {"test images": test, **kept}
     rows = _rows_of(next(iter(runs.values())))
-    drawn = [Sheet(name, _sheet(file, name, rows), rows) for name, file in files.items() if file.exists()]
+    drawn, unread = [], []
+    for name, file in files.items():
+        if file.exists():
+            try:
+                drawn.append(Sheet(name, _sheet(file, name, rows), rows))
+            except (OSError, SyntaxError, ValueError) as error:  # as Pillow says of a file that is damaged
+                unread.append(Text(f"Left out: {file} cannot be read ({error}).", "note"))
     words = (
         "Each generator drew one picture for each of these test images, of its class or from its caption where it takes"
         " them: the first ones, none picked out."
     )
-    return [Text(words, "note"), Grid(drawn, 300)]
+    return [Text(words, "note"), Grid(drawn, 300), *unread] if drawn else unread
 
 
 def _rows_of(folder: Path) -> list[str]:
