@@ -191,7 +191,7 @@ class Table(Data):
         how = str(self.reading.to_json())
         key = "tables/" + fingerprint(_CACHE_VERSION, how, *(source.key for source in self._sources))
         filed = all(source.key for source in self._sources)
-        content = recall(key) if filed else None
+        content: Any = recall(key) if filed else None
         kept = content is not None
         if kept:
             self._forms, self._source_rows, self._words = content["forms"], content["rows"], tuple(content["words"])
