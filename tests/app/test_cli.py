@@ -350,9 +350,9 @@ def test_prediction_refuses_what_the_model_cannot_read(papertrial, refused, tmp_
     assert "text where numbers are expected" in refused("predict", "run", "words.csv", "--replace")
     assert "digits" in refused("predict", "run", "digits", "--replace")
     assert ".csv" in refused("predict", "run", "shop.csv", "--out", "answers.xlsx")
-    assert "no trained model" in refused("predict", "nowhere", "shop.csv")
+    assert "no trained model" in refused("predict", "nowhere", "shop.csv", "--replace")
     (tmp_path / "run" / "model.safetensors").write_bytes(b"cut")
-    assert "model.safetensors" in refused("predict", "run", "shop.csv")
+    assert "model.safetensors" in refused("predict", "run", "shop.csv", "--replace")
 
 
 def test_output_that_cannot_be_written(papertrial, refused, tmp_path):

@@ -17,6 +17,7 @@ from papertrial.core.memory import OutOfMemory, naming, ran_out, require, within
 from papertrial.core.task import Split
 from papertrial.nn.batches import forward_batches
 from papertrial.nn.cache import Cache
+from papertrial.nn.decode import remembering
 
 
 def numpy_wants():
@@ -179,8 +180,13 @@ def test_answers_for_more_rows_than_memory_holds_are_refused_after_the_first(lit
 
 
 def test_a_memory_of_tokens_that_does_not_fit_is_refused(little):
+    class Writer:
+        def cache(self, rows, longest):
+            return Cache(12, rows, longest, 12, 64, torch.float32, "cpu")
+
     with pytest.raises(OutOfMemory, match=r"12 layers remember of 64 texts of 4,096 tokens .* --length"):
-        Cache(12, 64, 4096, 12, 64, torch.float32, "cpu")
+        remembering(Writer(), 64, 4096)
+    assert remembering(Writer(), 2, 3).keys.shape == (12, 2, 12, 3, 64)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit is Linux's")

@@ -209,7 +209,7 @@ def test_bleu_is_sacrebleus():
         and "tok:13a" in model.signature
         and f"version:{sacrebleu.__version__}" in model.signature
     )
-    with pytest.raises(PapertrialError, match="sacrebleu does not take"):
+    with pytest.raises(PapertrialError, match="the setting tokenise is 'none such'"):
         built("bleu", tokenise="none such")
 
 

@@ -80,7 +80,7 @@ def test_numbers_without_a_target_are_counted_and_strict_is_declined(table, tmp_
 def test_every_command_shows_and_counts_what_was_lost(trained, table, papertrial):
     new = table("new.csv", b=lambda frame: np.full(len(frame), "green"))
     said = "column 'b': 120 of 120 rows have a missing value or a category unseen in training"
-    for words in (("predict", trained.folder, new), ("evaluate", trained.folder, new)):
+    for words in (("predict", trained.folder, new, "--replace"), ("evaluate", trained.folder, new)):
         code, out, err = papertrial(*words)
         assert code == 0 and said in " ".join(err.split()) and "unseen" not in out
         code, out, err = papertrial(*words, "--json")

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from papertrial.core.memory import require
 from papertrial.nn.attention import Remembered
 from papertrial.nn.packing import Padded, Rows
 
@@ -43,9 +42,6 @@ class Cache:
     def __init__(
         self, layers: int, rows: int, longest: int, heads: int, head_width: int, dtype: torch.dtype, device: Any
     ) -> None:
-        numbers = 2 * layers * rows * heads * longest * head_width
-        what = f"what {layers} layers remember of {rows:,} texts of {longest:,} tokens"
-        require(numbers * dtype.itemsize, what, "ask for a smaller --length, --beams or --samples", device)
         self.keys = torch.zeros(layers, rows, heads, longest, head_width, dtype=dtype, device=device)
         self.values = torch.zeros_like(self.keys)
         self.length = torch.zeros(rows, dtype=torch.int64, device=device)

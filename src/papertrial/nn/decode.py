@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from papertrial.core.errors import PapertrialError
+from papertrial.core.memory import require
 from papertrial.core.offers import offers
 from papertrial.core.task import Ragged
 
@@ -275,7 +276,9 @@ class _Writer:
             self.first = np.where(long, self.count - self.longest // 2, self.first)
         rows = zip(self.held, self.first, self.count, strict=True)
         ids = self._padded([[*self.lead, *row[first:last].tolist()] for row, first, last in rows])
-        self.cache = self.model.cache(len(ids), self.needed if self.longest is None else min(self.needed, self.longest))
+        self.cache = remembering(
+            self.model, len(ids), self.needed if self.longest is None else min(self.needed, self.longest)
+        )
         return self._logits(ids)
 
     def _padded(self, rows: list[list[int]]) -> Tensor:
@@ -293,6 +296,15 @@ class _Writer:
                 "the model's logits are not numbers", "its training may have diverged; train it again"
             )
         return logits
+
+
+def remembering(model: Any, rows: int, longest: int) -> Any:
+    """The model's empty cache. Raises OutOfMemory, before it is taken, for one that does not fit."""
+    least = model.cache(1, 1)
+    room = rows * longest * (least.keys.nbytes + least.values.nbytes)
+    what = f"what {len(least.keys)} layers remember of {rows:,} texts of {longest:,} tokens"
+    require(room, what, "ask for a smaller --length, --beams or --samples", least.keys.device)
+    return model.cache(rows, longest)
 
 
 def places(model: Any) -> int | None:
