@@ -8,7 +8,7 @@ import pytest
 import papertrial as pt
 from papertrial.core.paper import Report
 from papertrial.core.task import Scores
-from papertrial.core.wording import aligned, counted, several
+from papertrial.core.wording import aligned, counted, escaped, printable, several, shortened
 
 
 @pytest.mark.parametrize(
@@ -62,3 +62,31 @@ def test_a_report_is_its_table_and_its_sentence():
 def test_every_kind_of_data_has_a_length(name):
     data = pt.open(name)
     assert len(data) > 0 and repr(data).startswith(f"{type(data).__name__} {name!r}: {len(data):,} examples")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Gr\u00fc\u00dfe, \u65e5\u672c \U0001f600", "Gr\u00fc\u00dfe, \u65e5\u672c \U0001f600"),
+        ("\x1b[31mred", "\\x1b[31mred"),
+        ("two\nlines\tand a bell\x07", "two\nlines\tand a bell\\x07"),
+        ("\u00ff\x9b", "\u00ff\\x9b"),
+        ("\u0100\u202eturned", "\u0100\\u202eturned"),
+        ("half \ud83d of one", "half \\ud83d of one"),
+        ("a\u00a0b\u200b", "a\u00a0b\u200b"),
+        ("", ""),
+    ],
+)
+def test_what_would_control_a_terminal_is_escaped(text, shown):
+    assert printable(text) == shown
+    assert printable("two\nlines", keep="") == "two\\x0alines"
+
+
+def test_escapes_have_two_digits_or_four():
+    assert [escaped(chr(code)) for code in (0, 255, 256)] == ["\\x00", "\\xff", "\\u0100"]
+
+
+def test_long_texts_are_shown_by_their_beginning():
+    assert shortened("a" * 2000) == "a" * 2000
+    assert shortened("a" * 2001) == "a" * 1960 + "... (2,001 characters)"
+    assert shortened("abc" * 20, most=50) == ("abc" * 20)[:10] + "... (60 characters)"
