@@ -246,7 +246,7 @@ def test_what_does_not_fit_is_said(tmp_path):
         ("captions.csv", b"", None),
         ("captions.csv", b"\x00\x01\x02" * 200, "captions.csv, which may hold captions, cannot be read"),
         ("captions.csv.gz", b"no gzip", "captions.csv.gz, which may hold captions, cannot be read"),
-        ("captions.csv", b'file,caption\n1.png,one\n2.png,"' + b"x" * (2 + (1 << 24)) + b'"\n', "line 3 and what follows are left out"),
+        ("captions.csv", b'file,caption\n1.png,one\n2.png,"' + b"x" * (2 + (1 << 24)) + b'"\n', "captions from captions.csv"),
         ("captions.csv", b"file,caption\n1.png,one\n2.png\n3.png,three,3,4\n", "1 row without a file name or a caption"),
         ("captions.csv", "file,caption\n1.png,Gr\xfcn\n".encode("latin-1"), "captions from captions.csv"),
         ("captions.csv", "file,caption\r\n1.png,one\r\n".encode("utf-16"), "captions from captions.csv"),

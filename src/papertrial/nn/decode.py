@@ -20,6 +20,7 @@ from papertrial.core.errors import PapertrialError
 from papertrial.core.memory import require
 from papertrial.core.offers import offers
 from papertrial.core.task import Ragged
+from papertrial.nn.cache import Cache
 
 
 @dataclass(frozen=True)
@@ -299,11 +300,12 @@ class _Writer:
 
 
 def remembering(model: Any, rows: int, longest: int) -> Any:
-    """The model's empty cache. Raises OutOfMemory, before it is taken, for one that does not fit."""
+    """The model's empty cache. Raises OutOfMemory, before it is taken, for a `Cache` that does not fit."""
     least = model.cache(1, 1)
-    room = rows * longest * (least.keys.nbytes + least.values.nbytes)
-    what = f"what {len(least.keys)} layers remember of {rows:,} texts of {longest:,} tokens"
-    require(room, what, "ask for a smaller --length, --beams or --samples", least.keys.device)
+    if isinstance(least, Cache):  # a model may have another of its own
+        room = rows * longest * (least.keys.nbytes + least.values.nbytes)
+        what = f"what {len(least.keys)} layers remember of {rows:,} texts of {longest:,} tokens"
+        require(room, what, "ask for a smaller --length, --beams or --samples", least.keys.device)
     return model.cache(rows, longest)
 
 

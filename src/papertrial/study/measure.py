@@ -90,11 +90,15 @@ def _trained(
         )
     source, target = open_data(what), open_data(data)
     place = Path(out) if out is not None else Path("runs") / f"{method.id}-{slug(source.name)}-{slug(target.name)}"
-    claim(place, KIND, _FILES, _recognised)
-    trainer = Trainer.of(method.paper)
-    report: Report = method.module.measure(
-        source, target, config, trainer=trainer, folder=place, seed=seed, progress=progress
-    )
+    marked, trainer = claim(place, KIND, _FILES, _recognised), Trainer.of(method.paper)
+    try:
+        report: Report = method.module.measure(
+            source, target, config, trainer=trainer, folder=place, seed=seed, progress=progress
+        )
+    except PapertrialError:
+        if marked.made and not any(place.glob("models/*")):  # refused before the first model
+            marked.delete()
+        raise
     notes = [f"{opened.name}: {note}" for opened in (source, target) for note in opened.notes]
     report = replace(report, caveats=(*report.caveats, *dict.fromkeys(notes)))
     return write(report, place)
