@@ -156,7 +156,7 @@ def test_twenty_raters_at_once_say_what_is_kept(tmp_path):
         server.wait()
         server.stdout.close()
     assert [person.complaints for person in people] == [[]] * 20
-    assert (tmp_path / "errors.txt").read_text() == ""
+    assert (tmp_path / "errors.txt").read_text() == "papertrial: stopped by SIGTERM\n"
     for person in people:
         person.said.pop(("xx yy zz",), None)
     empty = "The output is empty."

@@ -98,6 +98,9 @@ class TunedTrees:
             raise DataError("the training rows hold a single class", "give more rows")
         most = self.most_trials(budget)
         trials = _read(run.path("trials.jsonl"))
+        if trials and not _folder(run, min(trials, key=lambda done: done.rank).number).exists():
+            run.path("trials.jsonl").unlink()  # the best model is gone, as where --fresh was killed: tuned again
+            trials = []
         spent = sum(trial.seconds for trial in trials)
         started = time.perf_counter()
 

@@ -29,6 +29,7 @@ _ASKED = re.compile(
 _GPU = Path("/dev/nvidiactl")  # CUDA sets aside addresses without end
 _CGROUPS = Path("/sys/fs/cgroup")
 _WORTH_ASKING = 1 << 24  # bytes; asking takes a tenth of a millisecond
+_NEXT_TO_NONE = 1 << 28
 _UNITS = {"": 1, "BYTES": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50, "E": 2**60}
 
 
@@ -48,6 +49,7 @@ def ran_out(error: BaseException | None) -> str | None:
         text = str(error)
         system = isinstance(error, OSError) and error.errno == errno.ENOMEM
         known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        known = known or (isinstance(error, SystemError) and free_memory() < _NEXT_TO_NONE)  # C that says nothing
         if known or system or (not isinstance(error, PapertrialError) and _SAID.search(text)):
             asked = _ASKED.search(text)
             if asked is None:

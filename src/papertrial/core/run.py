@@ -255,8 +255,9 @@ class Run:
     def clear(self) -> None:
         """Remove what an earlier run left here, and only that. Raises PapertrialError for a folder that is no run."""
         marked = ours.claim(self.folder, "run", _NAMES, _recognised)
-        order = {"result.json": 0, "config.json": 2}  # killed on the way, it is the same run, and not done
-        marked.remove(*sorted(marked.entries, key=lambda name: order.get(name, 1)))
+        # killed on the way, it is the same run, not done, and goes on from nothing that has lost a part
+        order = {"result.json": 0, "trials.jsonl": 1, "checkpoint.safetensors": 1, "config.json": 3}
+        marked.remove(*sorted(marked.entries, key=lambda name: (order.get(name.rpartition("/")[2], 2), name)))
         if left := ours.visible(self.folder):
             print(f"{self.folder}: {', '.join(left)} stays, which is not the run's", file=sys.stderr, flush=True)
 
