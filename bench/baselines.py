@@ -169,10 +169,8 @@ def trained(network: Any, optimizer: Any, loss_of: Callable[[int], Any]) -> Any:
     return network.eval()
 
 
-def photographs(name: str, count: int) -> Any:
-    """So many images of CIFAR-10, from the files of its archive, or of Fashion-MNIST."""
-    if name == "fashion-mnist":
-        return open_data(DATA / "images/fashion-mnist")
+def photographs(count: int = 5000) -> Any:
+    """So many images of CIFAR-10, from the files of its archive."""
     import tarfile
 
     from PIL import Image
@@ -190,38 +188,42 @@ def photographs(name: str, count: int) -> Any:
     return open_data((np.stack(images), np.array(labels)))
 
 
-def by_timm(name: str, **settings: Any) -> Callable[[Any, Prepared], np.ndarray]:
-    """A network of timm, shifted and mirrored as ours is; SGD as its `train.py` has it, and AdamW for a ViT."""
+def by_transformers(name: str) -> Callable[[Any, Prepared], np.ndarray]:
+    """ResNet-18 with SGD, or ViT-Ti with patches of 4 and AdamW, of transformers; shifted and mirrored as ours is."""
 
     def theirs(task: Any, prepared: Prepared) -> np.ndarray:
-        import timm
         import torch
+        import transformers
         from torch.nn.functional import cross_entropy
 
         torch.manual_seed(0)
         train, facts = prepared.train, prepared.facts
-        network = timm.create_model(name, num_classes=facts.classes, in_chans=facts.channels, **settings)
-        parameters = network.parameters()
-        optimizer: Any = (
-            torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.05)
-            if name.startswith("vit")
-            else torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=2e-5)
-        )
+        shape = {"num_channels": facts.channels, "num_labels": facts.classes}
+        if name == "resnet":
+            size = {"hidden_sizes": [64, 128, 256, 512], "depths": [2, 2, 2, 2], "layer_type": "basic"}
+            network: Any = transformers.ResNetForImageClassification(transformers.ResNetConfig(**shape, **size))
+            optimizer: Any = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=2e-5)
+        else:
+            size = {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768}
+            config = transformers.ViTConfig(image_size=facts.height, patch_size=4, **shape, **size)
+            network = transformers.ViTForImageClassification(config)
+            optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.05)
         rng = np.random.default_rng(0)
 
         def loss(step: int) -> Any:
             rows = rng.integers(0, train.examples, 128)
             batch, draw = to_tensors({"image": train["image"][rows], "label": train["label"][rows]}), Draw(0, step, 128)
             image = shift(batch["image"], draw, max(1, facts.height // 12))
-            return cross_entropy(network(flip(image, draw) if facts.channels == 3 else image), batch["label"])
+            image = flip(image, draw) if facts.channels == 3 else image
+            return cross_entropy(network(pixel_values=image).logits, batch["label"])
 
         trained(network, optimizer, loss)
         with torch.no_grad():
             parts = [
-                network(to_tensors({"image": prepared.test["image"][first : first + 256]})["image"]).softmax(1)
+                network(pixel_values=to_tensors({"image": prepared.test["image"][first : first + 256]})["image"]).logits
                 for first in range(0, prepared.test.examples, 256)
             ]
-        return torch.cat(parts).double().numpy()
+        return torch.cat(parts).softmax(1).double().numpy()
 
     return theirs
 
@@ -289,11 +291,8 @@ def rows() -> Iterator[Row]:
 
 
 def images_and_texts() -> Iterator[Row]:
-    for name, count in (("CIFAR-10, 5 000 images", 5000), ("Fashion-MNIST", 0)):
-        data = lambda name=name, count=count: photographs("cifar" if count else "fashion-mnist", count)  # noqa: E731
-        yield Row(name, "image_classification", "resnet", "timm's resnet18", data, by_timm("resnet18"))
-        side = {"img_size": 32 if count else 28, "patch_size": 4}
-        yield Row(name, "image_classification", "vit", "timm's vit_tiny", data, by_timm("vit_tiny_patch16_224", **side))
+    for method, peer in (("resnet", "transformers' ResNet-18"), ("vit", "transformers' ViT-Ti")):
+        yield Row("CIFAR-10, 5 000 images", "image_classification", method, peer, photographs, by_transformers(method))
     shakespeare = lambda: open_data(DATA / "text/tinyshakespeare")  # noqa: E731
     yield Row("Shakespeare", "language_modeling", "ngram", "nltk's absolute discounting", shakespeare, by_nltk)
     yield Row("Shakespeare", "language_modeling", "text_transformer", "transformers' GPT-2", shakespeare, by_gpt2)
